@@ -1,0 +1,43 @@
+# Each target makes its own environment; only Python >= 3.11 with venv must be there.
+#   make quickstart | make test | make test-all | make test-torch | make lint
+#   PYTHON=python3.12 VENV=.venv312 make test     another interpreter
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+
+.PHONY: quickstart test test-all test-torch lint clean
+
+quickstart: $(VENV)/.installed-demo
+	$(BIN)/python -m experiments.quickstart
+
+test: $(VENV)/.installed-test
+	$(BIN)/python -m pytest
+
+test-all: $(VENV)/.installed-test
+	$(BIN)/python -m pytest -m "not torch"
+
+test-torch: $(VENV)/.installed-torch
+	$(BIN)/python -m pytest -m torch
+
+lint: $(VENV)/.installed-test
+	$(BIN)/ruff check .
+
+$(BIN)/python:
+	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "error: Python is %d.%d; expected 3.11 or newer: make PYTHON=..." % sys.version_info[:2])'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed-demo: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[demo]'
+	touch $@
+
+$(VENV)/.installed-test: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[demo,test]'
+	touch $@
+
+$(VENV)/.installed-torch: $(VENV)/.installed-test
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[demo,test,torch]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info

@@ -1,0 +1,31 @@
+"""ruCLIP, OpenAI's CLIP and their kin in JAX.
+
+    clip = clip_jax.load(folder)
+    inputs = clip.processor(text=["кошка", "собака"], images=["photo.jpg"])
+    logits_per_image, logits_per_text = clip.logits(**inputs)
+"""
+
+from clip_jax.config import PRESETS, ClipConfig, Compute, ImageConfig, TextConfig, VisionConfig
+from clip_jax.errors import InputError
+from clip_jax.model import Clip
+from clip_jax.predictor import Predictor
+from clip_jax.pretrained import PretrainedClip, load
+from clip_jax.processor import Processor
+from clip_jax.tokenizer import Tokenizer, load_tokenizer
+
+__all__ = [
+    "PRESETS",
+    "Clip",
+    "ClipConfig",
+    "Compute",
+    "ImageConfig",
+    "InputError",
+    "Predictor",
+    "PretrainedClip",
+    "Processor",
+    "TextConfig",
+    "Tokenizer",
+    "VisionConfig",
+    "load",
+    "load_tokenizer",
+]

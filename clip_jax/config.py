@@ -1,0 +1,203 @@
+"""Sizes of the contrastive models: frozen plain data, and the table of published presets."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from clip_jax.errors import InputError
+
+# Channel statistics of OpenAI's training pictures, kept by ruCLIP.
+OPENAI_MEAN = (0.48145466, 0.4578275, 0.40821073)
+OPENAI_STD = (0.26862954, 0.26130258, 0.27577711)
+
+
+@dataclasses.dataclass(frozen=True)
+class VisionConfig:
+    """The picture tower: a Vision Transformer with a class token."""
+
+    image_size: int
+    patch_size: int
+    width: int
+    layers: int
+    heads: int
+    mlp_width: int
+
+    @property
+    def patches_per_side(self) -> int:
+        return self.image_size // self.patch_size
+
+    @property
+    def tokens(self) -> int:
+        """Sequence length: one class token and the patches."""
+        return 1 + self.patches_per_side**2
+
+
+@dataclasses.dataclass(frozen=True)
+class TextConfig:
+    """The text tower: a causal transformer."""
+
+    vocab_size: int
+    context_length: int
+    width: int
+    layers: int
+    heads: int
+    mlp_width: int
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageConfig:
+    """How a picture becomes pixels: `image.py` carries it out."""
+
+    mean: tuple[float, float, float] = OPENAI_MEAN
+    std: tuple[float, float, float] = OPENAI_STD
+    resample: str = "bilinear"  # or "bicubic"
+    crop: str = "square_then_resize"  # ruCLIP; OpenAI: "resize_then_crop"
+
+
+@dataclasses.dataclass(frozen=True)
+class ClipConfig:
+    """Everything that names a model; nothing about how it is run (see `Compute`)."""
+
+    vision: VisionConfig
+    text: TextConfig
+    embed_dim: int
+    activation: str = "quick_gelu"  # or "gelu"
+    layer_norm_epsilon: float = 1e-5
+    bos_id: int = 2
+    eos_id: int = 3
+    pad_id: int = 0
+    lowercase: bool = True
+    image: ImageConfig = ImageConfig()
+
+    def __post_init__(self) -> None:
+        for name, tower in (("vision", self.vision), ("text", self.text)):
+            _positive(name, tower)
+            if tower.width % tower.heads:
+                raise InputError(
+                    f"{name}.width is {tower.width}, not a multiple of {name}.heads "
+                    f"({tower.heads}); choose a width that the heads divide"
+                )
+        if self.vision.image_size % self.vision.patch_size:
+            raise InputError(
+                f"vision.image_size is {self.vision.image_size}, not a multiple of "
+                f"vision.patch_size ({self.vision.patch_size})"
+            )
+        if self.embed_dim <= 0:
+            raise InputError(f"embed_dim is {self.embed_dim}; expected a positive integer")
+        _one_of("activation", self.activation, ("quick_gelu", "gelu"))
+        _one_of("image.resample", self.image.resample, ("bilinear", "bicubic"))
+        _one_of("image.crop", self.image.crop, ("square_then_resize", "resize_then_crop"))
+        for name in ("bos_id", "eos_id", "pad_id"):
+            if not 0 <= getattr(self, name) < self.text.vocab_size:
+                raise InputError(
+                    f"{name} is {getattr(self, name)}; expected an id below "
+                    f"text.vocab_size ({self.text.vocab_size})"
+                )
+
+    def to_dict(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> ClipConfig:
+        """The inverse of `to_dict`, through JSON too. Unknown or missing keys raise InputError."""
+        data = dict(data)
+        for key, part in (("vision", VisionConfig), ("text", TextConfig), ("image", ImageConfig)):
+            if key in data:
+                data[key] = _build(part, data[key], key + ".")
+        return _build(cls, data, "")
+
+
+@dataclasses.dataclass(frozen=True)
+class Compute:
+    """How a model is run: changes speed, memory and rounding, never the parameters.
+
+    dtype: of activations and matrix products; parameters keep their own.
+    remat: "none" keeps every activation for the backward pass, "block" only each block's input.
+    unroll: layers per iteration of the scan; the number of layers or more unrolls it whole,
+        which is faster where a loop's bookkeeping shows (small models, CPU).
+    """
+
+    dtype: str = "float32"
+    remat: str = "none"
+    unroll: int = 1
+
+    def __post_init__(self) -> None:
+        _one_of("dtype", self.dtype, ("float32", "bfloat16", "float16"))
+        _one_of("remat", self.remat, ("none", "block"))
+        if self.unroll < 1:
+            raise InputError(f"unroll is {self.unroll}; expected at least 1")
+
+
+def _positive(name: str, tower: VisionConfig | TextConfig) -> None:
+    for field in dataclasses.fields(tower):
+        value = getattr(tower, field.name)
+        if not isinstance(value, int) or isinstance(value, bool) or value <= 0:
+            raise InputError(f"{name}.{field.name} is {value!r}; expected a positive integer")
+
+
+def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise InputError(f"{name} is {value!r}; expected one of {', '.join(allowed)}")
+
+
+def _build(cls: type, data: Mapping[str, Any], prefix: str) -> Any:
+    if not isinstance(data, Mapping):
+        raise InputError(f"config {prefix or 'root'} is {type(data).__name__}; expected an object")
+    fields = {f.name: f for f in dataclasses.fields(cls)}
+    unknown = sorted(set(data) - set(fields))
+    required = {n for n, f in fields.items() if f.default is dataclasses.MISSING}
+    missing = sorted(required - set(data))
+    if unknown or missing:
+        found = [f"unknown {prefix}{k}" for k in unknown]
+        found += [f"missing {prefix}{k}" for k in missing]
+        raise InputError(f"config: {', '.join(found)}; expected {', '.join(sorted(fields))}")
+    # JSON has lists where the config has tuples.
+    return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in data.items()})
+
+
+def _vit(image_size: int, patch_size: int, width: int, layers: int) -> VisionConfig:
+    return VisionConfig(image_size, patch_size, width, layers, width // 64, 4 * width)
+
+
+def _text(width: int, vocab_size: int) -> TextConfig:
+    return TextConfig(vocab_size, 77, width, 12, width // 64, 4 * width)
+
+
+def _ruclip(vision: VisionConfig, embed_dim: int) -> ClipConfig:
+    return ClipConfig(vision, _text(embed_dim, vocab_size=49408), embed_dim)
+
+
+def _openai(vision: VisionConfig, embed_dim: int) -> ClipConfig:
+    return ClipConfig(
+        vision,
+        _text(embed_dim, vocab_size=49408),
+        embed_dim,
+        bos_id=49406,
+        eos_id=49407,
+        image=ImageConfig(resample="bicubic", crop="resize_then_crop"),
+    )
+
+
+# Radford et al. 2021, table 20, and the six published ruCLIP models, which keep those sizes.
+PRESETS: dict[str, ClipConfig] = {
+    "ruclip-vit-base-patch32-224": _ruclip(_vit(224, 32, 768, 12), 512),
+    "ruclip-vit-base-patch16-224": _ruclip(_vit(224, 16, 768, 12), 512),
+    "ruclip-vit-large-patch14-224": _ruclip(_vit(224, 14, 1024, 24), 768),
+    "ruclip-vit-base-patch32-384": _ruclip(_vit(384, 32, 768, 12), 512),
+    "ruclip-vit-large-patch14-336": _ruclip(_vit(336, 14, 1024, 24), 768),
+    "ruclip-vit-base-patch16-384": _ruclip(_vit(384, 16, 768, 12), 512),
+    "clip-vit-base-patch32": _openai(_vit(224, 32, 768, 12), 512),
+    "clip-vit-base-patch16": _openai(_vit(224, 16, 768, 12), 512),
+    "clip-vit-large-patch14": _openai(_vit(224, 14, 1024, 24), 768),
+    "clip-vit-large-patch14-336": _openai(_vit(336, 14, 1024, 24), 768),
+    "tiny": ClipConfig(
+        VisionConfig(image_size=32, patch_size=8, width=96, layers=3, heads=3, mlp_width=384),
+        TextConfig(
+            vocab_size=512, context_length=16, width=96, layers=2, heads=3, mlp_width=384
+        ),
+        embed_dim=64,
+        image=ImageConfig(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)),
+    ),
+}

@@ -1,0 +1,56 @@
+"""The two ways in which the layers of a transformer lie in a parameter tree.
+
+Training stacks them: `{'layers': {'mlp': {'in_kernel': [L, D, F]}}}`, which one scan runs.
+A model folder keeps them one by one: `{'layers': {'0': {'mlp': {'in_kernel': [D, F]}}, ...}}`,
+so that files stream and names stay greppable.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+import jax
+import numpy as np
+
+KEY = "layers"
+
+
+def stack_layers(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """One-by-one layers to stacked ones, at any depth; numpy leaves, leading axis L."""
+    return _map(tree, _stack)
+
+
+def unstack_layers(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """Stacked layers to one-by-one ones, at any depth; leaves may be ShapeDtypeStructs."""
+    return _map(tree, _unstack)
+
+
+def _map(tree: Mapping[str, Any], change: Any) -> dict[str, Any]:
+    return {
+        key: (change(value) if key == KEY else _map(value, change))
+        if isinstance(value, Mapping)
+        else value
+        for key, value in tree.items()
+    }
+
+
+def _stack(layers: Mapping[str, Any]) -> dict[str, Any]:
+    order = [str(i) for i in range(len(layers))]
+    if set(order) != set(layers):
+        raise ValueError(f"layers are named {sorted(layers)}; expected 0 to {len(layers) - 1}")
+    return jax.tree.map(lambda *leaves: np.stack(leaves), *(layers[i] for i in order))
+
+
+def _unstack(stacked: Mapping[str, Any]) -> dict[str, Any]:
+    depths = {leaf.shape[0] for leaf in jax.tree.leaves(stacked)}
+    if len(depths) != 1:
+        raise ValueError(f"stacked layers have leading axes {sorted(depths)}; expected one length")
+    return {str(i): jax.tree.map(partial(_row, i), stacked) for i in range(depths.pop())}
+
+
+def _row(i: int, leaf: Any) -> Any:
+    if isinstance(leaf, jax.ShapeDtypeStruct):
+        return jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype)
+    return leaf[i]

@@ -1,0 +1,228 @@
+"""ruCLIP and OpenAI's CLIP: a picture tower and a text tower that meet in one space.
+
+# B batch, N picture tokens, S text tokens, T either, D width, H heads, K head size,
+# F mlp width, E embedding, P patch side, C channels, V vocabulary
+
+Source: Radford et al. 2021, sections 2.4 and 2.5; `ruclip.model` and `clip.model`.
+Parameters keep the dtype they are given; activations and products use `Compute.dtype`,
+layer norms and features float32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from clip_jax.config import ClipConfig, Compute, TextConfig, VisionConfig
+
+INITIAL_LOGIT_SCALE = 2.659260036932778  # ln(1 / 0.07)
+MAX_LOGIT_SCALE = 4.605170185988092  # ln 100, where CLIP clips it
+
+
+def quick_gelu(x: jax.Array) -> jax.Array:
+    return x * jax.nn.sigmoid(1.702 * x)
+
+
+ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
+    "quick_gelu": quick_gelu,
+    "gelu": lambda x: jax.nn.gelu(x, approximate=False),
+}
+
+
+class LayerNorm(nn.Module):
+    """Statistics and scaling in float32, result in the input's dtype."""
+
+    epsilon: float
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        scale = self.param("scale", nn.initializers.ones, (x.shape[-1],))
+        bias = self.param("bias", nn.initializers.zeros, (x.shape[-1],))
+        y = x.astype(jnp.float32)
+        mean = y.mean(-1, keepdims=True)
+        variance = jnp.square(y - mean).mean(-1, keepdims=True)
+        y = (y - mean) * jax.lax.rsqrt(variance + self.epsilon)
+        return (y * scale + bias).astype(x.dtype)
+
+
+class Attention(nn.Module):
+    config: ClipConfig
+    tower: VisionConfig | TextConfig
+
+    @nn.compact
+    def __call__(self, x: jax.Array, causal: bool) -> jax.Array:
+        D, H, L = self.tower.width, self.tower.heads, self.tower.layers
+        K = D // H
+        kernel = nn.initializers.normal(D**-0.5)
+        # CLIP scales what enters the residual stream by the number of sublayers.
+        residual_kernel = nn.initializers.normal(D**-0.5 * (2 * L) ** -0.5)
+        zeros = nn.initializers.zeros
+        qkv_kernel = self.param("qkv_kernel", kernel, (D, 3, H, K)).astype(x.dtype)
+        qkv_bias = self.param("qkv_bias", zeros, (3, H, K)).astype(x.dtype)
+        out_kernel = self.param("out_kernel", residual_kernel, (H, K, D)).astype(x.dtype)
+        out_bias = self.param("out_bias", zeros, (D,)).astype(x.dtype)
+        q, k, v = jnp.moveaxis(jnp.einsum("BTD,DcHK->BTcHK", x, qkv_kernel) + qkv_bias, 2, 0)
+        y = jax.nn.dot_product_attention(q, k, v, is_causal=causal)
+        return jnp.einsum("BTHK,HKD->BTD", y, out_kernel) + out_bias
+
+
+class Mlp(nn.Module):
+    config: ClipConfig
+    tower: VisionConfig | TextConfig
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        D, F, L = self.tower.width, self.tower.mlp_width, self.tower.layers
+        kernel = nn.initializers.normal((2 * D) ** -0.5)
+        residual_kernel = nn.initializers.normal(D**-0.5 * (2 * L) ** -0.5)
+        zeros = nn.initializers.zeros
+        in_kernel = self.param("in_kernel", kernel, (D, F)).astype(x.dtype)
+        in_bias = self.param("in_bias", zeros, (F,)).astype(x.dtype)
+        out_kernel = self.param("out_kernel", residual_kernel, (F, D)).astype(x.dtype)
+        out_bias = self.param("out_bias", zeros, (D,)).astype(x.dtype)
+        y = jnp.einsum("BTD,DF->BTF", x, in_kernel) + in_bias
+        y = ACTIVATIONS[self.config.activation](y)
+        return jnp.einsum("BTF,FD->BTD", y, out_kernel) + out_bias
+
+
+class Block(nn.Module):
+    """Pre-norm residual block; the second value is the empty output that a scan wants."""
+
+    config: ClipConfig
+    tower: VisionConfig | TextConfig
+    causal: bool
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> tuple[jax.Array, None]:
+        epsilon = self.config.layer_norm_epsilon
+        y = LayerNorm(epsilon, name="attention_norm")(x)
+        x = x + Attention(self.config, self.tower, name="attention")(y, self.causal)
+        y = LayerNorm(epsilon, name="mlp_norm")(x)
+        return x + Mlp(self.config, self.tower, name="mlp")(y), None
+
+
+def scanned_blocks(
+    config: ClipConfig, tower: VisionConfig | TextConfig, compute: Compute, causal: bool
+) -> nn.Module:
+    """All blocks of a tower as one scan over parameters with a leading axis of layers."""
+    block = Block
+    if compute.remat == "block":
+        block = nn.remat(Block, prevent_cse=False)  # a scan already keeps the passes apart
+    stack = nn.scan(
+        block,
+        variable_axes={"params": 0},
+        split_rngs={"params": True},
+        length=tower.layers,
+        unroll=min(compute.unroll, tower.layers),
+    )
+    return stack(config, tower, causal, name="layers")
+
+
+class VisionTower(nn.Module):
+    config: ClipConfig
+    compute: Compute
+
+    @nn.compact
+    def __call__(self, pixel_values: jax.Array) -> jax.Array:
+        """float[B, image_size, image_size, 3] -> float32[B, E]"""
+        vision, E = self.config.vision, self.config.embed_dim
+        P, D, n = vision.patch_size, vision.width, vision.patches_per_side
+        dtype, epsilon = jnp.dtype(self.compute.dtype), self.config.layer_norm_epsilon
+        scale = nn.initializers.normal(D**-0.5)
+        B, C = pixel_values.shape[0], pixel_values.shape[-1]
+        kernel = _PatchEmbedding(vision, C, name="patch_embedding")()
+        patches = pixel_values.astype(dtype).reshape(B, n, P, n, P, C)
+        x = jnp.einsum("BnPmQC,PQCD->BnmD", patches, kernel.astype(dtype)).reshape(B, n * n, D)
+        class_embedding = self.param("class_embedding", scale, (D,)).astype(dtype)
+        x = jnp.concatenate([jnp.broadcast_to(class_embedding, (B, 1, D)), x], axis=1)
+        x = x + self.param("position_embedding", scale, (vision.tokens, D)).astype(dtype)
+        x = LayerNorm(epsilon, name="pre_norm")(x)
+        x, _ = scanned_blocks(self.config, vision, self.compute, causal=False)(x)
+        x = LayerNorm(epsilon, name="post_norm")(x[:, 0].astype(jnp.float32))
+        return jnp.einsum("BD,DE->BE", x, self.param("projection", scale, (D, E)))
+
+
+class _PatchEmbedding(nn.Module):
+    vision: VisionConfig
+    channels: int
+
+    @nn.compact
+    def __call__(self) -> jax.Array:
+        P, C, D = self.vision.patch_size, self.channels, self.vision.width
+        return self.param("kernel", nn.initializers.lecun_normal(in_axis=(0, 1, 2)), (P, P, C, D))
+
+
+class TextTower(nn.Module):
+    config: ClipConfig
+    compute: Compute
+
+    @nn.compact
+    def __call__(self, input_ids: jax.Array) -> jax.Array:
+        """int32[B, S] -> float32[B, E], S at most context_length.
+
+        The sequence is pooled at its first EOS; a row without one is pooled at position 0 here
+        (compiled code cannot raise): `PretrainedClip` and the data pipeline refuse such rows.
+        """
+        text, E = self.config.text, self.config.embed_dim
+        D, dtype, S = text.width, jnp.dtype(self.compute.dtype), input_ids.shape[1]
+        table = self.param("token_embedding", nn.initializers.normal(0.02), (text.vocab_size, D))
+        positions = self.param(
+            "position_embedding", nn.initializers.normal(0.01), (text.context_length, D)
+        )
+        x = table[input_ids].astype(dtype) + positions[:S].astype(dtype)
+        x, _ = scanned_blocks(self.config, text, self.compute, causal=True)(x)
+        first_eos = jnp.argmax(input_ids == self.config.eos_id, axis=1)
+        x = jnp.take_along_axis(x, first_eos[:, None, None], axis=1)[:, 0].astype(jnp.float32)
+        # The norm acts on each token alone, so one token a row is enough.
+        x = LayerNorm(self.config.layer_norm_epsilon, name="final_norm")(x)
+        kernel = self.param("projection", nn.initializers.normal(D**-0.5), (D, E))
+        return jnp.einsum("BD,DE->BE", x, kernel)
+
+
+class Clip(nn.Module):
+    """Both towers and the logarithm of the logit scale.
+
+    `Clip(config, compute).init(rng, input_ids, pixel_values)` makes parameters with layers stacked.
+    """
+
+    config: ClipConfig
+    compute: Compute = Compute()
+
+    def setup(self) -> None:
+        self.visual = VisionTower(self.config, self.compute)
+        self.text = TextTower(self.config, self.compute)
+        self.logit_scale = self.param(
+            "logit_scale", nn.initializers.constant(INITIAL_LOGIT_SCALE), ()
+        )
+
+    def encode_image(self, pixel_values: jax.Array) -> jax.Array:
+        """float[B, H, W, 3], normalised pixels -> float32[B, E], not of unit length."""
+        return self.visual(pixel_values)
+
+    def encode_text(self, input_ids: jax.Array) -> jax.Array:
+        """int32[B, S] -> float32[B, E], not of unit length."""
+        return self.text(input_ids)
+
+    def __call__(
+        self, input_ids: jax.Array, pixel_values: jax.Array
+    ) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """Unit features of pictures and of texts, float32[B, E] each; logit scale, not its log."""
+        image = normalize(self.encode_image(pixel_values))
+        text = normalize(self.encode_text(input_ids))
+        return image, text, jnp.exp(self.logit_scale)
+
+
+def normalize(x: jax.Array) -> jax.Array:
+    """Rows of unit length, float[..., E]; a zero row, which has no direction, gives NaN."""
+    return x / jnp.linalg.norm(x, axis=-1, keepdims=True)
+
+
+def abstract_params(config: ClipConfig) -> dict:
+    """Shapes and dtypes of the parameters, layers stacked, without computing anything."""
+    vision, text = config.vision, config.text
+    ids = jax.ShapeDtypeStruct((1, text.context_length), jnp.int32)
+    pixels = jax.ShapeDtypeStruct((1, vision.image_size, vision.image_size, 3), jnp.float32)
+    return jax.eval_shape(Clip(config).init, jax.random.key(0), ids, pixels)["params"]

@@ -1,0 +1,143 @@
+"""A model as a folder, the form in which models are converted, shared and loaded.
+
+    config.json       {"kind", "config", "provenance"}
+    params/           Orbax; layers one by one (see `layers.py`)
+    tokenizer.model   and other files that belong to the model
+    report.json       after a conversion: what became of every tensor
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from clip_jax.errors import InputError
+
+CONFIG, PARAMS, REPORT = "config.json", "params", "report.json"
+
+
+def write(
+    folder: str | Path,
+    *,
+    kind: str,
+    config: Mapping[str, Any],
+    params: Mapping[str, Any] | None,
+    files: Mapping[str, bytes] | None = None,
+    provenance: Mapping[str, Any] | None = None,
+    report: Mapping[str, Any] | None = None,
+) -> Path:
+    """Writes a model folder beside its place, then renames it there.
+
+    params: nested dict of arrays with layers one by one, or None where a model has none.
+    An existing folder that holds anything raises InputError; an interrupted write leaves nothing
+    at `folder`.
+    """
+    folder = check_destination(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    beside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    try:
+        about = {"kind": kind, "config": dict(config), "provenance": dict(provenance or {})}
+        _write_json(beside / CONFIG, about)
+        if report is not None:
+            _write_json(beside / REPORT, report)
+        for name, content in (files or {}).items():
+            (beside / name).write_bytes(content)
+        if params is not None:
+            with _checkpointer() as checkpointer:
+                checkpointer.save(beside.absolute() / PARAMS, dict(params))
+        beside.chmod(0o755)  # mkdtemp's folders are private
+        if folder.exists():
+            folder.rmdir()
+        os.replace(beside, folder)
+    except BaseException:
+        shutil.rmtree(beside, ignore_errors=True)
+        raise
+    return folder
+
+
+def check_destination(folder: str | Path) -> Path:
+    """The path, where a new folder can be put; InputError where something lies already."""
+    folder = Path(folder)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError(f"{folder}: already exists; remove it or name another destination")
+    return folder
+
+
+def read_config(folder: str | Path) -> dict[str, Any]:
+    """{"kind", "config", "provenance"} of a model folder."""
+    file = Path(folder) / CONFIG
+    try:
+        about = json.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(
+            f"{folder}: not a model folder, {CONFIG} cannot be read ({error.strerror})"
+        ) from error
+    except ValueError as error:
+        raise InputError(f"{file}: not JSON ({error})") from error
+    keys = {"kind", "config", "provenance"}
+    if not isinstance(about, dict) or set(about) != keys:
+        found = sorted(about) if isinstance(about, dict) else type(about).__name__
+        raise InputError(
+            f"{file}: holds {found}; expected {sorted(keys)}; a foreign checkpoint must be "
+            "converted first: python -m converters --help"
+        )
+    return about
+
+
+def read_params(folder: str | Path) -> dict[str, Any]:
+    """The parameters as nested dicts of numpy arrays, layers one by one."""
+    import orbax.checkpoint as ocp
+
+    path = Path(folder).absolute() / PARAMS
+    if not path.is_dir():
+        raise InputError(f"{folder}: has no {PARAMS} folder; write or convert the model again")
+    with _checkpointer() as checkpointer:
+        try:
+            tree = checkpointer.metadata(path).item_metadata.tree
+            as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree)
+            return checkpointer.restore(path, restore_args=as_numpy)
+        except (ValueError, OSError, KeyError, AttributeError) as error:
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise InputError(f"{path}: parameters cannot be read ({reason})") from error
+
+
+def check_params(folder: str | Path, found: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
+    """Raises InputError unless both trees have the same names and shapes."""
+    found_shapes, expected_shapes = _shapes(found), _shapes(expected)
+    for name in sorted(found_shapes | expected_shapes):
+        a, b = found_shapes.get(name), expected_shapes.get(name)
+        if a != b:
+            raise InputError(
+                f"{folder}: parameter {name} is {_say(a)}; {CONFIG} asks for {_say(b)}"
+            )
+
+
+def _shapes(tree: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {"/".join(key.key for key in path): tuple(leaf.shape) for path, leaf in leaves}
+
+
+def _say(shape: tuple[int, ...] | None) -> str:
+    return "absent" if shape is None else str(list(shape))
+
+
+def _write_json(file: Path, data: Mapping[str, Any]) -> None:
+    file.write_text(json.dumps(data, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+
+
+def _checkpointer() -> Any:
+    # Orbax takes a second to import and logs every step; who only reads a config needs neither.
+    import orbax.checkpoint as ocp
+    from absl import logging
+
+    if logging.get_verbosity() > logging.ERROR:
+        logging.set_verbosity(logging.ERROR)
+    return ocp.PyTreeCheckpointer()

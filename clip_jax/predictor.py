@@ -1,0 +1,114 @@
+"""Zero-shot classification: templates -> class embeddings -> labels.
+
+Source: `ruclip.predictor.Predictor`, whose names and defaults are kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from tqdm import tqdm
+
+from clip_jax.errors import InputError
+from clip_jax.model import normalize
+from clip_jax.pretrained import PretrainedClip
+
+# ruCLIP's own, in its order.
+TEMPLATES = (
+    "{}",
+    "фото, на котором изображено {}",
+    "изображение с {}",
+    "картинка с {}",
+    "фото с {}",
+    "на фото видно {}",
+)
+
+
+class Predictor:
+    """Class embeddings, picture embeddings and labels for one model.
+
+    templates: each with one {}; None: ruCLIP's six.
+    average: "ruclip" takes the mean of the templates' embeddings as they come, "clip" gives each
+        unit length first (Radford et al. 2021, section 3.1.4). The mean gets unit length in both.
+    batch_size: pictures, or texts, that are encoded at once.
+    quiet: no progress bar (there is none off a terminal anyway).
+    """
+
+    def __init__(
+        self,
+        clip: PretrainedClip,
+        templates: Sequence[str] | None = None,
+        *,
+        average: str = "ruclip",
+        batch_size: int = 8,
+        quiet: bool = False,
+    ) -> None:
+        self.clip = clip
+        self.templates = list(TEMPLATES if templates is None else templates)
+        self.average = average
+        self.batch_size = batch_size
+        self.quiet = quiet
+        if average not in ("ruclip", "clip"):
+            raise InputError(f"average is {average!r}; expected 'ruclip' or 'clip'")
+        if not self.templates:
+            raise InputError("templates are empty; expected at least one, such as '{}'")
+        for template in self.templates:
+            if template.count("{}") != 1:
+                raise InputError(f"template {template!r} needs exactly one {{}} for the class name")
+        if batch_size < 1:
+            raise InputError(f"batch_size is {batch_size}; expected at least 1")
+
+    def get_text_latents(self, class_labels: Sequence[str]) -> np.ndarray:
+        """float32[classes, E], unit rows: one for each class name (lowered and stripped)."""
+        if isinstance(class_labels, str) or not class_labels:
+            raise InputError(f"class_labels are {class_labels!r}; expected a list of names")
+        names = [label.lower().strip() for label in class_labels]
+        prompts = [t.replace("{}", name) for t in self.templates for name in names]
+        ids = self.clip.processor(text=prompts)["input_ids"]
+        latents = self._in_batches(self.clip.encode_text, ids, "texts")
+        latents = latents.reshape(len(self.templates), len(names), -1)
+        if self.average == "clip":
+            latents = np.asarray(normalize(latents))
+        return np.asarray(normalize(jnp.asarray(latents).mean(0)))
+
+    def get_image_latents(self, images: Sequence[Any]) -> np.ndarray:
+        """float32[images, E], unit rows."""
+
+        def encode(chunk: Sequence[Any]) -> Any:
+            return self.clip.encode_image(self.clip.processor(images=list(chunk))["pixel_values"])
+
+        return np.asarray(normalize(self._in_batches(encode, images, "images")))
+
+    def run(self, images: Sequence[Any], text_latents: np.ndarray) -> list[int]:
+        """For each picture the index of its class, the row of text_latents most like it."""
+        return (self.get_image_latents(images) @ text_latents.T).argmax(axis=1).tolist()
+
+    def _in_batches(self, encode: Callable[[Any], Any], items: Any, unit: str) -> np.ndarray:
+        if not len(items):
+            return np.zeros((0, self.clip.config.embed_dim), np.float32)
+        # Off a terminal tqdm's None means: no bar.
+        hidden = True if self.quiet else None
+        with tqdm(total=len(items), unit=f" {unit}", disable=hidden, leave=False) as bar:
+            parts = []
+            for chunk, used in _padded(items, self.batch_size):
+                parts.append(np.asarray(encode(chunk))[:used])
+                bar.update(used)
+        return np.concatenate(parts)
+
+
+def _padded(items: Any, size: int) -> Iterator[tuple[Any, int]]:
+    """Chunks of one size, the last filled with repeats so that nothing compiles twice."""
+    for start in range(0, len(items), size):
+        chunk = items[start : start + size]
+        used = len(chunk)
+        if used < size and start:
+            fill = [chunk[-1]] * (size - used)
+            chunk = (
+                np.concatenate([chunk, fill])
+                if isinstance(chunk, np.ndarray)
+                else [*chunk, *fill]
+            )
+        yield chunk, used

@@ -1,0 +1,142 @@
+"""A model folder in memory, ready to encode."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from clip_jax import model_folder
+from clip_jax.config import ClipConfig, Compute
+from clip_jax.errors import InputError
+from clip_jax.layers import stack_layers, unstack_layers
+from clip_jax.model import Clip, abstract_params, normalize
+from clip_jax.processor import Processor
+from clip_jax.tokenizer import FILE_NAME, Tokenizer, load_tokenizer
+
+KIND = "clip"
+
+
+class PretrainedClip:
+    """Parameters (layers stacked), config and processor, with compiled encoders.
+
+    In float32 matrix products run at full precision on every device: a TPU would otherwise round
+    them to bfloat16.
+    """
+
+    def __init__(
+        self,
+        config: ClipConfig,
+        params: Mapping[str, Any],
+        tokenizer: Tokenizer | None = None,
+        compute: Compute = Compute(),
+    ) -> None:
+        self.config = config
+        self.params = params
+        self.compute = compute
+        self.processor = Processor(config, tokenizer)
+
+    def encode_image(self, pixel_values: np.ndarray | jax.Array) -> jax.Array:
+        """float32[B, H, W, 3], normalised pixels -> float32[B, E], not of unit length."""
+        size = self.config.vision.image_size
+        shape = np.shape(pixel_values)
+        if len(shape) != 4 or shape[1:] != (size, size, 3):
+            raise InputError(
+                f"pixel_values are {list(shape)}; expected [B, {size}, {size}, 3], channels last"
+            )
+        return self._run(self._encode_image, pixel_values)
+
+    def encode_text(self, input_ids: np.ndarray | jax.Array) -> jax.Array:
+        """int32[B, S], S at most context_length -> float32[B, E], not of unit length."""
+        ids, text = np.asarray(input_ids), self.config.text
+        if ids.ndim != 2 or not np.issubdtype(ids.dtype, np.integer):
+            raise InputError(f"input_ids are {ids.dtype}{list(ids.shape)}; expected int32[B, S]")
+        if not 0 < ids.shape[1] <= text.context_length:
+            raise InputError(
+                f"input_ids are {ids.shape[1]} long; expected 1 to {text.context_length}"
+            )
+        bad = np.argwhere((ids < 0) | (ids >= text.vocab_size))
+        if bad.size:
+            row, column = bad[0]
+            raise InputError(
+                f"input_ids[{row}, {column}] is {ids[row, column]}; "
+                f"expected 0 to {text.vocab_size - 1}"
+            )
+        without_eos = np.flatnonzero(~(ids == self.config.eos_id).any(axis=1))
+        if without_eos.size:
+            raise InputError(
+                f"input_ids row {without_eos[0]} has no EOS (id {self.config.eos_id}), where the "
+                "text is pooled; end each text with it, as the processor does"
+            )
+        return self._run(self._encode_text, ids.astype(np.int32))
+
+    def logits(
+        self, input_ids: np.ndarray | jax.Array, pixel_values: np.ndarray | jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        """logits_per_image float32[images, texts], and its transpose logits_per_text."""
+        image = normalize(self.encode_image(pixel_values))
+        text = normalize(self.encode_text(input_ids))
+        per_image = self._run(_similarity, image, text, self.params["logit_scale"], params=False)
+        return per_image, per_image.T
+
+    @property
+    def logit_scale(self) -> float:
+        """What cosine similarities are multiplied by (not its logarithm)."""
+        return float(np.exp(np.float32(self.params["logit_scale"])))
+
+    def save(self, folder: str | Path, **provenance: Any) -> Path:
+        """Writes a model folder; an existing one raises InputError."""
+        tokenizer = self.processor.tokenizer
+        return model_folder.write(
+            folder,
+            kind=KIND,
+            config=self.config.to_dict(),
+            params=unstack_layers(jax.tree.map(np.asarray, dict(self.params))),
+            files={} if tokenizer is None else {FILE_NAME: tokenizer.model},
+            provenance=provenance,
+        )
+
+    def _run(self, function: Any, *args: Any, params: bool = True) -> jax.Array:
+        precision = "highest" if self.compute.dtype == "float32" else "default"
+        with jax.default_matmul_precision(precision):
+            return function(self.params, *args) if params else function(*args)
+
+    @cached_property
+    def _encode_image(self) -> Any:
+        clip = Clip(self.config, self.compute)
+        return jax.jit(lambda params, x: clip.apply({"params": params}, x, method="encode_image"))
+
+    @cached_property
+    def _encode_text(self) -> Any:
+        clip = Clip(self.config, self.compute)
+        return jax.jit(lambda params, x: clip.apply({"params": params}, x, method="encode_text"))
+
+
+@jax.jit
+def _similarity(image: jax.Array, text: jax.Array, logit_scale: jax.Array) -> jax.Array:
+    return jnp.exp(logit_scale) * jnp.einsum("IE,TE->IT", image, text)
+
+
+def load(folder: str | Path, compute: Compute = Compute()) -> PretrainedClip:
+    """The model in a folder. Another kind of model, or damaged files, raise InputError."""
+    about = model_folder.read_config(folder)
+    if about["kind"] != KIND:
+        raise InputError(f"{folder}: holds a model of kind {about['kind']!r}; expected {KIND!r}")
+    config = ClipConfig.from_dict(about["config"])
+    params = model_folder.read_params(folder)
+    model_folder.check_params(folder, params, unstack_layers(abstract_params(config)))
+    tokenizer = None
+    if (Path(folder) / FILE_NAME).exists():
+        tokenizer = load_tokenizer(folder)
+        if tokenizer.vocab_size > config.text.vocab_size:
+            raise InputError(
+                f"{folder}: the tokenizer has {tokenizer.vocab_size} pieces, the model's table "
+                f"only {config.text.vocab_size} rows; they belong to different models"
+            )
+    params = jax.tree.map(jnp.asarray, stack_layers(params))
+    return PretrainedClip(config, params, tokenizer, compute)

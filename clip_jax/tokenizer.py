@@ -1,0 +1,80 @@
+"""Text to ids and back, over a sentencepiece model.
+
+A model converted from youtokentome gives exactly the original's ids: see
+`converters/youtokentome.py`, which also names the special pieces as `decode` spells them.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import sentencepiece
+
+from clip_jax.errors import InputError
+
+FILE_NAME = "tokenizer.model"
+WORD_START = "\N{LOWER ONE EIGHTH BLOCK}"  # how sentencepiece writes a space inside a piece
+
+
+class Tokenizer:
+    """One sentencepiece model in memory.
+
+    `unk_id`, `pad_id`, `bos_id`, `eos_id` and `vocab_size` are the model's own.
+    """
+
+    def __init__(self, model: bytes, name: str = FILE_NAME) -> None:
+        """model: the serialised sentencepiece model; name: what errors call it."""
+        self.model = model
+        self._processor = sentencepiece.SentencePieceProcessor()
+        try:
+            self._processor.LoadFromSerializedProto(model)
+        except RuntimeError as error:
+            raise InputError(f"{name}: not a sentencepiece model ({len(model)} bytes)") from error
+        self.unk_id = self._processor.unk_id()
+        self.pad_id = self._processor.pad_id()
+        self.bos_id = self._processor.bos_id()
+        self.eos_id = self._processor.eos_id()
+        self.vocab_size = self._processor.get_piece_size()
+
+    def encode(self, text: str) -> list[int]:
+        """The ids of a text, without BOS and EOS. Letters keep their case."""
+        return self._processor.encode(text)
+
+    def decode(self, ids: list[int] | np.ndarray) -> str:
+        """The text of ids; special ids are spelled out (`<UNK>`), as youtokentome does.
+
+        An id outside the vocabulary raises InputError.
+        """
+        ids = [int(i) for i in ids]
+        for i in ids:
+            if not 0 <= i < self.vocab_size:
+                raise InputError(f"id {i} is outside the vocabulary of {self.vocab_size} pieces")
+        text = "".join(self._processor.id_to_piece(ids)).replace(WORD_START, " ")
+        return text.removeprefix(" ")
+
+    def encode_batch(
+        self, texts: list[str], context_length: int, *, lowercase: bool = True
+    ) -> np.ndarray:
+        """int32[B, context_length]: BOS, the text cut to fit, EOS, then padding.
+
+        Source: `ruclip.processor.RuCLIPProcessor.encode_text`.
+        """
+        for text in texts:
+            if not isinstance(text, str):
+                raise InputError(f"text is {type(text).__name__}; expected str")
+        out = np.full((len(texts), context_length), self.pad_id, np.int32)
+        for row, text in zip(out, texts, strict=True):
+            ids = self.encode(text.lower() if lowercase else text)[: context_length - 2]
+            row[: len(ids) + 2] = [self.bos_id, *ids, self.eos_id]
+        return out
+
+
+def load_tokenizer(path: str | Path) -> Tokenizer:
+    """The tokenizer in a file, or in a folder that holds `tokenizer.model`."""
+    path = Path(path)
+    file = path / FILE_NAME if path.is_dir() else path
+    try:
+        return Tokenizer(file.read_bytes(), str(file))
+    except OSError as error:
+        raise InputError(f"{file}: no tokenizer here ({error.strerror})") from error

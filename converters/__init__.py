@@ -1,0 +1,60 @@
+"""Foreign checkpoints <-> model folders.
+
+    python -m converters ruclip SRC DST [--dtype bfloat16]
+    python -m converters export SRC_FOLDER DST_FOLDER
+
+Each kind is a module with `read(path) -> Source` and `export(model, folder)`; mostly a table.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import ModuleType
+
+from clip_jax import model_folder
+from clip_jax.errors import InputError
+from converters import conversion, hf_clip, openai_clip, ruclip, youtokentome
+from converters.conversion import DTYPES, Summary
+
+KINDS: dict[str, ModuleType] = {
+    "ruclip": ruclip,
+    "openai-clip": openai_clip,
+    "hf-clip": hf_clip,
+    "youtokentome": youtokentome,
+}
+# What a model of ours becomes that was not converted: model kind -> kind of checkpoint.
+HOME_KINDS = {"clip": "ruclip", "tokenizer": "youtokentome"}
+
+__all__ = ["KINDS", "Summary", "convert", "export"]
+
+
+def convert(kind: str, src: str | Path, dst: str | Path, dtype: str = "float32") -> Summary:
+    """Converts a foreign checkpoint to the model folder `dst`, with report.json.
+
+    kind: one of KINDS. dtype: of the parameters, float32, bfloat16 or float16.
+    InputError for any wrong input; then nothing is left at `dst`.
+    """
+    if kind not in KINDS:
+        raise InputError(f"kind is {kind!r}; expected one of {', '.join(KINDS)}")
+    if dtype not in DTYPES:
+        raise InputError(f"dtype is {dtype!r}; expected one of {', '.join(DTYPES)}")
+    destination = model_folder.check_destination(dst)
+    src = Path(src)
+    if not src.exists():
+        raise InputError(f"{src}: does not exist")
+    return conversion.convert(kind, KINDS[kind].read(src), destination, dtype)
+
+
+def export(src: str | Path, dst: str | Path) -> Summary:
+    """Writes the original's own files of a model folder to the new folder `dst`.
+
+    A converted model goes back to what it was, each tensor in its dtype; one trained here becomes
+    a ruCLIP folder. InputError for any wrong input; then nothing is left at `dst`.
+    """
+    model_folder.check_destination(dst)
+    model = conversion.open_model(Path(src))
+    kind = model.converted_from or HOME_KINDS.get(model.kind)
+    if kind not in KINDS:
+        raise InputError(f"{src}: a model of kind {kind or model.kind!r} has no export")
+    folder = conversion.write_folder(Path(dst), lambda out: KINDS[kind].export(model, out))
+    return conversion.export_summary(kind, model, folder)

@@ -1,0 +1,99 @@
+"""What the converters of CLIP models share: OpenAI's tensor names and our parameters' shapes.
+
+ruCLIP kept OpenAI's names. Letters in patterns: d width, h heads, k head size, c query/key/value,
+e embedding, f mlp width, n picture tokens, s context, v vocabulary, y x patch, rgb channels.
+"""
+
+from __future__ import annotations
+
+import jax
+import numpy as np
+
+from clip_jax.config import ClipConfig
+from clip_jax.errors import InputError
+from clip_jax.layers import unstack_layers
+from clip_jax.model import abstract_params
+from converters.rules import Rule, Shape
+from converters.weights import Weights
+
+
+def _blocks(source: str, target: str) -> tuple[Rule, ...]:
+    """One residual block of either tower, under OpenAI's names."""
+    return (
+        Rule(f"{source}.ln_1.weight", f"{target}/attention_norm/scale"),
+        Rule(f"{source}.ln_1.bias", f"{target}/attention_norm/bias"),
+        Rule(
+            f"{source}.attn.in_proj_weight",
+            f"{target}/attention/qkv_kernel",
+            "(c h k) d -> d c h k",
+        ),
+        Rule(f"{source}.attn.in_proj_bias", f"{target}/attention/qkv_bias", "(c h k) -> c h k"),
+        Rule(
+            f"{source}.attn.out_proj.weight",
+            f"{target}/attention/out_kernel",
+            "d (h k) -> h k d",
+        ),
+        Rule(f"{source}.attn.out_proj.bias", f"{target}/attention/out_bias"),
+        Rule(f"{source}.ln_2.weight", f"{target}/mlp_norm/scale"),
+        Rule(f"{source}.ln_2.bias", f"{target}/mlp_norm/bias"),
+        Rule(f"{source}.mlp.c_fc.weight", f"{target}/mlp/in_kernel", "f d -> d f"),
+        Rule(f"{source}.mlp.c_fc.bias", f"{target}/mlp/in_bias"),
+        Rule(f"{source}.mlp.c_proj.weight", f"{target}/mlp/out_kernel", "d f -> f d"),
+        Rule(f"{source}.mlp.c_proj.bias", f"{target}/mlp/out_bias"),
+    )
+
+
+OPENAI_RULES: tuple[Rule, ...] = (
+    Rule("visual.conv1.weight", "visual/patch_embedding/kernel", "d rgb y x -> y x rgb d"),
+    Rule("visual.class_embedding", "visual/class_embedding"),
+    Rule("visual.positional_embedding", "visual/position_embedding"),
+    Rule("visual.ln_pre.weight", "visual/pre_norm/scale"),
+    Rule("visual.ln_pre.bias", "visual/pre_norm/bias"),
+    *_blocks("visual.transformer.resblocks.{i}", "visual/layers/{i}"),
+    Rule("visual.ln_post.weight", "visual/post_norm/scale"),
+    Rule("visual.ln_post.bias", "visual/post_norm/bias"),
+    Rule("visual.proj", "visual/projection"),
+    Rule("token_embedding.weight", "text/token_embedding"),
+    Rule("positional_embedding", "text/position_embedding"),
+    *_blocks("transformer.resblocks.{i}", "text/layers/{i}"),
+    Rule("ln_final.weight", "text/final_norm/scale"),
+    Rule("ln_final.bias", "text/final_norm/bias"),
+    Rule("text_projection", "text/projection"),
+    Rule("logit_scale", "logit_scale"),
+)
+OPENAI_MARK = "visual.conv1.weight"  # a tensor that every checkpoint under these names has
+
+# A tensor that only this kind of checkpoint has -> what to call it.
+_MARKS = {
+    "visual.layer1.0.conv1.weight": "an OpenAI CLIP with a ResNet, which has no counterpart here",
+    OPENAI_MARK: "a CLIP under OpenAI's names (ruclip or openai-clip)",
+    "vision_model.embeddings.patch_embedding.weight": "a transformers CLIPModel (hf-clip)",
+    "visual_encoder.model.conv1.weight": "the first ruCLIP (ruclip-small)",
+    "image_row_embeddings.weight": "RUDOLPH (rudolph)",
+    "encoder.conv_in.weight": "a VQGAN (vqgan)",
+    "model.encoder.conv_in.weight": "a VQGAN (vqgan)",
+}
+
+
+def require_kind(weights: Weights, kind: str, mark: str) -> None:
+    """InputError unless the checkpoint has the tensor that marks its kind; says what it looks like.
+
+    A ResNet has OpenAI's `visual.conv1.weight` too, so the more particular marks come first.
+    """
+    found = next((name for name in _MARKS if name in weights.tensors), None)
+    if found != mark:
+        looks = f"it looks like {_MARKS[found]}" if found else "it looks like no known model"
+        lacks = "" if mark in weights.tensors else f" has no tensor {mark!r};"
+        raise InputError(f"{weights.path}: not {kind}:{lacks} {looks}")
+
+
+def parameter_shapes(config: ClipConfig) -> dict[str, Shape]:
+    """path -> shape of every parameter, layers one by one."""
+    tree = unstack_layers(abstract_params(config))
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {"/".join(key.key for key in path): tuple(leaf.shape) for path, leaf in leaves}
+
+
+def causal_mask(length: int) -> np.ndarray:
+    """float32[length, length]: -inf above the diagonal, as OpenAI's text tower keeps it."""
+    return np.triu(np.full((length, length), -np.inf, np.float32), 1)

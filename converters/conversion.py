@@ -1,0 +1,204 @@
+"""From a foreign checkpoint to a model folder and back: what is the same for every kind."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from clip_jax import model_folder
+from clip_jax.errors import InputError
+from converters import rules
+from converters.files import read_json
+from converters.torch_unpickler import STORAGES
+from converters.weights import Weights
+
+DTYPES = ("float32", "bfloat16", "float16")
+SOURCE_DTYPES = {str(dtype) for dtype in STORAGES.values()}
+
+
+@dataclass(frozen=True)
+class Source:
+    """A foreign checkpoint, understood but not yet converted.
+
+    model_kind, config: of the model folder. settings: config as the derived tensors want it.
+    asked_by: what errors name as the authority on shapes. others: files read beside the weights.
+    original: the foreign config, kept for the way back. files: carried over into the folder.
+    """
+
+    model_kind: str
+    config: Mapping[str, Any]
+    weights: Weights | None = None
+    rules: Sequence[rules.Rule] = ()
+    derived: Sequence[rules.Derived] = ()
+    settings: Any = None
+    shapes: Mapping[str, rules.Shape] = field(default_factory=dict)
+    asked_by: str = "config.json"
+    others: Sequence[Path] = ()
+    original: Mapping[str, Any] = field(default_factory=dict)
+    files: Mapping[str, bytes] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model folder on its way back. params: path -> array. dtypes: source tensor -> dtype, or
+    None for a model that was never converted."""
+
+    folder: Path
+    kind: str
+    converted_from: str | None
+    config: Mapping[str, Any]
+    original: Mapping[str, Any]
+    params: Mapping[str, np.ndarray]
+    dtypes: Mapping[str, str] | None
+
+    def file(self, name: str) -> bytes | None:
+        path = self.folder / name
+        return path.read_bytes() if path.is_file() else None
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a conversion or an export did, for people."""
+
+    kind: str
+    tensors: int
+    parameters: int
+    size: int
+    destination: Path
+
+    def __str__(self) -> str:
+        size = f"{self.size / 1e6:,.1f} MB" if self.size >= 1e5 else f"{self.size:,} bytes"
+        counts = f"{self.tensors} tensors, {self.parameters:,} parameters, "
+        return f"{self.kind}: {counts if self.tensors else ''}{size} -> {self.destination}"
+
+
+def convert(kind: str, source: Source, destination: Path, dtype: str) -> Summary:
+    """Writes the model folder of a source."""
+    params, tensors = None, []
+    read = [*(source.weights.sources if source.weights else ()), *source.others]
+    if source.weights is not None:
+        moves = rules.plan(source.rules, source.shapes)
+        params, tensors = rules.convert(
+            moves, source.derived, source.settings, source.weights, dtype, source.asked_by
+        )
+    files = [_fingerprint(path) for path in read]
+    count = sum(math.prod(shape) for shape in source.shapes.values())
+    folder = model_folder.write(
+        destination,
+        kind=source.model_kind,
+        config=source.config,
+        params=params,
+        files=source.files,
+        provenance={"converted_from": kind, "files": files, "original": dict(source.original)},
+        report={
+            "kind": kind,
+            "files": files,
+            "parameters": count,
+            "dtype": dtype if params is not None else None,
+            "tensors": tensors,
+        },
+    )
+    return _summary(kind, len(tensors), count, folder)
+
+
+def open_model(folder: Path) -> Model:
+    """The model folder to be exported, with what its conversion noted."""
+    about = model_folder.read_config(folder)
+    provenance, dtypes = about["provenance"], None
+    if "converted_from" in provenance:
+        report = folder / model_folder.REPORT
+        try:
+            entries = read_json(report)["tensors"]
+            dtypes = {entry["source"]: entry["source_dtype"] for entry in entries}
+        except (KeyError, TypeError) as error:
+            raise InputError(f"{report}: not the report of a conversion") from error
+    params: dict[str, np.ndarray] = {}
+    if (folder / model_folder.PARAMS).is_dir():
+        _flatten(model_folder.read_params(folder), "", params)
+    return Model(
+        folder=folder,
+        kind=about["kind"],
+        converted_from=provenance.get("converted_from"),
+        config=about["config"],
+        original=provenance.get("original", {}),
+        params=params,
+        dtypes=dtypes,
+    )
+
+
+def export_tensors(
+    model: Model,
+    table: Sequence[rules.Rule],
+    derived: Sequence[rules.Derived],
+    settings: Any,
+    shapes: Mapping[str, rules.Shape],
+) -> dict[str, rules.Lazy]:
+    """The original's tensors by name, each in the original's dtype."""
+    for name in sorted(set(shapes) | set(model.params)):
+        found = model.params[name].shape if name in model.params else "absent"
+        expected = shapes.get(name, "absent")
+        if found != expected:
+            raise InputError(
+                f"{model.folder}: parameter {name} is {found}; config.json asks for {expected}"
+            )
+    moves = rules.plan(table, shapes)
+    named = {name for move in moves for name in move.sources}
+    if model.dtypes is not None:
+        report = model.folder / model_folder.REPORT
+        if absent := sorted(named - set(model.dtypes)):
+            raise InputError(f"{report}: does not list tensor {absent[0]!r}")
+        for name, dtype in model.dtypes.items():
+            if dtype not in SOURCE_DTYPES or not (name in named or rules.is_derived(name, derived)):
+                raise InputError(f"{report}: lists {name!r} as {dtype!r}; not what was converted")
+    return rules.export(moves, derived, settings, model.params, model.dtypes)
+
+
+def write_folder(destination: Path, write: Callable[[Path], None]) -> Path:
+    """Runs `write` on a new folder beside the destination, then renames it there."""
+    destination = model_folder.check_destination(destination)
+    destination.parent.mkdir(parents=True, exist_ok=True)
+    beside = Path(tempfile.mkdtemp(prefix=f".{destination.name}.", dir=destination.parent))
+    try:
+        write(beside)
+        beside.chmod(0o755)  # mkdtemp's folders are private
+        if destination.exists():
+            destination.rmdir()
+        os.replace(beside, destination)
+    except BaseException:
+        shutil.rmtree(beside, ignore_errors=True)
+        raise
+    return destination
+
+
+def export_summary(kind: str, model: Model, folder: Path) -> Summary:
+    count = sum(array.size for array in model.params.values())
+    tensors = model.params if model.dtypes is None else model.dtypes
+    return _summary(kind, len(tensors), count, folder)
+
+
+def _summary(kind: str, tensors: int, parameters: int, folder: Path) -> Summary:
+    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    return Summary(kind, tensors, parameters, size, folder)
+
+
+def _fingerprint(path: Path) -> dict[str, Any]:
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return {"name": path.name, "bytes": path.stat().st_size, "sha256": digest}
+
+
+def _flatten(tree: Mapping[str, Any], prefix: str, into: dict[str, np.ndarray]) -> None:
+    for name, value in tree.items():
+        if isinstance(value, Mapping):
+            _flatten(value, f"{prefix}{name}/", into)
+        else:
+            into[prefix + name] = value

@@ -1,0 +1,273 @@
+"""transformers' CLIPModel folders: config.json, weights, and where present the processor's files.
+
+Defaults that a config.json leaves out are transformers' own (CLIPTextConfig, CLIPVisionConfig,
+CLIPImageProcessor); keys that no forward pass reads are ignored, for PreTrainedConfig writes many.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from clip_jax.config import (
+    OPENAI_MEAN,
+    OPENAI_STD,
+    ClipConfig,
+    ImageConfig,
+    TextConfig,
+    VisionConfig,
+)
+from clip_jax.errors import InputError
+from converters import safetensors_file
+from converters.clip_tables import parameter_shapes, require_kind
+from converters.conversion import Model, Source, export_tensors
+from converters.files import read_bytes, read_json
+from converters.rules import Derived, Rule
+from converters.torch_unpickler import shown
+from converters.weights import open_weights
+
+MARK = "vision_model.embeddings.patch_embedding.weight"
+WEIGHTS = (
+    *("model.safetensors", "model.safetensors.index.json"),
+    *("pytorch_model.bin", "pytorch_model.bin.index.json"),
+)
+PREPROCESSOR, PROCESSOR = "preprocessor_config.json", "processor_config.json"
+# Carried over into the model folder and back.
+CARRIED = (
+    *(PREPROCESSOR, PROCESSOR),
+    *("vocab.json", "merges.txt", "tokenizer.json", "tokenizer_config.json"),
+    *("special_tokens_map.json", "added_tokens.json"),
+)
+TEXT_DEFAULTS = {
+    "vocab_size": 49408,
+    "hidden_size": 512,
+    "intermediate_size": 2048,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 8,
+    "max_position_embeddings": 77,
+    "hidden_act": "quick_gelu",
+    "layer_norm_eps": 1e-5,
+    "pad_token_id": 1,
+    "bos_token_id": 49406,
+    "eos_token_id": 49407,
+}
+VISION_DEFAULTS = {
+    "hidden_size": 768,
+    "intermediate_size": 3072,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 12,
+    "num_channels": 3,
+    "image_size": 224,
+    "patch_size": 32,
+    "hidden_act": "quick_gelu",
+    "layer_norm_eps": 1e-5,
+}
+ImageSettings = tuple[str, Mapping[str, Any]]  # the file's name, CLIPImageProcessor's arguments
+RESAMPLING = {2: "bilinear", 3: "bicubic"}  # PIL.Image.Resampling
+LEGACY_EOS = 2  # stands for "the highest id of each text" (transformers PR 24773)
+
+
+def _tower(source: str, target: str) -> tuple[Rule, ...]:
+    qkv = [f"{source}.self_attn.{part}_proj" for part in "qkv"]
+    return (
+        Rule(f"{source}.layer_norm1.weight", f"{target}/attention_norm/scale"),
+        Rule(f"{source}.layer_norm1.bias", f"{target}/attention_norm/bias"),
+        Rule(
+            tuple(f"{name}.weight" for name in qkv),
+            f"{target}/attention/qkv_kernel",
+            "c (h k) d -> d c h k",
+        ),
+        Rule(
+            tuple(f"{name}.bias" for name in qkv),
+            f"{target}/attention/qkv_bias",
+            "c (h k) -> c h k",
+        ),
+        Rule(
+            f"{source}.self_attn.out_proj.weight",
+            f"{target}/attention/out_kernel",
+            "d (h k) -> h k d",
+        ),
+        Rule(f"{source}.self_attn.out_proj.bias", f"{target}/attention/out_bias"),
+        Rule(f"{source}.layer_norm2.weight", f"{target}/mlp_norm/scale"),
+        Rule(f"{source}.layer_norm2.bias", f"{target}/mlp_norm/bias"),
+        Rule(f"{source}.mlp.fc1.weight", f"{target}/mlp/in_kernel", "f d -> d f"),
+        Rule(f"{source}.mlp.fc1.bias", f"{target}/mlp/in_bias"),
+        Rule(f"{source}.mlp.fc2.weight", f"{target}/mlp/out_kernel", "d f -> f d"),
+        Rule(f"{source}.mlp.fc2.bias", f"{target}/mlp/out_bias"),
+    )
+
+
+_V, _T = "vision_model.embeddings", "text_model.embeddings"
+RULES: tuple[Rule, ...] = (
+    Rule(MARK, "visual/patch_embedding/kernel", "d rgb y x -> y x rgb d"),
+    Rule(f"{_V}.class_embedding", "visual/class_embedding"),
+    Rule(f"{_V}.position_embedding.weight", "visual/position_embedding"),
+    Rule("vision_model.pre_layrnorm.weight", "visual/pre_norm/scale"),  # transformers' spelling
+    Rule("vision_model.pre_layrnorm.bias", "visual/pre_norm/bias"),
+    *_tower("vision_model.encoder.layers.{i}", "visual/layers/{i}"),
+    Rule("vision_model.post_layernorm.weight", "visual/post_norm/scale"),
+    Rule("vision_model.post_layernorm.bias", "visual/post_norm/bias"),
+    Rule("visual_projection.weight", "visual/projection", "e d -> d e"),
+    Rule(f"{_T}.token_embedding.weight", "text/token_embedding"),
+    Rule(f"{_T}.position_embedding.weight", "text/position_embedding"),
+    *_tower("text_model.encoder.layers.{i}", "text/layers/{i}"),
+    Rule("text_model.final_layer_norm.weight", "text/final_norm/scale"),
+    Rule("text_model.final_layer_norm.bias", "text/final_norm/bias"),
+    Rule("text_projection.weight", "text/projection", "e d -> d e"),
+    Rule("logit_scale", "logit_scale"),
+)
+DERIVED = (
+    Derived(
+        f"{_V}.position_ids",
+        "a buffer that counts the picture's tokens",
+        lambda config: np.arange(config.vision.tokens)[None],
+    ),
+    Derived(
+        f"{_T}.position_ids",
+        "a buffer that counts the text's tokens",
+        lambda config: np.arange(config.text.context_length)[None],
+    ),
+)
+
+
+def read(folder: Path) -> Source:
+    if not folder.is_dir():
+        raise InputError(f"{folder}: expected a folder with config.json and {WEIGHTS[0]}")
+    weights = open_weights(folder, WEIGHTS)
+    require_kind(weights, "hf-clip", MARK)
+    file = folder / "config.json"
+    original = read_json(file)
+    carried = [folder / name for name in CARRIED if (folder / name).is_file()]
+    config = translate(original, _image_processor(folder), str(file))
+    return Source(
+        model_kind="clip",
+        config=config.to_dict(),
+        weights=weights,
+        rules=RULES,
+        derived=DERIVED,
+        settings=config,
+        shapes=parameter_shapes(config),
+        others=(file, *carried),
+        original=original,
+        files={path.name: read_bytes(path) for path in carried},
+    )
+
+
+def export(model: Model, folder: Path) -> None:
+    """Writes model.safetensors, config.json and the carried files."""
+    config = ClipConfig.from_dict(model.config)
+    where = f"{model.folder}/config.json"
+    again = translate(model.original, _image_processor(model.folder), where)
+    if again != config:
+        raise InputError(f"{where}: the config is no longer the converted one; cannot be exported")
+    tensors = export_tensors(model, RULES, DERIVED, config, parameter_shapes(config))
+    text = json.dumps(model.original, ensure_ascii=False, indent=2)
+    (folder / "config.json").write_text(text + "\n", encoding="utf-8")
+    for name in CARRIED:
+        if (content := model.file(name)) is not None:
+            (folder / name).write_bytes(content)
+    safetensors_file.write(folder / WEIGHTS[0], tensors)
+
+
+def translate(original: Mapping[str, Any], image: ImageSettings | None, where: str) -> ClipConfig:
+    """CLIPConfig as ours. where: what errors call it."""
+    if original.get("model_type", "clip") != "clip":
+        raise InputError(f"{where}: model_type is {original['model_type']!r}; expected 'clip'")
+    text = _part(original, "text_config", TEXT_DEFAULTS, where)
+    vision = _part(original, "vision_config", VISION_DEFAULTS, where)
+    for key in ("hidden_act", "layer_norm_eps"):
+        if text[key] != vision[key]:
+            raise InputError(
+                f"{where}: {key} is {text[key]!r} in text_config, {vision[key]!r} in "
+                "vision_config; one model here has one"
+            )
+    if vision["num_channels"] != 3:
+        raise InputError(f"{where}: num_channels is {vision['num_channels']!r}; expected 3")
+    embed_dim = original.get("projection_dim", 512)
+    _check_type("projection_dim", embed_dim, 512, where)
+    image_config = _image(image, vision["image_size"])
+    bos, eos = text["bos_token_id"], text["eos_token_id"]
+    if eos == LEGACY_EOS:
+        bos, eos = text["vocab_size"] - 2, text["vocab_size"] - 1
+    try:
+        return ClipConfig(
+            VisionConfig(
+                *(vision["image_size"], vision["patch_size"], vision["hidden_size"]),
+                *(vision["num_hidden_layers"], vision["num_attention_heads"]),
+                vision["intermediate_size"],
+            ),
+            TextConfig(
+                *(text["vocab_size"], text["max_position_embeddings"], text["hidden_size"]),
+                *(text["num_hidden_layers"], text["num_attention_heads"]),
+                text["intermediate_size"],
+            ),
+            embed_dim,
+            activation=text["hidden_act"],
+            layer_norm_epsilon=text["layer_norm_eps"],
+            bos_id=bos,
+            eos_id=eos,
+            pad_id=text["pad_token_id"],
+            image=image_config,
+        )
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from error
+
+
+def _part(
+    original: Mapping[str, Any], name: str, defaults: Mapping[str, Any], where: str
+) -> dict[str, Any]:
+    """A tower's config. The older NAME_dict replaces NAME, defaults and all, as in transformers."""
+    part = original.get(name) or {}
+    older = original.get(f"{name}_dict")
+    for found in (part, older or {}):
+        if not isinstance(found, Mapping):
+            raise InputError(f"{where}: {name} is a {type(found).__name__}; expected an object")
+    settings = {**defaults, **part} if older is None else {**defaults, **older}
+    for key, default in defaults.items():
+        _check_type(f"{name}.{key}", settings[key], default, where)
+    return {key: settings[key] for key in defaults}
+
+
+def _check_type(key: str, value: Any, default: Any, where: str) -> None:
+    if type(value) is not type(default):
+        expected = type(default).__name__
+        raise InputError(f"{where}: {key} is {shown(value)}; expected {expected}, as {default!r}")
+
+
+def _image_processor(folder: Path) -> ImageSettings | None:
+    """The image processor's settings: of preprocessor_config.json, or, in transformers 5,
+    of processor_config.json."""
+    if (folder / PREPROCESSOR).is_file():
+        return PREPROCESSOR, read_json(folder / PREPROCESSOR)
+    if (folder / PROCESSOR).is_file():
+        settings = read_json(folder / PROCESSOR).get("image_processor")
+        if isinstance(settings, Mapping):
+            return PROCESSOR, settings
+    return None
+
+
+def _image(image: ImageSettings | None, image_size: int) -> ImageConfig:
+    where, given = image or ("", {})
+    size = given.get("size", {"shortest_edge": image_size})
+    crop = given.get("crop_size", image_size)
+    edge = size.get("shortest_edge") if isinstance(size, Mapping) else size
+    sides = (crop.get("height"), crop.get("width")) if isinstance(crop, Mapping) else (crop, crop)
+    resample = given.get("resample", 3)
+    steps = ("do_resize", "do_center_crop", "do_rescale", "do_normalize")
+    off = [step for step in steps if given.get(step, True) is not True]
+    if (edge, *sides) != (image_size,) * 3 or off or resample not in RESAMPLING:
+        raise InputError(
+            f"{where}: size {size}, crop_size {crop}, resample {resample}, off {off}; expected "
+            f"the shortest edge and the centre crop at image_size {image_size}, 2 or 3, none off"
+        )
+    if not np.isclose(given.get("rescale_factor", 1 / 255), 1 / 255):
+        raise InputError(f"{where}: rescale_factor is {given['rescale_factor']}; expected 1/255")
+    mean = tuple(given.get("image_mean", OPENAI_MEAN))
+    std = tuple(given.get("image_std", OPENAI_STD))
+    if len(mean) != 3 or len(std) != 3:
+        raise InputError(f"{where}: image_mean or image_std has not three numbers")
+    return ImageConfig(mean, std, RESAMPLING[resample], "resize_then_crop")

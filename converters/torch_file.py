@@ -1,0 +1,225 @@
+"""PyTorch checkpoints and TorchScript archives as read-only memory maps, without PyTorch.
+
+Both are zip files of uncompressed records: `NAME/data.pkl` describes tensors, `NAME/data/KEY`
+holds the numbers of one storage. Nothing is copied until an array is used.
+Format: torch/csrc/jit/docs/serialization.md and torch/serialization.py of PyTorch.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import struct
+import sys
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from clip_jax.errors import InputError
+from converters.torch_unpickler import Module, Storage, Tensor, shown, unpickle
+
+# A checkpoint of some thousand tensors has a pickle of less than a megabyte.
+MAX_PICKLE_BYTES = 8 << 20
+MAX_NESTED_ATTRIBUTES = 20_000
+_LOCAL_HEADER = struct.Struct("<4s5H3L2H")
+
+
+def read(path: str | Path) -> dict[str, np.ndarray]:
+    """name -> read-only array, in the file's order.
+
+    A state dict, `{"state_dict": state dict, ...}` or a TorchScript archive (attributes joined by
+    dots). bfloat16 is `ml_dtypes.bfloat16`. Raises InputError for anything else or damaged.
+    """
+    archive = _open(Path(path))
+    content = unpickle(archive.bytes("data.pkl", limit=MAX_PICKLE_BYTES), str(path))
+    tensors = {}
+    for name, tensor in _named_tensors(content, str(path)).items():
+        tensors[name] = archive.view(name, tensor)
+    return tensors
+
+
+def _named_tensors(content: Any, where: str) -> dict[str, Tensor]:
+    if type(content) is Module:
+        return _flatten(content, where)
+    if type(content) is dict and type(content.get("state_dict")) is dict:
+        content = content["state_dict"]
+    if type(content) is not dict:
+        raise InputError(f"{where}: holds a {type(content).__name__}; expected a state dict")
+    for name, value in content.items():
+        if type(name) is not str or type(value) is not Tensor:
+            raise InputError(
+                f"{where}: entry {shown(name)} is a {type(value).__name__}, not a tensor; "
+                "expected a state dict or {'state_dict': ...}"
+            )
+    return content
+
+
+def _flatten(root: Module, where: str) -> dict[str, Tensor]:
+    """All tensors below a TorchScript module; other attributes (flags, sizes) have no weight."""
+    tensors: dict[str, Tensor] = {}
+    todo: list[tuple[str, Any]] = [("", root)]
+    visits = 0
+    while todo:
+        name, value = todo.pop()
+        visits += 1
+        # A bag that contains itself, or shared bags that double at each level.
+        if visits > MAX_NESTED_ATTRIBUTES:
+            raise InputError(f"{where}: its modules nest without end, at {shown(name)}")
+        if type(value) is Tensor:
+            if name in tensors:
+                raise InputError(f"{where}: tensor {shown(name)} is there twice")
+            tensors[name] = value
+        elif type(value) is Module:
+            prefix = name + "." if name else ""
+            children = [(f"{prefix}{key}", child) for key, child in value.attributes.items()]
+            todo.extend(reversed(children))
+    return tensors
+
+
+@dataclasses.dataclass(frozen=True)
+class _Archive:
+    path: Path
+    map: np.ndarray  # uint8[file size], read-only
+    records: dict[str, zipfile.ZipInfo]  # by name below the archive's folder
+    swapped: bool  # written by a machine of the other byte order
+
+    def bytes(self, name: str, limit: int) -> bytes:
+        offset, size = self.record(name)
+        if size > limit:
+            raise InputError(f"{self.path}: record {name} has {size} bytes; the limit is {limit}")
+        return self.map[offset : offset + size].tobytes()
+
+    def record(self, name: str) -> tuple[int, int]:
+        """Offset and size of its bytes."""
+        if name not in self.records:
+            raise InputError(f"{self.path}: has no record {shown(name)}; not a whole checkpoint")
+        return _locate(self.path, self.map, self.records[name])
+
+    def view(self, name: str, tensor: Tensor) -> np.ndarray:
+        """The tensor on the map, after its storage and its extents are checked."""
+        storage, where = tensor.storage, f"{self.path}: tensor {shown(name)}"
+        shape, strides = _sizes(tensor.shape), _sizes(tensor.strides)
+        if shape is None or strides is None or _sizes([tensor.offset]) is None:
+            raise InputError(f"{where} has sizes, strides or an offset that no tensor can have")
+        if len(shape) != len(strides):
+            raise InputError(f"{where} has {len(shape)} sizes and {len(strides)} strides")
+        if math.prod(shape) * storage.dtype.itemsize >= 1 << 63:
+            raise InputError(f"{where} has the impossible shape {shown(list(shape))}")
+        offset, size = self._storage(storage, where)
+        if 0 in shape:
+            return _read_only(np.empty(shape, storage.dtype))
+        steps = ((n - 1) * step for n, step in zip(shape, strides, strict=True))
+        last = tensor.offset + sum(steps)
+        if last >= storage.elements:
+            raise InputError(
+                f"{where} reaches element {last} of a storage of {storage.elements} elements"
+            )
+        itemsize = storage.dtype.itemsize
+        array = np.ndarray(
+            shape,
+            np.dtype(f"u{itemsize}").newbyteorder("S") if self.swapped else storage.dtype,
+            buffer=self.map[offset : offset + size],
+            offset=tensor.offset * itemsize,
+            # A lone element's stride is free: torch may leave one that numpy would refuse.
+            strides=[s * itemsize if n > 1 else 0 for n, s in zip(shape, strides, strict=True)],
+        )
+        if self.swapped:
+            array = array.astype(f"u{itemsize}").view(storage.dtype)
+        return _read_only(array)
+
+    def _storage(self, storage: Storage, where: str) -> tuple[int, int]:
+        offset, size = self.record(f"data/{storage.key}")
+        expected = storage.elements * storage.dtype.itemsize
+        if size != expected:
+            raise InputError(
+                f"{where}: record {shown(f'data/{storage.key}')} has {size} bytes; "
+                f"{storage.elements} x {storage.dtype} are {expected}"
+            )
+        return offset, size
+
+
+def _sizes(values: Any) -> tuple[int, ...] | None:
+    """Sizes, strides or offsets as a tuple; None unless all are plausible integers."""
+    if type(values) not in (tuple, list) or len(values) > 32:
+        return None
+    if all(type(v) is int and 0 <= v < 1 << 62 for v in values):
+        return tuple(values)
+    return None
+
+
+def _read_only(array: np.ndarray) -> np.ndarray:
+    array.flags.writeable = False
+    return array
+
+
+def _open(path: Path) -> _Archive:
+    try:
+        with path.open("rb") as file:
+            head = file.read(512)
+            entries = _entries(path, file, head)
+        whole = np.memmap(path, np.uint8, mode="r")
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror or error})") from error
+    pickles = [name for name in entries if name.endswith("/data.pkl") and name.count("/") == 1]
+    if len(pickles) != 1:
+        raise InputError(
+            f"{path}: a zip file with {len(pickles)} records NAME/data.pkl; expected one, "
+            "as torch.save writes it"
+        )
+    prefix = pickles[0].removesuffix("data.pkl")
+    records = {n.removeprefix(prefix): info for n, info in entries.items() if n.startswith(prefix)}
+    archive = _Archive(path, whole, records, swapped=False)
+    order = archive.bytes("byteorder", limit=16) if "byteorder" in records else b"little"
+    if order not in (b"little", b"big"):
+        raise InputError(f"{path}: record byteorder is {shown(order)}; expected little or big")
+    return dataclasses.replace(archive, swapped=order.decode() != sys.byteorder)
+
+
+def _entries(path: Path, file: Any, head: bytes) -> dict[str, zipfile.ZipInfo]:
+    if not head.startswith(b"PK\x03\x04"):
+        raise InputError(f"{path}: {_not_a_zip(head)}")
+    try:
+        with zipfile.ZipFile(file) as archive:
+            infos = archive.infolist()
+    except (zipfile.BadZipFile, NotImplementedError, ValueError, struct.error) as error:
+        raise InputError(
+            f"{path}: cut short or damaged ({error}); download or copy it again"
+        ) from error
+    entries: dict[str, zipfile.ZipInfo] = {}
+    for info in infos:
+        if info.filename in entries:
+            raise InputError(f"{path}: record {shown(info.filename)} is there twice")
+        entries[info.filename] = info
+    return entries
+
+
+def _not_a_zip(head: bytes) -> str:
+    if head.startswith(b"\x80") or head[257:262] == b"ustar":
+        return (
+            "saved by a PyTorch before 1.6 or without zip; load it in PyTorch and torch.save it "
+            "again (files by people you do not know: with weights_only=True)"
+        )
+    if head.startswith(b"version https://git-lfs"):
+        return "a Git LFS pointer, not the weights; fetch the file itself (git lfs pull)"
+    if not head:
+        return "empty file; download or copy it again"
+    return "not a zip file; expected a checkpoint as torch.save or torch.jit.save writes it"
+
+
+def _locate(path: Path, whole: np.ndarray, info: zipfile.ZipInfo) -> tuple[int, int]:
+    """Offset and size of a record's bytes: the zip directory knows only where its header is."""
+    where = f"{path}: record {shown(info.filename)}"
+    if info.compress_type != zipfile.ZIP_STORED or info.flag_bits & 0x1:
+        raise InputError(f"{where} is compressed or encrypted; PyTorch stores records as they are")
+    start, header_end = info.header_offset, info.header_offset + _LOCAL_HEADER.size
+    if start < 0 or header_end > len(whole):
+        raise InputError(f"{where} begins outside the file; cut short or damaged")
+    fields = _LOCAL_HEADER.unpack(whole[start:header_end].tobytes())
+    offset = header_end + fields[-2] + fields[-1]
+    if fields[0] != b"PK\x03\x04" or info.file_size != info.compress_size:
+        raise InputError(f"{where} has a damaged header")
+    if offset + info.file_size > len(whole):
+        raise InputError(f"{where} reaches beyond the file; cut short or damaged")
+    return offset, info.file_size

@@ -1,0 +1,293 @@
+"""The pickle inside a PyTorch checkpoint, read without running anything that it names.
+
+Python's unpickler calls whatever the file tells it to call. This interpreter knows only the
+opcodes that `torch.save` and TorchScript write, builds plain containers and descriptions of
+tensors, and refuses every other opcode and every other global by name.
+"""
+
+from __future__ import annotations
+
+import io
+import pickletools
+import struct
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+
+from clip_jax.errors import InputError
+
+STORAGES: dict[str, np.dtype] = {
+    "FloatStorage": np.dtype(np.float32),
+    "DoubleStorage": np.dtype(np.float64),
+    "HalfStorage": np.dtype(np.float16),
+    "BFloat16Storage": np.dtype(ml_dtypes.bfloat16),
+    "LongStorage": np.dtype(np.int64),
+    "IntStorage": np.dtype(np.int32),
+    "ShortStorage": np.dtype(np.int16),
+    "CharStorage": np.dtype(np.int8),
+    "ByteStorage": np.dtype(np.uint8),
+    "BoolStorage": np.dtype(np.bool_),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Global:
+    """A name that the pickle mentions. Never imported; with slots there is nothing to set on it."""
+
+    module: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Storage:
+    """A flat run of numbers: the record `data/KEY` of the archive."""
+
+    dtype: np.dtype
+    key: str
+    elements: int
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """A strided window on a storage, in elements, as the file states it: not yet checked."""
+
+    storage: Storage
+    offset: Any
+    shape: Any
+    strides: Any
+
+
+class Module:
+    """An object of a TorchScript archive: an inert bag of attributes."""
+
+    __slots__ = ("attributes",)
+
+    def __init__(self) -> None:
+        self.attributes: dict[Any, Any] = {}
+
+
+class Malformed(ValueError):
+    """What is wrong with the pickle, without the file's name."""
+
+
+def unpickle(data: bytes, where: str) -> Any:
+    """The object in a pickle: dict, list, tuple, str, numbers, None, `Tensor` and `Module`.
+
+    where: what errors call the file. Anything unexpected raises InputError.
+    """
+    try:
+        return _run(data)
+    except Malformed as error:
+        raise InputError(f"{where}: {error}") from error
+    except IndexError as error:  # a pop from an empty stack
+        raise InputError(f"{where}: damaged pickle, an opcode lacks its operands") from error
+    except (ValueError, OverflowError, struct.error) as error:  # pickletools on damaged bytes
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(f"{where}: damaged pickle ({reason})") from error
+
+
+def shown(foreign: object) -> str:
+    """A name or number from a file as errors print it: on one line, quoted, cut short."""
+    if isinstance(foreign, (str, bytes)):
+        return repr(foreign) if len(foreign) <= 200 else f"{foreign[:200]!r}..."
+    if isinstance(foreign, int) and foreign.bit_length() <= 64:
+        return repr(foreign)
+    if isinstance(foreign, (list, tuple)):
+        flat = (item for item in foreign[:8] if not isinstance(item, (list, tuple)))
+        items = ", ".join(map(shown, flat))
+        return f"[{items}{', ...' if len(foreign) > 8 else ''}]"
+    return f"of type {type(foreign).__name__}"  # its repr may be endless
+
+
+def _run(data: bytes) -> Any:
+    stack: list[Any] = []
+    outer: list[list[Any]] = []  # what lies below each open MARK
+    memo: dict[int, Any] = {}
+    for name, argument in _operations(data):
+        if name in _PUSH_ARGUMENT:
+            stack.append(argument)
+        elif name in _CONSTANTS:
+            stack.append(_CONSTANTS[name]())
+        elif name in ("BINPUT", "LONG_BINPUT"):
+            memo[argument] = stack[-1]
+        elif name == "MEMOIZE":
+            memo[len(memo)] = stack[-1]
+        elif name in ("BINGET", "LONG_BINGET"):
+            if argument not in memo:
+                raise Malformed(f"damaged pickle, memo {argument} is read before it is written")
+            stack.append(memo[argument])
+        elif name == "MARK":
+            outer.append(stack)
+            stack = []
+        elif name in _FIXED_TUPLES:
+            size = _FIXED_TUPLES[name]
+            stack[-size:] = [tuple(stack[i - size] for i in range(size))]
+        elif name in ("TUPLE", "APPENDS", "SETITEMS"):
+            items, stack = stack, outer.pop()
+            if name == "TUPLE":
+                stack.append(tuple(items))
+            elif name == "APPENDS":
+                _expect(stack[-1], list).extend(items)
+            else:
+                _set_items(stack[-1], items)
+        elif name == "APPEND":
+            item = stack.pop()
+            _expect(stack[-1], list).append(item)
+        elif name == "SETITEM":
+            value, key = stack.pop(), stack.pop()
+            _set_items(stack[-1], [key, value])
+        elif name == "GLOBAL":
+            stack.append(_global(*(part.removesuffix("\n") for part in argument)))
+        elif name == "STACK_GLOBAL":
+            attribute, module = stack.pop(), stack.pop()
+            stack.append(_global(_expect(module, str), _expect(attribute, str)))
+        elif name == "BINPERSID":
+            stack.append(_storage(stack.pop()))
+        elif name == "REDUCE":
+            arguments, function = stack.pop(), stack.pop()
+            stack.append(_reduce(function, _expect(arguments, tuple)))
+        elif name == "NEWOBJ":
+            arguments, cls = stack.pop(), stack.pop()
+            stack.append(_new_module(cls, arguments))
+        elif name == "BUILD":
+            state = stack.pop()
+            _build(stack[-1], state)
+        elif name == "STOP":
+            return stack.pop()
+    raise Malformed("damaged pickle, it has no end")
+
+
+def _operations(data: bytes) -> Iterator[tuple[str, Any]]:
+    """Opcodes and their arguments. Of a refused opcode not even the argument is read."""
+    stream = io.BytesIO(data)
+    while code := stream.read(1):
+        opcode = _OPCODES.get(code.decode("latin-1"))
+        if opcode is None or opcode.name not in _KNOWN:
+            name = opcode.name if opcode else repr(code)
+            raise Malformed(f"pickle opcode {name} is refused; no PyTorch checkpoint needs it")
+        if opcode.name == "GLOBAL":  # pickletools would unescape the names, which pickle does not
+            yield opcode.name, (stream.readline().decode(), stream.readline().decode())
+        else:
+            yield opcode.name, opcode.arg.reader(stream) if opcode.arg else None
+
+
+_OPCODES = {opcode.code: opcode for opcode in pickletools.opcodes}
+_PUSH_ARGUMENT = {
+    *("BININT", "BININT1", "BININT2", "LONG1", "LONG4", "BINFLOAT"),
+    *("BINUNICODE", "SHORT_BINUNICODE", "BINBYTES", "SHORT_BINBYTES"),
+}
+_CONSTANTS: dict[str, Callable[[], Any]] = {
+    "NONE": lambda: None,
+    "NEWTRUE": lambda: True,
+    "NEWFALSE": lambda: False,
+    "EMPTY_TUPLE": tuple,
+    "EMPTY_LIST": list,
+    "EMPTY_DICT": dict,
+}
+_FIXED_TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
+_KNOWN = {
+    *(*_PUSH_ARGUMENT, *_CONSTANTS, *_FIXED_TUPLES),
+    *("PROTO", "FRAME", "MARK", "TUPLE", "APPEND", "APPENDS", "SETITEM", "SETITEMS"),
+    *("BINPUT", "LONG_BINPUT", "MEMOIZE", "BINGET", "LONG_BINGET"),
+    *("GLOBAL", "STACK_GLOBAL", "BINPERSID", "REDUCE", "NEWOBJ", "BUILD", "STOP"),
+}
+
+
+def _expect(value: Any, kind: type) -> Any:
+    if type(value) is not kind:
+        raise Malformed(f"damaged pickle, {type(value).__name__} where {kind.__name__} must be")
+    return value
+
+
+def _set_items(target: Any, items: list[Any]) -> None:
+    _expect(target, dict)
+    if len(items) % 2:
+        raise Malformed("damaged pickle, a key without a value")
+    for key, value in zip(items[::2], items[1::2], strict=True):
+        if type(key) not in (str, int):
+            raise Malformed(f"a dict has a key of type {type(key).__name__}; expected str or int")
+        if key in target:
+            raise Malformed(f"{shown(key)} is there twice")
+        target[key] = value
+
+
+def _global(module: str, name: str) -> Global:
+    found = Global(module, name)
+    is_storage = module == "torch" and name in STORAGES
+    if found not in _REDUCERS and not is_storage and module.split(".")[0] != "__torch__":
+        raise Malformed(
+            f"global {shown(f'{module}.{name}')} is refused: only tensors are read; where the file "
+            "is trusted, load it in PyTorch and save its state_dict()"
+        )
+    return found
+
+
+def _storage(persistent: Any) -> Storage:
+    match persistent:
+        case ("storage", Global("torch", kind), str(key), str(), int(elements)) if (
+            kind in STORAGES and elements >= 0
+        ):
+            return Storage(STORAGES[kind], key, elements)
+    raise Malformed("damaged pickle, a storage is not (kind, key, location, elements)")
+
+
+def _reduce(function: Any, arguments: tuple[Any, ...]) -> Any:
+    reducer = _REDUCERS.get(_expect(function, Global))
+    if reducer is None:
+        called = shown(f"{function.module}.{function.name}")
+        raise Malformed(f"global {called} is refused as a call")
+    return reducer(arguments)
+
+
+def _new_module(cls: Any, arguments: Any) -> Module:
+    if _expect(cls, Global).module.split(".")[0] != "__torch__" or arguments != ():
+        raise Malformed(f"an object of {shown(f'{cls.module}.{cls.name}')} is refused")
+    return Module()
+
+
+def _build(target: Any, state: Any) -> None:
+    """Attributes: kept for a TorchScript object; dropped for a dict, where they are `_metadata`."""
+    _expect(state, dict)
+    if type(target) is Module and not target.attributes:
+        target.attributes = state
+    elif type(target) is not dict:
+        raise Malformed(f"damaged pickle, attributes set on {type(target).__name__}")
+
+
+def _rebuild_tensor(arguments: tuple[Any, ...]) -> Tensor:
+    if not 4 <= len(arguments) <= 7 or type(arguments[0]) is not Storage:
+        raise Malformed("damaged pickle, a tensor is not (storage, offset, sizes, strides, ...)")
+    if len(arguments) == 7 and arguments[6]:
+        raise Malformed("a tensor is marked as conjugated or negated; save its resolved copy")
+    return Tensor(*arguments[:4])
+
+
+def _first(arguments: tuple[Any, ...]) -> Any:
+    """nn.Parameter(tensor, ...), a typed TorchScript list, torch.Size: the value itself."""
+    if not arguments:
+        raise Malformed("damaged pickle, a call without arguments")
+    return arguments[0]
+
+
+def _empty_dict(arguments: tuple[Any, ...]) -> dict[Any, Any]:
+    if arguments:
+        raise Malformed("damaged pickle, an OrderedDict with arguments")
+    return {}
+
+
+_REDUCERS: dict[Global, Callable[[tuple[Any, ...]], Any]] = {
+    Global("collections", "OrderedDict"): _empty_dict,
+    Global("torch._utils", "_rebuild_tensor"): _rebuild_tensor,
+    Global("torch._utils", "_rebuild_tensor_v2"): _rebuild_tensor,
+    Global("torch._utils", "_rebuild_parameter"): _first,
+    Global("torch._utils", "_rebuild_parameter_with_state"): _first,
+    Global("torch", "Size"): _first,
+    Global("torch.jit._pickle", "build_intlist"): _first,
+    Global("torch.jit._pickle", "build_doublelist"): _first,
+    Global("torch.jit._pickle", "build_boollist"): _first,
+    Global("torch.jit._pickle", "build_tensorlist"): _first,
+    Global("torch.jit._pickle", "restore_type_tag"): _first,
+}

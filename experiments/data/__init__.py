@@ -1,0 +1,1 @@
+"""Data sets and the streams that training reads from them."""

@@ -1,0 +1,74 @@
+"""A split of a prepared data set with random access: pictures as files, captions as str."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import tensorflow_datasets as tfds
+
+from clip_jax.errors import InputError
+from experiments.config import DataConfig
+from experiments.data import embedded
+
+
+class Split:
+    """`split[i]` is {"image": bytes of a PNG or JPEG, "captions": list of str, ...}.
+
+    Other features come as TFDS gives them, text decoded. `features` describes them.
+    """
+
+    def __init__(self, folder: Path, split: str) -> None:
+        """folder: of one version of a TFDS set in ArrayRecord form, as `prepare` leaves it."""
+        try:
+            builder = tfds.builder_from_directory(folder)
+        except (FileNotFoundError, ValueError, OSError) as error:
+            raise InputError(f"{folder}: no prepared data set here") from error
+        if split not in builder.info.splits:
+            known = ", ".join(builder.info.splits)
+            raise InputError(f"{folder}: has no split {split!r}; expected one of {known}")
+        self.features = builder.info.features
+        self.name = split
+        if "image" not in self.features or not {"caption", "captions"} & set(self.features):
+            raise InputError(
+                f"{folder}: features are {', '.join(sorted(self.features))}; expected 'image' and "
+                "'caption' or 'captions'"
+            )
+        self._rows = builder.as_data_source(
+            split, decoders={"image": tfds.decode.SkipDecoding()}
+        )
+        if not len(self._rows):
+            raise InputError(f"{folder}: split {split!r} is empty")
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        if not 0 <= index < len(self._rows):
+            raise IndexError(index)  # which also ends an iteration
+        raw = self._rows[index]
+        row = {key: _decode(value) for key, value in raw.items() if key != "image"}
+        if "captions" not in row:
+            row["captions"] = [row["caption"]]
+        return {**row, "image": raw["image"]}
+
+
+def open_split(config: DataConfig, split: str) -> Split:
+    """A split of `config.name`: an embedded set, built on first use, or a prepared folder."""
+    if config.name in embedded.SETS:
+        return Split(Path(embedded.prepare(config.name, config.directory)), split)
+    folder = Path(config.name)
+    if not folder.is_dir():
+        raise InputError(
+            f"config.data.name is {config.name!r}; expected one of {', '.join(embedded.SETS)} or "
+            "the folder of a prepared TFDS set"
+        )
+    return Split(folder, split)
+
+
+def _decode(value: Any) -> Any:
+    if isinstance(value, bytes):
+        return value.decode("utf-8")
+    if isinstance(value, list | tuple) or (hasattr(value, "dtype") and value.dtype == object):
+        return [_decode(item) for item in value]
+    return value

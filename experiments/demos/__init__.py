@@ -1,0 +1,1 @@
+"""What the quickstart measures and draws, one file a data set."""

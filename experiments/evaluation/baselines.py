@@ -1,0 +1,45 @@
+"""What a model must beat: pixel nearest neighbours and logistic regression."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image
+
+from clip_jax.image import open_image
+
+NEIGHBOUR_SIZE = 16  # side to which pictures shrink before their pixels are compared
+
+
+def pixel_features(images: Sequence[bytes], size: int = NEIGHBOUR_SIZE) -> np.ndarray:
+    """float32[N, size * size * 3] in [0, 1]."""
+    rows = [
+        np.asarray(
+            open_image(image).convert("RGB").resize((size, size), Image.Resampling.BICUBIC)
+        ).ravel()
+        for image in images
+    ]
+    return np.stack(rows).astype(np.float32) / 255
+
+
+def pixel_similarities(queries: np.ndarray, references: np.ndarray) -> np.ndarray:
+    """float32[Q, R]: minus the squared distance of each query to each reference."""
+    products = 2 * queries @ references.T
+    return products - (queries**2).sum(1)[:, None] - (references**2).sum(1)[None]
+
+
+def nearest_labels(
+    queries: np.ndarray, references: np.ndarray, labels: Sequence[int]
+) -> np.ndarray:
+    """int[Q]: the label of the nearest reference."""
+    return np.asarray(labels)[pixel_similarities(queries, references).argmax(axis=1)]
+
+
+def logistic_regression(
+    features: np.ndarray, labels: Sequence[int], queries: np.ndarray
+) -> np.ndarray:
+    """int[Q]: scikit-learn's multinomial logistic regression, fitted on features and labels."""
+    from sklearn.linear_model import LogisticRegression  # of the extra `demo`
+
+    return LogisticRegression(max_iter=1000).fit(features, labels).predict(queries)

@@ -1,0 +1,101 @@
+"""The pictures of a report, each a function from numbers to PNG bytes."""
+
+from __future__ import annotations
+
+import io
+import textwrap
+from collections.abc import Sequence
+
+import matplotlib
+import numpy as np
+
+matplotlib.use("agg")
+
+from matplotlib.figure import Figure  # noqa: E402
+
+RIGHT, WRONG, LINE, FAINT = "#1b7837", "#b2182b", "#2166ac", "#92c5de"
+
+
+def loss_curve(steps: Sequence[int], losses: Sequence[float]) -> bytes:
+    """The training loss by step, with its running mean over a tenth of the points."""
+    smooth = max(len(losses) // 10, 1)
+    figure = Figure(figsize=(7, 3), layout="constrained")
+    axes = figure.add_subplot()
+    axes.plot(steps, losses, color=FAINT, linewidth=0.8, label="batch")
+    if smooth > 1:
+        mean = np.convolve(losses, np.ones(smooth) / smooth, mode="valid")
+        axes.plot(steps[smooth - 1 :], mean, color=LINE, label=f"mean of {smooth} points")
+    axes.set_xlabel("step")
+    axes.set_ylabel("contrastive loss")
+    axes.set_ylim(bottom=0)
+    axes.grid(alpha=0.3)
+    axes.legend(frameon=False)
+    return _png(figure)
+
+
+def similarity_matrix(
+    similarities: np.ndarray, pictures: Sequence[np.ndarray], captions: Sequence[str]
+) -> bytes:
+    """Cosines float[pictures, captions], pictures uint8[H, W, 3] on the left, captions above."""
+    rows, columns = similarities.shape
+    figure = Figure(figsize=(1.6 + 0.62 * columns, 1.9 + 0.56 * rows), layout="constrained")
+    axes = figure.add_subplot()
+    for i, picture in enumerate(pictures):
+        axes.imshow(picture, extent=(-1.1, -0.1, i + 0.97, i + 0.03), interpolation="nearest")
+    axes.imshow(similarities, cmap="viridis", extent=(0, columns, rows, 0))
+    middle = (similarities.max() + similarities.min()) / 2
+    for i, j in np.ndindex(rows, columns):
+        axes.text(
+            j + 0.5, i + 0.5, f"{similarities[i, j]:.2f}", ha="center", va="center", fontsize=7,
+            color="black" if similarities[i, j] > middle else "white",
+        )  # fmt: skip
+    axes.set(xlim=(-1.15, columns), ylim=(rows, 0), yticks=[])
+    axes.spines[:].set_visible(False)
+    axes.xaxis.tick_top()
+    axes.set_xticks(
+        np.arange(columns) + 0.5,
+        [textwrap.shorten(caption, 28, placeholder="…") for caption in captions],
+        rotation=60, ha="left", rotation_mode="anchor", fontsize=8,
+    )  # fmt: skip
+    axes.tick_params(axis="x", length=0)
+    return _png(figure)
+
+
+def picture_grid(
+    pictures: Sequence[np.ndarray],
+    captions: Sequence[str],
+    right: Sequence[bool],
+    columns: int = 8,
+) -> bytes:
+    """Pictures uint8[H, W, 3] with what the model calls them, green where it is right."""
+    rows = -(-len(pictures) // columns)
+    figure = Figure(figsize=(1.35 * columns, 1.75 * rows), layout="constrained")
+    for i, picture in enumerate(pictures):
+        axes = figure.add_subplot(rows, columns, i + 1)
+        axes.imshow(picture, interpolation="nearest")
+        axes.set_axis_off()
+        title = "\n".join(textwrap.wrap(captions[i], 18, max_lines=2, placeholder="…"))
+        axes.set_title(title, fontsize=7, color=RIGHT if right[i] else WRONG)
+    return _png(figure)
+
+
+def bars(names: Sequence[str], values: Sequence[float], label: str) -> bytes:
+    """Shares in [0, 1] as bars with their percentage."""
+    figure = Figure(figsize=(7, 0.6 + 0.42 * len(names)), layout="constrained")
+    axes = figure.add_subplot()
+    colours = [LINE, *[FAINT] * (len(names) - 1)]
+    drawn = axes.barh(range(len(names)), [100 * v for v in values], color=colours)
+    axes.bar_label(drawn, fmt="%.1f %%", padding=3)
+    axes.set_yticks(range(len(names)), names)
+    axes.invert_yaxis()
+    axes.set_xlim(0, 112)
+    axes.set_xlabel(label)
+    axes.spines[["top", "right"]].set_visible(False)
+    return _png(figure)
+
+
+def _png(figure: Figure) -> bytes:
+    buffer = io.BytesIO()
+    # No dates or versions: the same numbers give the same file.
+    figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
+    return buffer.getvalue()

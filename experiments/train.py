@@ -1,0 +1,217 @@
+"""The one training loop: python -m experiments.train --config=FILE --workdir=DIR
+
+The folder of a run holds `checkpoints/`, `metrics.jsonl`, `tensorboard/`, `tokenizer.model` and,
+at the end, `model/`: a model folder that `clip_jax.load` takes. The same command resumes a run
+that was stopped, with bit-equal parameters on a CPU.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+import shutil
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+from jax.sharding import Mesh
+
+from clip_jax import PretrainedClip, Tokenizer
+from clip_jax.errors import InputError
+from experiments import parallel
+from experiments.checkpoint import Checkpoints, abstract_state
+from experiments.config import TrainConfig, check, parse_command_line
+from experiments.data.source import open_split
+from experiments.data.stream import TrainingExamples, batches
+from experiments.data.vocabulary import run_tokenizer
+from experiments.evaluation.evaluators import make_evaluators
+from experiments.metrics import MetricsWriter, Progress
+from experiments.objectives import make_objective
+from experiments.optim import make_optimizer, make_schedule
+from experiments.resume import step_to_resume
+from experiments.state import State, all_finite, initial_state, make_train_step
+
+
+class DivergedError(RuntimeError):
+    """The loss or the gradient is no longer finite; one line with what is known."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A finished run: its last parameters in memory, its model folder, its last metrics."""
+
+    clip: PretrainedClip
+    model_folder: Path
+    metrics: Mapping[str, float]
+
+
+def train(
+    config: TrainConfig, workdir: str | Path, devices: Sequence[jax.Device] | None = None
+) -> Run:
+    """Trains from scratch, or from the newest complete checkpoint in `workdir`.
+
+    devices: the ones to use; None: all.
+    Raises InputError for a config or folder that cannot work, DivergedError for a loss that is no
+    longer finite. KeyboardInterrupt is passed on after a checkpoint of the last finished step.
+    """
+    check(config)
+    workdir = Path(workdir)
+    mesh = parallel.make_mesh(config.mesh, devices)
+    shards = parallel.batch_shards(mesh)
+    if config.data.batch_size % shards:
+        raise InputError(
+            f"config.data.batch_size is {config.data.batch_size}; expected a multiple of the "
+            f"{shards} shards of a batch (mesh axes data and fsdp)"
+        )
+    objective = make_objective(config, mesh)
+    evaluators = make_evaluators(config)
+    split = open_split(config.data, config.data.split)
+    with Checkpoints(workdir / "checkpoints", config.keep_checkpoints) as checkpoints:
+        first_step = step_to_resume(checkpoints, config)
+        tokenizer = run_tokenizer(config, split, workdir)
+        examples = TrainingExamples(split, config.data, config.model, tokenizer)
+        optimizer = make_optimizer(config.optim, config.steps)
+        with jax.set_mesh(mesh):
+            state, shardings = initial_state(config, objective, optimizer, mesh)
+            if first_step:
+                state = checkpoints.restore(first_step, abstract_state(state))
+            step = make_train_step(objective, optimizer, shardings)
+            stream = batches(
+                examples, len(split), config.data,
+                seed=config.seed, first_step=first_step,
+                process_index=jax.process_index(), process_count=jax.process_count(),
+            )  # fmt: skip
+            loop = _Loop(config, workdir, checkpoints, mesh, tokenizer, evaluators, first_step)
+            state, metrics = loop.run(step, state, stream)
+    clip = as_pretrained(config, state, tokenizer)
+    return Run(clip, _write_model(clip, workdir, config), metrics)
+
+
+class _Loop:
+    """Steps with everything that happens between them."""
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        workdir: Path,
+        checkpoints: Checkpoints,
+        mesh: Mesh,
+        tokenizer: Tokenizer,
+        evaluators: Mapping[str, Callable[[PretrainedClip], dict[str, float]]],
+        first_step: int,
+    ) -> None:
+        self.config, self.checkpoints, self.mesh = config, checkpoints, mesh
+        self.tokenizer, self.evaluators = tokenizer, evaluators
+        self.schedule = make_schedule(config.optim, config.steps)
+        self.first_step = first_step
+        self.writer = MetricsWriter(workdir, first_step)
+        self.progress = Progress(first_step, config.steps, config.data.batch_size)
+        self.last: dict[str, float] = {}
+
+    def run(self, step: Any, state: State, stream: Any) -> tuple[State, dict[str, float]]:
+        config = self.config
+        pending: tuple[int, Any] | None = None
+        done = self.first_step
+        if done:
+            self.progress.say(f"resuming at step {done}")
+        try:
+            for number in range(self.first_step + 1, config.steps + 1):
+                state, metrics = step(state, parallel.put_batch(next(stream), self.mesh))
+                # The step before is looked at while this one runs.
+                if pending is not None:
+                    self._record(*pending)
+                pending, done = (number, metrics), number
+                last = number == config.steps
+                if last or _due(config.checkpoint_every, number):
+                    self._record(*pending)
+                    pending = None
+                    self._save(number, state)
+                if self.evaluators and (last or _due(config.evaluate_every, number)):
+                    self._evaluate(number, state)
+        except KeyboardInterrupt:
+            if pending is not None:
+                self._record(*pending)
+            if done > self.first_step and self.checkpoints.latest_step() != done:
+                self._save(done, state)
+            self.progress.say(f"interrupted; step {done} is saved, the same command resumes it")
+            raise
+        finally:
+            self.progress.close()
+            self.writer.close()
+        return state, self.last
+
+    def _record(self, number: int, metrics: Mapping[str, jax.Array]) -> None:
+        loss, grad_norm = float(metrics["loss"]), float(metrics["grad_norm"])
+        if not (math.isfinite(loss) and math.isfinite(grad_norm)):
+            raise self._diverged(number, f"loss is {loss}, gradient norm {grad_norm}")
+        self.progress.update(number, loss)
+        if number % self.config.log_every == 0 or number == self.config.steps:
+            values = {f"train/{key}": float(value) for key, value in metrics.items()}
+            values["train/learning_rate"] = float(self.schedule(number - 1))
+            self.writer.write(number, values)
+            self.last.update(values)
+
+    def _save(self, number: int, state: State) -> None:
+        # A step's loss is of the parameters before it: what it made of them is looked at here.
+        if not all_finite(state["params"]):
+            raise self._diverged(number, "parameters are not finite")
+        self.checkpoints.save(number, state, self.config.to_dict())
+
+    def _diverged(self, number: int, finding: str) -> DivergedError:
+        good = self.checkpoints.latest_step()
+        where = "there is none" if good is None else str(self.checkpoints.folder / str(good))
+        return DivergedError(
+            f"step {number}: {finding}; last good checkpoint: {where}; try a lower "
+            "optim.learning_rate, longer warm-up or optim.clip_norm"
+        )
+
+    def _evaluate(self, number: int, state: State) -> None:
+        clip = as_pretrained(self.config, state, self.tokenizer)
+        for name, evaluate in self.evaluators.items():
+            values = {f"{name}/{key}": value for key, value in evaluate(clip).items()}
+            self.writer.write(number, values)
+            self.last.update(values)
+            listed = "  ".join(f"{key} {value:.4f}" for key, value in values.items())
+            self.progress.say(f"step {number}: {listed}")
+
+
+def _due(every: int, number: int) -> bool:
+    return every > 0 and number % every == 0
+
+
+def as_pretrained(config: TrainConfig, state: State, tokenizer: Tokenizer) -> PretrainedClip:
+    """A run's present parameters as the model that users load."""
+    params = jax.tree.map(jax.numpy.asarray, jax.device_get(state["params"]))
+    return PretrainedClip(config.model, params, tokenizer, config.compute)
+
+
+def _write_model(clip: PretrainedClip, workdir: Path, config: TrainConfig) -> Path:
+    folder, beside = workdir / "model", workdir / "model.new"
+    shutil.rmtree(beside, ignore_errors=True)
+    clip.save(beside, source="experiments.train", config=config.to_dict())
+    shutil.rmtree(folder, ignore_errors=True)
+    os.replace(beside, folder)
+    return folder
+
+
+def main(argv: list[str]) -> int:
+    try:
+        config, workdir = parse_command_line(argv)
+        run = train(config, workdir)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except DivergedError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 3
+    except KeyboardInterrupt:
+        return 130
+    print(f"model: {run.model_folder}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

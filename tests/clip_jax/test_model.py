@@ -1,0 +1,110 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from clip_jax import Clip, Compute
+from clip_jax.model import LayerNorm, quick_gelu
+
+
+@pytest.fixture(scope="module")
+def inputs(small_config):
+    rng = np.random.default_rng(1)
+    text, size = small_config.text, small_config.vision.image_size
+    ids = rng.integers(4, text.vocab_size, (3, text.context_length)).astype(np.int32)
+    ids[0, 5], ids[1, 11], ids[2, 2] = 3, 3, 3
+    return ids, rng.normal(size=(3, size, size, 3)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def variables(small_config, inputs):
+    variables = jax.jit(Clip(small_config).init)(jax.random.key(0), *inputs)
+    rng = np.random.default_rng(1)
+    # Gains and biases too, so that no term is a no-op.
+    return jax.tree.map(
+        lambda x: x + rng.normal(scale=0.1, size=x.shape).astype(np.float32), variables
+    )
+
+
+def apply(config, variables, *args, compute=Compute(), **kwargs):
+    """Compiled as users run it; op by op takes ten times as long."""
+    return jax.jit(lambda v, *a: Clip(config, compute).apply(v, *a, **kwargs))(variables, *args)
+
+
+def largest_difference(a, b):
+    return float(np.abs(np.asarray(a) - np.asarray(b)).max() / np.abs(np.asarray(b)).max())
+
+
+@pytest.mark.parametrize("compute", [Compute(remat="block"), Compute(unroll=2), Compute(unroll=9)])
+def test_ways_to_run_agree_in_values_and_gradients(small_config, variables, inputs, compute):
+    def loss(variables, compute):
+        image, text, scale = Clip(small_config, compute).apply(variables, *inputs)
+        return (scale * image * text).sum() + image[0].sum()
+
+    run = jax.jit(jax.value_and_grad(loss), static_argnums=1)
+    expected, found = run(variables, Compute()), run(variables, compute)
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        assert largest_difference(a, b) < 2e-5
+
+
+def test_text_is_causal_up_to_its_first_eos(small_config, variables, inputs):
+    ids, _ = inputs
+
+    def encode(ids):
+        return apply(small_config, variables, ids, method="encode_text")
+
+    changed = ids.copy()
+    changed[0, 6:] = 7  # behind row 0's EOS
+    changed[1, 3] += 1  # before row 1's
+    before, after = np.asarray(encode(ids)), np.asarray(encode(changed))
+    np.testing.assert_array_equal(before[0], after[0])
+    assert largest_difference(after[1], before[1]) > 1e-3
+    second_eos = ids.copy()
+    second_eos[2, 9] = 3
+    np.testing.assert_array_equal(before[2], np.asarray(encode(second_eos))[2])
+
+
+def test_a_shorter_window_gives_the_same_text_features(small_config, variables, inputs):
+    ids = inputs[0][[0, 2]]  # EOS at 5 and 2
+    whole = apply(small_config, variables, ids, method="encode_text")
+    cut = apply(small_config, variables, ids[:, :6], method="encode_text")
+    assert largest_difference(cut, whole) < 1e-6
+
+
+def test_patches_are_read_row_by_row_channels_last(small_config, variables):
+    """The patch embedding equals a convolution with the same kernel."""
+    vision = small_config.vision
+    rng = np.random.default_rng(2)
+    pixels = rng.normal(size=(2, 24, 24, 3)).astype(np.float32)
+    kernel = variables["params"]["visual"]["patch_embedding"]["kernel"]
+    expected = jax.lax.conv_general_dilated(
+        pixels, kernel, (8, 8), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC")
+    ).reshape(2, -1, vision.width)
+    P, n = vision.patch_size, vision.patches_per_side
+    patches = pixels.reshape(2, n, P, n, P, 3)
+    found = jnp.einsum("BnPmQC,PQCD->BnmD", patches, kernel).reshape(2, n * n, -1)
+    assert largest_difference(found, expected) < 1e-5
+
+
+def test_bfloat16_compute_stays_near_float32(small_config, variables, inputs):
+    low = Compute(dtype="bfloat16")
+    image, text, _ = apply(small_config, variables, *inputs)
+    low_image, low_text, _ = apply(small_config, variables, *inputs, compute=low)
+    assert low_image.dtype == low_text.dtype == jnp.float32
+    assert 1e-5 < largest_difference(low_image, image) < 0.05
+    assert 1e-5 < largest_difference(low_text, text) < 0.05
+
+
+def test_layer_norm_has_float32_statistics():
+    x = (jnp.arange(64.0)[None] + 1000).astype(jnp.bfloat16)
+    norm = LayerNorm(1e-5)
+    y = norm.apply(norm.init(jax.random.key(0), x), x)
+    expected = np.asarray(x, np.float32)
+    expected = (expected - expected.mean()) / np.sqrt(expected.var() + 1e-5)
+    assert y.dtype == jnp.bfloat16
+    np.testing.assert_allclose(np.asarray(y, np.float32), expected, atol=0.01)
+
+
+def test_quick_gelu():
+    x = jnp.array([-1.0, 0.0, 2.0])
+    np.testing.assert_allclose(quick_gelu(x), [-0.154204, 0.0, 1.935659], atol=1e-5)

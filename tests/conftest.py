@@ -1,0 +1,48 @@
+"""Eight fake CPU devices, and small models that a second is enough for."""
+
+import os
+import tempfile
+
+# Before JAX starts its backends.
+os.environ["JAX_PLATFORMS"] = "cpu"
+# Most of these small models' time is compilation, which level 1 halves.
+os.environ["XLA_FLAGS"] = (
+    os.environ.get("XLA_FLAGS", "")
+    + " --xla_force_host_platform_device_count=8 --xla_backend_optimization_level=1"
+)
+os.environ["HF_HUB_OFFLINE"] = "1"
+# Compiled programs are shared within one run of the tests, with child processes too.
+_cache = tempfile.TemporaryDirectory(prefix="compiled-")
+os.environ["JAX_COMPILATION_CACHE_DIR"] = _cache.name
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.5"
+os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
+
+from pathlib import Path  # noqa: E402
+
+import numpy as np  # noqa: E402
+import pytest  # noqa: E402
+
+from clip_jax import ClipConfig, ImageConfig, TextConfig, VisionConfig  # noqa: E402
+
+GOLDENS = Path(__file__).parent / "goldens"
+
+
+@pytest.fixture(scope="session")
+def goldens() -> Path:
+    return GOLDENS
+
+
+@pytest.fixture(scope="session")
+def small_config() -> ClipConfig:
+    """Sizes that all differ, so that a swapped axis cannot pass."""
+    return ClipConfig(
+        VisionConfig(image_size=24, patch_size=8, width=32, layers=2, heads=4, mlp_width=48),
+        TextConfig(vocab_size=60, context_length=12, width=24, layers=3, heads=2, mlp_width=40),
+        embed_dim=20,
+        image=ImageConfig(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)),
+    )
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(0)

@@ -1,0 +1,118 @@
+"""Rule tables: inverse in both directions, and used up on both sides."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from clip_jax.errors import InputError
+from converters import hf_clip, rules
+from converters.clip_tables import OPENAI_RULES, parameter_shapes
+from converters.rules import Derived, Rule
+from converters.weights import Weights
+
+TABLES = {"openai": OPENAI_RULES, "hf": hf_clip.RULES}
+DERIVED = (Derived("ids.{i}", "counts", lambda config: np.arange(config)),)
+
+
+def weights_of(**tensors):
+    return Weights(Path("x.pt"), tensors, {}, (Path("x.pt"),))
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_forward_inverts_backward(small_config, rng, table):
+    shapes = parameter_shapes(small_config)
+    moves = rules.plan(TABLES[table], shapes)
+    assert [move.target for move in moves] == list(shapes)
+    for move in moves:
+        parameter = rng.normal(size=move.target_shape)
+        sources = move.backward(parameter)
+        assert [source.shape for source in sources] == [move.source_shape] * len(move.sources)
+        np.testing.assert_array_equal(move.forward(sources), parameter)
+
+
+def test_query_key_value_come_apart_alike(small_config, rng):
+    """OpenAI's in_proj is transformers' three projections one below the other."""
+    shapes = parameter_shapes(small_config)
+    target = "text/layers/1/attention/qkv_kernel"
+    stacked = rng.normal(size=(72, 24))
+    by_table = {}
+    for name, sources in (("openai", [stacked]), ("hf", np.split(stacked, 3))):
+        moves = rules.plan(TABLES[name], shapes)
+        by_table[name] = next(m for m in moves if m.target == target).forward(sources)
+    np.testing.assert_array_equal(by_table["openai"], by_table["hf"])
+    # Row 24 + 12 + 5 is key (1) of head 1, entry 5.
+    np.testing.assert_array_equal(by_table["openai"][:, 1, 1, 5], stacked[24 + 12 + 5])
+
+
+def test_one_source_stays_a_view(rng):
+    (move,) = rules.plan([Rule("a", "b", "(c h k) d -> d c h k")], {"b": (5, 3, 2, 4)})
+    source = rng.normal(size=(24, 5))
+    assert np.shares_memory(move.forward([source]), source)
+
+
+@pytest.mark.parametrize(
+    ("table", "expected"),
+    [
+        ([], "b/0 has 0 rules"),
+        ([Rule("a", "b/0"), Rule("c", "b/{i}")], "b/0 has 2 rules"),
+        ([Rule("a", "b/0"), Rule("c", "d")], "filled by the rules for \\['d'\\]"),
+        ([Rule("a", "b/0", "x y z -> y x z")], "does not name each axis"),
+        ([Rule(("a", "c"), "b/0", "x y -> x y")], "2 sources"),
+    ],
+)
+def test_mistakes_in_a_table(table, expected):
+    with pytest.raises(ValueError, match=expected):
+        rules.plan(table, {"b/0": (3, 4)})
+
+
+def convert(weights, dtype="float32"):
+    moves = rules.plan([Rule("w", "a/b", "x y -> y x")], {"a/b": (3, 2)})
+    return rules.convert(moves, DERIVED, 4, weights, dtype, "config.json")
+
+
+def test_conversion_reports_each_tensor():
+    weight = np.arange(6, dtype=np.float16).reshape(2, 3)
+    params, report = convert(weights_of(**{"ids.7": np.arange(4), "w": weight}))
+    np.testing.assert_array_equal(params["a"]["b"], weight.T)
+    assert params["a"]["b"].dtype == np.float32
+    source = {"file": "x.pt", "source": "w", "source_shape": [2, 3], "source_dtype": "float16"}
+    target = {"target": "a/b", "target_shape": [3, 2], "target_dtype": "float32"}
+    assert report[1] == source | target
+    assert report[0]["skipped"] == "counts" and report[0]["source_dtype"] == "int64"
+
+
+@pytest.mark.parametrize(
+    ("tensors", "expected"),
+    [
+        ({}, "x.pt: tensor 'w' is missing; config.json asks for it with shape [2, 3]"),
+        ({"w": np.zeros((3, 2))}, "x.pt: tensor 'w' has shape [3, 2]; config.json asks for [2, 3]"),
+        ({"w": np.zeros((2, 3), np.int8)}, "x.pt: tensor 'w' is int8; expected floating point"),
+        ({"w": np.zeros((2, 3)), "v": np.zeros(1)}, "x.pt: tensor 'v' is surplus"),
+        ({"w": np.zeros((2, 3)), "ids.01": np.arange(4)}, "tensor 'ids.01' is surplus"),
+        ({"w": np.zeros((2, 3)), "ids.1": np.arange(5)}, "tensor 'ids.1' is int64[5]"),
+        ({"w": np.zeros((2, 3)), "ids.1": np.zeros(4)}, "tensor 'ids.1' is float64[4]"),
+    ],
+)
+def test_both_sides_are_used_up(tensors, expected):
+    with pytest.raises(InputError) as caught:
+        convert(weights_of(**tensors))
+    assert expected in str(caught.value)
+
+
+def test_a_number_beyond_float16_is_refused():
+    weights = weights_of(w=np.full((2, 3), 1e5, np.float32))
+    with pytest.raises(InputError, match="tensor 'w' holds 100000.0, beyond float16"):
+        convert(weights, "float16")
+    assert convert(weights, "bfloat16")[0]["a"]["b"].dtype.name == "bfloat16"
+
+
+def test_export_gives_the_original_dtypes_and_order():
+    moves = rules.plan([Rule("w", "a/b", "x y -> y x")], {"a/b": (3, 2)})
+    params = {"a/b": np.arange(6, dtype=np.float32).reshape(3, 2)}
+    dtypes = {"ids.3": "int32", "w": "bfloat16"}
+    tensors = rules.export(moves, DERIVED, 4, params, dtypes)
+    assert list(tensors) == ["ids.3", "w"]
+    assert np.asarray(tensors["ids.3"]).dtype == np.int32
+    np.testing.assert_array_equal(np.asarray(tensors["w"]).astype(np.float32), params["a/b"].T)
+    assert list(rules.export(moves, DERIVED, 4, params, None)) == ["w"]

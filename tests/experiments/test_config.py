@@ -1,0 +1,88 @@
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+
+from clip_jax import InputError
+from experiments.config import TrainConfig, check, parse_command_line
+from experiments.train import main
+
+CONFIGS = Path(__file__).parents[2] / "experiments" / "configs"
+DIGITS = f"--config={CONFIGS / 'digits.py'}"
+
+
+def test_overrides_reach_nested_values(tmp_path):
+    config, workdir = parse_command_line(
+        [
+            DIGITS,
+            f"--workdir={tmp_path}",
+            "--config.optim.learning_rate=0.01",
+            "--config.model.vision.layers=5",
+            "--config.data.augment.scales=(1.0, 1.5)",
+            "--config.compute.dtype=bfloat16",
+        ]
+    )
+    assert workdir == tmp_path
+    assert config.optim.learning_rate == 0.01
+    assert config.model.vision.layers == 5
+    assert config.data.augment.scales == (1.0, 1.5)
+    assert config.compute.dtype == "bfloat16"
+    assert config.data.name == "digits_ru"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--config.optim.learnin_rate=1"], "unknown key config.optim.learnin_rate; did you mean "
+         "config.optim.learning_rate?"),
+        (["--config.stepz=1"], "did you mean config.steps?"),
+        (["--config.steps=many"], "many"),
+        (["--config.steps=0"], "config.steps is 0"),
+        (["--config.duplicates=maybe"], "config.duplicates is 'maybe'"),
+        (["--config.model.vision.heads=5"], "vision.width is 96, not a multiple"),
+        (["--config.objective=gan"], "config.objective is 'gan'; expected one of clip"),
+        (["--config.evaluators=('zero-shot:nowhere',)"], "has no split 'nowhere'"),
+        (["--config.evaluators=('magic:test',)"], "expected TASK:SPLIT"),
+        (["--config.mesh.data=3"], "needs 3 devices; found 8"),
+        (["--config.data.batch_size=12"], "expected a multiple of the 8 shards"),
+        (["--config.data.name=nothing"], "config.data.name is 'nothing'"),
+        (["--verbose"], "verbose"),
+        (["extra"], "unknown argument 'extra'"),
+    ],
+)  # fmt: skip
+def test_mistakes_are_one_line_before_anything_starts(
+    tmp_path, data_directory, capsys, arguments, message
+):
+    run = tmp_path / "run"
+    directory = f"--config.data.directory={data_directory}"
+    assert main([DIGITS, f"--workdir={run}", directory, *arguments]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.startswith("error: ") and error.count("\n") == 1
+    assert not run.exists()
+
+
+def test_config_and_workdir_are_needed(capsys):
+    assert main([]) == 2
+    assert "--config=FILE and --workdir=DIR" in capsys.readouterr().err
+    assert main(["--config=absent.py", "--workdir=x"]) == 2
+    assert "absent.py" in capsys.readouterr().err
+
+
+def test_configs_survive_json(train_config):
+    assert TrainConfig.from_dict(json.loads(json.dumps(train_config.to_dict()))) == train_config
+
+
+def test_ill_typed_values_are_refused(train_config):
+    data = train_config.to_dict()
+    data["data"]["in_memory"] = "yes"
+    with pytest.raises(InputError, match=r"config.data.in_memory is 'yes' \(str\); expected bool"):
+        TrainConfig.from_dict(data)
+
+
+def test_augmentation_is_checked(train_config):
+    augment = dataclasses.replace(train_config.data.augment, scales=())
+    data = dataclasses.replace(train_config.data, augment=augment)
+    with pytest.raises(InputError, match="config.data.augment.scales"):
+        check(dataclasses.replace(train_config, data=data))

@@ -1,0 +1,186 @@
+import dataclasses
+import json
+import math
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import clip_jax
+from clip_jax import InputError
+from experiments import train as train_module
+from experiments.config import MeshConfig
+from experiments.metrics import read_metrics
+from experiments.train import DivergedError, train
+
+
+def assert_bit_equal(a, b):
+    for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+        np.testing.assert_array_equal(np.asarray(x), np.asarray(y))
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A run of eight steps that nothing disturbed, made once a module."""
+    runs = {}
+
+    def run(config):
+        if config not in runs:
+            folder = tmp_path_factory.mktemp("finished")
+            runs[config] = (train(config, folder), folder)
+        return runs[config]
+
+    return run
+
+
+def test_a_run_leaves_metrics_tokenizer_and_a_loadable_model(finished, train_config):
+    run, folder = finished(train_config)
+    rows = read_metrics(folder)
+    assert [row["step"] for row in rows] == list(range(1, 9))
+    assert all(math.isfinite(row["train/loss"]) for row in rows)
+    assert rows[0]["train/learning_rate"] == 0.0
+    assert rows[2]["train/learning_rate"] == pytest.approx(1e-3)
+    assert list((folder / "tensorboard").glob("events*"))
+    clip = clip_jax.load(run.model_folder)
+    assert clip.config == train_config.model
+    assert_bit_equal(clip.params, run.clip.params)
+    text = clip.processor(text=["рукописная цифра семь"])["input_ids"]
+    assert_bit_equal(clip.encode_text(text), run.clip.encode_text(text))
+
+
+def test_interrupted_run_resumes_bit_equal(finished, train_config, tmp_path, monkeypatch):
+    expected, folder = finished(train_config)
+    real = train_module.parallel.put_batch
+    calls = []
+
+    def interrupt_at_sixth(batch, mesh):
+        calls.append(1)
+        if len(calls) == 6:
+            raise KeyboardInterrupt
+        return real(batch, mesh)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train_module.parallel, "put_batch", interrupt_at_sixth)
+        with pytest.raises(KeyboardInterrupt):
+            train(train_config, tmp_path)
+    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["3", "5"]
+    resumed = train(train_config, tmp_path)
+    assert_bit_equal(resumed.clip.params, expected.clip.params)
+    assert read_metrics(tmp_path) == read_metrics(folder)
+
+
+def test_killed_at_a_random_step_resumes_bit_equal(finished, train_config, tmp_path):
+    config = dataclasses.replace(train_config, checkpoint_every=1)
+    expected, _ = finished(train_config)
+    (tmp_path / "config.json").write_text(json.dumps(config.to_dict()))
+    code = (
+        "import json, sys; from experiments.config import TrainConfig; "
+        "from experiments.train import train; "
+        "config = TrainConfig.from_dict(json.load(open(sys.argv[1]))); train(config, sys.argv[2])"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "config.json"), str(tmp_path / "run")]
+    stop_after = random.randrange(1, 6)
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + 120
+        while time.monotonic() < deadline and process.poll() is None:
+            if len(read_metrics(tmp_path / "run")) >= stop_after:
+                break
+            time.sleep(0.005)
+        process.send_signal(signal.SIGKILL)
+    finally:
+        process.kill()
+        process.wait()
+    done = len(read_metrics(tmp_path / "run"))
+    assert done >= stop_after
+    resumed = train(config, tmp_path / "run")
+    assert_bit_equal(resumed.clip.params, expected.clip.params)
+
+
+def test_one_device_and_eight_agree(finished, train_config, tmp_path):
+    _, folder = finished(train_config)
+    train(train_config, tmp_path / "one", devices=jax.devices()[:1])
+    mesh = dataclasses.replace(train_config, mesh=MeshConfig(data=2, fsdp=4))
+    train(mesh, tmp_path / "fsdp")
+    expected = [row["train/loss"] for row in read_metrics(folder)]
+    for other in ("one", "fsdp"):
+        found = [row["train/loss"] for row in read_metrics(tmp_path / other)]
+        np.testing.assert_allclose(found, expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("checkpoint_every", "message", "good"),
+    [(2, "step 4: loss is nan", 2), (1, "step 3: parameters are not finite", 2)],
+)
+def test_nan_stops_the_run_and_names_the_last_good_checkpoint(
+    train_config, tmp_path, monkeypatch, checkpoint_every, message, good
+):
+    """Adam's updates poison a weight as soon as the rate is at its peak, at step 3 of 8."""
+    real = train_module.make_optimizer
+
+    def poisoned(config, steps):
+        optimizer = real(config, steps)
+
+        def update(grads, state, params):
+            updates, state = optimizer.update(grads, state, params)
+            bad = jnp.where(jnp.abs(updates["logit_scale"]) > 9e-4, jnp.nan, updates["logit_scale"])
+            return {**updates, "logit_scale": bad}, state
+
+        return optax.GradientTransformation(optimizer.init, update)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train_module, "make_optimizer", poisoned)
+        with pytest.raises(DivergedError) as caught:
+            train(dataclasses.replace(train_config, checkpoint_every=checkpoint_every), tmp_path)
+    assert str(caught.value).startswith(message)
+    assert f"last good checkpoint: {tmp_path}/checkpoints/{good};" in str(caught.value)
+    assert "\n" not in str(caught.value)
+    kept = {int(path.name) for path in (tmp_path / "checkpoints").iterdir()}
+    assert max(kept) == good
+
+
+def test_another_config_is_refused_and_harmless_changes_are_not(finished, train_config):
+    _, folder = finished(train_config)
+    other = dataclasses.replace(train_config, seed=1)
+    with pytest.raises(InputError, match="holds a run with config.seed = 0, not 1"):
+        train(other, folder)
+    harmless = dataclasses.replace(train_config, log_every=2)
+    assert_bit_equal(
+        train(harmless, folder).clip.params, finished(train_config)[0].clip.params
+    )
+
+
+def test_logit_scale_is_clipped(train_config, tmp_path):
+    """At ln 100 after each step, however large the step is."""
+    optim = dataclasses.replace(train_config.optim, learning_rate=3.0, warmup_steps=0)
+    config = dataclasses.replace(train_config, optim=optim, steps=3)
+    try:
+        train(config, tmp_path)
+    except DivergedError:
+        pass
+    scales = [row["train/logit_scale"] for row in read_metrics(tmp_path)]
+    assert scales[0] == pytest.approx(1 / 0.07)
+    assert max(scales) <= 100.001
+
+
+def test_workdir_that_cannot_be_written(train_config, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="cannot hold checkpoints"):
+        train(train_config, tmp_path / "file" / "run")
+
+
+def test_exit_status_of_an_interrupt(monkeypatch, tmp_path):
+    def interrupted(config, workdir):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(train_module, "train", interrupted)
+    config = os.path.join(os.path.dirname(train_module.__file__), "configs", "digits.py")
+    assert train_module.main([f"--config={config}", f"--workdir={tmp_path}"]) == 130

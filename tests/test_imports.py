@@ -1,0 +1,55 @@
+"""Imports go one way: clip_jax <- rudolph_jax <- experiments; converters serve users alone."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+MAY_IMPORT = {
+    "clip_jax": set(),
+    "rudolph_jax": {"clip_jax"},
+    "experiments": {"clip_jax", "rudolph_jax", "converters"},
+    "converters": {"clip_jax", "rudolph_jax"},
+}
+# Heavy or optional: never on the way of someone who only loads a model.
+NOT_AT_RUN_TIME = {"torch", "transformers", "tensorflow", "gradio", "wandb", "youtokentome"}
+
+
+def imported(file: Path, whole_file: bool) -> set[str]:
+    """Top-level packages that a file imports; whole_file: inside its functions too."""
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    names = set()
+    for node in ast.walk(tree) if whole_file else tree.body:
+        if isinstance(node, ast.Import):
+            names |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            names.add(node.module.split(".")[0])
+    return names
+
+
+def files(package: str) -> list[Path]:
+    return sorted((ROOT / package).rglob("*.py"))
+
+
+@pytest.mark.parametrize("package", [p for p in MAY_IMPORT if (ROOT / p).is_dir()])
+def test_arrows(package):
+    assert files(package)
+    for file in files(package):
+        ours = imported(file, whole_file=True) & set(MAY_IMPORT)
+        assert ours <= MAY_IMPORT[package] | {package}, f"{file} imports {sorted(ours)}"
+
+
+@pytest.mark.parametrize("package", [p for p in MAY_IMPORT if (ROOT / p).is_dir()])
+def test_optional_packages_stay_optional(package):
+    for file in files(package):
+        assert not imported(file, whole_file=False) & NOT_AT_RUN_TIME, file
+
+
+def test_config_modules_import_no_sibling_but_errors():
+    for package in ("clip_jax", "rudolph_jax"):
+        file = ROOT / package / "config.py"
+        if file.exists():
+            text = file.read_text(encoding="utf-8")
+            siblings = [line for line in text.splitlines() if line.startswith(f"from {package}")]
+            assert siblings == [f"from {package}.errors import InputError"] or not siblings
