@@ -193,10 +193,8 @@ PRESETS: dict[str, ClipConfig] = {
     "clip-vit-large-patch14": _openai(_vit(224, 14, 1024, 24), 768),
     "clip-vit-large-patch14-336": _openai(_vit(336, 14, 1024, 24), 768),
     "tiny": ClipConfig(
-        VisionConfig(image_size=32, patch_size=8, width=96, layers=3, heads=3, mlp_width=384),
-        TextConfig(
-            vocab_size=512, context_length=16, width=96, layers=2, heads=3, mlp_width=384
-        ),
+        VisionConfig(image_size=32, patch_size=8, width=128, layers=3, heads=2, mlp_width=512),
+        TextConfig(vocab_size=512, context_length=16, width=64, layers=2, heads=1, mlp_width=256),
         embed_dim=64,
         image=ImageConfig(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)),
     ),

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import sentencepiece
+from sentencepiece import sentencepiece_model_pb2
 
 from clip_jax.errors import InputError
 from clip_jax.tokenizer import FILE_NAME, Tokenizer, load_tokenizer
@@ -60,7 +61,10 @@ def train_tokenizer(captions: Iterable[str], vocab_size: int) -> Tokenizer:
                 f"a vocabulary of {vocab_size} pieces cannot be trained: "
                 f"{' '.join(str(error).split())}"
             ) from error
-    return Tokenizer(model.getvalue())
+    proto = sentencepiece_model_pb2.ModelProto.FromString(model.getvalue())
+    # The path of the rules, a temporary file's, would make each model differ.
+    proto.normalizer_spec.ClearField("normalization_rule_tsv")
+    return Tokenizer(proto.SerializeToString(deterministic=True))
 
 
 def run_tokenizer(config: TrainConfig, split: Split, workdir: Path) -> Tokenizer:

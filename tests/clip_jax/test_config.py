@@ -40,7 +40,7 @@ def test_unknown_and_missing_keys_are_named():
 @pytest.mark.parametrize(
     ("part", "change", "message"),
     [
-        ("vision", {"heads": 5}, "vision.width is 96, not a multiple of vision.heads"),
+        ("vision", {"heads": 5}, "vision.width is 128, not a multiple of vision.heads"),
         ("vision", {"patch_size": 7}, "image_size is 32, not a multiple"),
         ("vision", {"layers": 0}, "vision.layers is 0"),
         ("vision", {"layers": "3"}, "vision.layers is '3'"),

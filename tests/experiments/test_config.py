@@ -40,7 +40,7 @@ def test_overrides_reach_nested_values(tmp_path):
         (["--config.steps=many"], "many"),
         (["--config.steps=0"], "config.steps is 0"),
         (["--config.duplicates=maybe"], "config.duplicates is 'maybe'"),
-        (["--config.model.vision.heads=5"], "vision.width is 96, not a multiple"),
+        (["--config.model.vision.heads=5"], "vision.width is 128, not a multiple"),
         (["--config.objective=gan"], "config.objective is 'gan'; expected one of clip"),
         (["--config.evaluators=('zero-shot:nowhere',)"], "has no split 'nowhere'"),
         (["--config.evaluators=('magic:test',)"], "expected TASK:SPLIT"),

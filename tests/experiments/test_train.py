@@ -1,3 +1,4 @@
+import contextlib
 import dataclasses
 import json
 import math
@@ -162,10 +163,8 @@ def test_logit_scale_is_clipped(train_config, tmp_path):
     """At ln 100 after each step, however large the step is."""
     optim = dataclasses.replace(train_config.optim, learning_rate=3.0, warmup_steps=0)
     config = dataclasses.replace(train_config, optim=optim, steps=3)
-    try:
+    with contextlib.suppress(DivergedError):  # such steps may well end so
         train(config, tmp_path)
-    except DivergedError:
-        pass
     scales = [row["train/logit_scale"] for row in read_metrics(tmp_path)]
     assert scales[0] == pytest.approx(1 / 0.07)
     assert max(scales) <= 100.001

@@ -1,0 +1,66 @@
+import numpy as np
+import pytest
+
+from clip_jax import InputError, load_tokenizer
+from experiments.data.vocabulary import train_tokenizer
+
+WORDS = ["кошка и собака", "собака на траве", "красный круг", "кошка на траве"] * 3
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return train_tokenizer(WORDS, 60)
+
+
+def test_special_ids_are_ruclips(tokenizer):
+    ids = (tokenizer.pad_id, tokenizer.unk_id, tokenizer.bos_id, tokenizer.eos_id)
+    assert ids == (0, 1, 2, 3)
+
+
+def test_text_survives(tokenizer):
+    for text in WORDS:
+        assert tokenizer.decode(tokenizer.encode(text)) == text
+    assert tokenizer.decode([2, *tokenizer.encode("кошка"), 3, 0]) == "<BOS> кошка<EOS><PAD>"
+    assert tokenizer.encode("") == []
+    assert 1 in tokenizer.encode("жёлтый")  # letters that the captions lack
+
+
+def test_whitespace_is_one_space(tokenizer):
+    expected = tokenizer.encode("кошка на траве")
+    assert tokenizer.encode("\tкошка \n на\v\fтраве\r") == expected
+
+
+def test_the_same_captions_give_the_same_model(tokenizer):
+    assert train_tokenizer(WORDS, 60).model == tokenizer.model
+    assert train_tokenizer([word.upper() for word in WORDS], 60).model == tokenizer.model
+
+
+def test_batches_have_bos_eos_and_padding(tokenizer):
+    batch = tokenizer.encode_batch(["кошка", "", "Кошка " * 50], 8)
+    assert batch.dtype == np.int32 and batch.shape == (3, 8)
+    ids = tokenizer.encode("кошка")
+    assert batch[0].tolist() == [2, *ids, 3] + [0] * (6 - len(ids))
+    assert batch[1].tolist() == [2, 3, 0, 0, 0, 0, 0, 0]
+    assert batch[2].tolist() == [2, *(ids * 6)[:6], 3]
+    upper = tokenizer.encode_batch(["КОШКА"], 8, lowercase=False)
+    assert 1 in upper[0] and upper[0].tolist() != batch[0].tolist()
+
+
+def test_wrong_input_is_named(tokenizer, tmp_path):
+    with pytest.raises(InputError, match="id 60 is outside"):
+        tokenizer.decode([60])
+    with pytest.raises(InputError, match="text is int"):
+        tokenizer.encode_batch([3], 8)
+    with pytest.raises(InputError, match="no tokenizer here"):
+        load_tokenizer(tmp_path)
+    (tmp_path / "bad.model").write_bytes(b"\x00\x01")
+    with pytest.raises(InputError, match="bad.model: not a sentencepiece model"):
+        load_tokenizer(tmp_path / "bad.model")
+    with pytest.raises(InputError, match="no caption holds any text"):
+        train_tokenizer(["", "  "], 60)
+
+
+def test_file_or_folder(tokenizer, tmp_path):
+    (tmp_path / "tokenizer.model").write_bytes(tokenizer.model)
+    for path in (tmp_path, tmp_path / "tokenizer.model"):
+        assert load_tokenizer(path).encode("кошка") == tokenizer.encode("кошка")

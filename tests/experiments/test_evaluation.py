@@ -1,0 +1,96 @@
+import re
+
+import numpy as np
+import pytest
+from PIL import Image
+from sklearn.neighbors import KNeighborsClassifier
+
+from experiments.evaluation import figures
+from experiments.evaluation.baselines import (
+    logistic_regression,
+    nearest_labels,
+    pixel_features,
+    pixel_similarities,
+)
+from experiments.evaluation.page import Picture, Section, Table, write_page
+from experiments.evaluation.retrieval import rank
+from experiments.evaluation.zero_shot import ZeroShotResult
+
+
+def test_ranks_and_recall():
+    similarities = np.array([[0.9, 0.1, 0.5], [0.2, 0.3, 0.4], [0.7, 0.7, 0.7]])
+    result = rank(similarities, np.array([0, 0, 1]))
+    assert result.ranks.tolist() == [0, 2, 2]  # a tie counts against the model
+    assert [result.recall(k) for k in (1, 2, 3)] == [1 / 3, 1 / 3, 1]
+    assert result.best[0].tolist() == [0, 2, 1]
+
+
+def test_zero_shot_accuracy_counts_matches():
+    labels, predicted = np.array([0, 1, 2, 2]), np.array([0, 2, 2, 2])
+    assert ZeroShotResult(labels, predicted, np.zeros((4, 3))).accuracy == 0.75
+
+
+def test_nearest_neighbour_equals_scikit_learn(rng):
+    references, queries = rng.random((50, 12)), rng.random((20, 12))
+    labels = rng.integers(0, 4, 50)
+    expected = KNeighborsClassifier(1).fit(references, labels).predict(queries)
+    np.testing.assert_array_equal(nearest_labels(queries, references, labels), expected)
+    distances = ((queries[:, None] - references[None]) ** 2).sum(-1)
+    np.testing.assert_allclose(pixel_similarities(queries, references), -distances, atol=1e-9)
+
+
+def test_logistic_regression_separates_what_can_be(rng):
+    labels = rng.integers(0, 3, 60)
+    features = np.eye(3)[labels] + rng.normal(scale=0.05, size=(60, 3))
+    predicted = logistic_regression(features[:40], labels[:40], features[40:])
+    np.testing.assert_array_equal(predicted, labels[40:])
+
+
+def test_pixel_features():
+    image = Image.new("L", (30, 30), 51)
+    np.testing.assert_allclose(pixel_features([image], 4), np.full((1, 48), 0.2), atol=1e-6)
+
+
+@pytest.fixture
+def sections(rng):
+    pictures = list(rng.integers(0, 256, (4, 8, 8, 3), dtype=np.uint8))
+    captions = ["семь", "пять", "очень длинная подпись, которую надо сократить", "<b>"]
+    return [
+        Section("Таблица", "note & more", Table(("a", "b"), [("ruCLIP", "99.0 %"), ("<x>", "1")])),
+        Section("Loss", "", Picture("loss", figures.loss_curve(range(50), [1.0] * 50), "Loss")),
+        Section(
+            "Matrix",
+            "",
+            Picture(
+                "matrix",
+                figures.similarity_matrix(rng.normal(size=(4, 4)), pictures, captions),
+                "cosines",
+            ),
+        ),
+        Section(
+            "Grid",
+            "",
+            Picture(
+                "grid",
+                figures.picture_grid(pictures, captions, [True, False, True, False]),
+                "names",
+            ),
+        ),
+    ]
+
+
+def test_the_page_is_self_contained_and_escaped(tmp_path, sections):
+    page = write_page(tmp_path, "Отчёт", "lead", sections).read_text(encoding="utf-8")
+    assert "Отчёт" in page and "note &amp; more" in page and "&lt;x&gt;" in page
+    sources = re.findall(r'src="([^"]{5})', page)
+    assert sources == ["data:"] * 3
+    assert not re.search(r"https?://|<script|<link|@import", page)
+    for name in ("loss", "matrix", "grid"):
+        with Image.open(tmp_path / f"{name}.png") as image:
+            assert min(image.size) > 100
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "report.html", "loss.png", "matrix.png", "grid.png",
+    }  # fmt: skip
+    before = (tmp_path / "report.html").read_bytes()
+    write_page(tmp_path, "Отчёт", "lead", sections)
+    assert (tmp_path / "report.html").read_bytes() == before
