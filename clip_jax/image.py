@@ -53,21 +53,23 @@ def resize_square(image: Image.Image, size: int, config: ImageConfig) -> np.ndar
     """uint8[size, size, 3]: what is left of a picture after crop and resize, before normalising."""
     resample = RESAMPLE[config.resample]
     if config.crop == "square_then_resize":
-        image = image if image.mode == "RGB" else image.convert("RGB")
-        # RandomResizedCrop(scale=1, ratio=1) falls back to this centre, odd pixel to the right.
-        # (Where the sides differ by one it draws an offset of 0 or 1: here always 0.)
-        w, h = image.size
-        short = min(w, h)
-        image = _crop(image, (w - short) // 2, (h - short) // 2, short).resize(
-            (size, size), resample
-        )
-    else:
-        # Resize rounds the longer side down; CenterCrop rounds half an offset to even.
-        short = min(image.size)
-        w, h = (size * side // short for side in image.size)
-        image = image.resize((w, h), resample)
-        image = _crop(image, round((w - size) / 2), round((h - size) / 2), size).convert("RGB")
-    return np.asarray(image)
+        return np.asarray(centre_square(image).resize((size, size), resample))
+    # Resize rounds the longer side down; CenterCrop rounds half an offset to even.
+    short = min(image.size)
+    w, h = (size * side // short for side in image.size)
+    image = image.resize((w, h), resample)
+    image = _crop(image, round((w - size) / 2), round((h - size) / 2), size)
+    return np.asarray(image.convert("RGB"))
+
+
+def centre_square(image: Image.Image) -> Image.Image:
+    """The largest square around the centre, RGB, as ruCLIP cuts it."""
+    image = image if image.mode == "RGB" else image.convert("RGB")
+    # RandomResizedCrop(scale=1, ratio=1) falls back to this centre, odd pixel to the right.
+    # (Where the sides differ by one it draws an offset of 0 or 1: here always 0.)
+    w, h = image.size
+    short = min(w, h)
+    return _crop(image, (w - short) // 2, (h - short) // 2, short)
 
 
 def normalize_pixels(pixels: np.ndarray, config: ImageConfig) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
@@ -16,6 +17,7 @@ from clip_jax.config import ClipConfig, Compute
 from clip_jax.errors import InputError
 from clip_jax.layers import stack_layers, unstack_layers
 from clip_jax.model import Clip, abstract_params, normalize
+from clip_jax.positions import resize_position_embedding
 from clip_jax.processor import Processor
 from clip_jax.tokenizer import FILE_NAME, Tokenizer, load_tokenizer
 
@@ -88,6 +90,20 @@ class PretrainedClip:
     def logit_scale(self) -> float:
         """What cosine similarities are multiplied by (not its logarithm)."""
         return float(np.exp(np.float32(self.params["logit_scale"])))
+
+    def with_image_size(self, image_size: int) -> PretrainedClip:
+        """The same model for pictures of another size: its position embedding is resized.
+
+        image_size: in pixels, a multiple of the patch size. See `positions.py` for how.
+        """
+        vision = dataclasses.replace(self.config.vision, image_size=image_size)
+        config = dataclasses.replace(self.config, vision=vision)
+        visual = dict(self.params["visual"])
+        visual["position_embedding"] = jnp.asarray(
+            resize_position_embedding(visual["position_embedding"], vision.patches_per_side)
+        )
+        params = {**self.params, "visual": visual}
+        return PretrainedClip(config, params, self.processor.tokenizer, self.compute)
 
     def save(self, folder: str | Path, **provenance: Any) -> Path:
         """Writes a model folder; an existing one raises InputError."""

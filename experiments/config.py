@@ -20,30 +20,54 @@ from clip_jax.errors import InputError
 
 @dataclasses.dataclass(frozen=True)
 class AugmentConfig:
-    """Random changes of a training picture, all drawn by example and step alone.
+    """Random changes of a training picture; the defaults leave it as evaluation sees it.
 
-    scales: sides of the picture relative to the model's, rendered once; each draw takes one and
-        cuts or pads it to size at a random place. (1.0,) leaves pictures as evaluation sees them.
-    background: grey value that pads, 0 to 255.
-    flip: chance of a mirror image.
-    contrast, brightness: largest relative change, and largest shift in units of full range.
-    colour: weight of a random mixing of channels; 0 keeps them.
+    Rendered, `variants` times a picture where a set is kept in memory, else for each draw:
+        scale: smallest and largest side, relative to the model's.
+        aspect: largest logarithm of the stretch. rotation: largest angle, in degrees.
+        outline: chance of black outlines. lines: chance of thicker or thinner lines. blur: chance.
+    For each draw:
+        shift: largest shift, in pixels of the model.
+        recolour: chance of a change of colour, by these standard deviations: hue (radians),
+        saturation and contrast (of the logarithm), brightness (of the full range).
+        grey: chance of losing all colour.
+    background: grey value 0 to 255 around the picture; colours change in relation to it, so that
+        it stays.
     """
 
-    scales: tuple[float, ...] = (1.0,)
+    variants: int = 1
+    scale: tuple[float, ...] = (1.0, 1.0)
+    aspect: float = 0.0
+    rotation: float = 0.0
+    outline: float = 0.0
+    lines: float = 0.0
+    blur: float = 0.0
+    shift: int = 0
+    recolour: float = 0.0
+    hue: float = 0.15
+    saturation: float = 0.3
+    contrast: float = 0.2
+    brightness: float = 0.1
+    grey: float = 0.0
     background: int = 255
-    flip: float = 0.0
-    contrast: float = 0.0
-    brightness: float = 0.0
-    colour: float = 0.0
+
+    @property
+    def renders(self) -> bool:
+        """Whether anything but the plain picture is to be rendered."""
+        chances = self.aspect, self.rotation, self.outline, self.lines, self.blur
+        return self.scale != (1.0, 1.0) or any(chances)
 
 
 @dataclasses.dataclass(frozen=True)
 class DataConfig:
-    """name: an embedded set (`experiments/data/embedded.py`) or the folder of a prepared TFDS set.
+    """What a run learns from, and how batches are made of it.
+
+    name: an embedded set (`experiments/data/embedded.py`) or the folder of a prepared TFDS set.
     directory: where embedded sets are built. vocabulary: a tokenizer.model to use; "" trains a new
-    one on the captions. batch_size: of all devices together. in_memory: decode and resize once,
+    one on the captions. batch_size: of all devices together. in_memory: decode and render once,
     for sets that fit. threads: that read ahead.
+    group_by: a feature, such as "style", in which the examples of a batch agree; each of its
+    values gets its share of the batches. "" mixes all examples.
     """
 
     name: str = "digits_ru"
@@ -53,6 +77,7 @@ class DataConfig:
     batch_size: int = 128
     in_memory: bool = True
     threads: int = 1
+    group_by: str = ""
     augment: AugmentConfig = AugmentConfig()
 
 
@@ -143,10 +168,14 @@ def check(config: TrainConfig) -> TrainConfig:
         "duplicates", config.duplicates, "'negatives' or 'positives'",
     )  # fmt: skip
     expect(
-        bool(augment.scales) and min(augment.scales, default=0) > 0,
-        "data.augment.scales", augment.scales, "one or more positive numbers",
+        len(augment.scale) == 2 and 0 < augment.scale[0] <= augment.scale[1],
+        "data.augment.scale", augment.scale, "two positive numbers, the smaller first",
     )  # fmt: skip
-    expect(0 <= augment.flip <= 1, "data.augment.flip", augment.flip, "a chance, 0 to 1")
+    for chance in ("outline", "lines", "blur", "recolour", "grey"):
+        value = getattr(augment, chance)
+        expect(0 <= value <= 1, f"data.augment.{chance}", value, "a chance, 0 to 1")
+    expect(augment.variants > 0, "data.augment.variants", augment.variants, "at least 1")
+    expect(augment.shift >= 0, "data.augment.shift", augment.shift, "0 or more pixels")
     expect(
         0 <= augment.background <= 255,
         "data.augment.background", augment.background, "0 to 255",

@@ -80,7 +80,7 @@ def train(
                 state = checkpoints.restore(first_step, abstract_state(state))
             step = make_train_step(objective, optimizer, shardings)
             stream = batches(
-                examples, len(split), config.data,
+                examples, config.data,
                 seed=config.seed, first_step=first_step,
                 process_index=jax.process_index(), process_count=jax.process_count(),
             )  # fmt: skip

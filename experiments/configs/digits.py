@@ -19,8 +19,9 @@ def train_config() -> TrainConfig:
         data=DataConfig(
             name="digits_ru",
             batch_size=128,
-            # Digits stand on black; larger renderings are cut, smaller ones padded.
-            augment=AugmentConfig(scales=(0.875, 1.0, 1.125, 1.25), background=0, contrast=0.2),
+            augment=AugmentConfig(
+                variants=8, scale=(0.85, 1.15), rotation=10.0, shift=2, recolour=0.5, background=0
+            ),
         ),
         optim=OptimConfig(learning_rate=1e-3, warmup_steps=50, weight_decay=0.1),
         steps=500,

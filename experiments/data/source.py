@@ -56,14 +56,19 @@ class Split:
 def open_split(config: DataConfig, split: str) -> Split:
     """A split of `config.name`: an embedded set, built on first use, or a prepared folder."""
     if config.name in embedded.SETS:
-        return Split(Path(embedded.prepare(config.name, config.directory)), split)
-    folder = Path(config.name)
-    if not folder.is_dir():
-        raise InputError(
-            f"config.data.name is {config.name!r}; expected one of {', '.join(embedded.SETS)} or "
-            "the folder of a prepared TFDS set"
-        )
-    return Split(folder, split)
+        folder = embedded.prepare(config.name, config.directory)
+    else:
+        folder = Path(config.name)
+        if not folder.is_dir():
+            raise InputError(
+                f"config.data.name is {config.name!r}; expected one of "
+                f"{', '.join(embedded.SETS)} or the folder of a prepared TFDS set"
+            )
+    opened = Split(folder, split)
+    if config.group_by and config.group_by not in opened.features:
+        known = ", ".join(sorted(opened.features))
+        raise InputError(f"config.data.group_by is {config.group_by!r}; expected one of {known}")
+    return opened
 
 
 def _decode(value: Any) -> Any:

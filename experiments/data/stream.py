@@ -16,8 +16,10 @@ from clip_jax.errors import InputError
 from clip_jax.image import open_image
 from clip_jax.tokenizer import Tokenizer
 from experiments.config import DataConfig
-from experiments.data.augment import draw, render_scales
+from experiments.data.augment import draw, render
 from experiments.data.source import Split
+
+RENDERING = 0x72656E64  # sets the renderings' random numbers apart from all others
 
 
 class TrainingExamples:
@@ -30,31 +32,50 @@ class TrainingExamples:
         self._config = config
         self._model = model
         self._tokenizer = tokenizer
-        self._kept = [self._prepare(i) for i in range(len(split))] if config.in_memory else None
+        self._kept = None
+        if config.in_memory:
+            variants = config.augment.variants if config.augment.renders else 1
+            self._kept = [
+                self._prepare(i, variants, np.random.default_rng((RENDERING, i)))
+                for i in range(len(split))
+            ]
 
     def draw(self, index: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
         """{"image": uint8[H, W, 3], "input_ids": int32[S]}"""
-        pictures, ids = self._kept[index] if self._kept is not None else self._prepare(index)
+        if self._kept is None:
+            variants, ids = self._prepare(index, 1, rng)
+        else:
+            variants, ids = self._kept[index]
+        picture = variants[rng.integers(len(variants))]
         size = self._model.vision.image_size
         return {
-            "image": draw(pictures, size, self._config.augment, rng),
+            "image": draw(picture, size, self._config.augment, rng),
             "input_ids": ids[rng.integers(len(ids))],
         }
 
-    def _prepare(self, index: int) -> tuple[list[np.ndarray], np.ndarray]:
+    def groups(self) -> list[np.ndarray]:
+        """The examples' numbers, by value of `config.group_by`; one group of all without it."""
+        everything = np.arange(len(self._split))
+        if not self._config.group_by:
+            return [everything]
+        values = np.array([row[self._config.group_by] for row in self._split])
+        return [everything[values == value] for value in np.unique(values)]
+
+    def _prepare(
+        self, index: int, variants: int, rng: np.random.Generator
+    ) -> tuple[list[np.ndarray], np.ndarray]:
         row, model = self._split[index], self._model
-        pictures = render_scales(
-            open_image(row["image"]), model.vision.image_size, model.image, self._config.augment
-        )
+        image = open_image(row["image"])
+        augment, size = self._config.augment, model.vision.image_size
+        rendered = [render(image, size, model.image, augment, rng) for _ in range(variants)]
         ids = self._tokenizer.encode_batch(
             row["captions"], model.text.context_length, lowercase=model.lowercase
         )
-        return pictures, ids
+        return rendered, ids
 
 
 def batches(
     examples: TrainingExamples,
-    count: int,
     config: DataConfig,
     *,
     seed: int,
@@ -64,24 +85,31 @@ def batches(
 ) -> Iterator[dict[str, np.ndarray]]:
     """Endless batches from `first_step` on: this process's rows of each.
 
-    count: examples in the split; each epoch shuffles them anew. Yields {"image":
-    uint8[b, H, W, 3], "input_ids": int32[b, S]} with b = batch_size / process_count.
+    Each epoch shuffles the examples anew. Yields {"image": uint8[b, H, W, 3],
+    "input_ids": int32[b, S]} with b = batch_size / process_count.
     """
     if config.batch_size % process_count:
         raise InputError(
             f"config.data.batch_size is {config.batch_size}; expected a multiple of the "
             f"{process_count} processes"
         )
-    local = config.batch_size // process_count
-    drawn = (
-        grain.MapDataset.range(count)
-        .seed(seed)
-        .shuffle()
-        .repeat()
-        .random_map(examples.draw)[process_index::process_count]
-        .batch(local)
+    groups = examples.groups()
+
+    def of_group(number: int) -> grain.MapDataset:
+        return (
+            grain.MapDataset.source(groups[number])
+            .seed(seed + number)
+            .shuffle()
+            .repeat()
+            .random_map(examples.draw)[process_index::process_count]
+            .batch(config.batch_size // process_count)
+        )
+
+    mixed = grain.MapDataset.mix(
+        [of_group(number) for number in range(len(groups))],
+        weights=[len(group) for group in groups],
     )
     options = grain.ReadOptions(num_threads=config.threads, prefetch_buffer_size=4)
-    iterator = iter(drawn.to_iter_dataset(options))
+    iterator = iter(mixed.to_iter_dataset(options))
     grain.experimental.set_next_index(iterator, first_step)
     return iterator

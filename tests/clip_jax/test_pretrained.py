@@ -164,3 +164,16 @@ def test_predictor_refuses_what_it_cannot_use(clip):
             Predictor(clip, **arguments)
     with pytest.raises(InputError, match="class_labels are 'кошка'"):
         Predictor(clip).get_text_latents("кошка")
+
+
+def test_another_image_size(clip, rng):
+    larger = clip.with_image_size(40)
+    pixels = rng.normal(size=(1, 40, 40, 3)).astype(np.float32)
+    assert larger.encode_image(pixels).shape == (1, 20)
+    back = larger.with_image_size(24).params["visual"]["position_embedding"]
+    original = clip.params["visual"]["position_embedding"]
+    # Up and down again is near the original, and the class token's row is the very same.
+    np.testing.assert_array_equal(back[0], original[0])
+    assert np.abs(back - original).max() < 0.5 * np.abs(original).max()
+    with pytest.raises(InputError, match="vision.image_size is 30, not a multiple"):
+        clip.with_image_size(30)

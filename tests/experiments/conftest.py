@@ -23,7 +23,7 @@ def train_config(small_config, data_directory):
         data=DataConfig(
             directory=data_directory,
             batch_size=16,
-            augment=AugmentConfig(scales=(0.9, 1.0, 1.1), background=0, contrast=0.1),
+            augment=AugmentConfig(scale=(0.9, 1.1), shift=1, recolour=0.5, background=0),
         ),
         optim=OptimConfig(learning_rate=1e-3, warmup_steps=2),
         steps=8,

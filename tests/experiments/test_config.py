@@ -19,14 +19,14 @@ def test_overrides_reach_nested_values(tmp_path):
             f"--workdir={tmp_path}",
             "--config.optim.learning_rate=0.01",
             "--config.model.vision.layers=5",
-            "--config.data.augment.scales=(1.0, 1.5)",
+            "--config.data.augment.scale=(1.0, 1.5)",
             "--config.compute.dtype=bfloat16",
         ]
     )
     assert workdir == tmp_path
     assert config.optim.learning_rate == 0.01
     assert config.model.vision.layers == 5
-    assert config.data.augment.scales == (1.0, 1.5)
+    assert config.data.augment.scale == (1.0, 1.5)
     assert config.compute.dtype == "bfloat16"
     assert config.data.name == "digits_ru"
 
@@ -46,6 +46,7 @@ def test_overrides_reach_nested_values(tmp_path):
         (["--config.evaluators=('magic:test',)"], "expected TASK:SPLIT"),
         (["--config.mesh.data=3"], "needs 3 devices; found 8"),
         (["--config.data.batch_size=12"], "expected a multiple of the 8 shards"),
+        (["--config.data.group_by=styel"], "config.data.group_by is 'styel'; expected one of"),
         (["--config.data.name=nothing"], "config.data.name is 'nothing'"),
         (["--verbose"], "verbose"),
         (["extra"], "unknown argument 'extra'"),
@@ -82,7 +83,8 @@ def test_ill_typed_values_are_refused(train_config):
 
 
 def test_augmentation_is_checked(train_config):
-    augment = dataclasses.replace(train_config.data.augment, scales=())
-    data = dataclasses.replace(train_config.data, augment=augment)
-    with pytest.raises(InputError, match="config.data.augment.scales"):
-        check(dataclasses.replace(train_config, data=data))
+    for change in ({"scale": (1.0,)}, {"scale": (2.0, 1.0)}, {"grey": 1.5}, {"shift": -1}):
+        augment = dataclasses.replace(train_config.data.augment, **change)
+        data = dataclasses.replace(train_config.data, augment=augment)
+        with pytest.raises(InputError, match=f"config.data.augment.{next(iter(change))} is"):
+            check(dataclasses.replace(train_config, data=data))

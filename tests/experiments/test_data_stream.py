@@ -5,11 +5,12 @@ import itertools
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from clip_jax import InputError
 from clip_jax.image import open_image, resize_square
 from experiments.config import AugmentConfig
-from experiments.data.augment import draw, render_scales
+from experiments.data.augment import draw, render
 from experiments.data.source import Split, open_split
 from experiments.data.stream import TrainingExamples, batches
 from experiments.data.vocabulary import train_tokenizer
@@ -19,11 +20,11 @@ from experiments.data.vocabulary import train_tokenizer
 def examples(train_config):
     split = open_split(train_config.data, "validation")
     tokenizer = train_tokenizer([c for row in split for c in row["captions"]], 100)
-    return TrainingExamples(split, train_config.data, train_config.model, tokenizer), len(split)
+    return TrainingExamples(split, train_config.data, train_config.model, tokenizer)
 
 
 def take(examples, data, count, **kwargs):
-    stream = batches(*examples, data, seed=5, **kwargs)
+    stream = batches(examples, data, seed=5, **kwargs)
     return list(itertools.islice(stream, count))
 
 
@@ -65,7 +66,7 @@ def test_an_epoch_shows_every_example_once(train_config):
     split = open_split(still, "validation")
     tokenizer = train_tokenizer(["цифра"], 100)
     examples = TrainingExamples(split, still, train_config.model, tokenizer)
-    first, second = take((examples, len(split)), still, 2)
+    first, second = take(examples, still, 2)
     config = train_config.model
     expected = sorted(
         resize_square(open_image(row["image"]), 24, config.image).tobytes() for row in split
@@ -75,34 +76,83 @@ def test_an_epoch_shows_every_example_once(train_config):
     assert (first["image"] != second["image"]).any()
 
 
-def test_reading_from_disk_or_memory_is_the_same(examples, train_config):
-    lazy = dataclasses.replace(train_config.data, in_memory=False)
-    split = open_split(lazy, "validation")
-    tokenizer = examples[0]._tokenizer
-    from_disk = TrainingExamples(split, lazy, train_config.model, tokenizer)
-    assert_equal(
-        take((from_disk, len(split)), lazy, 2), take(examples, train_config.data, 2)
-    )
+def test_reading_from_disk_or_memory_is_the_same_without_renderings(train_config):
+    plain = dataclasses.replace(train_config.data, augment=AugmentConfig(shift=1, recolour=0.5))
+    split = open_split(plain, "validation")
+    tokenizer = train_tokenizer(["цифра"], 100)
+    taken = []
+    for in_memory in (True, False):
+        data = dataclasses.replace(plain, in_memory=in_memory)
+        examples = TrainingExamples(split, data, train_config.model, tokenizer)
+        taken.append(take(examples, data, 2))
+    assert_equal(*taken)
 
 
-def test_draws_keep_to_their_bounds(rng):
-    picture = np.full((40, 40, 3), 200, np.uint8)
-    augment = AugmentConfig(scales=(0.5, 2.0), background=7)
-    rendered = [picture[:10, :10], picture]
-    seen = {draw(rendered, 20, augment, rng).mean() for _ in range(30)}
-    padded = (100 * 200 + 300 * 7) / 400
-    assert seen == {200.0, padded}
+def test_groups_have_batches_of_their_own(train_config):
+    data = dataclasses.replace(train_config.data, group_by="label", augment=AugmentConfig())
+    split = open_split(data, "validation")
+    captions = [c for row in split for c in row["captions"]]
+    tokenizer = train_tokenizer(captions, 100)
+    examples = TrainingExamples(split, data, train_config.model, tokenizer)
+    sizes = np.array([len(group) for group in examples.groups()])
+    assert sizes.sum() == len(split) and len(sizes) == 10
+    label_of = {tuple(ids): row["label"]
+                for row in split
+                for ids in tokenizer.encode_batch(row["captions"], 12)}  # fmt: skip
+    taken = take(examples, data, 60)
+    labels = [{label_of[tuple(ids)] for ids in batch["input_ids"]} for batch in taken]
+    assert all(len(found) == 1 for found in labels)
+    counts = np.bincount([found.pop() for found in labels], minlength=10)
+    np.testing.assert_allclose(counts / 60, sizes / sizes.sum(), atol=0.03)
+    assert_equal(take(examples, data, 5, first_step=55), taken[55:])
 
 
-def test_scales_are_rendered_as_evaluation_would(rng, small_config):
-    from PIL import Image
+def test_plain_rendering_is_what_evaluation_sees(rng, small_config):
+    image = Image.fromarray(rng.integers(0, 256, (50, 40, 3), dtype=np.uint8))
+    config, plain = small_config.image, AugmentConfig()
+    expected = resize_square(image, 24, config)
+    rendered = render(image, 24, config, plain, rng)
+    np.testing.assert_array_equal(rendered, expected)
+    np.testing.assert_array_equal(draw(rendered, 24, plain, rng), expected)
 
-    image = Image.fromarray(rng.integers(0, 256, (50, 50, 3), dtype=np.uint8))
-    augment = AugmentConfig(scales=(1.0, 1.25))
-    same, larger = render_scales(image, 24, small_config.image, augment)
-    np.testing.assert_array_equal(same, resize_square(image, 24, small_config.image))
-    assert larger.shape == (30, 30, 3)
-    np.testing.assert_array_equal(draw([same], 24, AugmentConfig(), rng), same)
+
+def test_shifted_cuts_stay_on_the_canvas(rng, small_config):
+    augment = AugmentConfig(shift=3, background=7)
+    image = Image.new("RGB", (20, 20), (200, 200, 200))
+    rendered = render(image, 24, small_config.image, augment, rng)
+    assert rendered.shape == (30, 30, 3)
+    assert rendered.mean() == pytest.approx((24 * 24 * 200 + (900 - 576) * 7) / 900)
+    cuts = {draw(rendered, 24, augment, rng).tobytes() for _ in range(400)}
+    assert len(cuts) == 49  # 7 x 7 places
+
+
+def test_scale_bounds_the_drawn_size(rng, small_config):
+    augment = AugmentConfig(scale=(0.5, 0.75), background=0)
+    image = Image.new("RGB", (20, 20), "white")
+    sides = [
+        int((render(image, 24, small_config.image, augment, rng)[..., 0] == 255).any(0).sum())
+        for _ in range(60)
+    ]
+    assert min(sides) >= 12 and max(sides) <= 18 and len(set(sides)) >= 6
+
+
+def test_recolouring_keeps_the_background_and_grey_loses_colour(rng):
+    picture = np.full((8, 8, 3), 255, np.uint8)
+    picture[2:6, 2:6] = (200, 30, 60)
+    strong = AugmentConfig(recolour=1.0, hue=1.0)
+    for _ in range(20):
+        changed = draw(picture, 8, strong, rng)
+        assert (changed[0] == 255).all() and (changed[3, 3] != picture[3, 3]).any()
+    grey = draw(picture, 8, AugmentConfig(grey=1.0), rng)[3, 3].astype(int)
+    luma = 0.299 * 200 + 0.587 * 30 + 0.114 * 60
+    assert np.abs(grey - luma).max() <= 1
+
+
+def test_outlines_are_black_where_colours_meet(rng, small_config):
+    image = Image.new("RGB", (40, 40), "white")
+    image.paste((90, 160, 250), (10, 10, 30, 30))
+    drawn = render(image, 40, small_config.image, AugmentConfig(outline=1.0), rng)
+    assert (drawn[20, 10] == 0).all() and (drawn[20, 20] == (90, 160, 250)).all()
 
 
 def test_sources_that_cannot_be_read(tmp_path, train_config):

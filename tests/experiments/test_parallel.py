@@ -52,7 +52,8 @@ def test_meshes_that_do_not_fit(config, message):
 
 def test_heads_that_do_not_divide_are_named():
     mesh = parallel.make_mesh(MeshConfig(tensor=8))
-    with pytest.raises(InputError, match=r"text/layers/attention/out_kernel.*1 is not divisible by config.mesh.tensor"):
+    named = r"text/layers/attention/out_kernel.*1 is not divisible by config.mesh.tensor"
+    with pytest.raises(InputError, match=named):
         parallel.param_shardings(abstract_params(PRESETS["tiny"]), sharding.AXES, mesh)
 
 
