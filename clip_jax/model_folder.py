@@ -8,11 +8,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -40,10 +41,7 @@ def write(
     An existing folder that holds anything raises InputError; an interrupted write leaves nothing
     at `folder`.
     """
-    folder = check_destination(folder)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    beside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    try:
+    with new_folder(folder) as beside:
         about = {"kind": kind, "config": dict(config), "provenance": dict(provenance or {})}
         _write_json(beside / CONFIG, about)
         if report is not None:
@@ -53,6 +51,20 @@ def write(
         if params is not None:
             with _checkpointer() as checkpointer:
                 checkpointer.save(beside.absolute() / PARAMS, dict(params))
+    return Path(folder)
+
+
+@contextlib.contextmanager
+def new_folder(folder: str | Path) -> Iterator[Path]:
+    """A folder beside `folder` to write into; renamed to it at the end, removed after an error.
+
+    InputError where something lies at `folder` already.
+    """
+    folder = check_destination(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    beside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    try:
+        yield beside
         beside.chmod(0o755)  # mkdtemp's folders are private
         if folder.exists():
             folder.rmdir()
@@ -60,7 +72,6 @@ def write(
     except BaseException:
         shutil.rmtree(beside, ignore_errors=True)
         raise
-    return folder
 
 
 def check_destination(folder: str | Path) -> Path:

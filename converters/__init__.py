@@ -51,10 +51,11 @@ def export(src: str | Path, dst: str | Path) -> Summary:
     A converted model goes back to what it was, each tensor in its dtype; one trained here becomes
     a ruCLIP folder. InputError for any wrong input; then nothing is left at `dst`.
     """
-    model_folder.check_destination(dst)
+    destination = model_folder.check_destination(dst)
     model = conversion.open_model(Path(src))
     kind = model.converted_from or HOME_KINDS.get(model.kind)
     if kind not in KINDS:
         raise InputError(f"{src}: a model of kind {kind or model.kind!r} has no export")
-    folder = conversion.write_folder(Path(dst), lambda out: KINDS[kind].export(model, out))
-    return conversion.export_summary(kind, model, folder)
+    with model_folder.new_folder(destination) as beside:
+        KINDS[kind].export(model, beside)
+    return conversion.export_summary(kind, model, destination)

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-import os
-import shutil
-import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -160,23 +157,6 @@ def export_tensors(
             if dtype not in SOURCE_DTYPES or not (name in named or rules.is_derived(name, derived)):
                 raise InputError(f"{report}: lists {name!r} as {dtype!r}; not what was converted")
     return rules.export(moves, derived, settings, model.params, model.dtypes)
-
-
-def write_folder(destination: Path, write: Callable[[Path], None]) -> Path:
-    """Runs `write` on a new folder beside the destination, then renames it there."""
-    destination = model_folder.check_destination(destination)
-    destination.parent.mkdir(parents=True, exist_ok=True)
-    beside = Path(tempfile.mkdtemp(prefix=f".{destination.name}.", dir=destination.parent))
-    try:
-        write(beside)
-        beside.chmod(0o755)  # mkdtemp's folders are private
-        if destination.exists():
-            destination.rmdir()
-        os.replace(beside, destination)
-    except BaseException:
-        shutil.rmtree(beside, ignore_errors=True)
-        raise
-    return destination
 
 
 def export_summary(kind: str, model: Model, folder: Path) -> Summary:

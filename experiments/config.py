@@ -208,9 +208,15 @@ def parse_command_line(argv: Sequence[str]) -> tuple[TrainConfig, Path]:
     return TrainConfig.from_dict(chosen), Path(values.workdir)
 
 
+def describe_keys() -> str:
+    """Every key that `--config.key=value` takes, with its default, a line each."""
+    flat = flatten(TrainConfig().to_dict())
+    return "\n".join(f"  --config.{key}={value!r}" for key, value in flat.items())
+
+
 def _explain(argv: Sequence[str], message: str) -> str:
     """One line for what went wrong, with the nearest known key where one is misspelt."""
-    known = _keys(TrainConfig().to_dict())
+    known = list(flatten(TrainConfig().to_dict()))
     for argument in argv:
         match = re.match(r"--config\.([\w.]+)", argument)
         if match and match[1] not in known:
@@ -220,13 +226,16 @@ def _explain(argv: Sequence[str], message: str) -> str:
     return " ".join(message.split())
 
 
-def _keys(data: Mapping[str, Any], prefix: str = "") -> list[str]:
-    names = []
+def flatten(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{"a": {"b": 1}} -> {"a.b": 1}"""
+    flat: dict[str, Any] = {}
     for key, value in data.items():
-        names.append(prefix + key)
-        if isinstance(value, Mapping):
-            names += _keys(value, f"{prefix}{key}.")
-    return names
+        flat |= (
+            flatten(value, f"{prefix}{key}.")
+            if isinstance(value, Mapping)
+            else {prefix + key: value}
+        )
+    return flat
 
 
 def _build(cls: type, data: Mapping[str, Any], prefix: str) -> Any:

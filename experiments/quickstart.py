@@ -13,12 +13,12 @@ import sys
 import time
 from pathlib import Path
 
-from clip_jax.errors import InputError
+from experiments.command import exit_status
 from experiments.configs import digits, emoji
 from experiments.demos import digits_demo, emoji_demo
 from experiments.demos.outcome import Outcome
 from experiments.evaluation.page import write_page
-from experiments.train import DivergedError, train
+from experiments.train import train
 
 DEMOS = {"digits": (digits.train_config, digits_demo), "emoji": (emoji.train_config, emoji_demo)}
 
@@ -54,17 +54,8 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args(argv)
     suffix = "" if args.data == "digits" else f"-{args.data}"
-    try:
-        run(args.data, args.workdir or Path(f"runs/quickstart{suffix}"), args.steps, args.seed)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except DivergedError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 3
-    except KeyboardInterrupt:
-        return 130
-    return 0
+    workdir = args.workdir or Path(f"runs/quickstart{suffix}")
+    return exit_status(lambda: run(args.data, workdir, args.steps, args.seed))
 
 
 if __name__ == "__main__":

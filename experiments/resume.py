@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+import json
 
 from clip_jax.errors import InputError
 from experiments.checkpoint import Checkpoints
-from experiments.config import TrainConfig
+from experiments.config import TrainConfig, flatten
 
 # What may differ between a checkpoint's config and the one that resumes it: how a run is carried
 # out and reported, never what it computes.
 RESUMABLE = (
     "log_every", "checkpoint_every", "keep_checkpoints", "evaluate_every", "evaluators", "mesh",
-    "compute.remat", "compute.unroll", "data.directory", "data.in_memory", "data.threads",
+    "compute.remat", "compute.unroll", "data.directory", "data.threads",
 )  # fmt: skip
 
 
@@ -22,7 +21,9 @@ def step_to_resume(checkpoints: Checkpoints, config: TrainConfig) -> int:
     step = checkpoints.latest_step()
     if step is None:
         return 0
-    saved, wanted = _flat(checkpoints.read_config(step)), _flat(config.to_dict())
+    # Through JSON, as the saved one went: tuples become lists.
+    wanted = flatten(json.loads(json.dumps(config.to_dict())))
+    saved = flatten(checkpoints.read_config(step))
     for key in sorted(saved.keys() | wanted.keys()):
         if key.startswith(RESUMABLE) or saved.get(key) == wanted.get(key):
             continue
@@ -31,13 +32,3 @@ def step_to_resume(checkpoints: Checkpoints, config: TrainConfig) -> int:
             f"not {wanted.get(key)!r}; name another --workdir, or the same config to resume"
         )
     return step
-
-
-def _flat(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in data.items():
-        if isinstance(value, Mapping):
-            flat |= _flat(value, f"{prefix}{key}.")
-        else:
-            flat[prefix + key] = list(value) if isinstance(value, tuple) else value
-    return flat

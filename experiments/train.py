@@ -23,7 +23,8 @@ from clip_jax import PretrainedClip, Tokenizer
 from clip_jax.errors import InputError
 from experiments import parallel
 from experiments.checkpoint import Checkpoints, abstract_state
-from experiments.config import TrainConfig, check, parse_command_line
+from experiments.command import DivergedError, exit_status
+from experiments.config import TrainConfig, check, describe_keys, parse_command_line
 from experiments.data.source import open_split
 from experiments.data.stream import TrainingExamples, batches
 from experiments.data.vocabulary import run_tokenizer
@@ -33,10 +34,6 @@ from experiments.objectives import make_objective
 from experiments.optim import make_optimizer, make_schedule
 from experiments.resume import step_to_resume
 from experiments.state import State, all_finite, initial_state, make_train_step
-
-
-class DivergedError(RuntimeError):
-    """The loss or the gradient is no longer finite; one line with what is known."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -198,19 +195,15 @@ def _write_model(clip: PretrainedClip, workdir: Path, config: TrainConfig) -> Pa
 
 
 def main(argv: list[str]) -> int:
-    try:
+    if {"-h", "--help"} & set(argv):
+        print(f"{__doc__}\nKeys and their defaults:\n{describe_keys()}")
+        return 0
+
+    def work() -> None:
         config, workdir = parse_command_line(argv)
-        run = train(config, workdir)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except DivergedError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 3
-    except KeyboardInterrupt:
-        return 130
-    print(f"model: {run.model_folder}")
-    return 0
+        print(f"model: {train(config, workdir).model_folder}")
+
+    return exit_status(work)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 import grain
 import numpy as np
+from tqdm import tqdm
 
 from clip_jax.config import ClipConfig
 from clip_jax.errors import InputError
@@ -37,7 +38,7 @@ class TrainingExamples:
             variants = config.augment.variants if config.augment.renders else 1
             self._kept = [
                 self._prepare(i, variants, np.random.default_rng((RENDERING, i)))
-                for i in range(len(split))
+                for i in tqdm(range(len(split)), "rendering", disable=None, leave=False)
             ]
 
     def draw(self, index: int, rng: np.random.Generator) -> dict[str, np.ndarray]:

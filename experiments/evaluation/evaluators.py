@@ -25,14 +25,19 @@ def make_evaluators(config: TrainConfig) -> dict[str, Evaluator]:
                 f"config.evaluators holds {name!r}; expected TASK:SPLIT with a task of "
                 f"{', '.join(TASKS)}"
             )
-        made[name] = partial(TASKS[task], split=open_split(config.data, split))
+        opened = open_split(config.data, split)
+        evaluate, needed = TASKS[task]
+        if needed not in opened.features:
+            raise InputError(
+                f"config.evaluators holds {name!r}, which needs a feature {needed!r}; the data set "
+                f"has {', '.join(sorted(opened.features))}"
+            )
+        made[name] = partial(evaluate, split=opened)
     return made
 
 
 def zero_shot_accuracy(clip: PretrainedClip, split: Split) -> dict[str, float]:
     """The split's "label" by the names of its classes, with the bare name as prompt."""
-    if "label" not in split.features:
-        raise InputError(f"zero-shot:{split.name}: the data set has no feature 'label'")
     rows = list(split)
     result = zero_shot(
         clip,
@@ -56,7 +61,8 @@ def caption_recall(clip: PretrainedClip, split: Split) -> dict[str, float]:
     return {"top1": result.recall(1), "top10": result.recall(10)}
 
 
-TASKS: dict[str, Callable[..., dict[str, float]]] = {
-    "zero-shot": zero_shot_accuracy,
-    "retrieval": caption_recall,
+# What is done, and the feature that it cannot do without.
+TASKS: dict[str, tuple[Callable[..., dict[str, float]], str]] = {
+    "zero-shot": (zero_shot_accuracy, "label"),
+    "retrieval": (caption_recall, "image"),
 }

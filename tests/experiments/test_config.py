@@ -44,6 +44,8 @@ def test_overrides_reach_nested_values(tmp_path):
         (["--config.objective=gan"], "config.objective is 'gan'; expected one of clip"),
         (["--config.evaluators=('zero-shot:nowhere',)"], "has no split 'nowhere'"),
         (["--config.evaluators=('magic:test',)"], "expected TASK:SPLIT"),
+        (["--config.data.name=emoji_ru", "--config.data.split=new_drawing",
+          "--config.evaluators=('zero-shot:new_drawing',)"], "which needs a feature 'label'"),
         (["--config.mesh.data=3"], "needs 3 devices; found 8"),
         (["--config.data.batch_size=12"], "expected a multiple of the 8 shards"),
         (["--config.data.group_by=styel"], "config.data.group_by is 'styel'; expected one of"),
@@ -88,3 +90,10 @@ def test_augmentation_is_checked(train_config):
         data = dataclasses.replace(train_config.data, augment=augment)
         with pytest.raises(InputError, match=f"config.data.augment.{next(iter(change))} is"):
             check(dataclasses.replace(train_config, data=data))
+
+
+def test_help_lists_every_key(capsys):
+    assert main(["--help"]) == 0
+    printed = capsys.readouterr().out
+    for key in ("optim.learning_rate=0.0005", "model.vision.layers=3", "data.augment.shift=0"):
+        assert f"--config.{key}\n" in printed

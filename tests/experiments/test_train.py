@@ -1,6 +1,5 @@
 import contextlib
 import dataclasses
-import json
 import math
 import os
 import random
@@ -18,9 +17,10 @@ import pytest
 import clip_jax
 from clip_jax import InputError
 from experiments import train as train_module
+from experiments.command import DivergedError
 from experiments.config import MeshConfig
 from experiments.metrics import read_metrics
-from experiments.train import DivergedError, train
+from experiments.train import train
 
 
 def assert_bit_equal(a, b):
@@ -81,13 +81,15 @@ def test_interrupted_run_resumes_bit_equal(finished, train_config, tmp_path, mon
 def test_killed_at_a_random_step_resumes_bit_equal(finished, train_config, tmp_path):
     config = dataclasses.replace(train_config, checkpoint_every=1)
     expected, _ = finished(train_config)
-    (tmp_path / "config.json").write_text(json.dumps(config.to_dict()))
-    code = (
-        "import json, sys; from experiments.config import TrainConfig; "
-        "from experiments.train import train; "
-        "config = TrainConfig.from_dict(json.load(open(sys.argv[1]))); train(config, sys.argv[2])"
+    (tmp_path / "config.py").write_text(
+        "from experiments.config import TrainConfig\n"
+        "def get_config():\n"
+        f"    return TrainConfig.from_dict({config.to_dict()!r}).to_config_dict()\n"
     )
-    command = [sys.executable, "-c", code, str(tmp_path / "config.json"), str(tmp_path / "run")]
+    command = [
+        sys.executable, "-m", "experiments.train",
+        f"--config={tmp_path / 'config.py'}", f"--workdir={tmp_path / 'run'}",
+    ]  # fmt: skip
     stop_after = random.randrange(1, 6)
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
     try:
@@ -102,8 +104,11 @@ def test_killed_at_a_random_step_resumes_bit_equal(finished, train_config, tmp_p
         process.wait()
     done = len(read_metrics(tmp_path / "run"))
     assert done >= stop_after
-    resumed = train(config, tmp_path / "run")
-    assert_bit_equal(resumed.clip.params, expected.clip.params)
+    # The very command again; its model is the one that was never disturbed.
+    finish = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert finish.stdout == f"model: {tmp_path / 'run' / 'model'}\n"
+    resumed = clip_jax.load(tmp_path / "run" / "model")
+    assert_bit_equal(resumed.params, expected.clip.params)
 
 
 def test_one_device_and_eight_agree(finished, train_config, tmp_path):
