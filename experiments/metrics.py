@@ -51,6 +51,15 @@ def read_metrics(folder: str | Path) -> list[dict[str, float]]:
     return [json.loads(line) for line in lines if line.endswith("}\n")]
 
 
+def last_metrics(folder: str | Path) -> dict[str, float]:
+    """The newest value of each metric that a run has written."""
+    newest: dict[str, float] = {}
+    for row in read_metrics(folder):
+        newest |= row
+    newest.pop("step", None)
+    return newest
+
+
 class Progress:
     """A bar with loss, pairs a second and time left on a terminal; plain lines elsewhere."""
 

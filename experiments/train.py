@@ -29,7 +29,7 @@ from experiments.data.source import open_split
 from experiments.data.stream import TrainingExamples, batches
 from experiments.data.vocabulary import run_tokenizer
 from experiments.evaluation.evaluators import make_evaluators
-from experiments.metrics import MetricsWriter, Progress
+from experiments.metrics import MetricsWriter, Progress, last_metrics
 from experiments.objectives import make_objective
 from experiments.optim import make_optimizer, make_schedule
 from experiments.resume import step_to_resume
@@ -69,22 +69,22 @@ def train(
     with Checkpoints(workdir / "checkpoints", config.keep_checkpoints) as checkpoints:
         first_step = step_to_resume(checkpoints, config)
         tokenizer = run_tokenizer(config, split, workdir)
-        examples = TrainingExamples(split, config.data, config.model, tokenizer)
         optimizer = make_optimizer(config.optim, config.steps)
         with jax.set_mesh(mesh):
             state, shardings = initial_state(config, objective, optimizer, mesh)
             if first_step:
                 state = checkpoints.restore(first_step, abstract_state(state))
-            step = make_train_step(objective, optimizer, shardings)
-            stream = batches(
-                examples, config.data,
-                seed=config.seed, first_step=first_step,
-                process_index=jax.process_index(), process_count=jax.process_count(),
-            )  # fmt: skip
-            loop = _Loop(config, workdir, checkpoints, mesh, tokenizer, evaluators, first_step)
-            state, metrics = loop.run(step, state, stream)
+            if first_step < config.steps:
+                stream = batches(
+                    TrainingExamples(split, config.data, config.model, tokenizer), config.data,
+                    seed=config.seed, first_step=first_step,
+                    process_index=jax.process_index(), process_count=jax.process_count(),
+                )  # fmt: skip
+                step = make_train_step(objective, optimizer, shardings)
+                loop = _Loop(config, workdir, checkpoints, mesh, tokenizer, evaluators, first_step)
+                state = loop.run(step, state, stream)
     clip = as_pretrained(config, state, tokenizer)
-    return Run(clip, _write_model(clip, workdir, config), metrics)
+    return Run(clip, _write_model(clip, workdir, config), last_metrics(workdir))
 
 
 class _Loop:
@@ -106,9 +106,8 @@ class _Loop:
         self.first_step = first_step
         self.writer = MetricsWriter(workdir, first_step)
         self.progress = Progress(first_step, config.steps, config.data.batch_size)
-        self.last: dict[str, float] = {}
 
-    def run(self, step: Any, state: State, stream: Any) -> tuple[State, dict[str, float]]:
+    def run(self, step: Any, state: State, stream: Any) -> State:
         config = self.config
         pending: tuple[int, Any] | None = None
         done = self.first_step
@@ -121,13 +120,16 @@ class _Loop:
                 if pending is not None:
                     self._record(*pending)
                 pending, done = (number, metrics), number
-                last = number == config.steps
-                if last or _due(config.checkpoint_every, number):
+                evaluate = bool(self.evaluators) and self._due(config.evaluate_every, number)
+                save = self._due(config.checkpoint_every, number)
+                if evaluate or save:
                     self._record(*pending)
                     pending = None
-                    self._save(number, state)
-                if self.evaluators and (last or _due(config.evaluate_every, number)):
+                # In this order a step that is saved has been evaluated, whatever interrupts.
+                if evaluate:
                     self._evaluate(number, state)
+                if save:
+                    self._save(number, state)
         except KeyboardInterrupt:
             if pending is not None:
                 self._record(*pending)
@@ -138,7 +140,7 @@ class _Loop:
         finally:
             self.progress.close()
             self.writer.close()
-        return state, self.last
+        return state
 
     def _record(self, number: int, metrics: Mapping[str, jax.Array]) -> None:
         loss, grad_norm = float(metrics["loss"]), float(metrics["grad_norm"])
@@ -149,7 +151,9 @@ class _Loop:
             values = {f"train/{key}": float(value) for key, value in metrics.items()}
             values["train/learning_rate"] = float(self.schedule(number - 1))
             self.writer.write(number, values)
-            self.last.update(values)
+
+    def _due(self, every: int, number: int) -> bool:
+        return number == self.config.steps or (every > 0 and number % every == 0)
 
     def _save(self, number: int, state: State) -> None:
         # A step's loss is of the parameters before it: what it made of them is looked at here.
@@ -170,13 +174,8 @@ class _Loop:
         for name, evaluate in self.evaluators.items():
             values = {f"{name}/{key}": value for key, value in evaluate(clip).items()}
             self.writer.write(number, values)
-            self.last.update(values)
             listed = "  ".join(f"{key} {value:.4f}" for key, value in values.items())
             self.progress.say(f"step {number}: {listed}")
-
-
-def _due(every: int, number: int) -> bool:
-    return every > 0 and number % every == 0
 
 
 def as_pretrained(config: TrainConfig, state: State, tokenizer: Tokenizer) -> PretrainedClip:

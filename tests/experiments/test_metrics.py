@@ -1,6 +1,12 @@
 import io
 
-from experiments.metrics import FILE_NAME, MetricsWriter, Progress, read_metrics
+from experiments.metrics import (
+    FILE_NAME,
+    MetricsWriter,
+    Progress,
+    last_metrics,
+    read_metrics,
+)
 
 
 def test_resuming_drops_what_will_be_taken_again(tmp_path):
@@ -21,7 +27,15 @@ def test_resuming_drops_what_will_be_taken_again(tmp_path):
 
 
 def test_no_metrics_yet(tmp_path):
-    assert read_metrics(tmp_path) == []
+    assert read_metrics(tmp_path) == [] and last_metrics(tmp_path) == {}
+
+
+def test_newest_value_of_each_metric(tmp_path):
+    writer = MetricsWriter(tmp_path, 0)
+    writer.write(1, {"train/loss": 2.0, "test/accuracy": 0.5})
+    writer.write(2, {"train/loss": 1.0})
+    writer.close()
+    assert last_metrics(tmp_path) == {"train/loss": 1.0, "test/accuracy": 0.5}
 
 
 class Clock:

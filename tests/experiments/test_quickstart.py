@@ -18,8 +18,12 @@ def small_demos(monkeypatch, train_config):
     """The recipes' data and evaluation with a model that compiles in seconds."""
     for name, (make_config, demo) in quickstart.DEMOS.items():
         recipe = make_config()
+        augment = dataclasses.replace(recipe.data.augment, variants=1)
         data = dataclasses.replace(
-            recipe.data, directory=train_config.data.directory, batch_size=16
+            recipe.data,
+            directory=train_config.data.directory,
+            batch_size=16,
+            augment=augment,
         )
         config = dataclasses.replace(
             train_config,
