@@ -78,12 +78,6 @@ def normalize_pixels(pixels: np.ndarray, config: ImageConfig) -> np.ndarray:
     return (pixels.astype(np.float32) / np.float32(255) - mean) / std
 
 
-def denormalize_pixels(values: np.ndarray, config: ImageConfig) -> np.ndarray:
-    """The inverse of `normalize_pixels`, rounded and clipped to uint8."""
-    pixels = np.asarray(values, np.float32) * np.float32(config.std) + np.float32(config.mean)
-    return np.clip(np.rint(pixels * 255), 0, 255).astype(np.uint8)
-
-
 def preprocess(
     images: list[Image.Image | np.ndarray | bytes | str | Path], size: int, config: ImageConfig
 ) -> np.ndarray:

@@ -72,10 +72,6 @@ class Checkpoints:
             force=True,
         )
 
-    def wait(self) -> None:
-        """Returns when nothing is being written."""
-        self._manager.wait_until_finished()
-
     def read_config(self, step: int) -> dict[str, Any]:
         """The config that a step was saved with."""
         args = ocp.args.Composite(config=ocp.args.JsonRestore())

@@ -79,21 +79,6 @@ def picture_grid(
     return _png(figure)
 
 
-def bars(names: Sequence[str], values: Sequence[float], label: str) -> bytes:
-    """Shares in [0, 1] as bars with their percentage."""
-    figure = Figure(figsize=(7, 0.6 + 0.42 * len(names)), layout="constrained")
-    axes = figure.add_subplot()
-    colours = [LINE, *[FAINT] * (len(names) - 1)]
-    drawn = axes.barh(range(len(names)), [100 * v for v in values], color=colours)
-    axes.bar_label(drawn, fmt="%.1f %%", padding=3)
-    axes.set_yticks(range(len(names)), names)
-    axes.invert_yaxis()
-    axes.set_xlim(0, 112)
-    axes.set_xlabel(label)
-    axes.spines[["top", "right"]].set_visible(False)
-    return _png(figure)
-
-
 def _png(figure: Figure) -> bytes:
     buffer = io.BytesIO()
     # No dates or versions: the same numbers give the same file.

@@ -6,7 +6,6 @@ from PIL import Image
 
 from clip_jax import ImageConfig, InputError
 from clip_jax.image import (
-    denormalize_pixels,
     normalize_pixels,
     open_image,
     preprocess,
@@ -49,14 +48,13 @@ def test_extreme_shapes(size):
         ] * 9
 
 
-def test_normalising_is_undone(rng):
+def test_normalising(rng):
     pixels = rng.integers(0, 256, (2, 4, 4, 3), dtype=np.uint8)
     config = ImageConfig()
     values = normalize_pixels(pixels, config)
     assert values.dtype == np.float32
     expected = (pixels / 255 - np.array(config.mean)) / np.array(config.std)
     np.testing.assert_allclose(values, expected, atol=1e-6)
-    np.testing.assert_array_equal(denormalize_pixels(values, config), pixels)
 
 
 def test_sources_agree(tmp_path):

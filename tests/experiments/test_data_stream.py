@@ -10,6 +10,7 @@ from PIL import Image
 from clip_jax import InputError
 from clip_jax.image import open_image, resize_square
 from experiments.config import AugmentConfig
+from experiments.data import embedded
 from experiments.data.augment import draw, render
 from experiments.data.source import Split, open_split
 from experiments.data.stream import TrainingExamples, batches
@@ -163,3 +164,11 @@ def test_sources_that_cannot_be_read(tmp_path, train_config):
     data = dataclasses.replace(train_config.data, name=str(tmp_path / "absent"))
     with pytest.raises(InputError, match="or the folder of a prepared TFDS set"):
         open_split(data, "train")
+
+
+def test_a_prepared_folder_is_a_source(train_config):
+    folder = embedded.prepare("digits_ru", train_config.data.directory)
+    data = dataclasses.replace(train_config.data, name=str(folder))
+    by_folder, by_name = open_split(data, "test"), open_split(train_config.data, "test")
+    assert len(by_folder) == len(by_name)
+    assert by_folder[5] == by_name[5]
