@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from clip_jax.errors import InputError
@@ -73,7 +73,7 @@ class ClipConfig:
 
     def __post_init__(self) -> None:
         for name, tower in (("vision", self.vision), ("text", self.text)):
-            _positive(name, tower)
+            check_positive(f"{name}.", tower, [f.name for f in dataclasses.fields(tower)])
             if tower.width % tower.heads:
                 raise InputError(
                     f"{name}.width is {tower.width}, not a multiple of {name}.heads "
@@ -86,9 +86,9 @@ class ClipConfig:
             )
         if self.embed_dim <= 0:
             raise InputError(f"embed_dim is {self.embed_dim}; expected a positive integer")
-        _one_of("activation", self.activation, ("quick_gelu", "gelu"))
-        _one_of("image.resample", self.image.resample, ("bilinear", "bicubic"))
-        _one_of("image.crop", self.image.crop, ("square_then_resize", "resize_then_crop"))
+        one_of("activation", self.activation, ("quick_gelu", "gelu"))
+        one_of("image.resample", self.image.resample, ("bilinear", "bicubic"))
+        one_of("image.crop", self.image.crop, ("square_then_resize", "resize_then_crop"))
         for name in ("bos_id", "eos_id", "pad_id"):
             if not 0 <= getattr(self, name) < self.text.vocab_size:
                 raise InputError(
@@ -105,8 +105,8 @@ class ClipConfig:
         data = dict(data)
         for key, part in (("vision", VisionConfig), ("text", TextConfig), ("image", ImageConfig)):
             if key in data:
-                data[key] = _build(part, data[key], key + ".")
-        return _build(cls, data, "")
+                data[key] = build(part, data[key], key + ".")
+        return build(cls, data, "")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,7 +114,8 @@ class Compute:
     """How a model is run: changes speed, memory and rounding, never the parameters.
 
     dtype: of activations and matrix products; parameters keep their own.
-    remat: "none" keeps every activation for the backward pass, "block" only each block's input.
+    remat: "none" keeps every activation for the backward pass, "block" only each block's input,
+        "dots" also the results of matrix products, so that only cheap operations run twice.
     unroll: layers per iteration of the scan; the number of layers or more unrolls it whole,
         which is faster where a loop's bookkeeping shows (small models, CPU).
     """
@@ -124,25 +125,28 @@ class Compute:
     unroll: int = 1
 
     def __post_init__(self) -> None:
-        _one_of("dtype", self.dtype, ("float32", "bfloat16", "float16"))
-        _one_of("remat", self.remat, ("none", "block"))
+        one_of("dtype", self.dtype, ("float32", "bfloat16", "float16"))
+        one_of("remat", self.remat, ("none", "block", "dots"))
         if self.unroll < 1:
             raise InputError(f"unroll is {self.unroll}; expected at least 1")
 
 
-def _positive(name: str, tower: VisionConfig | TextConfig) -> None:
-    for field in dataclasses.fields(tower):
-        value = getattr(tower, field.name)
-        if not isinstance(value, int) or isinstance(value, bool) or value <= 0:
-            raise InputError(f"{name}.{field.name} is {value!r}; expected a positive integer")
+def check_positive(prefix: str, config: Any, names: Iterable[str]) -> None:
+    """Raises InputError unless these fields of a config are positive integers."""
+    for name in names:
+        value = getattr(config, name)
+        if type(value) is not int or value <= 0:
+            raise InputError(f"{prefix}{name} is {value!r}; expected a positive integer")
 
 
-def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
+def one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
+    """Raises InputError unless the value is one of those allowed."""
     if value not in allowed:
         raise InputError(f"{name} is {value!r}; expected one of {', '.join(allowed)}")
 
 
-def _build(cls: type, data: Mapping[str, Any], prefix: str) -> Any:
+def build(cls: type, data: Mapping[str, Any], prefix: str) -> Any:
+    """A config dataclass from plain data; unknown or missing keys raise InputError."""
     if not isinstance(data, Mapping):
         raise InputError(f"config {prefix or 'root'} is {type(data).__name__}; expected an object")
     fields = {f.name: f for f in dataclasses.fields(cls)}

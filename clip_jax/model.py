@@ -10,7 +10,8 @@ layer norms and features float32.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -104,15 +105,25 @@ class Block(nn.Module):
         return x + Mlp(self.config, self.tower, name="mlp")(y), None
 
 
+def rematted(
+    block: type[nn.Module], compute: Compute, methods: Sequence[str] = ("__call__",)
+) -> Any:
+    """The block with these methods run as `Compute.remat` wants."""
+    if compute.remat == "none":
+        return block
+    policies = {"block": None, "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable}
+    # A scan already keeps the passes apart.
+    return nn.remat(
+        block, prevent_cse=False, policy=policies[compute.remat], methods=list(methods)
+    )
+
+
 def scanned_blocks(
     config: ClipConfig, tower: VisionConfig | TextConfig, compute: Compute, causal: bool
 ) -> nn.Module:
     """All blocks of a tower as one scan over parameters with a leading axis of layers."""
-    block = Block
-    if compute.remat == "block":
-        block = nn.remat(Block, prevent_cse=False)  # a scan already keeps the passes apart
     stack = nn.scan(
-        block,
+        rematted(Block, compute),
         variable_axes={"params": 0},
         split_rngs={"params": True},
         length=tower.layers,

@@ -53,6 +53,10 @@ class Tokenizer:
         text = "".join(self._processor.id_to_piece(ids)).replace(WORD_START, " ")
         return text.removeprefix(" ")
 
+    def piece(self, i: int) -> str:
+        """How an id is spelled, with a space where a word begins."""
+        return self._processor.id_to_piece(i).replace(WORD_START, " ")
+
     def encode_batch(
         self, texts: list[str], context_length: int, *, lowercase: bool = True
     ) -> np.ndarray:

@@ -1,0 +1,30 @@
+"""RUDOLPH in JAX: one decoder that draws, captions, answers, writes and ranks.
+
+    rudolph = rudolph_jax.load(folder, vqgan=folder_of_the_image_tokenizer)
+    pictures, scores = rudolph_jax.tasks.dream(rudolph, "красный круг")
+"""
+
+from clip_jax.config import Compute
+from clip_jax.errors import InputError
+from rudolph_jax import tasks
+from rudolph_jax.config import PRESETS, VQGAN_PRESETS, RudolphConfig, VqganConfig
+from rudolph_jax.image_tokenizer import PretrainedVqgan, load_vqgan
+from rudolph_jax.model import Rudolph
+from rudolph_jax.pretrained import PretrainedRudolph, load
+from rudolph_jax.vqgan import Vqgan
+
+__all__ = [
+    "PRESETS",
+    "VQGAN_PRESETS",
+    "Compute",
+    "InputError",
+    "PretrainedRudolph",
+    "PretrainedVqgan",
+    "Rudolph",
+    "RudolphConfig",
+    "Vqgan",
+    "VqganConfig",
+    "load",
+    "load_vqgan",
+    "tasks",
+]

@@ -1,0 +1,171 @@
+"""What each command of the shell does: parsed arguments -> results as plain data, told by `tell`.
+
+A command returns a list of dicts; with --json they are printed as they are, one a line.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import clip_jax
+from clip_jax.errors import InputError
+from clip_jax.model_folder import check_destination
+from rudolph_jax import tasks
+from rudolph_jax.config import RudolphConfig
+from rudolph_jax.image_prompts import SIDES
+from rudolph_jax.picture_files import SHEET, write_drawings
+from rudolph_jax.pretrained import PretrainedRudolph
+
+Results = list[dict[str, Any]]
+
+
+def draw(rudolph: PretrainedRudolph, args: argparse.Namespace) -> Results:
+    check_destination(args.out)
+    how = _how(args)
+    if args.image:
+        how["image_prompts"] = tasks.keep_borders(rudolph, args.image, _borders(args.keep))
+    elif args.keep:
+        raise InputError("--keep names borders of a picture; give the picture with --image=FILE")
+    candidates = max(args.candidates, args.count)
+    if args.guidance is None:
+        codes = tasks.generate_codebooks(rudolph, args.text, candidates, **how)
+    else:
+        codes = tasks.generate_codebooks_cfg(
+            rudolph, args.text, candidates, weight_cfg=args.guidance, **how
+        )
+    order, scores = _rank(rudolph, args, codes)
+    order = order[: args.count]
+    pictures = rudolph.decode_images(codes[order])
+    results = [
+        {
+            "prompt": args.text,
+            "seed": args.seed,
+            "candidate": int(i),
+            **{name: round(float(values[i]), 6) for name, values in scores.items()},
+        }
+        for i in order
+    ]
+    paths = write_drawings(args.out, pictures, results)
+    return [{"file": str(path), **result} for path, result in zip(paths, results, strict=True)]
+
+
+def caption(rudolph: PretrainedRudolph, args: argparse.Namespace) -> Results:
+    found = []
+    for image in args.images:
+        captions = tasks.image_captioning(
+            rudolph, image, args.count, generations_num=max(args.candidates, args.count),
+            r_template=args.template, **_how(args),
+        )  # fmt: skip
+        found += [{"image": str(image), **each} for each in captions]
+    return found
+
+
+def classify(rudolph: PretrainedRudolph, args: argparse.Namespace) -> Results:
+    classes = [name.strip() for name in args.classes.split(",") if name.strip()]
+    if len(classes) < 2:
+        raise InputError(f"--classes is {args.classes!r}; expected at least two names, with commas")
+    if "{}" not in args.template + args.left_template:
+        raise InputError(f"--template is {args.template!r}; expected {{}} where the class stands")
+    found = []
+    for image in args.images:
+        result = tasks.zs_clf(
+            rudolph, image, classes, r_template=args.template, l_template=args.left_template,
+            batch_size=args.batch_size,
+        )  # fmt: skip
+        scores = dict(zip(classes, (round(float(s), 6) for s in result["scores"]), strict=True))
+        found.append({"image": str(image), "class": result["class"], "scores": scores})
+    return found
+
+
+def write(rudolph: PretrainedRudolph, args: argparse.Namespace) -> Results:
+    allowed = None
+    if args.characters:
+        allowed = _pieces_of(rudolph, args.characters)
+    texts = tasks.generate_texts(
+        rudolph, args.text, max(args.candidates, args.count), allowed_token_ids=allowed,
+        special_token="LT_UNK" if args.unknown_task else "LT_T2T", **_how(args),
+    )  # fmt: skip
+    return texts[: args.count]
+
+
+def answer(rudolph: PretrainedRudolph, args: argparse.Namespace) -> Results:
+    answers = tasks.answer(
+        rudolph, args.question, args.image, max(args.candidates, args.count), about=args.about,
+        **_how(args),
+    )  # fmt: skip
+    return answers[: args.count]
+
+
+def tell(command: str, results: Results, args: argparse.Namespace) -> list[str]:
+    """Lines for people."""
+    if command == "draw":
+        scored = [
+            f"{r['file']}  " + "  ".join(f"{k} {r[k]:.3f}" for k in ("score", "cosine") if k in r)
+            for r in results
+        ]
+        return [*scored, f"all of them: {Path(args.out) / SHEET}"]
+    if command == "caption":
+        return [f"{r['image']}: {r['text']}  (score {r['score']:.3f})" for r in results]
+    if command == "classify":
+        return [f"{r['image']}: {r['class']}" for r in results]
+    if command == "write":
+        return [f"{r['text']}  (perplexity {r['ppl_txt']:.2f})" for r in results]
+    return [f"{r['text']}  ({r['count']} times)" for r in results]
+
+
+def check_tasks(config: RudolphConfig, command: str) -> None:
+    """InputError where a model cannot do what a command asks for."""
+    if command in ("caption", "classify", "answer") and not config.right_text_length:
+        raise InputError(f"{command}: this model has no right text (a ruDALL-E?); it can only draw")
+
+
+def _how(args: argparse.Namespace) -> dict[str, Any]:
+    names = ("temperature", "top_k", "top_p", "seed", "batch_size", "quiet")
+    return {name: getattr(args, name) for name in names}
+
+
+def _rank(
+    rudolph: PretrainedRudolph, args: argparse.Namespace, codes: np.ndarray
+) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """The candidates' places, best first, and their scores by name."""
+    if args.ruclip:
+        predictor = clip_jax.Predictor(clip_jax.load(args.ruclip), quiet=args.quiet)
+        order, cosines = tasks.ruclip_reranking(predictor, args.text, rudolph.decode_images(codes))
+        found = np.empty_like(cosines)
+        found[order] = cosines
+        return order, {"cosine": found}
+    ppl_txt, ppl_img, scores = tasks.self_reranking_by_text(
+        rudolph, args.text, codes, batch_size=args.batch_size, quiet=args.quiet
+    )
+    order = np.argsort(scores, kind="stable")
+    return order, {"score": scores, "ppl_txt": ppl_txt, "ppl_img": ppl_img}
+
+
+def _borders(text: str) -> dict[str, int]:
+    """'up=4,left=2' -> {"up": 4, "left": 2}"""
+    borders = {}
+    for part in filter(None, text.split(",")):
+        side, _, width = part.partition("=")
+        if side not in SIDES or not width.isdecimal():
+            raise InputError(
+                f"--keep is {text!r}; expected such as up=4,left=2 with any of {', '.join(SIDES)}"
+            )
+        borders[side] = int(width)
+    if not any(borders.values()):
+        raise InputError("--image is given, but --keep names no border to keep of it: --keep=up=8")
+    return borders
+
+
+def _pieces_of(rudolph: PretrainedRudolph, characters: str) -> list[int]:
+    """EOS and the pieces that consist of these characters alone."""
+    tokenizer, wanted = rudolph.tokenizer, set(characters.lower()) | {" "}
+    pieces = [
+        i for i in range(4, tokenizer.vocab_size) if (p := tokenizer.piece(i)) and set(p) <= wanted
+    ]
+    if not pieces:
+        raise InputError(f"--characters is {characters!r}; the vocabulary has no piece of them")
+    return [tokenizer.eos_id, *pieces]

@@ -1,0 +1,233 @@
+"""Sizes of RUDOLPH and of its image tokenizer: frozen plain data, and the table of presets."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from clip_jax.config import build, check_positive, one_of
+from clip_jax.errors import InputError
+
+
+@dataclasses.dataclass(frozen=True)
+class RudolphConfig:
+    """Everything that names a decoder over `[left text | image | right text]`.
+
+    text_vocab_size, image_vocab_size: BPE pieces and codes of the image tokenizer, without the
+        special tokens that follow each.
+    kernel_size, last_kernel_size: sides of the convolution masks, of the last layer apart.
+    mask_order: which layer has which mask, RUDOLPH's or ruDALL-E's (`masks.py`).
+    conv_edges: a convolution mask ends at the picture's edge ("clamp") or goes on at the other
+        side ("wrap", ruDALL-E v2).
+    bos_prefix: one more BOS before the left text (ruDALL-E v2); masks do not count it, so that
+        their picture begins one token early.
+    sandwich_norm, pb_relax: CogView's stabilisers (Ding et al. 2021, section 2.4).
+    activation: "gelu_tanh" (both spellings of the original's are this one) or the exact "gelu".
+    embedding_gradient_scale: what the embeddings' gradient is multiplied by.
+    """
+
+    left_text_length: int
+    image_tokens_per_side: int
+    right_text_length: int
+    text_vocab_size: int
+    image_vocab_size: int
+    width: int
+    layers: int
+    heads: int
+    text_special_tokens: int = 0
+    image_special_tokens: int = 0
+    kernel_size: int = 7
+    last_kernel_size: int = 9
+    mask_order: str = "rudolph"
+    conv_edges: str = "clamp"
+    bos_prefix: bool = False
+    sandwich_norm: bool = True
+    pb_relax: bool = True
+    activation: str = "gelu_tanh"
+    attention_dropout: float = 0.1
+    output_dropout: float = 0.1
+    embedding_gradient_scale: float = 0.1
+    layer_norm_epsilon: float = 1e-5
+
+    def __post_init__(self) -> None:
+        sizes = ("left_text_length", "image_tokens_per_side", "text_vocab_size")
+        sizes += ("image_vocab_size", "width", "layers", "heads", "kernel_size", "last_kernel_size")
+        check_positive("", self, sizes)
+        for name in ("right_text_length", "text_special_tokens", "image_special_tokens"):
+            value = getattr(self, name)
+            if type(value) is not int or value < 0:
+                raise InputError(f"{name} is {value!r}; expected 0 or a positive integer")
+        if self.width % self.heads:
+            raise InputError(f"width is {self.width}, not a multiple of heads ({self.heads})")
+        if self.text_vocab_size < 4:
+            raise InputError(
+                f"text_vocab_size is {self.text_vocab_size}; expected room for PAD, UNK, BOS, EOS"
+            )
+        for name in ("kernel_size", "last_kernel_size"):
+            if getattr(self, name) % 2 == 0:
+                raise InputError(f"{name} is {getattr(self, name)}; expected an odd number")
+        one_of("mask_order", self.mask_order, ("rudolph", "rudalle"))
+        one_of("conv_edges", self.conv_edges, ("clamp", "wrap"))
+        one_of("activation", self.activation, ("gelu_tanh", "gelu"))
+        for name in ("attention_dropout", "output_dropout"):
+            if not 0 <= getattr(self, name) < 1:
+                raise InputError(f"{name} is {getattr(self, name)}; expected 0 to below 1")
+
+    @property
+    def mlp_width(self) -> int:
+        return 4 * self.width
+
+    def to_dict(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> RudolphConfig:
+        """The inverse of `to_dict`, through JSON too. Unknown or missing keys raise InputError."""
+        return build(cls, data, "")
+
+
+@dataclasses.dataclass(frozen=True)
+class VqganConfig:
+    """Everything that names an image tokenizer.
+
+    channels, channel_multipliers: of the levels, from full resolution down; each level halves the
+        sides but the last, so that four levels make tokens of 8x8 pixels.
+    attention_levels: which levels have attention.
+    latent_channels: of what the quantiser sees. codebook_size: number of codes.
+    wavelet: the decoder makes wavelet coefficients, and pictures twice as large.
+    norm_groups: of every group norm; the published models have 32.
+    """
+
+    channels: int = 128
+    channel_multipliers: tuple[int, ...] = (1, 1, 2, 4)
+    residual_blocks: int = 2
+    attention_levels: tuple[int, ...] = (3,)
+    latent_channels: int = 256
+    codebook_size: int = 8192
+    wavelet: bool = False
+    norm_groups: int = 32
+
+    def __post_init__(self) -> None:
+        sizes = ("channels", "residual_blocks", "latent_channels", "codebook_size", "norm_groups")
+        check_positive("", self, sizes)
+        levels = len(self.channel_multipliers)
+        if not levels or any(type(m) is not int or m < 1 for m in self.channel_multipliers):
+            raise InputError(
+                f"channel_multipliers are {self.channel_multipliers!r}; expected positive integers"
+            )
+        if any(level not in range(levels) for level in self.attention_levels):
+            raise InputError(
+                f"attention_levels are {self.attention_levels!r}; expected numbers below {levels}"
+            )
+        for multiplier in self.channel_multipliers:
+            if self.channels * multiplier % self.norm_groups:
+                raise InputError(
+                    f"a level has {self.channels * multiplier} channels; expected a multiple of "
+                    f"norm_groups ({self.norm_groups})"
+                )
+
+    @property
+    def patch_size(self) -> int:
+        """Side of the square of pixels that one token stands for."""
+        return 2 ** (len(self.channel_multipliers) - 1)
+
+    def to_dict(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> VqganConfig:
+        """The inverse of `to_dict`, through JSON too. Unknown or missing keys raise InputError."""
+        return build(cls, data, "")
+
+
+_350M_V1 = RudolphConfig(
+    left_text_length=64,
+    image_tokens_per_side=16,
+    right_text_length=64,
+    text_vocab_size=16384,
+    image_vocab_size=8192,
+    width=1024,
+    layers=24,
+    heads=16,
+)
+_1_3B = RudolphConfig(
+    left_text_length=128,
+    image_tokens_per_side=32,
+    right_text_length=128,
+    text_vocab_size=16384,
+    image_vocab_size=8192,
+    width=2048,
+    layers=24,
+    heads=16,
+    text_special_tokens=2048,
+    image_special_tokens=64,
+    kernel_size=9,
+    last_kernel_size=11,
+)
+_2_7B = RudolphConfig(
+    left_text_length=384,
+    image_tokens_per_side=24,
+    right_text_length=128,
+    text_vocab_size=16384,
+    image_vocab_size=8192,
+    width=2560,
+    layers=32,
+    heads=32,
+    text_special_tokens=1024,
+    image_special_tokens=1024,
+)
+_MALEVICH = RudolphConfig(
+    left_text_length=128,
+    image_tokens_per_side=32,
+    right_text_length=0,
+    text_vocab_size=16384,
+    image_vocab_size=8192,
+    width=2048,
+    layers=24,
+    heads=16,
+    kernel_size=11,
+    last_kernel_size=11,
+    mask_order="rudalle",
+)
+
+# The published models' own sizes: `rudolph.model.MODELS` and `rudalle.dalle.MODELS`.
+PRESETS: dict[str, RudolphConfig] = {
+    "350M_v1": _350M_V1,
+    "350M": dataclasses.replace(_350M_V1, text_special_tokens=384, image_special_tokens=384),
+    "1.3B": _1_3B,
+    "2.7B": _2_7B,
+    "2.7B_fbc2": _2_7B,
+    "malevich": _MALEVICH,
+    "malevich_v2": dataclasses.replace(_MALEVICH, conv_edges="wrap", bos_prefix=True),
+    "kandinsky": dataclasses.replace(_MALEVICH, width=3840, layers=64, heads=60),
+    "tiny": RudolphConfig(
+        left_text_length=16,
+        image_tokens_per_side=4,
+        right_text_length=16,
+        text_vocab_size=512,
+        image_vocab_size=128,
+        width=128,
+        layers=4,
+        heads=4,
+        text_special_tokens=16,
+        image_special_tokens=0,
+        kernel_size=3,
+        last_kernel_size=3,
+    ),
+}
+
+# `gumbelf8-sber`, the tokenizer of every published model, plain and with the wavelet decoder.
+VQGAN_PRESETS: dict[str, VqganConfig] = {
+    "gumbelf8": VqganConfig(),
+    "gumbelf8-dwt": VqganConfig(wavelet=True),
+    "tiny": VqganConfig(
+        channels=16,
+        channel_multipliers=(1, 2, 2, 4),
+        residual_blocks=1,
+        attention_levels=(),
+        latent_channels=32,
+        codebook_size=128,
+        norm_groups=8,
+    ),
+}

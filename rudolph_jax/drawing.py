@@ -1,0 +1,183 @@
+"""Text to image: codes, pictures, and the best of them by the model's own judgement.
+
+Source: `rudolph.api.ruDolphApi`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from jax.sharding import Mesh
+from PIL import Image
+
+from clip_jax.errors import InputError
+from rudolph_jax.generation import Run, samples
+from rudolph_jax.pretrained import PretrainedRudolph
+from rudolph_jax.ranking import self_reranking_by_text
+from rudolph_jax.sampling import IMAGE_SAMPLING
+from rudolph_jax.texts import encode_left
+
+
+def generate_codebooks(
+    rudolph: PretrainedRudolph,
+    text: str,
+    images_num: int,
+    *,
+    image_prompts: np.ndarray | None = None,
+    temperature: float | None = None,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    special_token: str = "LT_T2I",
+    seed: int = 0,
+    batch_size: int = 24,
+    quiet: bool = False,
+    mesh: Mesh | None = None,
+) -> np.ndarray:
+    """int32[images_num, image tokens]: pictures drawn from a text.
+
+    image_prompts: int32[image tokens] of `image_prompts.py`, what is given of the pictures.
+    temperature, top_k, top_p: see `sampling.Sampling`; None: the original's 1.0, 768, 0.99.
+    """
+    left = encode_left(rudolph.tokenizer, rudolph.config, text, special_token)
+    run = Run(IMAGE_SAMPLING.override(temperature, top_k, top_p), seed, batch_size, quiet, mesh)
+    return _collect(_codes(rudolph, run, left[None], images_num, image_prompts))
+
+
+def generate_codebooks_cfg(
+    rudolph: PretrainedRudolph,
+    text: str,
+    images_num: int,
+    *,
+    template: str = "",
+    weight_cfg: float = 0.2,
+    late_softmax: bool = False,
+    image_prompts: np.ndarray | None = None,
+    temperature: float | None = None,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    special_token: str = "LT_UNK",
+    seed: int = 0,
+    batch_size: int = 24,
+    quiet: bool = False,
+    mesh: Mesh | None = None,
+) -> np.ndarray:
+    """The same with classifier-free guidance: text and template, weighted 1 - weight_cfg to it.
+
+    template: the unconditional left text, in which {text} stands for the text; its special token
+        is `special_token`. late_softmax: mix logits instead of probabilities. weight_cfg: below 0
+        leads away from the template.
+    """
+    encode = (rudolph.tokenizer, rudolph.config)
+    lefts = np.stack(
+        [
+            encode_left(*encode, text, "LT_T2I"),
+            encode_left(*encode, template.replace("{text}", text), special_token),
+        ]
+    )
+    run = Run(IMAGE_SAMPLING.override(temperature, top_k, top_p), seed, batch_size, quiet, mesh)
+    guidance = "logits" if late_softmax else "probabilities"
+    return _collect(_codes(rudolph, run, lefts, images_num, image_prompts, guidance, weight_cfg))
+
+
+def draw_images(
+    rudolph: PretrainedRudolph,
+    text: str,
+    images_num: int,
+    *,
+    image_prompts: np.ndarray | None = None,
+    temperature: float | None = None,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    special_token: str = "LT_T2I",
+    seed: int = 0,
+    batch_size: int = 24,
+    quiet: bool = False,
+) -> Iterator[Image.Image]:
+    """Yields the pictures of `generate_codebooks` as they are finished, a batch at a time."""
+    left = encode_left(rudolph.tokenizer, rudolph.config, text, special_token)
+    run = Run(IMAGE_SAMPLING.override(temperature, top_k, top_p), seed, batch_size, quiet)
+    for codes in _codes(rudolph, run, left[None], images_num, image_prompts):
+        yield from rudolph.decode_images(codes)
+
+
+def dream(
+    rudolph: PretrainedRudolph,
+    text: str,
+    images_num: int = 5,
+    codebooks_num: int = 48,
+    *,
+    template: str = "{text}",
+    ppl_txt_w: float = 0.95,
+    batch_size: int = 24,
+    quiet: bool = False,
+    **how: Any,
+) -> tuple[list[Image.Image], list[dict[str, Any]]]:
+    """The best `images_num` of `codebooks_num` drawings, best first.
+
+    template: the left text, in which {text} stands for the text; ranking reads the bare text.
+    how: see `generate_codebooks`. The second list has "ppl_txt", "ppl_img" and "score" of each,
+    low is good, and its "codes".
+    """
+    if images_num < 1:
+        raise InputError(f"images_num is {images_num}; expected at least 1")
+    codes = generate_codebooks(
+        rudolph,
+        template.replace("{text}", text),
+        max(codebooks_num, images_num),
+        batch_size=batch_size,
+        quiet=quiet,
+        **how,
+    )
+    ppl_txt, ppl_img, scores = self_reranking_by_text(
+        rudolph, text, codes, ppl_txt_w=ppl_txt_w, batch_size=batch_size, quiet=quiet
+    )
+    best = np.argsort(scores, kind="stable")[:images_num]
+    found = [
+        {
+            "ppl_txt": float(ppl_txt[i]),
+            "ppl_img": float(ppl_img[i]),
+            "score": float(scores[i]),
+            "codes": codes[i],
+        }
+        for i in best
+    ]
+    return rudolph.decode_images(codes[best]), found
+
+
+def _codes(
+    rudolph: PretrainedRudolph,
+    run: Run,
+    lefts: np.ndarray,
+    images_num: int,
+    image_prompts: np.ndarray | None,
+    guidance: str = "none",
+    weight: float = 0.0,
+) -> Iterator[np.ndarray]:
+    """Yields int32[b, image tokens]. lefts: int32[G, left_text_length]."""
+    if image_prompts is not None:
+        image_prompts = _checked(rudolph, image_prompts)
+    drawn = samples(
+        rudolph, run, "image", lefts[:, None], rudolph.config.left_text_length, images_num,
+        fixed=image_prompts, guidance=guidance, guidance_weight=weight,
+    )  # fmt: skip
+    for tokens in drawn:
+        yield tokens[0]
+
+
+def _collect(parts: Iterator[np.ndarray]) -> np.ndarray:
+    return np.concatenate(list(parts))
+
+
+def _checked(rudolph: PretrainedRudolph, image_prompts: np.ndarray) -> np.ndarray:
+    codes, length = np.asarray(image_prompts), rudolph.layout.image_length
+    if codes.shape != (length,) or not np.issubdtype(codes.dtype, np.integer):
+        raise InputError(
+            f"image_prompts are {codes.dtype}{list(codes.shape)}; expected int32[{length}]"
+        )
+    limit = rudolph.config.image_vocab_size
+    if codes.min() < -1 or codes.max() >= limit:
+        bad = codes.min() if codes.min() < -1 else codes.max()
+        raise InputError(f"image_prompts hold {bad}; expected -1 (free) to {limit - 1}")
+    return codes

@@ -1,0 +1,83 @@
+"""The layers one by one, on parameters as they lie in a model folder, with what was seen before.
+
+# B sequences, P distinct prompts, T tokens, M tokens of a prompt, D width, H heads, K head size,
+# C columns of the head
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from clip_jax.config import Compute
+from rudolph_jax.config import RudolphConfig
+from rudolph_jax.layout import Layout
+from rudolph_jax.masks import layer_kinds, mask
+from rudolph_jax.model import Block, Rudolph
+
+Params = Mapping[str, Any]
+KeyValues = list[tuple[jax.Array, jax.Array]]  # of each layer, [P, M, H, K] each
+
+
+def run(
+    config: RudolphConfig,
+    compute: Compute,
+    params: Params,
+    ids: jax.Array,
+    start: int = 0,
+    past: KeyValues | None = None,
+) -> tuple[jax.Array, KeyValues]:
+    """int32[B, T] -> what the last layer puts out, float[B, T, D]; keys and values of each layer.
+
+    start: place of the first id. past: of the `start` ids before, from an earlier run; B is a
+    multiple of its P, and the rows of a prompt lie side by side.
+    """
+    x = embed(config, compute, params, ids, start, method="embed")
+    first = start + Layout(config).prefix * bool(start)
+    here = slice(first, first + x.shape[1])
+    key_values = []
+    for layer, kind in enumerate(layer_kinds(config)):
+        allowed = jnp.asarray(mask(config, kind)[here])
+        seen = []
+        if past is not None:
+            seen = [(*past[layer], allowed[:, :first])]
+        x, key_value = block(config, params, layer, x, allowed[:, here], seen)
+        key_values.append(key_value)
+    return x, key_values
+
+
+def block(
+    config: RudolphConfig, params: Params, layer: int, x: jax.Array, allowed: jax.Array, past: list
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    """One layer: see `model.Block`."""
+    return Block(config).apply({"params": params["layers"][str(layer)]}, x, allowed, past)
+
+
+def embed(
+    config: RudolphConfig, compute: Compute, params: Params, *args: Any, method: str
+) -> jax.Array:
+    """One of the embedding methods of `model.Rudolph`."""
+    tables = {name: value for name, value in params.items() if name != "layers"}
+    return Rudolph(config, compute, stacked=False).apply({"params": tables}, *args, method=method)
+
+
+def head(
+    config: RudolphConfig, compute: Compute, params: Params, columns: slice
+) -> Callable[[jax.Array], jax.Array]:
+    """The function float[..., D] -> float32[..., C] that gives these columns of the logits.
+
+    The head's kernel is cut here, once, not in each turn of a loop.
+    """
+    kernel, bias = params["head"]["kernel"][:, columns], params["head"]["bias"][columns]
+
+    def logits(x: jax.Array) -> jax.Array:
+        y = embed(config, compute, params, x, method="normed")
+        y = jnp.einsum(
+            "...D,DC->...C", y, kernel.astype(y.dtype), preferred_element_type=jnp.float32
+        )
+        return y + bias
+
+    return logits

@@ -1,0 +1,107 @@
+"""Samples in batches of one shape: what drawing, captioning and writing have in common.
+
+# G guidance streams, P prompts, M tokens of a prompt, N tokens of the segment that is written
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from tqdm import tqdm
+
+from clip_jax.errors import InputError
+from rudolph_jax.decode import Plan, Request, generate
+from rudolph_jax.pretrained import PretrainedRudolph
+from rudolph_jax.sampling import Sampling
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """How samples are drawn; none of it changes what sample i of a seed is, but seed and sampling.
+
+    batch_size: samples at once, over all prompts. quiet: no progress bar (there is none off a
+    terminal anyway). mesh: devices to share the samples, over its axis "data"; None: the default
+    device.
+    """
+
+    sampling: Sampling
+    seed: int = 0
+    batch_size: int = 24
+    quiet: bool = False
+    mesh: Mesh | None = None
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1:
+            raise InputError(f"batch_size is {self.batch_size}; expected at least 1")
+
+
+def samples(
+    rudolph: PretrainedRudolph,
+    run: Run,
+    segment: str,
+    prompts: np.ndarray,
+    start: int,
+    count: int,
+    *,
+    fixed: np.ndarray | None = None,
+    allowed: np.ndarray | None = None,
+    stop: int | None = None,
+    guidance: str = "none",
+    guidance_weight: float = 0.0,
+) -> Iterator[np.ndarray]:
+    """Yields int32[P, b, N], some more samples of each prompt at a time, until there are `count`.
+
+    prompts: int32[G, P, M], of which `start` ids count. fixed: int32[N], given tokens, -1 where
+    to sample. allowed: bool[V], what may be chosen. stop: where in the segment to end. See
+    `decode.Request`. Sample i of prompt p follows from the seed, p and i alone.
+    """
+    if count < 1:
+        raise InputError(f"{count} samples were asked for; expected at least 1")
+    G, P, _ = prompts.shape
+    each = min(_power_of_two(count), max(run.batch_size // P, 1))
+    plan = Plan(rudolph.config, rudolph.compute, segment, each, guidance)
+    N = plan.written.stop - plan.written.start
+    fixed = np.full(N, -1, np.int32) if fixed is None else np.asarray(fixed, np.int32)
+    params = rudolph.params if run.mesh is None else _placed(run.mesh, rudolph.params)
+    hidden = True if run.quiet else None
+    with tqdm(total=P * count, unit=" samples", disable=hidden, leave=False) as bar:
+        for first in range(0, count, each):
+            keys = _keys(run.seed, P, first, each)
+            if run.mesh is not None:
+                keys = jax.device_put(keys, NamedSharding(run.mesh, PartitionSpec("data")))
+            request = Request(
+                prompts=jnp.asarray(prompts, jnp.int32),
+                start=jnp.int32(start),
+                stop=jnp.int32(N if stop is None else min(stop, N)),
+                fixed=jnp.tile(fixed, (P, 1)),
+                allowed=jnp.ones(1, bool) if allowed is None else jnp.asarray(allowed),
+                keys=keys,
+                options=run.sampling.traced(),
+                guidance_weight=jnp.float32(guidance_weight),
+            )
+            with rudolph.precision:
+                tokens = np.asarray(generate(plan, params, request))
+            wanted = min(each, count - first)
+            yield tokens.reshape(P, each, N)[:, :wanted]
+            bar.update(P * wanted)
+
+
+def _power_of_two(count: int) -> int:
+    """The next one up, so that few sizes are ever compiled."""
+    return 1 << (count - 1).bit_length()
+
+
+def _keys(seed: int, prompts: int, first: int, count: int) -> jax.Array:
+    fold = jax.vmap(jax.random.fold_in, (None, 0))
+    of_prompts = fold(jax.random.key(seed), jnp.arange(prompts))
+    of_samples = jax.vmap(fold, (0, None))(of_prompts, jnp.arange(first, first + count))
+    return of_samples.reshape(-1)
+
+
+def _placed(mesh: Mesh, params: dict) -> dict:
+    return jax.device_put(params, NamedSharding(mesh, PartitionSpec()))

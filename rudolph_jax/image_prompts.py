@@ -1,0 +1,88 @@
+"""Parts of a picture that are kept while the rest is drawn: inpainting and outpainting.
+
+Source: `rudalle.image_prompts.ImagePrompts`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from clip_jax.errors import InputError
+from clip_jax.image import open_image
+from rudolph_jax.pretrained import PretrainedRudolph
+
+FREE = -1  # a token that is to be drawn
+SIDES = ("up", "down", "left", "right")
+
+
+def keep_borders(
+    rudolph: PretrainedRudolph,
+    image: Any,
+    borders: Mapping[str, int],
+    *,
+    crop_first: bool = False,
+) -> np.ndarray:
+    """int32[image tokens]: the codes of a picture's borders, FREE elsewhere.
+
+    image: whatever `clip_jax.image.open_image` takes.
+    borders: width in tokens (8 pixels in the published models) of any of "up", "down", "left",
+        "right". One that is as wide as the picture keeps all of it.
+    crop_first: encode each border alone, so that nothing of the rest shows through in its codes.
+    """
+    d, patch = rudolph.config.image_tokens_per_side, rudolph.vqgan.config.patch_size
+    unknown = sorted(set(borders) - set(SIDES))
+    if unknown:
+        raise InputError(f"borders name {unknown[0]!r}; expected any of {', '.join(SIDES)}")
+    for side, width in borders.items():
+        if type(width) is not int or not 0 <= width <= d:
+            raise InputError(f"border {side} is {width!r}; expected 0 to {d} tokens")
+    picture = open_image(image)
+    widest = max(borders.values(), default=0) * patch
+    if min(picture.size) < widest:
+        raise InputError(
+            f"the picture is {picture.width}x{picture.height} pixels, smaller than its border of "
+            f"{widest}; expected at least that on each side"
+        )
+    if not crop_first:
+        codes = rudolph.encode_images([picture])[0].reshape(d, d)
+    else:
+        codes = _encode_strips(rudolph, picture, borders)
+    kept = np.zeros((d, d), bool)
+    for side, width in borders.items():
+        kept[_strip(side, width, d)] = True
+    return np.where(kept, codes, FREE).astype(np.int32).ravel()
+
+
+def keep_mask(rudolph: PretrainedRudolph, image: Any, kept: np.ndarray) -> np.ndarray:
+    """int32[image tokens]: the codes of a picture where bool[d, d] `kept` holds, FREE elsewhere."""
+    d = rudolph.config.image_tokens_per_side
+    kept = np.asarray(kept)
+    if kept.shape != (d, d) or kept.dtype != bool:
+        raise InputError(f"kept is {kept.dtype}{list(kept.shape)}; expected bool[{d}, {d}]")
+    codes = rudolph.encode_images([image])[0]
+    return np.where(kept.ravel(), codes, FREE).astype(np.int32)
+
+
+def _encode_strips(
+    rudolph: PretrainedRudolph, picture: Any, borders: Mapping[str, int]
+) -> np.ndarray:
+    """int32[d, d]: where borders meet, up covers left, which covers right, which covers down."""
+    d, patch = rudolph.config.image_tokens_per_side, rudolph.vqgan.config.patch_size
+    pixels = rudolph.pixels([picture])[0]
+    codes = np.zeros((d, d), np.int32)
+    for side in ("down", "right", "left", "up"):
+        width = borders.get(side, 0)
+        if width:
+            strip = _strip(side, width, d)
+            rows, columns = (slice(*(n * patch for n in part.indices(d)[:2])) for part in strip)
+            found = np.asarray(rudolph.vqgan.encode(pixels[None, rows, columns]))
+            codes[strip] = found.reshape(codes[strip].shape)
+    return codes
+
+
+def _strip(side: str, width: int, d: int) -> tuple[slice, slice]:
+    part = slice(0, width) if side in ("up", "left") else slice(d - width, d)
+    return (part, slice(0, d)) if side in ("up", "down") else (slice(0, d), part)

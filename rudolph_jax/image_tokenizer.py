@@ -1,0 +1,136 @@
+"""An image tokenizer in memory, ready to encode and decode."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from clip_jax import model_folder
+from clip_jax.config import Compute
+from clip_jax.errors import InputError
+from rudolph_jax.config import VqganConfig
+from rudolph_jax.vqgan import Vqgan, abstract_params
+
+KIND = "vqgan"
+ROUNDING = 1e-6  # by which a resized picture may leave [0, 1]
+
+
+class PretrainedVqgan:
+    """Parameters and config, with encoder and decoder compiled once per shape.
+
+    In float32 products run at full precision on every device: a rounded logit is another code.
+    """
+
+    def __init__(
+        self, config: VqganConfig, params: Mapping[str, Any], compute: Compute = Compute()
+    ) -> None:
+        self.config = config
+        self.params = params
+        self.compute = compute
+
+    def encode(self, images: np.ndarray | jax.Array) -> jax.Array:
+        """float32[B, H, W, 3] from 0 to 1 -> int32[B, n], row by row.
+
+        H and W are multiples of the patch size p, and n = (H / p) (W / p).
+        """
+        self._check_images(np.asarray(images))
+        return self._run(self._encode, images)
+
+    def decode(
+        self, ids: np.ndarray | jax.Array, shape: tuple[int, int] | None = None
+    ) -> jax.Array:
+        """int32[B, n] -> float32[B, H, W, 3] from 0 to 1.
+
+        shape: rows and columns of tokens; a square where none is given. A wavelet decoder's
+        pictures have sides twice as long as those that gave these ids.
+        """
+        ids = np.asarray(ids)
+        if ids.ndim != 2 or not np.issubdtype(ids.dtype, np.integer):
+            raise InputError(f"ids are {ids.dtype}{list(ids.shape)}; expected int32[B, n]")
+        rows, columns = self._token_shape(ids.shape[1], shape)
+        bad = np.argwhere((ids < 0) | (ids >= self.config.codebook_size))
+        if bad.size:
+            row, column = bad[0]
+            raise InputError(
+                f"ids[{row}, {column}] is {ids[row, column]}; "
+                f"expected 0 to {self.config.codebook_size - 1}"
+            )
+        return self._run(self._decode, ids.astype(np.int32).reshape(-1, rows, columns))
+
+    def save(self, folder: str | Path, **provenance: Any) -> Path:
+        """Writes a model folder; an existing one raises InputError."""
+        return model_folder.write(
+            folder,
+            kind=KIND,
+            config=self.config.to_dict(),
+            params=jax.tree.map(np.asarray, dict(self.params)),
+            provenance=provenance,
+        )
+
+    def _check_images(self, images: np.ndarray) -> None:
+        if images.ndim != 4 or images.shape[3] != 3:
+            raise InputError(
+                f"images are {list(images.shape)}; expected [B, H, W, 3], channels last"
+            )
+        if not jnp.issubdtype(images.dtype, jnp.floating):
+            raise InputError(
+                f"images are {images.dtype}; expected float32 from 0 to 1: divide bytes by 255"
+            )
+        patch, sides = self.config.patch_size, images.shape[1:3]
+        if 0 in sides or any(side % patch for side in sides):
+            raise InputError(
+                f"images are {sides[0]}x{sides[1]} pixels; expected multiples of {patch}: crop or "
+                "resize them"
+            )
+        if not np.isfinite(images).all():
+            raise InputError("images hold values that are not finite; expected 0 to 1")
+        if images.size and (images.min() < -ROUNDING or images.max() > 1 + ROUNDING):
+            raise InputError(
+                f"images hold values from {images.min():g} to {images.max():g}; expected 0 to 1"
+            )
+
+    def _token_shape(self, n: int, shape: tuple[int, int] | None) -> tuple[int, int]:
+        if shape is None:
+            side = math.isqrt(n)
+            if not n or side**2 != n:
+                raise InputError(
+                    f"ids are {n} a picture, not a square number; say shape=(rows, columns)"
+                )
+            return side, side
+        rows, columns = shape
+        if rows < 1 or columns < 1 or rows * columns != n:
+            raise InputError(f"ids are {n} a picture; shape {rows}x{columns} does not hold them")
+        return rows, columns
+
+    def _run(self, function: Any, argument: Any) -> jax.Array:
+        precision = "highest" if self.compute.dtype == "float32" else "default"
+        with jax.default_matmul_precision(precision):
+            return function(self.params, argument)
+
+    @cached_property
+    def _encode(self) -> Any:
+        vqgan = Vqgan(self.config, self.compute)
+        return jax.jit(lambda params, x: vqgan.apply({"params": params}, x, method="encode"))
+
+    @cached_property
+    def _decode(self) -> Any:
+        vqgan = Vqgan(self.config, self.compute)
+        return jax.jit(lambda params, x: vqgan.apply({"params": params}, x, method="decode"))
+
+
+def load_vqgan(folder: str | Path, compute: Compute = Compute()) -> PretrainedVqgan:
+    """The tokenizer in a folder. Another kind of model, or damaged files, raise InputError."""
+    about = model_folder.read_config(folder)
+    if about["kind"] != KIND:
+        raise InputError(f"{folder}: holds a model of kind {about['kind']!r}; expected {KIND!r}")
+    config = VqganConfig.from_dict(about["config"])
+    params = model_folder.read_params(folder)
+    model_folder.check_params(folder, params, abstract_params(config))
+    return PretrainedVqgan(config, jax.tree.map(jnp.asarray, params), compute)

@@ -1,0 +1,99 @@
+"""The training loss: cross-entropy of the three segments, weighted.
+
+# B sequences, T positions, V vocabulary
+
+Source: `rudolph.model.model.ruDolphModel.forward`.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from rudolph_jax.config import RudolphConfig
+from rudolph_jax.layout import PAD, Layout
+
+Losses = dict[str, jax.Array]
+
+
+def rudolph_loss(
+    logits: jax.Array,
+    input_ids: jax.Array,
+    config: RudolphConfig,
+    *,
+    left_weight: float = 1.0,
+    image_weight: float = 7.0,
+    right_weight: float = 1.0,
+    legacy_boundary_label: bool = False,
+) -> tuple[jax.Array, Losses]:
+    """Mean over the segments that are present, by their weights.
+
+    logits: float32[B, T, V] as `Rudolph` makes them of input_ids: int32[B, T], which may end
+        anywhere. Left text counts its padding, each position of which has an id of its own; right
+        text does not.
+    legacy_boundary_label: see `_left_text`. The originals' figures need it; new training does not.
+    Returns the loss and {"left_text_loss", "image_loss", "right_text_loss"} without weights, each
+    float32[]; a segment without a labelled token is absent, or 0 where that depends on the batch.
+    """
+    layout = Layout(config)
+    _, image, right = layout.split(input_ids.shape[1])
+    losses: Losses = {}
+    present: dict[str, jax.Array] = {}
+
+    def add(name: str, values: jax.Array, counted: jax.Array | None = None) -> None:
+        if values.size:
+            counted = jnp.ones_like(values) if counted is None else counted.astype(jnp.float32)
+            total = counted.sum()
+            losses[name] = (values * counted).sum() / jnp.maximum(total, 1.0)
+            present[name] = total > 0
+
+    legacy = legacy_boundary_label and not layout.prefix
+    add("left_text_loss", _left_text(logits, input_ids, layout, legacy))
+    if image:
+        start = layout.image.start + legacy
+        add(
+            "image_loss",
+            _cross_entropy(logits, input_ids, layout, start, layout.image.start + image, "image"),
+        )
+    if right:
+        # Nothing predicts the right text's first token, its BOS.
+        start, stop = layout.right.start + 1, layout.right.start + right
+        values = _cross_entropy(logits, input_ids, layout, start, stop, "text")
+        add("right_text_loss", values, input_ids[:, start:stop] != PAD)
+    weights = {
+        "left_text_loss": left_weight, "image_loss": image_weight, "right_text_loss": right_weight
+    }  # fmt: skip
+    total = sum(weights[name] * jnp.where(present[name], losses[name], 0.0) for name in losses)
+    weight = sum(weights[name] * present[name] for name in losses)
+    return total / jnp.maximum(weight, 1e-12), losses
+
+
+def _left_text(logits: jax.Array, input_ids: jax.Array, layout: Layout, legacy: bool) -> jax.Array:
+    """float32[B, positions]: cross-entropies of the left text's tokens.
+
+    The last left position predicts the first image code. The original labels it with that code
+    read as a *text* id (legacy), so the image logits there learn nothing, and a sampler that takes
+    the first code from them takes it from an untrained place. Without `legacy` the image loss has
+    that position, with the code as an image id.
+    """
+    left = min(input_ids.shape[1], layout.left.stop)
+    ids = input_ids[:, :left]
+    ids = jnp.where(ids == PAD, layout.special_stop + jnp.arange(left), ids)
+    ids = jnp.concatenate([ids, input_ids[:, left:]], axis=1)
+    stop = left + (legacy and input_ids.shape[1] > left)
+    return _cross_entropy(logits, ids, layout, 1 - layout.prefix, stop, "text")
+
+
+def _cross_entropy(
+    logits: jax.Array, ids: jax.Array, layout: Layout, start: int, stop: int, kind: str
+) -> jax.Array:
+    """float32[B, stop - start]: of the ids at these places, by the position before each.
+
+    kind: which logits take part, those of the "text" or of the "image" ids.
+    """
+    before = slice(start - 1 + layout.prefix, stop - 1 + layout.prefix)
+    columns = layout.text_logits if kind == "text" else layout.image_logits
+    values = logits[:, before, columns].astype(jnp.float32)
+    labels = ids[:, start:stop, None]
+    chosen = jnp.take_along_axis(values, labels, axis=-1)[..., 0]
+    return jax.nn.logsumexp(values, axis=-1) - chosen

@@ -1,0 +1,298 @@
+"""RUDOLPH: one decoder over [left text | image tokens | right text].
+
+# B sequences, P distinct prompts, n samples of each (B = P n), T tokens that ask, M tokens that
+# answer, D width, H heads, K head size, F mlp width, V vocabulary
+
+Source: `rudolph.model`; the stabilisers are CogView's (Ding et al. 2021, section 2.4).
+Parameters keep the dtype they are given; activations and products use `Compute.dtype`, layer
+norms, attention weights and logits float32. Dropout is on where an rng "dropout" is given.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from clip_jax.config import Compute
+from clip_jax.model import LayerNorm, rematted
+from rudolph_jax.config import RudolphConfig
+from rudolph_jax.layout import BOS, PAD, Layout
+from rudolph_jax.masks import KINDS, layer_kinds, masks
+
+# What a layer keeps of tokens that were seen before: keys and values [P, M, H, K] each, and
+# whether they answer, bool[T, M] or bool[M]. All n samples of a prompt share its keys and values.
+Segment = tuple[jax.Array, jax.Array, jax.Array]
+
+ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
+    "gelu_tanh": lambda x: jax.nn.gelu(x, approximate=True),
+    "gelu": lambda x: jax.nn.gelu(x, approximate=False),
+}
+NORMAL = nn.initializers.normal(0.02)
+ZEROS = nn.initializers.zeros
+
+
+def attention_weights(
+    config: RudolphConfig, q: jax.Array, segments: Sequence[Segment]
+) -> list[jax.Array]:
+    """One softmax over all segments: float32[P, n, H, T, M] for each. q: float[B, T, H, K]."""
+    scale = q.shape[-1] ** -0.5
+    # PB-relax divides before the product, which float16 needs to stay finite. Its other half, the
+    # subtraction of the largest score, changes nothing where scores are float32, as here.
+    q = q * scale if config.pb_relax else q
+    scores = []
+    for k, _, allowed in segments:
+        grouped = q.reshape(k.shape[0], -1, *q.shape[1:])
+        score = jnp.einsum("PnTHK,PMHK->PnHTM", grouped, k, preferred_element_type=jnp.float32)
+        score = score if config.pb_relax else score * scale
+        scores.append(jnp.where(allowed, score, -1e4))
+    B, T, H, _ = q.shape
+    flat = [score.reshape(B, H, T, -1) for score in scores]
+    weights = jax.nn.softmax(jnp.concatenate(flat, axis=-1), axis=-1)
+    ends = np.cumsum([score.shape[-1] for score in flat])[:-1]
+    parts = jnp.split(weights, ends, axis=-1)
+    return [part.reshape(score.shape) for part, score in zip(parts, scores, strict=True)]
+
+
+class Attention(nn.Module):
+    config: RudolphConfig
+
+    @nn.compact
+    def __call__(
+        self, x: jax.Array, allowed: jax.Array, past: Sequence[Segment] = ()
+    ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+        """x float[B, T, D], allowed bool[T, T] among them -> y float[B, T, D], (k, v) of x."""
+        D, H = self.config.width, self.config.heads
+        K = D // H
+        qkv_kernel = self.param("qkv_kernel", NORMAL, (D, 3, H, K)).astype(x.dtype)
+        qkv_bias = self.param("qkv_bias", ZEROS, (3, H, K)).astype(x.dtype)
+        out_kernel = self.param("out_kernel", NORMAL, (H, K, D)).astype(x.dtype)
+        out_bias = self.param("out_bias", ZEROS, (D,)).astype(x.dtype)
+        q, k, v = jnp.moveaxis(jnp.einsum("BTD,DcHK->BTcHK", x, qkv_kernel) + qkv_bias, 2, 0)
+        segments = [*past, (k, v, allowed)]
+        y = jnp.zeros_like(q)
+        for weights, (_, values, _) in zip(
+            attention_weights(self.config, q, segments), segments, strict=True
+        ):
+            weights = _dropout(self, self.config.attention_dropout, weights).astype(x.dtype)
+            y += jnp.einsum("PnHTM,PMHK->PnTHK", weights, values).reshape(q.shape)
+        out = jnp.einsum("BTHK,HKD->BTD", y, out_kernel) + out_bias
+        return _dropout(self, self.config.output_dropout, out), (k, v)
+
+
+class Mlp(nn.Module):
+    config: RudolphConfig
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        D, F = self.config.width, self.config.mlp_width
+        in_kernel = self.param("in_kernel", NORMAL, (D, F)).astype(x.dtype)
+        in_bias = self.param("in_bias", ZEROS, (F,)).astype(x.dtype)
+        out_kernel = self.param("out_kernel", NORMAL, (F, D)).astype(x.dtype)
+        out_bias = self.param("out_bias", ZEROS, (D,)).astype(x.dtype)
+        y = ACTIVATIONS[self.config.activation](jnp.einsum("BTD,DF->BTF", x, in_kernel) + in_bias)
+        y = jnp.einsum("BTF,FD->BTD", y, out_kernel) + out_bias
+        return _dropout(self, self.config.output_dropout, y)
+
+
+class Block(nn.Module):
+    """Residual block; the sandwich norms also act on what enters the residual stream."""
+
+    config: RudolphConfig
+
+    def setup(self) -> None:
+        epsilon = self.config.layer_norm_epsilon
+        self.attention_norm, self.mlp_norm = LayerNorm(epsilon), LayerNorm(epsilon)
+        self.attention, self.mlp = Attention(self.config), Mlp(self.config)
+        if self.config.sandwich_norm:
+            self.attention_out_norm, self.mlp_out_norm = LayerNorm(epsilon), LayerNorm(epsilon)
+
+    def __call__(
+        self, x: jax.Array, allowed: jax.Array, past: Sequence[Segment] = ()
+    ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+        """x float[B, T, D], allowed bool[T, T] -> the next x, (keys, values) of this one."""
+        y, key_value = self.attention(self.attention_norm(x), allowed, past)
+        x = x + (self.attention_out_norm(y) if self.config.sandwich_norm else y)
+        y = self.mlp(self.mlp_norm(x))
+        return x + (self.mlp_out_norm(y) if self.config.sandwich_norm else y), key_value
+
+    def scanned(self, x: jax.Array, kind: jax.Array, allowed: jax.Array) -> tuple[jax.Array, None]:
+        """One turn of a scan. kind: int32[], which of allowed bool[len(KINDS), T, T] to take."""
+        return self(x, allowed[kind])[0], None
+
+    def scanned_states(
+        self, x: jax.Array, kind: jax.Array, allowed: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        """The same, and x for the scan to collect."""
+        x, _ = self(x, allowed[kind])
+        return x, x
+
+
+class _OneByOne(nn.Module):
+    """The layers as they lie in a model folder, for running without stacking them."""
+
+    config: RudolphConfig
+
+    @nn.compact
+    def scanned_states(
+        self, x: jax.Array, kinds: np.ndarray, allowed: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        states = []
+        for layer, kind in enumerate(kinds):
+            x, _ = Block(self.config, name=str(layer))(x, allowed[kind])
+            states.append(x)
+        return x, jnp.stack(states)
+
+    def scanned(
+        self, x: jax.Array, kinds: np.ndarray, allowed: jax.Array
+    ) -> tuple[jax.Array, None]:
+        return self.scanned_states(x, kinds, allowed)[0], None
+
+
+class Rudolph(nn.Module):
+    """`Rudolph(config, compute).init(rng, input_ids)` makes parameters with layers stacked.
+
+    stacked: whether the layers' parameters are stacked, or one by one as in a model folder.
+    """
+
+    config: RudolphConfig
+    compute: Compute = Compute()
+    stacked: bool = True
+
+    def setup(self) -> None:
+        config, layout = self.config, Layout(self.config)
+        D, d = config.width, config.image_tokens_per_side
+        epsilon = config.layer_norm_epsilon
+        self.text_embedding = self.param("text_embedding", NORMAL, (layout.text_ids, D))
+        self.image_embedding = self.param("image_embedding", NORMAL, (layout.image_ids, D))
+        # One row more than the text is long, as in the original; ruDALL-E v2's prefix needs it.
+        self.left_position_embedding = self.param(
+            "left_position_embedding", NORMAL, (config.left_text_length + 1, D)
+        )
+        if config.right_text_length:
+            self.right_position_embedding = self.param(
+                "right_position_embedding", NORMAL, (config.right_text_length + 1, D)
+            )
+        self.image_row_embedding = self.param("image_row_embedding", NORMAL, (d, D))
+        self.image_column_embedding = self.param("image_column_embedding", NORMAL, (d, D))
+        self.layers = self._scanned_blocks() if self.stacked else _OneByOne(config)
+        self.final_norm, self.head_norm = LayerNorm(epsilon), LayerNorm(epsilon)
+        self.head = Head(config)
+
+    def __call__(self, input_ids: jax.Array) -> jax.Array:
+        """int32[B, T], T up to the whole sequence -> float32[B, T, V].
+
+        With `bos_prefix` the logits have one position more at the front, up to the whole length.
+        """
+        x = self.embed(input_ids)
+        x, _ = self.layers.scanned(x, self._kinds, self._allowed(x))
+        return self.logits(x)
+
+    def hidden_states(self, input_ids: jax.Array) -> jax.Array:
+        """int32[B, T] -> float[layers, B, T, D]: what each layer puts out."""
+        x = self.embed(input_ids)
+        return self.layers.scanned_states(x, self._kinds, self._allowed(x))[1]
+
+    def embed(self, input_ids: jax.Array, start: int = 0) -> jax.Array:
+        """int32[B, T] -> float[B, T, D]; what enters the first layer.
+
+        start: place of the first id in the sequence.
+        """
+        layout = Layout(self.config)
+        B, stop = input_ids.shape[0], start + input_ids.shape[1]
+        layout.split(stop)  # refuses what is too long
+        parts = []
+        if layout.prefix and not start:
+            ids = jnp.full((B, layout.prefix), BOS, jnp.int32)
+            parts.append(self.embed_text(ids, self.left_position_embedding[: layout.prefix]))
+        for segment, embed in (
+            (layout.left, self.embed_left),
+            (layout.image, self.embed_image),
+            (layout.right, self.embed_right),
+        ):
+            first, last = max(start, segment.start), min(stop, segment.stop)
+            if first < last:
+                places = jnp.arange(first - segment.start, last - segment.start)
+                parts.append(embed(input_ids[:, first - start : last - start], places))
+        # Nothing is predicted after the last token, for which a prefix leaves no place.
+        room = layout.length - start - layout.prefix * bool(start)
+        x = jnp.concatenate(parts, axis=1)[:, :room]
+        # The original computes x * scale + stop_gradient(x) * (1 - scale).
+        scale = self.config.embedding_gradient_scale
+        return x * scale + jax.lax.stop_gradient(x) * (1 - scale)
+
+    def embed_left(self, ids: jax.Array, positions: jax.Array) -> jax.Array:
+        """ids int32[B, T] at positions int32[T] of the left text, where padding has its own ids."""
+        layout = Layout(self.config)
+        ids = jnp.where(ids == PAD, layout.special_stop + positions, ids)
+        return self.embed_text(ids, self.left_position_embedding[positions + layout.prefix])
+
+    def embed_right(self, ids: jax.Array, positions: jax.Array) -> jax.Array:
+        return self.embed_text(ids, self.right_position_embedding[positions])
+
+    def embed_text(self, ids: jax.Array, positions: jax.Array) -> jax.Array:
+        """ids int32[B, T], position embeddings [T, D]"""
+        return (self.text_embedding[ids] + positions).astype(self.compute.dtype)
+
+    def embed_image(self, codes: jax.Array, positions: jax.Array) -> jax.Array:
+        """codes int32[B, T] at positions int32[T] of the picture, row by row."""
+        row, column = jnp.divmod(positions, self.config.image_tokens_per_side)
+        place = self.image_row_embedding[row] + self.image_column_embedding[column]
+        return (self.image_embedding[codes] + place).astype(self.compute.dtype)
+
+    def logits(self, x: jax.Array) -> jax.Array:
+        """What the last layer puts out, float[..., D] -> float32[..., V]."""
+        return self.head(self.normed(x))
+
+    def normed(self, x: jax.Array) -> jax.Array:
+        """What the head sees: two norms in a row, the transformer's own, then the head's."""
+        return self.head_norm(self.final_norm(x))
+
+    @property
+    def _kinds(self) -> np.ndarray:
+        return np.array([KINDS.index(kind) for kind in layer_kinds(self.config)], np.int32)
+
+    def _allowed(self, x: jax.Array) -> jax.Array:
+        T = x.shape[1]
+        return jnp.asarray(masks(self.config)[:, :T, :T])
+
+    def _scanned_blocks(self) -> nn.Module:
+        methods = ["scanned", "scanned_states"]
+        stack = nn.scan(
+            rematted(Block, self.compute, methods),
+            variable_axes={"params": 0},
+            split_rngs={"params": True, "dropout": True},
+            in_axes=(0, nn.broadcast),
+            length=self.config.layers,
+            unroll=min(self.compute.unroll, self.config.layers),
+            methods=methods,
+        )
+        return stack(self.config)
+
+
+class Head(nn.Module):
+    config: RudolphConfig
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        D, V = self.config.width, Layout(self.config).vocabulary
+        kernel = self.param("kernel", NORMAL, (D, V)).astype(x.dtype)
+        bias = self.param("bias", ZEROS, (V,))
+        y = jnp.einsum("...D,DV->...V", x, kernel, preferred_element_type=jnp.float32)
+        return y + bias
+
+
+def _dropout(module: nn.Module, rate: float, x: jax.Array) -> jax.Array:
+    if not (rate and module.has_rng("dropout")):
+        return x
+    keep = jax.random.bernoulli(module.make_rng("dropout"), 1 - rate, x.shape)
+    return jnp.where(keep, x / (1 - rate), 0)
+
+
+def abstract_params(config: RudolphConfig) -> dict:
+    """Shapes and dtypes of the parameters, layers stacked, without computing anything."""
+    ids = jax.ShapeDtypeStruct((1, Layout(config).length), jnp.int32)
+    return jax.eval_shape(Rudolph(config).init, jax.random.key(0), ids)["params"]

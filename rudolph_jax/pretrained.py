@@ -1,0 +1,212 @@
+"""A RUDOLPH model folder in memory, with its tokenizers: what `tasks.py` works with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from PIL import Image
+
+from clip_jax import model_folder
+from clip_jax.config import Compute, ImageConfig
+from clip_jax.errors import InputError
+from clip_jax.image import preprocess
+from clip_jax.layers import unstack_layers
+from clip_jax.tokenizer import FILE_NAME, Tokenizer, load_tokenizer
+from rudolph_jax.config import RudolphConfig
+from rudolph_jax.image_tokenizer import PretrainedVqgan, load_vqgan
+from rudolph_jax.layout import Layout
+from rudolph_jax.loss import rudolph_loss
+from rudolph_jax.model import Rudolph, abstract_params
+
+KIND = "rudolph"
+# RGB, centre square, bilinear: what the originals do before their image tokenizer sees a picture.
+PIXELS = ImageConfig(mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+
+
+class PretrainedRudolph:
+    """Config, parameters (layers one by one), and the tokenizers of texts and pictures, if any.
+
+    In float32 products run at full precision on every device.
+    """
+
+    def __init__(
+        self,
+        config: RudolphConfig,
+        params: Mapping[str, Any],
+        tokenizer: Tokenizer | None = None,
+        vqgan: PretrainedVqgan | None = None,
+        compute: Compute = Compute(),
+    ) -> None:
+        """A tokenizer or image tokenizer of another model raises InputError."""
+        if tokenizer is not None and tokenizer.vocab_size > config.text_vocab_size:
+            raise InputError(
+                f"the tokenizer has {tokenizer.vocab_size} pieces, the model's text_vocab_size is "
+                f"{config.text_vocab_size}; they belong to different models"
+            )
+        if vqgan is not None and vqgan.config.codebook_size != config.image_vocab_size:
+            raise InputError(
+                f"the image tokenizer has {vqgan.config.codebook_size} codes, the model's "
+                f"image_vocab_size is {config.image_vocab_size}; they belong to different models"
+            )
+        self.config = config
+        self.params = params
+        self.compute = compute
+        self.layout = Layout(config)
+        self._tokenizer, self._vqgan = tokenizer, vqgan
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        if self._tokenizer is None:
+            raise InputError(
+                "this model has no tokenizer.model, so texts cannot be read or written; convert it "
+                "from a folder that holds bpe.model, or put tokenizer.model into its folder"
+            )
+        return self._tokenizer
+
+    @property
+    def vqgan(self) -> PretrainedVqgan:
+        if self._vqgan is None:
+            raise InputError(
+                "no image tokenizer was given, so pictures cannot be read or drawn; pass a VQGAN "
+                "folder: rudolph_jax.load(folder, vqgan=...), --vqgan=FOLDER"
+            )
+        return self._vqgan
+
+    @property
+    def image_size(self) -> int:
+        """Side in pixels of the pictures that the model reads."""
+        return self.config.image_tokens_per_side * self.vqgan.config.patch_size
+
+    @property
+    def precision(self) -> AbstractContextManager:
+        """How matrix products are to be rounded while anything of this model is run."""
+        exact = self.compute.dtype == "float32"
+        return jax.default_matmul_precision("highest" if exact else "default")
+
+    def logits(self, input_ids: np.ndarray | jax.Array) -> jax.Array:
+        """int32[B, T] -> float32[B, T, V], T up to the whole sequence; see `layout.py`."""
+        return self._run(self._logits, input_ids)
+
+    def hidden_states(self, input_ids: np.ndarray | jax.Array) -> jax.Array:
+        """int32[B, T] -> float[layers, B, T, D]: what each layer puts out."""
+        return self._run(self._hidden_states, input_ids)
+
+    def loss(
+        self,
+        input_ids: np.ndarray | jax.Array,
+        left_weight: float = 1.0,
+        image_weight: float = 7.0,
+        right_weight: float = 1.0,
+        legacy_boundary_label: bool = True,
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """float32[] and its three parts: see `loss.rudolph_loss`.
+
+        legacy_boundary_label: as the original counts; training here leaves it off.
+        """
+        ids = self.check_ids(input_ids)
+        return rudolph_loss(
+            self.logits(ids),
+            jnp.asarray(ids),
+            self.config,
+            left_weight=left_weight,
+            image_weight=image_weight,
+            right_weight=right_weight,
+            legacy_boundary_label=legacy_boundary_label,
+        )
+
+    def check_ids(self, input_ids: np.ndarray | jax.Array) -> np.ndarray:
+        """int32[B, T] where every id has a row in its segment's table; else InputError."""
+        ids, layout = np.asarray(input_ids), self.layout
+        if ids.ndim != 2 or not np.issubdtype(ids.dtype, np.integer):
+            raise InputError(f"input_ids are {ids.dtype}{list(ids.shape)}; expected int32[B, T]")
+        layout.split(ids.shape[1])
+        limits = np.full(layout.length, layout.text_ids)
+        limits[layout.image] = layout.image_ids
+        bad = np.argwhere((ids < 0) | (ids >= limits[: ids.shape[1]]))
+        if bad.size:
+            row, column = bad[0]
+            segment = "picture" if layout.image.start <= column < layout.image.stop else "text"
+            raise InputError(
+                f"input_ids[{row}, {column}] is {ids[row, column]}; expected 0 to "
+                f"{limits[column] - 1} in the {segment}"
+            )
+        return ids.astype(np.int32)
+
+    def encode_images(self, images: Sequence[Any]) -> np.ndarray:
+        """int32[B, image tokens] of pictures, each whatever `clip_jax.image.open_image` takes.
+
+        RGB, centre square, resized to the model's size; codes are the likeliest, without noise.
+        """
+        if not len(images):
+            return np.zeros((0, self.layout.image_length), np.int32)
+        return np.asarray(self.vqgan.encode(self.pixels(images)))
+
+    def pixels(self, images: Sequence[Any]) -> np.ndarray:
+        """float32[B, image_size, image_size, 3] from 0 to 1: what the image tokenizer sees."""
+        return preprocess(list(images), self.image_size, PIXELS)
+
+    def decode_images(self, codes: np.ndarray) -> list[Image.Image]:
+        """Pictures of int32[B, image tokens]."""
+        if not len(codes):
+            return []
+        pixels = np.asarray(self.vqgan.decode(codes))
+        return [Image.fromarray(array) for array in np.rint(pixels * 255).astype(np.uint8)]
+
+    def save(self, folder: str | Path, **provenance: Any) -> Path:
+        """Writes a model folder; an existing one raises InputError."""
+        return model_folder.write(
+            folder,
+            kind=KIND,
+            config=self.config.to_dict(),
+            params=jax.tree.map(np.asarray, dict(self.params)),
+            files={} if self._tokenizer is None else {FILE_NAME: self._tokenizer.model},
+            provenance=provenance,
+        )
+
+    def _run(self, function: Callable[..., jax.Array], ids: np.ndarray | jax.Array) -> jax.Array:
+        with self.precision:
+            return function(self.params, self.check_ids(ids))
+
+    @cached_property
+    def _logits(self) -> Any:
+        model = Rudolph(self.config, self.compute, stacked=False)
+        return jax.jit(lambda params, ids: model.apply({"params": params}, ids))
+
+    @cached_property
+    def _hidden_states(self) -> Any:
+        model = Rudolph(self.config, self.compute, stacked=False)
+        return jax.jit(
+            lambda params, ids: model.apply({"params": params}, ids, method="hidden_states")
+        )
+
+
+def load(
+    folder: str | Path,
+    vqgan: str | Path | PretrainedVqgan | None = None,
+    compute: Compute = Compute(),
+) -> PretrainedRudolph:
+    """The model in a folder. vqgan: its image tokenizer's folder, needed for pictures.
+
+    Another kind of model, damaged files or tokenizers that do not fit raise InputError.
+    """
+    about = model_folder.read_config(folder)
+    if about["kind"] != KIND:
+        raise InputError(f"{folder}: holds a model of kind {about['kind']!r}; expected {KIND!r}")
+    config = RudolphConfig.from_dict(about["config"])
+    if vqgan is not None and not isinstance(vqgan, PretrainedVqgan):
+        vqgan = load_vqgan(vqgan, compute)
+    params = model_folder.read_params(folder)
+    model_folder.check_params(folder, params, unstack_layers(abstract_params(config)))
+    tokenizer = load_tokenizer(folder) if (Path(folder) / FILE_NAME).exists() else None
+    params = jax.tree.map(jnp.asarray, params)
+    try:
+        return PretrainedRudolph(config, params, tokenizer, vqgan, compute)
+    except InputError as error:
+        raise InputError(f"{folder}: {error}") from error

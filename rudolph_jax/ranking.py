@@ -1,0 +1,166 @@
+"""Candidates ranked: pictures for a text, texts for a picture, classes for a picture.
+
+Scores are low where a candidate fits well. Source: `rudolph.api.ruDolphApi`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from clip_jax import Predictor
+from clip_jax.errors import InputError
+from rudolph_jax.pretrained import PretrainedRudolph
+from rudolph_jax.scoring import combined_scores, perplexities
+from rudolph_jax.texts import encode_left, encode_right
+
+BATCH_SIZE = 24
+Ranking = tuple[np.ndarray, np.ndarray, np.ndarray]  # ppl_txt, ppl_img, scores; float32[B] each
+
+
+def self_reranking_by_text(
+    rudolph: PretrainedRudolph,
+    text: str,
+    codebooks: np.ndarray,
+    *,
+    l_template: str = "",
+    l_special_token: str = "LT_I2T",
+    r_special_token: str = "RT_I2T",
+    ppl_txt_w: float = 0.95,
+    quantile: float = 0.5,
+    batch_size: int = BATCH_SIZE,
+    quiet: bool = True,
+) -> Ranking:
+    """How well pictures, int32[B, image tokens], fit a text, which is read as their caption.
+
+    l_template: the left text. ppl_txt_w: share of the text's perplexity in the score.
+    A model without right text, ruDALL-E, ranks by the picture's perplexity after the text.
+    """
+    tokenizer, config = rudolph.tokenizer, rudolph.config
+    codes = _checked_codes(rudolph, codebooks)
+    if not config.right_text_length:
+        left = encode_left(tokenizer, config, text, l_special_token)
+        image = _perplexities(rudolph, left, codes, ("image",), batch_size, quiet)["image"]
+        return np.ones_like(image), image, combined_scores(image, image, 0.0, quantile)
+    left = encode_left(tokenizer, config, l_template, l_special_token)
+    right = encode_right(tokenizer, config, text, r_special_token)
+    rest = np.concatenate([codes, np.tile(right, (len(codes), 1))], axis=1)
+    found = _perplexities(rudolph, left, rest, ("image", "right"), batch_size, quiet)
+    scores = combined_scores(found["right"], found["image"], ppl_txt_w, quantile)
+    return found["right"], found["image"], scores
+
+
+def self_reranking_by_image(
+    rudolph: PretrainedRudolph,
+    texts: Sequence[str],
+    image: Any,
+    *,
+    l_special_token: str = "LT_T2I",
+    ppl_txt_w: float = 0.05,
+    quantile: float = 0.5,
+    batch_size: int = BATCH_SIZE,
+    quiet: bool = True,
+) -> Ranking:
+    """How well texts fit a picture, which is read as drawn from each of them."""
+    codes = rudolph.encode_images([image])[0]
+    rows = [
+        np.concatenate(
+            [encode_left(rudolph.tokenizer, rudolph.config, text, l_special_token), codes]
+        )
+        for text in texts
+    ]
+    if not rows:
+        return (np.zeros((0,), np.float32),) * 3
+    nothing = np.zeros((0,), np.int32)
+    found = _perplexities(rudolph, nothing, np.stack(rows), ("left", "image"), batch_size, quiet)
+    scores = combined_scores(found["left"], found["image"], ppl_txt_w, quantile)
+    return found["left"], found["image"], scores
+
+
+def zs_clf(
+    rudolph: PretrainedRudolph,
+    image: Any,
+    classes: Sequence[str],
+    *,
+    r_template: str = "{}",
+    l_template: str = "",
+    l_special_token: str = "LT_I2T",
+    r_special_token: str = "RT_I2T",
+    batch_size: int = BATCH_SIZE,
+) -> dict[str, Any]:
+    """{"label": int, "class": str, "scores": float32[classes], low is good}.
+
+    The class stands in the right text, the picture's caption; `l_template` may name it too, and
+    then each class is judged after a left text of its own.
+    """
+    if isinstance(classes, str) or not classes:
+        raise InputError(f"classes are {classes!r}; expected a list of names")
+    tokenizer, config = rudolph.tokenizer, rudolph.config
+    codes = rudolph.encode_images([image])[0]
+    rights = [
+        encode_right(tokenizer, config, _filled(r_template, name), r_special_token)
+        for name in classes
+    ]
+    lefts = [
+        encode_left(tokenizer, config, _filled(l_template, name), l_special_token)
+        for name in classes
+    ]
+    if all((left == lefts[0]).all() for left in lefts):
+        prompt, rest = np.concatenate([lefts[0], codes]), np.stack(rights)
+    else:
+        prompt = np.zeros((0,), np.int32)
+        rows = [np.concatenate([a, codes, b]) for a, b in zip(lefts, rights, strict=True)]
+        rest = np.stack(rows)
+    found = _perplexities(rudolph, prompt, rest, ("right",), batch_size, quiet=True)["right"]
+    unit = found / np.linalg.norm(found)
+    scores = np.exp(unit) / np.exp(unit).sum()
+    label = int(scores.argmin())
+    return {"label": label, "class": classes[label], "scores": scores}
+
+
+def ruclip_reranking(
+    predictor: Predictor, text: str, images: Sequence[Any], count: int | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """The `count` pictures most like a text, best first: their places int[count], and cosines.
+
+    Source: `rudalle.pipelines.cherry_pick_by_ruclip`.
+    """
+    if count is not None and count < 1:
+        raise InputError(f"count is {count}; expected at least 1")
+    latents = predictor.get_image_latents(list(images))
+    cosines = (latents @ predictor.get_text_latents([text]).T)[:, 0]
+    order = np.argsort(-cosines, kind="stable")[:count]
+    return order, cosines[order]
+
+
+def _perplexities(
+    rudolph: PretrainedRudolph,
+    prompt: np.ndarray,
+    rest: np.ndarray,
+    segments: tuple[str, ...],
+    batch_size: int,
+    quiet: bool,
+) -> dict[str, np.ndarray]:
+    with rudolph.precision:
+        return perplexities(
+            rudolph.config, rudolph.compute, rudolph.params, prompt, rest, segments,
+            batch_size=batch_size, quiet=quiet,
+        )  # fmt: skip
+
+
+def _filled(template: str, name: str) -> str:
+    return template.replace("{}", name)
+
+
+def _checked_codes(rudolph: PretrainedRudolph, codebooks: np.ndarray) -> np.ndarray:
+    codes, length = np.asarray(codebooks), rudolph.layout.image_length
+    if codes.ndim != 2 or codes.shape[1] != length or not np.issubdtype(codes.dtype, np.integer):
+        raise InputError(
+            f"codebooks are {codes.dtype}{list(codes.shape)}; expected int32[B, {length}]"
+        )
+    limit = rudolph.config.image_vocab_size
+    if codes.size and not 0 <= codes.min() <= codes.max() < limit:
+        raise InputError(f"codebooks hold {codes.max()}; expected codes from 0 to {limit - 1}")
+    return codes.astype(np.int32)

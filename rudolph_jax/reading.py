@@ -1,0 +1,205 @@
+"""Image, or question, to text: captions, answers and features.
+
+Source: `rudolph.api.ruDolphApi`; questions as in the FBC2 baseline.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from clip_jax.errors import InputError
+from rudolph_jax.generation import Run, samples
+from rudolph_jax.pretrained import PretrainedRudolph
+from rudolph_jax.ranking import self_reranking_by_image
+from rudolph_jax.sampling import TEXT_SAMPLING, Sampling
+from rudolph_jax.texts import decode_text, encode_left, encode_right
+from rudolph_jax.writing import template_size
+
+QUESTION_SAMPLING = Sampling(temperature=1.0, top_k=32, top_p=0.8)
+# What is asked -> the special tokens before the question and before the answer.
+QUESTIONS = {
+    "plain": ("LT_UNK", "RT_UNK"),
+    "text": ("LT_TQA", "RT_TQA"),
+    "math": ("LT_MQA", "RT_MQA"),
+    "image": ("LT_VQA", "RT_VQA"),
+    "caption": ("LT_CAP", "RT_CAP"),
+    "recognition": ("LT_REC", "RT_REC"),
+}
+
+
+def generate_captions(
+    rudolph: PretrainedRudolph,
+    image: Any,
+    captions_num: int = 48,
+    *,
+    r_template: str = "",
+    l_template: str = "",
+    temperature: float | None = None,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    early_stop: int | None = None,
+    l_special_token: str = "LT_I2T",
+    r_special_token: str = "RT_I2T",
+    seed: int = 0,
+    batch_size: int = 24,
+    quiet: bool = False,
+) -> tuple[list[str], np.ndarray]:
+    """Distinct captions that begin with r_template, and how often each was written, int[B].
+
+    image: whatever `clip_jax.image.open_image` takes. l_template: the left text.
+    early_stop: how many tokens of right text to write, the template included.
+    temperature, top_k, top_p: see `sampling.Sampling`; None: the original's 0.9, 64, 0.8.
+    """
+    codes = rudolph.encode_images([image])
+    run = Run(TEXT_SAMPLING.override(temperature, top_k, top_p), seed, batch_size, quiet)
+    tokens = (l_special_token, r_special_token)
+    (texts,) = _right_texts(
+        rudolph, run, l_template, codes, r_template, tokens, captions_num, early_stop
+    )
+    counts = Counter(texts)
+    counts.pop("", None)
+    return list(counts), np.array(list(counts.values()), int)
+
+
+def image_captioning(
+    rudolph: PretrainedRudolph,
+    image: Any,
+    captions_num: int = 5,
+    *,
+    generations_num: int = 48,
+    r_template: str = "на картинке",
+    ppl_txt_w: float = 0.05,
+    batch_size: int = 24,
+    quiet: bool = False,
+    **how: Any,
+) -> list[dict[str, Any]]:
+    """[{"text", "score", "count", "ppl_txt", "ppl_img"}]: the best captions, best first.
+
+    Each is judged by how well the picture would be drawn from it, and scores divided by how often
+    it was written; low is good. how: see `generate_captions`.
+    """
+    texts, counts = generate_captions(
+        rudolph, image, generations_num, r_template=r_template, batch_size=batch_size, quiet=quiet,
+        **how,
+    )  # fmt: skip
+    ppl_txt, ppl_img, scores = self_reranking_by_image(
+        rudolph, texts, image, ppl_txt_w=ppl_txt_w, batch_size=batch_size, quiet=quiet
+    )
+    scores = scores / counts
+    return [
+        {
+            "text": texts[i],
+            "score": float(scores[i]),
+            "count": int(counts[i]),
+            "ppl_txt": float(ppl_txt[i]),
+            "ppl_img": float(ppl_img[i]),
+        }
+        for i in np.argsort(scores, kind="stable")[:captions_num]
+    ]
+
+
+def caption_images(
+    rudolph: PretrainedRudolph,
+    images: Sequence[Any],
+    *,
+    r_template: str = "",
+    temperature: float = 0.0,
+    seed: int = 0,
+    batch_size: int = 64,
+    quiet: bool = False,
+) -> list[str]:
+    """One caption for each of many pictures, the likeliest tokens by default, without ranking."""
+    run = Run(Sampling(temperature), seed, batch_size, quiet)
+    tokens = ("LT_I2T", "RT_I2T")
+    captions = []
+    for start in range(0, len(images), batch_size):
+        codes = rudolph.encode_images(images[start : start + batch_size])
+        # Filled up, so that the last batch compiles nothing.
+        full = np.zeros((min(batch_size, len(images)), codes.shape[1]), np.int32)
+        full[: len(codes)] = codes
+        written = _right_texts(rudolph, run, "", full, r_template, tokens, 1, None)
+        captions += [texts[0] for texts in written[: len(codes)]]
+    return captions
+
+
+def answer(
+    rudolph: PretrainedRudolph,
+    question: str,
+    image: Any | None = None,
+    answers_num: int = 24,
+    *,
+    about: str = "plain",
+    temperature: float | None = None,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    early_stop: int | None = None,
+    seed: int = 0,
+    batch_size: int = 24,
+    quiet: bool = False,
+) -> list[dict[str, Any]]:
+    """[{"text", "count"}]: distinct answers, the most frequent first.
+
+    image: what the question is about; None: a question on its own text (all codes 0, as trained).
+    about: one of QUESTIONS; "plain" works with every model that has special tokens, the others
+        with one that was fine-tuned on them, such as 2.7B_fbc2.
+    temperature, top_k, top_p: None: 1.0, 32, 0.8.
+    """
+    if about not in QUESTIONS:
+        raise InputError(f"about is {about!r}; expected one of {', '.join(QUESTIONS)}")
+    if image is None:
+        codes = np.zeros((1, rudolph.layout.image_length), np.int32)
+    else:
+        codes = rudolph.encode_images([image])
+    run = Run(QUESTION_SAMPLING.override(temperature, top_k, top_p), seed, batch_size, quiet)
+    (texts,) = _right_texts(
+        rudolph, run, question, codes, "", QUESTIONS[about], answers_num, early_stop
+    )
+    counts = Counter(text for text in texts if text)
+    return [{"text": text, "count": count} for text, count in counts.most_common()]
+
+
+def image_features(
+    rudolph: PretrainedRudolph, images: Sequence[Any], layer: int = -1
+) -> np.ndarray:
+    """float32[B, D]: a layer's hidden states, averaged over the image tokens, for probes.
+
+    layer: 0 to layers - 1, or counted from the end.
+    """
+    layers = rudolph.config.layers
+    if not -layers <= layer < layers:
+        raise InputError(f"layer is {layer}; expected {-layers} to {layers - 1}")
+    codes = rudolph.encode_images(images)
+    left = encode_left(rudolph.tokenizer, rudolph.config, "", "LT_I2T")
+    ids = np.concatenate([np.tile(left, (len(codes), 1)), codes], axis=1)
+    states = np.asarray(rudolph.hidden_states(ids)[layer], np.float32)
+    return states[:, rudolph.layout.prefix + rudolph.config.left_text_length :].mean(axis=1)
+
+
+def _right_texts(
+    rudolph: PretrainedRudolph,
+    run: Run,
+    left: str,
+    codes: np.ndarray,
+    template: str,
+    special_tokens: tuple[str, str],
+    count: int,
+    early_stop: int | None,
+) -> list[list[str]]:
+    """For each picture, codes int32[P, image tokens], `count` right texts."""
+    if early_stop is not None and early_stop < 1:
+        raise InputError(f"early_stop is {early_stop}; expected at least 1")
+    tokenizer, config = rudolph.tokenizer, rudolph.config
+    left_ids = encode_left(tokenizer, config, left, special_tokens[0])
+    right_ids = encode_right(tokenizer, config, template, special_tokens[1])
+    P = len(codes)
+    prompts = np.concatenate([np.tile(left_ids, (P, 1)), codes, np.tile(right_ids, (P, 1))], axis=1)
+    start = rudolph.layout.right.start + template_size(right_ids)
+    texts: list[list[str]] = [[] for _ in range(P)]
+    for part in samples(rudolph, run, "right", prompts[None], start, count, stop=early_stop):
+        for kept, tokens in zip(texts, part, strict=True):
+            kept += [decode_text(tokenizer, ids) for ids in tokens]
+    return texts

@@ -1,0 +1,157 @@
+"""One token from logits: temperature, then top-k, then top-p, then a draw; and guidance.
+
+# B sequences, V tokens to choose from
+
+Everything here is traced, so that other values of the options compile nothing anew.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from clip_jax.errors import InputError
+
+
+@dataclasses.dataclass(frozen=True)
+class Sampling:
+    """temperature: 0 takes the likeliest token, 1 leaves the model's probabilities.
+
+    top_k: how many of the likeliest tokens take part; 0 turns it off.
+    top_p: their joint probability, the token that crosses it included; 1 turns it off.
+    """
+
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.temperature < float("inf"):
+            raise InputError(f"temperature is {self.temperature}; expected 0 (greedy) or above")
+        if type(self.top_k) is not int or self.top_k < 0:
+            raise InputError(f"top_k is {self.top_k!r}; expected 0 (off) or a positive integer")
+        if not 0 <= self.top_p <= 1:
+            raise InputError(f"top_p is {self.top_p}; expected 0 to 1 (off)")
+
+    def override(
+        self, temperature: float | None = None, top_k: int | None = None, top_p: float | None = None
+    ) -> Sampling:
+        """The same with what is not None changed. 0 is a value here, unlike in the original."""
+        given = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
+        return dataclasses.replace(self, **{k: v for k, v in given.items() if v is not None})
+
+    def traced(self) -> Options:
+        return Options(
+            jnp.float32(self.temperature), jnp.int32(self.top_k), jnp.float32(self.top_p)
+        )
+
+
+class Options(NamedTuple):
+    """`Sampling` as arrays: float32[], int32[], float32[]."""
+
+    temperature: jax.Array
+    top_k: jax.Array
+    top_p: jax.Array
+
+
+# The original's defaults (`rudolph.api.ruDolphApi`).
+TEXT_SAMPLING = Sampling(temperature=0.9, top_k=64, top_p=0.8)
+IMAGE_SAMPLING = Sampling(temperature=1.0, top_k=768, top_p=0.99)
+
+
+def sample(keys: jax.Array, logits: jax.Array, options: Options) -> jax.Array:
+    """One key a row, float32[B, V] -> int32[B]."""
+    return draw(keys, filter_logits(scale(logits, options), options), options)
+
+
+def guided_sample(
+    keys: jax.Array,
+    logits: jax.Array,
+    unconditional: jax.Array,
+    weight: jax.Array,
+    options: Options,
+    on_logits: bool,
+) -> jax.Array:
+    """The same from two predictions, float32[B, V] each, weighted (1 - weight) and weight.
+
+    on_logits: mix filtered logits, where both keep a token (the original's `late_softmax`);
+        else mix probabilities. weight: below 0 leads away from the unconditional prediction;
+        what becomes negative then counts as impossible.
+    """
+    both = scale(jnp.stack([logits, unconditional]), options)
+    kept = filter_logits(both, options)
+    if on_logits:
+        # Guidance away from a prediction must not exclude what that prediction excludes.
+        mixed = (1 - weight) * both[0] + weight * both[1]
+        common = jnp.isfinite(kept[0]) & (jnp.isfinite(kept[1]) | (weight <= 0))
+        nothing = ~common.any(axis=-1, keepdims=True)
+        return draw(keys, jnp.where(common | nothing, mixed, -jnp.inf), options)
+    probabilities = jax.nn.softmax(kept, axis=-1)
+    mixed = (1 - weight) * probabilities[0] + weight * probabilities[1]
+    return draw(keys, jnp.log(jnp.maximum(mixed, 0.0)), options)
+
+
+def scale(logits: jax.Array, options: Options) -> jax.Array:
+    greedy = options.temperature == 0
+    return logits.astype(jnp.float32) / jnp.where(greedy, 1.0, options.temperature)
+
+
+def filter_logits(logits: jax.Array, options: Options) -> jax.Array:
+    """float32[..., V] with -inf where top-k or top-p drops a token.
+
+    Tokens that tie with the last one kept are kept too. The thresholds are found bit by bit, 32
+    sums each, which costs a fraction of sorting the vocabulary.
+    Source: `transformers.top_k_top_p_filtering`.
+    """
+    V = logits.shape[-1]
+    order = _ordered_bits(logits)
+
+    def by_rank() -> jax.Array:
+        return _largest(order, lambda kept: kept.sum(axis=-1) >= options.top_k)
+
+    def by_mass(floor: jax.Array) -> jax.Array:
+        left = jnp.where(order >= floor[..., None], logits, -jnp.inf)
+        probabilities = jax.nn.softmax(left, axis=-1)
+        return jnp.maximum(
+            floor,
+            _largest(order, lambda kept: (probabilities * kept).sum(axis=-1) > options.top_p),
+        )
+
+    nothing = jnp.zeros(logits.shape[:-1], jnp.uint32)
+    limited = (options.top_k > 0) & (options.top_k < V)
+    floor = lax.cond(limited, by_rank, lambda: nothing)
+    floor = lax.cond(options.top_p < 1, by_mass, lambda floor: floor, floor)
+    return jnp.where(order >= floor[..., None], logits, -jnp.inf)
+
+
+def draw(keys: jax.Array, logits: jax.Array, options: Options) -> jax.Array:
+    """int32[B] from float32[B, V] by the Gumbel trick; the likeliest at temperature 0."""
+    V = logits.shape[-1]
+    noise = jax.vmap(lambda key: jax.random.gumbel(key, (V,), jnp.float32))(keys)
+    noise = jnp.where(options.temperature == 0, 0.0, noise)
+    return jnp.argmax(logits + noise, axis=-1).astype(jnp.int32)
+
+
+def _ordered_bits(x: jax.Array) -> jax.Array:
+    """uint32 of the same order as float32."""
+    bits = lax.bitcast_convert_type(x.astype(jnp.float32), jnp.uint32)
+    sign = jnp.uint32(1 << 31)
+    return jnp.where(bits & sign, ~bits, bits | sign)
+
+
+def _largest(order: jax.Array, holds: Callable[[jax.Array], jax.Array]) -> jax.Array:
+    """uint32[...]: the largest threshold for which `holds(order >= threshold)`, else 0.
+
+    holds: true for small thresholds and false from some value on.
+    """
+
+    def bit(i: jax.Array, threshold: jax.Array) -> jax.Array:
+        higher = threshold | (jnp.uint32(1 << 31) >> i.astype(jnp.uint32))
+        return jnp.where(holds(order >= higher[..., None]), higher, threshold)
+
+    return lax.fori_loop(0, 32, bit, jnp.zeros(order.shape[:-1], jnp.uint32))

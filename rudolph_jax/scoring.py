@@ -1,0 +1,120 @@
+"""How surprised the model is by texts and pictures, and how candidates are ranked by it.
+
+# B sequences, P distinct prompts (B a multiple of P), T tokens
+
+Source: `rudolph.api.ruDolphApi`, whose perplexity is the mean of exp(cross-entropy) over tokens.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from tqdm import tqdm
+
+from clip_jax.config import Compute
+from rudolph_jax import forward
+from rudolph_jax.config import RudolphConfig
+from rudolph_jax.layout import PAD, Layout
+
+
+def perplexities(
+    config: RudolphConfig,
+    compute: Compute,
+    params: forward.Params,
+    prompt: np.ndarray,
+    rest: np.ndarray,
+    segments: tuple[str, ...],
+    *,
+    batch_size: int,
+    quiet: bool = True,
+) -> dict[str, np.ndarray]:
+    """{segment: float32[B]} for each of `segments`, which must lie whole within `rest`.
+
+    prompt: int32[M], what comes before each row of rest: int32[B, T]; it is read once for all.
+    The first token of a segment is not judged, nor is padding in a text.
+    """
+    past = _read(config, compute, params, prompt[None]) if len(prompt) else None
+    parts: dict[str, list[np.ndarray]] = {segment: [] for segment in segments}
+    with tqdm(total=len(rest), unit=" ranked", disable=True if quiet else None, leave=False) as bar:
+        for start in range(0, len(rest), batch_size):
+            chunk = rest[start : start + batch_size]
+            # Rows of zeros fill the last batch up, so that nothing is compiled for its size.
+            batch = np.zeros((batch_size, rest.shape[1]), np.int32)
+            batch[: len(chunk)] = chunk
+            found = _perplexities(config, compute, len(prompt), segments, params, past, batch)
+            for segment in segments:
+                parts[segment].append(np.asarray(found[segment])[: len(chunk)])
+            bar.update(len(chunk))
+    empty = [np.zeros((0,), np.float32)]
+    return {segment: np.concatenate(empty + values) for segment, values in parts.items()}
+
+
+def mean_exponential(cross_entropy: jax.Array) -> jax.Array:
+    """float32[B, T] -> float32[B]: the original's `ce_to_ppl`, which skips zeros.
+
+    A row of zeros alone has perplexity 1, the least there is; the original fails on it.
+    """
+    judged = cross_entropy != 0
+    total = jnp.where(judged, jnp.exp(cross_entropy), 0.0).sum(axis=1)
+    count = judged.sum(axis=1)
+    return jnp.where(count > 0, total / jnp.maximum(count, 1), 1.0)
+
+
+def combined_scores(
+    text: np.ndarray, image: np.ndarray, text_weight: float, quantile: float = 0.5
+) -> np.ndarray:
+    """float32[B], low is good: both perplexities over their spread, weighted and added.
+
+    The spread is from the least value to the quantile. Where that is zero, as for one candidate
+    or many equal ones, the original divides by it; here the whole range stands in, and equal
+    values score 0.
+    """
+
+    def spread(values: np.ndarray) -> np.ndarray:
+        above = values - values.min()
+        width = np.quantile(above, quantile) or above.max()
+        return above / width if width else np.zeros_like(above)
+
+    if not len(text):
+        return np.zeros((0,), np.float32)
+    mixed = spread(text) * text_weight + spread(image) * (1 - text_weight)
+    return mixed.astype(np.float32)
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _read(
+    config: RudolphConfig, compute: Compute, params: forward.Params, prompts: Any
+) -> forward.KeyValues:
+    return forward.run(config, compute, params, prompts)[1]
+
+
+@partial(jax.jit, static_argnums=(0, 1, 2, 3))
+def _perplexities(
+    config: RudolphConfig,
+    compute: Compute,
+    start: int,
+    segments: tuple[str, ...],
+    params: forward.Params,
+    past: forward.KeyValues | None,
+    rest: jax.Array,
+) -> dict[str, jax.Array]:
+    layout = Layout(config)
+    x, _ = forward.run(config, compute, params, rest, start, past)
+    shift = layout.prefix if not start else 0
+    found = {}
+    for segment in segments:
+        place = getattr(layout, segment)
+        labels = rest[:, place.start - start + 1 : place.stop - start]
+        hidden = x[:, place.start - start + shift : place.stop - start - 1 + shift]
+        columns = layout.code_logits if segment == "image" else slice(0, layout.special_stop)
+        logits = forward.head(config, compute, params, columns)(hidden)
+        chosen = jnp.take_along_axis(logits, labels[..., None], axis=-1)[..., 0]
+        cross_entropy = jax.nn.logsumexp(logits, axis=-1) - chosen
+        if segment != "image":
+            cross_entropy = jnp.where(labels == PAD, 0.0, cross_entropy)
+        found[segment] = mean_exponential(cross_entropy)
+    return found

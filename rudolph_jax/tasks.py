@@ -1,0 +1,44 @@
+"""Everything that a RUDOLPH does, each a function of a `PretrainedRudolph`.
+
+    rudolph = rudolph_jax.load("models/rudolph", vqgan="models/vqgan")
+    pictures, scores = tasks.dream(rudolph, "красный круг", images_num=4)
+
+Names and defaults are those of the original's `ruDolphApi`, where it has the task.
+"""
+
+from rudolph_jax.drawing import draw_images, dream, generate_codebooks, generate_codebooks_cfg
+from rudolph_jax.image_prompts import keep_borders, keep_mask
+from rudolph_jax.ranking import (
+    ruclip_reranking,
+    self_reranking_by_image,
+    self_reranking_by_text,
+    zs_clf,
+)
+from rudolph_jax.reading import (
+    answer,
+    caption_images,
+    generate_captions,
+    image_captioning,
+    image_features,
+)
+from rudolph_jax.writing import generate_texts, text_perplexities
+
+__all__ = [
+    "answer",
+    "caption_images",
+    "draw_images",
+    "dream",
+    "generate_captions",
+    "generate_codebooks",
+    "generate_codebooks_cfg",
+    "generate_texts",
+    "image_captioning",
+    "image_features",
+    "keep_borders",
+    "keep_mask",
+    "ruclip_reranking",
+    "self_reranking_by_image",
+    "self_reranking_by_text",
+    "text_perplexities",
+    "zs_clf",
+]

@@ -1,0 +1,100 @@
+"""Text after text: continuations, ranked by how little they surprise the model.
+
+Source: `rudolph.api.ruDolphApi.generate_texts`.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from clip_jax.errors import InputError
+from rudolph_jax.generation import Run, samples
+from rudolph_jax.layout import PAD, Layout
+from rudolph_jax.pretrained import PretrainedRudolph
+from rudolph_jax.sampling import TEXT_SAMPLING
+from rudolph_jax.scoring import perplexities
+from rudolph_jax.texts import decode_text, encode_left
+
+
+def generate_texts(
+    rudolph: PretrainedRudolph,
+    template: str = "",
+    texts_num: int = 48,
+    *,
+    temperature: float | None = None,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    early_stop: int | None = None,
+    allowed_token_ids: Sequence[int] | None = None,
+    special_token: str = "LT_T2T",
+    seed: int = 0,
+    batch_size: int = 24,
+    quiet: bool = False,
+) -> list[dict[str, Any]]:
+    """[{"text", "ppl_txt", "count"}]: distinct texts that begin with the template, best first.
+
+    early_stop: how many tokens a text may have, the template, BOS and special token included.
+    allowed_token_ids: what may be chosen, EOS (3) only where it is among them.
+    temperature, top_k, top_p: see `sampling.Sampling`; None: the original's 0.9, 64, 0.8.
+    """
+    tokenizer, config = rudolph.tokenizer, rudolph.config
+    if early_stop is not None and early_stop < 1:
+        raise InputError(f"early_stop is {early_stop}; expected at least 1")
+    prompt = encode_left(tokenizer, config, template, special_token)
+    run = Run(TEXT_SAMPLING.override(temperature, top_k, top_p), seed, batch_size, quiet)
+    drawn = samples(
+        rudolph, run, "left", prompt[None, None], template_size(prompt), texts_num,
+        stop=early_stop, allowed=_allowed(rudolph, allowed_token_ids),
+    )  # fmt: skip
+    counts = Counter(decode_text(tokenizer, ids) for part in drawn for ids in part[0])
+    counts.pop("", None)
+    texts = list(counts)
+    ppl = text_perplexities(rudolph, texts, special_token=special_token, batch_size=batch_size)
+    return [
+        {"text": texts[i], "ppl_txt": float(ppl[i]), "count": counts[texts[i]]}
+        for i in np.argsort(ppl, kind="stable")
+    ]
+
+
+def text_perplexities(
+    rudolph: PretrainedRudolph,
+    texts: Sequence[str],
+    *,
+    special_token: str = "LT_T2T",
+    batch_size: int = 24,
+) -> np.ndarray:
+    """float32[texts]: of each as a left text."""
+    if not texts:
+        return np.zeros((0,), np.float32)
+    rows = [encode_left(rudolph.tokenizer, rudolph.config, t, special_token) for t in texts]
+    with rudolph.precision:
+        return perplexities(
+            rudolph.config, rudolph.compute, rudolph.params, np.zeros((0,), np.int32),
+            np.stack(rows), ("left",), batch_size=batch_size,
+        )["left"]  # fmt: skip
+
+
+def template_size(ids: np.ndarray) -> int:
+    """How many ids of an encoded template are read; the last, its EOS, is not.
+
+    At least one, the BOS, from which an all-padded left text is written too.
+    """
+    return max(int((ids != PAD).sum()) - 1, 1)
+
+
+def _allowed(rudolph: PretrainedRudolph, ids: Sequence[int] | None) -> np.ndarray | None:
+    if ids is None:
+        return None
+    layout = Layout(rudolph.config)
+    allowed = np.zeros(layout.text_ids, bool)
+    for i in ids:
+        if not 0 <= i < layout.text_ids:
+            raise InputError(f"allowed_token_ids hold {i}; expected 0 to {layout.text_ids - 1}")
+        allowed[i] = True
+    if not allowed.any():
+        raise InputError("allowed_token_ids are empty; expected at least one id, or None")
+    return allowed

@@ -1,0 +1,157 @@
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from clip_jax import Compute
+from clip_jax.layers import unstack_layers
+from rudolph_jax import Rudolph
+from rudolph_jax.layout import BOS, Layout
+from rudolph_jax.masks import mask
+from rudolph_jax.model import ACTIVATIONS
+
+
+@pytest.fixture(scope="module")
+def params(tiny_config, tiny_params):
+    return tiny_params(tiny_config)
+
+
+def logits_of(config, params, ids, compute=Compute(), stacked=True):
+    model = Rudolph(config, compute, stacked)
+    return np.asarray(jax.jit(model.apply)({"params": params}, ids))
+
+
+def test_layers_stacked_or_one_by_one_give_the_same(tiny_config, params, tiny_ids):
+    expected = logits_of(tiny_config, params, tiny_ids)
+    found = logits_of(tiny_config, unstack_layers(params), tiny_ids, stacked=False)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("compute", [Compute(remat="block"), Compute(remat="dots", unroll=4)])
+def test_rematerialising_and_unrolling_change_nothing(tiny_config, params, tiny_ids, compute):
+    def gradient(compute):
+        model = Rudolph(tiny_config, compute)
+        return jax.jit(jax.grad(lambda p: model.apply({"params": p}, tiny_ids).std()))(params)
+
+    for a, b in zip(
+        jax.tree.leaves(gradient(compute)), jax.tree.leaves(gradient(Compute())), strict=True
+    ):
+        np.testing.assert_allclose(a, b, atol=1e-6)
+
+
+def test_each_position_sees_what_the_masks_allow_and_nothing_else(tiny_config, tiny_params):
+    """By gradients: with two layers, what is reached in two steps of the masks."""
+    config = dataclasses.replace(tiny_config, layers=2)
+    layout, model = Layout(config), Rudolph(config)
+    params = tiny_params(config)
+
+    @jax.jit
+    def jacobian(x):
+        def logits(x):
+            y, _ = model.apply(
+                {"params": params}, x, method=lambda m, x: m.layers.scanned(
+                    x, np.arange(2), jnp.asarray(allowed)
+                )
+            )  # fmt: skip
+            return y[0].sum(axis=-1)
+
+        return jax.jacobian(logits)(x)
+
+    # Layer 0 asks by row, layer 1 by column.
+    allowed = np.stack([mask(config, kind) for kind in ("row", "column", "conv", "last_conv")])
+    x = jax.random.normal(jax.random.key(0), (1, layout.length, config.width))
+    reached = np.abs(np.asarray(jacobian(x))[:, 0]).max(axis=-1) > 1e-9
+    np.testing.assert_array_equal(reached, (allowed[1].astype(int) @ allowed[0]) > 0)
+
+
+def test_left_padding_has_an_id_of_its_own_at_each_position(tiny_config, params, tiny_ids):
+    layout = Layout(tiny_config)
+    spelled = tiny_ids.copy()
+    for place in range(layout.left.stop):
+        column = spelled[:, place]
+        column[column == 0] = layout.special_stop + place
+    np.testing.assert_array_equal(
+        logits_of(tiny_config, params, tiny_ids), logits_of(tiny_config, params, spelled)
+    )
+
+
+def test_embeddings_learn_at_a_tenth_of_the_rate(tiny_config, params, tiny_ids):
+    def gradient(scale):
+        config = dataclasses.replace(tiny_config, embedding_gradient_scale=scale)
+        model = Rudolph(config)
+        return jax.jit(jax.grad(lambda p: model.apply({"params": p}, tiny_ids).std()))(params)
+
+    slow, full = gradient(0.1), gradient(1.0)
+    for name in ("text_embedding", "image_embedding", "image_row_embedding"):
+        np.testing.assert_allclose(slow[name], 0.1 * full[name], rtol=1e-3, atol=1e-8)
+    np.testing.assert_allclose(slow["head"]["kernel"], full["head"]["kernel"], rtol=1e-4, atol=1e-8)
+
+
+def test_pb_relax_and_stacked_norms_are_where_the_config_says(tiny_config, tiny_params, tiny_ids):
+    plain = dataclasses.replace(tiny_config, sandwich_norm=False)
+    params = tiny_params(plain)
+    assert not any("out_norm" in name for name in params["layers"])
+    relaxed = logits_of(plain, params, tiny_ids)
+    unrelaxed = logits_of(dataclasses.replace(plain, pb_relax=False), params, tiny_ids)
+    np.testing.assert_allclose(relaxed, unrelaxed, atol=1e-5)  # a matter of rounding alone
+
+
+def test_pb_relax_keeps_large_float16_scores_finite(tiny_config, tiny_params, tiny_ids):
+    params = tiny_params(tiny_config)
+    params["layers"]["attention_norm"]["scale"] *= 100
+    found = logits_of(tiny_config, params, tiny_ids, Compute(dtype="float16"))
+    assert np.isfinite(found).all()
+
+
+def test_dropout_needs_a_key_and_spares_the_embeddings(tiny_config, params, tiny_ids):
+    model = Rudolph(tiny_config)
+
+    @jax.jit
+    def run(key):
+        return model.apply({"params": params}, tiny_ids, rngs={"dropout": key})
+
+    first, again = run(jax.random.key(1)), run(jax.random.key(1))
+    np.testing.assert_array_equal(first, again)
+    assert np.abs(first - run(jax.random.key(2))).max() > 1e-2
+    assert np.abs(first - logits_of(tiny_config, params, tiny_ids)).max() > 1e-2
+    off = Rudolph(dataclasses.replace(tiny_config, attention_dropout=0.0, output_dropout=0.0))
+    np.testing.assert_array_equal(
+        jax.jit(lambda k: off.apply({"params": params}, tiny_ids, rngs={"dropout": k}))(
+            jax.random.key(1)
+        ),
+        jax.jit(off.apply)({"params": params}, tiny_ids),
+    )
+
+
+def test_each_layer_drops_on_its_own(tiny_config, params, tiny_ids):
+    """With one key for all layers, equal parameters would drop equal places in each."""
+    config = dataclasses.replace(tiny_config, attention_dropout=0.0, output_dropout=0.5)
+    states = Rudolph(config).apply(
+        {"params": params}, tiny_ids, method="hidden_states", rngs={"dropout": jax.random.key(0)}
+    )
+    assert len({np.asarray(state).tobytes() for state in states}) == config.layers
+
+
+def test_both_gelus():
+    x = jnp.float32([-1.0, 0.5, 2.0])
+    tanh = 0.5 * x * (1 + jnp.tanh(0.7978845608028654 * x * (1 + 0.044715 * x * x)))
+    np.testing.assert_allclose(ACTIVATIONS["gelu_tanh"](x), tanh, atol=1e-6)
+    exact = 0.5 * x * (1 + jax.scipy.special.erf(x / jnp.sqrt(2.0)))
+    np.testing.assert_allclose(ACTIVATIONS["gelu"](x), exact, atol=1e-6)
+    assert np.abs(tanh - exact).max() > 1e-5
+
+
+def test_bos_prefix_comes_before_the_text_and_costs_the_last_place(tiny_config, tiny_params):
+    """ruDALL-E v2: one BOS first, and what would stand beyond the masks is cut."""
+    config = dataclasses.replace(tiny_config, right_text_length=0, bos_prefix=True)
+    layout, params = Layout(config), tiny_params(config)
+    ids = np.full((1, layout.length), 5, np.int32)
+    assert logits_of(config, params, ids[:, :3]).shape[1] == 4
+    assert logits_of(config, params, ids).shape[1] == layout.length
+    x = Rudolph(config).apply({"params": params}, ids, method="embed")
+    bos = params["text_embedding"][BOS] + params["left_position_embedding"][0]
+    np.testing.assert_allclose(x[0, 0], bos, atol=1e-6)
+    first = params["text_embedding"][5] + params["left_position_embedding"][1]
+    np.testing.assert_allclose(x[0, 1], first, atol=1e-6)
