@@ -15,10 +15,10 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import jax
-import numpy as np
 
 from clip_jax.errors import InputError
 
@@ -37,7 +37,8 @@ def write(
 ) -> Path:
     """Writes a model folder beside its place, then renames it there.
 
-    params: nested dict of arrays with layers one by one, or None where a model has none.
+    params: nested dict of arrays with layers one by one, or None where a model has none. A leaf
+        may make its array only when it is written (`array_store.py`).
     An existing folder that holds anything raises InputError; an interrupted write leaves nothing
     at `folder`.
     """
@@ -49,8 +50,7 @@ def write(
         for name, content in (files or {}).items():
             (beside / name).write_bytes(content)
         if params is not None:
-            with _checkpointer() as checkpointer:
-                checkpointer.save(beside.absolute() / PARAMS, dict(params))
+            _array_store().save(beside / PARAMS, params)
     return Path(folder)
 
 
@@ -105,19 +105,14 @@ def read_config(folder: str | Path) -> dict[str, Any]:
 
 def read_params(folder: str | Path) -> dict[str, Any]:
     """The parameters as nested dicts of numpy arrays, layers one by one."""
-    import orbax.checkpoint as ocp
-
-    path = Path(folder).absolute() / PARAMS
+    path = Path(folder) / PARAMS
     if not path.is_dir():
         raise InputError(f"{folder}: has no {PARAMS} folder; write or convert the model again")
-    with _checkpointer() as checkpointer:
-        try:
-            tree = checkpointer.metadata(path).item_metadata.tree
-            as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree)
-            return checkpointer.restore(path, restore_args=as_numpy)
-        except (ValueError, OSError, KeyError, AttributeError) as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise InputError(f"{path}: parameters cannot be read ({reason})") from error
+    try:
+        return _array_store().restore(path)
+    except (ValueError, OSError, KeyError, AttributeError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(f"{path}: parameters cannot be read ({reason})") from error
 
 
 def check_params(folder: str | Path, found: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
@@ -144,11 +139,8 @@ def _write_json(file: Path, data: Mapping[str, Any]) -> None:
     file.write_text(json.dumps(data, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
 
 
-def _checkpointer() -> Any:
-    # Orbax takes a second to import and logs every step; who only reads a config needs neither.
-    import orbax.checkpoint as ocp
-    from absl import logging
+def _array_store() -> ModuleType:
+    # Orbax takes a second to import; who only reads a config needs none.
+    from clip_jax import array_store
 
-    if logging.get_verbosity() > logging.ERROR:
-        logging.set_verbosity(logging.ERROR)
-    return ocp.PyTreeCheckpointer()
+    return array_store

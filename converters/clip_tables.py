@@ -6,14 +6,13 @@ e embedding, f mlp width, n picture tokens, s context, v vocabulary, y x patch, 
 
 from __future__ import annotations
 
-import jax
 import numpy as np
 
 from clip_jax.config import ClipConfig
 from clip_jax.errors import InputError
 from clip_jax.layers import unstack_layers
 from clip_jax.model import abstract_params
-from converters.rules import Rule, Shape
+from converters.rules import Rule, Shape, shapes_of
 from converters.weights import Weights
 
 
@@ -69,7 +68,9 @@ _MARKS = {
     OPENAI_MARK: "a CLIP under OpenAI's names (ruclip or openai-clip)",
     "vision_model.embeddings.patch_embedding.weight": "a transformers CLIPModel (hf-clip)",
     "visual_encoder.model.conv1.weight": "the first ruCLIP (ruclip-small)",
-    "image_row_embeddings.weight": "RUDOLPH (rudolph)",
+    "l_text_pos_embeddings.weight": "RUDOLPH (rudolph)",
+    "text_pos_embeddings.weight": "ruDALL-E (rudalle)",
+    "image_row_embeddings.weight": "RUDOLPH or ruDALL-E (rudolph, rudalle)",
     "encoder.conv_in.weight": "a VQGAN (vqgan)",
     "model.encoder.conv_in.weight": "a VQGAN (vqgan)",
 }
@@ -89,9 +90,7 @@ def require_kind(weights: Weights, kind: str, mark: str) -> None:
 
 def parameter_shapes(config: ClipConfig) -> dict[str, Shape]:
     """path -> shape of every parameter, layers one by one."""
-    tree = unstack_layers(abstract_params(config))
-    leaves = jax.tree_util.tree_leaves_with_path(tree)
-    return {"/".join(key.key for key in path): tuple(leaf.shape) for path, leaf in leaves}
+    return shapes_of(unstack_layers(abstract_params(config)))
 
 
 def causal_mask(length: int) -> np.ndarray:

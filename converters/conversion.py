@@ -35,7 +35,7 @@ class Source:
     config: Mapping[str, Any]
     weights: Weights | None = None
     rules: Sequence[rules.Rule] = ()
-    derived: Sequence[rules.Derived] = ()
+    derived: Sequence[rules.Derived | rules.Skipped] = ()
     settings: Any = None
     shapes: Mapping[str, rules.Shape] = field(default_factory=dict)
     asked_by: str = "config.json"
@@ -46,8 +46,8 @@ class Source:
 
 @dataclass(frozen=True)
 class Model:
-    """A model folder on its way back. params: path -> array. dtypes: source tensor -> dtype, or
-    None for a model that was never converted."""
+    """A model folder on its way back. params: path -> array. dtypes: source tensor -> dtype, of
+    all that can be written again; None for a model that was never converted."""
 
     folder: Path
     kind: str
@@ -100,6 +100,7 @@ def convert(kind: str, source: Source, destination: Path, dtype: str) -> Summary
             "kind": kind,
             "files": files,
             "parameters": count,
+            "config_from": source.asked_by if source.weights is not None else None,
             "dtype": dtype if params is not None else None,
             "tensors": tensors,
         },
@@ -115,7 +116,8 @@ def open_model(folder: Path) -> Model:
         report = folder / model_folder.REPORT
         try:
             entries = read_json(report)["tensors"]
-            dtypes = {entry["source"]: entry["source_dtype"] for entry in entries}
+            kept = [entry for entry in entries if "lost" not in entry]
+            dtypes = {entry["source"]: entry["source_dtype"] for entry in kept}
         except (KeyError, TypeError) as error:
             raise InputError(f"{report}: not the report of a conversion") from error
     params: dict[str, np.ndarray] = {}

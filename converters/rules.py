@@ -7,20 +7,19 @@ must have. Nothing may be left over on either side.
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
-import einops
+import jax
 import numpy as np
 
 from clip_jax.errors import InputError
+from converters.moves import Lazy, Move, Shape, make_move
 from converters.torch_unpickler import shown
 from converters.weights import Weights
-
-Shape = tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -41,48 +40,24 @@ class Derived:
     """A foreign tensor that follows from the config, so that we keep none.
 
     value: config -> array. A conversion checks the tensor against it, an export writes it.
+    home: the dtype in which it is written for a model that was never converted; None: left out.
     """
 
     source: str
     reason: str
     value: Callable[[Any], np.ndarray]
+    home: str | None = None
 
 
 @dataclass(frozen=True)
-class Move:
-    """A rule for one parameter, with every shape known."""
+class Skipped:
+    """Foreign tensors that the model does not use, whatever they hold; no export brings them back.
 
-    sources: tuple[str, ...]
-    target: str
-    source_shape: Shape  # of each source
-    target_shape: Shape
-    pattern: str = ""
-    sizes: Mapping[str, int] = field(default_factory=dict)
+    source: a name, in which `*` stands for anything.
+    """
 
-    def forward(self, arrays: Sequence[np.ndarray]) -> np.ndarray:
-        """Source arrays -> parameter; a view unless there are several sources."""
-        source = arrays[0] if len(arrays) == 1 else list(arrays)
-        return einops.rearrange(source, self.pattern, **self.sizes) if self.pattern else arrays[0]
-
-    def backward(self, array: np.ndarray) -> tuple[np.ndarray, ...]:
-        """Parameter -> source arrays; the inverse of `forward`."""
-        if not self.pattern:
-            return (array,)
-        left, right = self.pattern.split(" -> ")
-        array = einops.rearrange(array, f"{right} -> {left}", **self.sizes)
-        return (array,) if len(self.sources) == 1 else tuple(array)
-
-
-@dataclass(frozen=True)
-class Lazy:
-    """An array that is made when it is written."""
-
-    shape: Shape
-    dtype: np.dtype
-    make: Callable[[], np.ndarray]
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        return np.asarray(self.make())
+    source: str
+    reason: str
 
 
 def plan(rules: Sequence[Rule], shapes: Mapping[str, Shape]) -> list[Move]:
@@ -99,44 +74,57 @@ def plan(rules: Sequence[Rule], shapes: Mapping[str, Shape]) -> list[Move]:
             raise ValueError(f"{target} has {len(fitting)} rules; expected one")
         rule, match = fitting[0]
         used.add(rule.target)
-        moves.append(_move(rule, match.groupdict().get("i"), target, tuple(shape)))
+        layer = match.groupdict().get("i") or ""
+        names = (rule.source,) if isinstance(rule.source, str) else rule.source
+        sources = tuple(name.replace("{i}", layer) for name in names)
+        moves.append(make_move(sources, rule.pattern, target, tuple(shape)))
     idle = [rule.target for rule in rules if rule.target not in used]
     if idle:
         raise ValueError(f"no parameter is filled by the rules for {idle}")
     return moves
 
 
+def shapes_of(tree: Mapping[str, Any]) -> dict[str, Shape]:
+    """path -> shape of every leaf of a parameter tree."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {"/".join(key.key for key in path): tuple(leaf.shape) for path, leaf in leaves}
+
+
 def convert(
     moves: Sequence[Move],
-    derived: Sequence[Derived],
+    derived: Sequence[Derived | Skipped],
     config: Any,
     weights: Weights,
     dtype: str,
     asked_by: str,
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Parameters as a nested dict, and one report entry a source tensor.
+    """Parameters as a nested dict of `Lazy`, and one report entry a source tensor.
 
     dtype: of the parameters. asked_by: what errors name as the authority on shapes.
-    Arrays whose dtype stays are views of the file. A missing or surplus tensor, a shape that
-    contradicts the config or a derived tensor with another value raises InputError.
+    A missing or surplus tensor, a shape that contradicts the config or a derived tensor with
+    another value raises InputError; a number beyond float16 does so when its parameter is made.
     """
     expected = {name: move.source_shape for move in moves for name in move.sources}
     skipped = _check(expected, derived, config, weights, asked_by)
     params: dict[str, Any] = {}
-    entries = {name: {"skipped": reason} for name, reason in skipped}
+    entries: dict[str, dict[str, Any]] = {}
+    for name, rule in skipped:
+        entries[name] = {"skipped": rule.reason}
+        if isinstance(rule, Skipped):
+            entries[name]["lost"] = True  # an export cannot write it
     for move in moves:
-        arrays = [weights.tensors[name] for name in move.sources]
-        leaf = _cast(move.forward(arrays), np.dtype(dtype), move, weights)
         *parents, last = move.target.split("/")
         node = params
         for parent in parents:
             node = node.setdefault(parent, {})
-        node[last] = leaf
+        node[last] = Lazy(
+            move.target_shape, np.dtype(dtype), partial(_read, move, weights, np.dtype(dtype))
+        )
         for name in move.sources:
             entries[name] = {
                 "target": move.target,
-                "target_shape": list(leaf.shape),
-                "target_dtype": str(leaf.dtype),
+                "target_shape": list(move.target_shape),
+                "target_dtype": dtype,
             }
     # In the file's order, which an export keeps.
     return params, [_source_entry(name, weights) | entries[name] for name in weights.tensors]
@@ -144,7 +132,7 @@ def convert(
 
 def export(
     moves: Sequence[Move],
-    derived: Sequence[Derived],
+    derived: Sequence[Derived | Skipped],
     config: Any,
     params: Mapping[str, np.ndarray],
     dtypes: Mapping[str, str] | None,
@@ -152,18 +140,22 @@ def export(
     """Source name -> tensor to be written. params: path -> array, of the shapes in `moves`.
 
     dtypes: source name -> dtype, for each tensor that the original file had, derived ones too;
-    None for a model that had none: float32, and no derived tensors.
+    None for a model that had none: float32, and of the derived tensors those with a `home`.
     """
+    if dtypes is None:
+        dtypes = {name: "float32" for move in moves for name in move.sources}
+        with_home = [rule for rule in derived if isinstance(rule, Derived) and rule.home]
+        dtypes |= {rule.source: rule.home for rule in with_home}
     tensors = {}
     for move in moves:
         for part, name in enumerate(move.sources):
-            dtype = np.dtype("float32" if dtypes is None else dtypes[name])
+            dtype = np.dtype(dtypes[name])
             tensors[name] = Lazy(move.source_shape, dtype, _part(move, params, part, dtype))
-    for name in dtypes or ():
+    for name in dtypes:
         if name not in tensors:
             value = _derived(name, derived).value(config).astype(dtypes[name])
             tensors[name] = Lazy(value.shape, value.dtype, lambda value=value: value)
-    return tensors if dtypes is None else {name: tensors[name] for name in dtypes}
+    return {name: tensors[name] for name in dtypes}
 
 
 def is_derived(name: str, derived: Sequence[Derived]) -> bool:
@@ -176,12 +168,12 @@ def _part(move: Move, params: Mapping[str, np.ndarray], part: int, dtype: np.dty
 
 def _check(
     expected: Mapping[str, Shape],
-    derived: Sequence[Derived],
+    derived: Sequence[Derived | Skipped],
     config: Any,
     weights: Weights,
     asked_by: str,
-) -> list[tuple[str, str]]:
-    """Both sides are used up. Returns the derived tensors that are there, with the reason."""
+) -> list[tuple[str, Derived | Skipped]]:
+    """Both sides are used up. Returns the tensors that are not kept, with the rule for each."""
     for name, shape in expected.items():
         if name not in weights.tensors:
             raise InputError(
@@ -206,35 +198,45 @@ def _check(
             raise InputError(
                 f"{file}: tensor {shown(name)} is surplus; {asked_by} leaves no place for it"
             )
+        skipped.append((name, rule))
+        if isinstance(rule, Skipped):
+            continue
         found, value = weights.tensors[name], rule.value(config)
         if found.shape != value.shape or not np.array_equal(found, value.astype(found.dtype)):
-            raise InputError(
-                f"{file}: tensor {name!r} is {_brief(found)}; {asked_by} asks for {_brief(value)}"
-            )
-        skipped.append((name, rule.reason))
+            raise InputError(f"{file}: tensor {name!r} {_contrast(found, value, asked_by)}")
+        weights.release(name)
     return skipped
 
 
-def _derived(name: str, derived: Sequence[Derived]) -> Derived | None:
+def _derived(name: str, derived: Sequence[Derived | Skipped]) -> Derived | Skipped | None:
     return next((rule for rule in derived if _match(rule.source, name)), None)
+
+
+def _contrast(found: np.ndarray, value: np.ndarray, asked_by: str) -> str:
+    both = f"is {_brief(found)}; {asked_by} asks for {_brief(value)}"
+    if not found.ndim or found.shape != value.shape:
+        return both
+    places = np.count_nonzero(found != value.astype(found.dtype))
+    return f"{both}, and they differ in {places} of {value.size} places"
 
 
 def _brief(array: np.ndarray) -> str:
     return str(array.item()) if array.ndim == 0 else f"{array.dtype}{list(array.shape)}"
 
 
-def _cast(array: np.ndarray, dtype: np.dtype, move: Move, weights: Weights) -> np.ndarray:
-    if array.dtype == dtype:
-        return array
+def _read(move: Move, weights: Weights, dtype: np.dtype) -> np.ndarray:
+    array = move.forward([weights.tensors[name] for name in move.sources])
     with np.errstate(over="ignore"):
-        cast = array.astype(dtype)
-    if dtype == np.float16 and not np.array_equal(np.isfinite(cast), np.isfinite(array)):
+        made = np.array(array, dtype, order="C")
+    if dtype == np.float16 and not np.array_equal(np.isfinite(made), np.isfinite(array)):
         name = move.sources[0]
         raise InputError(
             f"{weights.file_of(name)}: tensor {name!r} holds {np.abs(array).max()}, beyond "
             "float16's 65504; choose --dtype bfloat16 or float32"
         )
-    return cast
+    for name in move.sources:
+        weights.release(name)
+    return made
 
 
 def _source_entry(name: str, weights: Weights) -> dict[str, Any]:
@@ -248,27 +250,5 @@ def _source_entry(name: str, weights: Weights) -> dict[str, Any]:
 
 
 def _match(pattern: str, name: str) -> re.Match[str] | None:
-    return re.fullmatch(re.escape(pattern).replace(r"\{i\}", r"(?P<i>0|[1-9][0-9]*)"), name)
-
-
-def _move(rule: Rule, layer: str | None, target: str, target_shape: Shape) -> Move:
-    names = (rule.source,) if isinstance(rule.source, str) else rule.source
-    sources = tuple(name.replace("{i}", layer or "") for name in names)
-    if not rule.pattern:
-        return Move(sources, target, target_shape, target_shape)
-    left, right = (_axes(side) for side in rule.pattern.split(" -> "))
-    letters = [letter for axis in right for letter in axis]
-    if len(letters) != len(target_shape) or any(len(axis) != 1 for axis in right):
-        raise ValueError(f"{target}: {rule.pattern!r} does not name each axis of {target_shape}")
-    sizes = dict(zip(letters, target_shape, strict=True))
-    source_shape = tuple(math.prod(sizes[letter] for letter in axis) for axis in left)
-    if len(sources) > 1:
-        if source_shape[0] != len(sources):
-            raise ValueError(f"{target}: {len(sources)} sources, but {rule.pattern!r}")
-        source_shape = source_shape[1:]
-    return Move(sources, target, source_shape, target_shape, rule.pattern, sizes)
-
-
-def _axes(side: str) -> list[list[str]]:
-    """'(h k) d' -> [['h', 'k'], ['d']]"""
-    return [token.strip("()").split() for token in re.findall(r"\([^)]*\)|\S+", side)]
+    pattern = re.escape(pattern).replace(r"\{i\}", r"(?P<i>0|[1-9][0-9]*)").replace(r"\*", ".+")
+    return re.fullmatch(pattern, name)

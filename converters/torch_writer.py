@@ -31,10 +31,13 @@ class ArrayLike(Protocol):
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray: ...
 
 
-def write(path: str | Path, tensors: Mapping[str, ArrayLike]) -> None:
-    """Writes name -> array. The caller puts the file in place: a failure leaves a part of it."""
+def write(path: str | Path, tensors: Mapping[str, ArrayLike], under: str = "") -> None:
+    """Writes name -> array, or {under: {name -> array}}.
+
+    The caller puts the file in place: a failure leaves a part of it.
+    """
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
-        _record(archive, "data.pkl", _state_dict_pickle(tensors))
+        _record(archive, "data.pkl", _state_dict_pickle(tensors, under))
         _record(archive, "byteorder", b"little")
         for key, (name, tensor) in enumerate(tensors.items()):
             array = np.asarray(tensor, order="C")
@@ -62,9 +65,10 @@ def _record(archive: zipfile.ZipFile, name: str, content: bytes | memoryview) ->
         record.write(content)
 
 
-def _state_dict_pickle(tensors: Mapping[str, ArrayLike]) -> bytes:
+def _state_dict_pickle(tensors: Mapping[str, ArrayLike], under: str) -> bytes:
     """Protocol 2: an OrderedDict of `torch._utils._rebuild_tensor_v2` calls."""
-    out = [pickle.PROTO + b"\x02", _ORDERED_DICT, pickle.MARK]
+    before, after = (pickle.EMPTY_DICT + _text(under), pickle.SETITEM) if under else (b"", b"")
+    out = [pickle.PROTO + b"\x02", before, _ORDERED_DICT, pickle.MARK]
     for key, (name, tensor) in enumerate(tensors.items()):
         shape, elements = tuple(tensor.shape), int(np.prod(tensor.shape, dtype=np.int64))
         if tensor.dtype not in _KINDS:
@@ -86,7 +90,7 @@ def _state_dict_pickle(tensors: Mapping[str, ArrayLike]) -> bytes:
             pickle.TUPLE,
             pickle.REDUCE,
         ]
-    return b"".join([*out, pickle.SETITEMS, pickle.STOP])
+    return b"".join([*out, pickle.SETITEMS, after, pickle.STOP])
 
 
 _ORDERED_DICT = (

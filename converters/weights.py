@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,17 @@ class Weights:
 
     def file_of(self, name: str) -> Path:
         return self.files.get(name, self.path)
+
+    def release(self, name: str) -> None:
+        """Gives back the memory that a tensor's file has come to occupy by being read.
+
+        The pages of a memory map count as the process's own until the system wants them.
+        """
+        owner = self.tensors[name]
+        while isinstance(owner, np.ndarray):
+            owner = owner.base
+        if isinstance(owner, mmap.mmap) and hasattr(owner, "madvise"):
+            owner.madvise(mmap.MADV_DONTNEED)
 
 
 def open_weights(path: str | Path, names: Sequence[str] = ()) -> Weights:

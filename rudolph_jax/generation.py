@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from tqdm import tqdm
 
 from clip_jax.errors import InputError
@@ -67,13 +67,14 @@ def samples(
     plan = Plan(rudolph.config, rudolph.compute, segment, each, guidance)
     N = plan.written.stop - plan.written.start
     fixed = np.full(N, -1, np.int32) if fixed is None else np.asarray(fixed, np.int32)
-    params = rudolph.params if run.mesh is None else _placed(run.mesh, rudolph.params)
+    mesh = None if run.mesh is None else _automatic(run.mesh)
+    params = rudolph.params if mesh is None else _placed(mesh, rudolph.params)
     hidden = True if run.quiet else None
     with tqdm(total=P * count, unit=" samples", disable=hidden, leave=False) as bar:
         for first in range(0, count, each):
             keys = _keys(run.seed, P, first, each)
-            if run.mesh is not None:
-                keys = jax.device_put(keys, NamedSharding(run.mesh, PartitionSpec("data")))
+            if mesh is not None:
+                keys = jax.device_put(keys, NamedSharding(mesh, PartitionSpec("data")))
             request = Request(
                 prompts=jnp.asarray(prompts, jnp.int32),
                 start=jnp.int32(start),
@@ -101,6 +102,11 @@ def _keys(seed: int, prompts: int, first: int, count: int) -> jax.Array:
     of_prompts = fold(jax.random.key(seed), jnp.arange(prompts))
     of_samples = jax.vmap(fold, (0, None))(of_prompts, jnp.arange(first, first + count))
     return of_samples.reshape(-1)
+
+
+def _automatic(mesh: Mesh) -> Mesh:
+    """The same devices, where the compiler finds out how what follows from the keys is split."""
+    return Mesh(mesh.devices, mesh.axis_names, axis_types=(AxisType.Auto,) * mesh.devices.ndim)
 
 
 def _placed(mesh: Mesh, params: dict) -> dict:

@@ -21,7 +21,9 @@ from rudolph_jax.config import VqganConfig
 from rudolph_jax.wavelet import synthesis
 
 NORM_EPSILON = 1e-6
-KERNEL = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")  # PyTorch's own
+# PyTorch's own: uniform, of variance 1 / (3 fan-in).
+KERNEL = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+QKV_KERNEL = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform", 0, (1, 2))
 ZEROS = nn.initializers.zeros
 
 
@@ -105,7 +107,7 @@ class Attention(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         B, H, W, C = x.shape
-        qkv_kernel = self.param("qkv_kernel", KERNEL, (C, 3, C)).astype(x.dtype)
+        qkv_kernel = self.param("qkv_kernel", QKV_KERNEL, (C, 3, C)).astype(x.dtype)
         qkv_bias = self.param("qkv_bias", ZEROS, (3, C)).astype(x.dtype)
         out_kernel = self.param("out_kernel", KERNEL, (C, C)).astype(x.dtype)
         out_bias = self.param("out_bias", ZEROS, (C,)).astype(x.dtype)
@@ -245,6 +247,14 @@ def abstract_params(config: VqganConfig) -> dict:
     """Shapes and dtypes of the parameters, without computing anything."""
     images = jax.ShapeDtypeStruct((1, config.patch_size, config.patch_size, 3), jnp.float32)
     return jax.eval_shape(Vqgan(config).init, jax.random.key(0), images)["params"]
+
+
+def init_params(config: VqganConfig, rng: jax.Array) -> dict:
+    """Fresh parameters. rng: any key."""
+    # Compiled, JAX's usual generator makes a loop for each of the many parameters: a minute.
+    rng = jax.random.wrap_key_data(jax.random.bits(rng, (4,), jnp.uint32), impl="rbg")
+    images = jnp.zeros((1, config.patch_size, config.patch_size, 3))
+    return Vqgan(config).init(rng, images)["params"]
 
 
 def _rematted(block: type[nn.Module], compute: Compute) -> Any:

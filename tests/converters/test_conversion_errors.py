@@ -131,7 +131,9 @@ def test_inexact_vocabulary(fails, tmp_path):
 
 
 MARKS = {
-    "image_row_embeddings.weight": "it looks like RUDOLPH",
+    "l_text_pos_embeddings.weight": "it looks like RUDOLPH",
+    "text_pos_embeddings.weight": "it looks like ruDALL-E",
+    "image_row_embeddings.weight": "it looks like RUDOLPH or ruDALL-E",
     "vision_model.embeddings.patch_embedding.weight": "it looks like a transformers CLIPModel",
     "visual.layer1.0.conv1.weight": "it looks like an OpenAI CLIP with a ResNet",
     "encoder.conv_in.weight": "it looks like a VQGAN",

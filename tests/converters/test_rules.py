@@ -75,7 +75,7 @@ def test_conversion_reports_each_tensor():
     weight = np.arange(6, dtype=np.float16).reshape(2, 3)
     params, report = convert(weights_of(**{"ids.7": np.arange(4), "w": weight}))
     np.testing.assert_array_equal(params["a"]["b"], weight.T)
-    assert params["a"]["b"].dtype == np.float32
+    assert np.asarray(params["a"]["b"]).dtype == params["a"]["b"].dtype == np.float32
     source = {"file": "x.pt", "source": "w", "source_shape": [2, 3], "source_dtype": "float16"}
     target = {"target": "a/b", "target_shape": [3, 2], "target_dtype": "float32"}
     assert report[1] == source | target
@@ -102,9 +102,11 @@ def test_both_sides_are_used_up(tensors, expected):
 
 def test_a_number_beyond_float16_is_refused():
     weights = weights_of(w=np.full((2, 3), 1e5, np.float32))
+    parameter = convert(weights, "float16")[0]["a"]["b"]
     with pytest.raises(InputError, match="tensor 'w' holds 100000.0, beyond float16"):
-        convert(weights, "float16")
-    assert convert(weights, "bfloat16")[0]["a"]["b"].dtype.name == "bfloat16"
+        np.asarray(parameter)
+    parameter = np.asarray(convert(weights, "bfloat16")[0]["a"]["b"])
+    assert parameter.dtype.name == "bfloat16" and parameter.shape == (3, 2)
 
 
 def test_export_gives_the_original_dtypes_and_order():
@@ -115,4 +117,31 @@ def test_export_gives_the_original_dtypes_and_order():
     assert list(tensors) == ["ids.3", "w"]
     assert np.asarray(tensors["ids.3"]).dtype == np.int32
     np.testing.assert_array_equal(np.asarray(tensors["w"]).astype(np.float32), params["a/b"].T)
-    assert list(rules.export(moves, DERIVED, 4, params, None)) == ["w"]
+
+
+def test_export_of_a_model_that_was_never_converted():
+    """In float32, with those derived tensors that have a dtype for it."""
+    moves = rules.plan([Rule("w", "a/b", "x y -> y x")], {"a/b": (3, 2)})
+    params = {"a/b": np.arange(6, dtype=np.float16).reshape(3, 2)}
+    mask = Derived("mask", "of ones", lambda config: np.ones(config), home="bool")
+    tensors = rules.export(moves, (*DERIVED, mask), 4, params, None)
+    assert {name: str(np.asarray(x).dtype) for name, x in tensors.items()} == {
+        "w": "float32",
+        "mask": "bool",
+    }
+
+
+def test_a_derived_tensor_with_other_values_says_how_many():
+    weights = weights_of(w=np.zeros((2, 3)), **{"ids.1": np.array([0, 1, 5, 3])})
+    with pytest.raises(InputError, match="'ids.1' is int64.*they differ in 1 of 4 places"):
+        convert(weights)
+
+
+def test_parameters_are_read_one_at_a_time_and_their_files_given_back(monkeypatch):
+    released = []
+    weights = weights_of(w=np.zeros((2, 3)))
+    monkeypatch.setattr(Weights, "release", lambda self, name: released.append(name))
+    parameter = convert(weights)[0]["a"]["b"]
+    assert released == []
+    np.asarray(parameter)
+    assert released == ["w"]

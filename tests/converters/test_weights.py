@@ -1,6 +1,7 @@
 """Finding the weights in a folder, and shards under an index."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -69,3 +70,23 @@ def test_which_file_of_a_folder(tmp_path):
     with pytest.raises(InputError, match="expected one checkpoint .* found x.pt, y.pt"):
         open_weights(tmp_path)
     assert open_weights(tmp_path, ["z.pt", "y.pt", "x.pt"]).path.name == "y.pt"
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="counts the pages of a map")
+@pytest.mark.parametrize("suffix", [".safetensors", ".bin"])
+def test_a_file_that_was_read_is_given_back(tmp_path, suffix):
+    write = safetensors_file.write if suffix == ".safetensors" else torch_writer.write
+    write(tmp_path / f"x{suffix}", {"a": np.ones(1 << 20, np.float32)})
+    weights = open_weights(tmp_path)
+
+    def resident():
+        """Bytes of the file that count as this process's own."""
+        text = Path("/proc/self/smaps").read_text()
+        about = text.partition(f"/x{suffix}")[2]
+        return 1024 * int(about.partition("Rss:")[2].split()[0])
+
+    assert weights.tensors["a"].sum() == 1 << 20
+    assert resident() >= 4 << 20
+    weights.release("a")
+    assert resident() == 0
+    assert weights.tensors["a"].sum() == 1 << 20  # and still there

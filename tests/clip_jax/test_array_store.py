@@ -1,0 +1,119 @@
+"""Orbax checkpoints written and read a few arrays at a time: what is in them, and in memory."""
+
+import weakref
+
+import jax
+import jax.numpy as jnp
+import ml_dtypes
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+
+from clip_jax import array_store, model_folder
+from clip_jax.errors import InputError
+
+
+def tree():
+    kernel = np.random.default_rng(0).normal(size=(3, 5)).astype(np.float32)
+    return {
+        "layers": {str(i): {"kernel": kernel + i, "bias": np.full(5, i)} for i in range(11)},
+        "half": kernel.astype(ml_dtypes.bfloat16),
+        "scalar": np.asarray(2.5),
+        "transposed": kernel.T,
+    }
+
+
+def assert_same(found, expected):
+    assert jax.tree.structure(found) == jax.tree.structure(expected)
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        assert type(a) is np.ndarray and a.dtype == b.dtype
+        np.testing.assert_array_equal(a, b)
+
+
+class Late:
+    """An array of 1 kB that is made when it is asked for, and counts who is in memory."""
+
+    shape, dtype = (256,), np.dtype(np.float32)
+    living = weakref.WeakSet()
+    most = made = 0
+
+    def __init__(self, value):
+        self.value = value
+
+    def __array__(self, dtype=None, copy=None):
+        array = np.full(self.shape, self.value, self.dtype).view(_Counted)
+        Late.living.add(array)
+        Late.made += 1
+        Late.most = max(Late.most, len(Late.living))
+        return np.asarray(array)
+
+
+class _Counted(np.ndarray):
+    __hash__ = object.__hash__
+
+    def __eq__(self, other):
+        return self is other
+
+
+@pytest.mark.parametrize("at_once", [1, 100, 1 << 20])
+def test_what_is_written_is_read(tmp_path, monkeypatch, at_once):
+    monkeypatch.setattr(array_store, "BYTES_AT_ONCE", at_once)
+    array_store.save(tmp_path / "x", tree())
+    assert_same(array_store.restore(tmp_path / "x"), tree())
+
+
+def test_any_orbax_restores_it(tmp_path):
+    array_store.save(tmp_path / "x", tree())
+    with ocp.PyTreeCheckpointer() as checkpointer:
+        assert_same(checkpointer.restore(tmp_path / "x"), tree())
+
+
+@pytest.mark.parametrize("settings", [{}, {"use_ocdbt": False}, {"use_compression": False}])
+def test_what_orbax_itself_wrote_is_read(tmp_path, settings):
+    with ocp.PyTreeCheckpointer(**settings) as checkpointer:
+        checkpointer.save(tmp_path / "x", tree() | {"jax": jnp.arange(3.0)})
+    assert_same(array_store.restore(tmp_path / "x"), tree() | {"jax": np.arange(3, dtype="f4")})
+
+
+def test_arrays_are_made_as_they_are_written(tmp_path, monkeypatch):
+    monkeypatch.setattr(array_store, "BYTES_AT_ONCE", 4096)
+    monkeypatch.setattr(Late, "most", 0)
+    monkeypatch.setattr(Late, "made", 0)
+    late = {str(i): Late(i) for i in range(40)}
+    array_store.save(tmp_path / "x", late)
+    assert Late.made == 40
+    assert Late.most <= 8  # four being written, four about to be
+    found = array_store.restore(tmp_path / "x")
+    assert {name: leaf[0] for name, leaf in found.items()} == {str(i): i for i in range(40)}
+
+
+def test_parts_hold_what_fits(monkeypatch):
+    monkeypatch.setattr(array_store, "BYTES_AT_ONCE", 6)
+    for sizes, expected in [
+        ([3, 3, 3, 9, 1, 1], [[3, 3], [3], [9], [1, 1]]),
+        ([9, 9], [[9], [9]]),
+        ([1], [[1]]),
+    ]:
+        assert [sizes[part] for part in array_store._parts(sizes)] == expected
+
+
+def test_a_failure_while_an_array_is_made_leaves_nothing(tmp_path):
+    class Refused(Late):
+        def __array__(self, dtype=None, copy=None):
+            raise InputError("beyond float16")
+
+    params = {"a": np.zeros(3), "b": Refused(0)}
+    with pytest.raises(InputError, match="^beyond float16$"):
+        model_folder.write(tmp_path / "out" / "x", kind="clip", config={}, params=params)
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_a_damaged_checkpoint_is_one_line(tmp_path):
+    folder = model_folder.write(tmp_path / "x", kind="clip", config={}, params=tree())
+    assert_same(model_folder.read_params(folder), tree())
+    for file in (folder / "params").rglob("*"):
+        if file.is_file():
+            file.write_bytes(file.read_bytes()[:10])
+    with pytest.raises(InputError, match="params: parameters cannot be read") as caught:
+        model_folder.read_params(folder)
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,229 @@
+"""The compiled sampler against a plain loop without a cache, and what must not change a sample."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from clip_jax import Compute, InputError
+from clip_jax.layers import unstack_layers
+from rudolph_jax import PretrainedRudolph, Rudolph
+from rudolph_jax.decode import Plan, Request, generate
+from rudolph_jax.generation import Run, samples
+from rudolph_jax.layout import EOS, Layout
+from rudolph_jax.sampling import Sampling, guided_sample, sample
+
+
+@pytest.fixture(scope="module")
+def params(tiny_config, tiny_params):
+    return unstack_layers(jax.tree.map(np.asarray, tiny_params(tiny_config)))
+
+
+def make_request(plan, ids, start, seed=0, fixed=None, allowed=None, stop=None):
+    """Two prompts; with guidance a second stream that is all padding after its BOS."""
+    prompts = ids[None, :2, : plan.prompt_length]
+    if plan.guidance != "none":
+        other = prompts.copy()
+        other[..., 1:] = 0
+        prompts = np.concatenate([prompts, other])
+    N = plan.written.stop - plan.written.start
+    if fixed is None:
+        fixed = np.full((2, N), -1, np.int32)
+        fixed[0, N // 2] = 4
+    return Request(
+        prompts=jnp.asarray(prompts),
+        start=jnp.int32(start),
+        stop=jnp.int32(stop or N),
+        fixed=jnp.asarray(fixed),
+        allowed=jnp.ones(1, bool) if allowed is None else jnp.asarray(allowed),
+        keys=jax.random.split(jax.random.key(seed), 2 * plan.samples),
+        options=Sampling(temperature=1.3, top_k=9, top_p=0.95).traced(),
+        guidance_weight=jnp.float32(0.3),
+    )
+
+
+def without_cache(plan, params, request):
+    """The whole sequence through the model for each token, with the same random bits."""
+    config, layout = plan.config, Layout(plan.config)
+    model = jax.jit(Rudolph(config, stacked=False).apply)
+    rows = len(request.keys)
+    prompts = np.repeat(np.asarray(request.prompts), plan.samples, axis=1)
+    fixed = np.repeat(np.asarray(request.fixed), plan.samples, axis=0)
+    ids = np.zeros((*prompts.shape[:2], layout.length), np.int32)
+    ids[:, :, : int(request.start)] = prompts[:, :, : int(request.start)]
+    done = np.zeros(rows, bool)
+    for place in range(int(request.start) - plan.written.start, int(request.stop)):
+        position = plan.written.start + place
+        logits = [
+            jnp.where(
+                request.allowed,
+                model({"params": params}, stream)[:, position - 1 + layout.prefix, plan.columns],
+                -jnp.inf,
+            )
+            for stream in ids
+        ]
+        keys = jax.vmap(jax.random.fold_in, (0, None))(request.keys, place)
+        if plan.guidance == "none":
+            token = sample(keys, logits[0], request.options)
+        else:
+            token = guided_sample(
+                keys, *logits, request.guidance_weight, request.options,
+                on_logits=plan.guidance == "logits",
+            )  # fmt: skip
+        token = np.array(token)
+        if plan.segment != "image":
+            token[token >= config.text_vocab_size] = EOS
+        token = np.where(fixed[:, place] >= 0, fixed[:, place], token)
+        if plan.segment != "image":
+            token, done = np.where(done, 0, token), done | (token == EOS)
+        ids[:, :, position] = token
+    return ids[0][:, plan.written]
+
+
+CASES = [
+    ("image", "none", 5),
+    ("image", "probabilities", 5),
+    ("image", "logits", 5),
+    ("right", "none", 15),
+    ("right", "none", 16),
+    ("left", "none", 1),
+    ("left", "none", 3),
+]
+
+
+@pytest.mark.parametrize(("segment", "guidance", "start"), CASES)
+def test_equals_a_loop_without_cache_token_for_token(
+    tiny_config, params, tiny_ids, segment, guidance, start
+):
+    plan = Plan(tiny_config, Compute(), segment, 3, guidance)
+    for seed in (0, 1):
+        request = make_request(plan, tiny_ids, start, seed)
+        expected = without_cache(plan, params, request)
+        np.testing.assert_array_equal(generate(plan, params, request), expected)
+
+
+@pytest.mark.parametrize("changes", [{"bos_prefix": True}, {"sandwich_norm": False}])
+def test_equals_it_for_rudalle_and_plain_blocks(tiny_config, tiny_params, tiny_ids, changes):
+    rudalle = {"right_text_length": 0, "mask_order": "rudalle", "conv_edges": "wrap"}
+    config = dataclasses.replace(tiny_config, **rudalle, **changes)
+    params = unstack_layers(jax.tree.map(np.asarray, tiny_params(config)))
+    plan = Plan(config, Compute(), "image", 2)
+    request = make_request(plan, tiny_ids, 5)
+    np.testing.assert_array_equal(
+        generate(plan, params, request), without_cache(plan, params, request)
+    )
+
+
+def test_nothing_compiles_again_for_the_same_shape(tiny_config, params, tiny_ids):
+    """Other prompts, lengths, seeds, options, weights, fixed and allowed tokens: one program."""
+    plan = Plan(tiny_config, Compute(), "left", 2)
+    generate(plan, params, make_request(plan, tiny_ids, 1))
+    compiled = []
+
+    def count(name, *_, **__):
+        if name == "/jax/core/compile/backend_compile_duration":
+            compiled.append(name)
+
+    second = make_request(plan, tiny_ids[::-1].copy(), 4, seed=5, stop=4)
+    second = second._replace(
+        options=Sampling(0.0, 3, 0.5).traced(), guidance_weight=jnp.float32(-1.0)
+    )
+    jax.monitoring.register_event_duration_secs_listener(count)
+    try:
+        generate(plan, params, second).block_until_ready()
+        assert not compiled
+        # The counter does count.
+        generate(
+            dataclasses.replace(plan, samples=1), params, second._replace(keys=second.keys[:2])
+        )
+        assert compiled
+    finally:
+        jax.monitoring.unregister_event_duration_listener(count)
+
+
+def test_a_prompts_keys_and_values_are_stored_once(tiny_config, params, tiny_ids):
+    """The compiled program's temporary memory grows by what samples add, not by prompts."""
+    config = dataclasses.replace(tiny_config, left_text_length=200)
+    shapes = jax.eval_shape(
+        Rudolph(config).init, jax.random.key(0), jnp.zeros((1, Layout(config).length), jnp.int32)
+    )
+    abstract = unstack_layers(shapes["params"])
+    ids = np.zeros((2, Layout(config).length), np.int32)
+
+    def memory(samples):
+        plan = Plan(config, Compute(), "image", samples)
+        request = make_request(plan, ids, 200)
+        return (
+            generate.lower(plan, abstract, request).compile().memory_analysis().temp_size_in_bytes
+        )
+
+    prompt = config.layers * 2 * 200 * config.width * 4  # bytes of one prompt's keys and values
+    assert (memory(48) - memory(16)) / (2 * 32) < prompt / 4
+
+
+@pytest.fixture(scope="module")
+def model(tiny_config, params):
+    return PretrainedRudolph(tiny_config, params)
+
+
+def drawn(model, ids, batch_size, count=12, mesh=None, prompts=1, quiet=True):
+    run = Run(Sampling(top_k=9), seed=7, batch_size=batch_size, quiet=quiet, mesh=mesh)
+    start = model.config.left_text_length
+    parts = samples(model, run, "image", ids[None, :prompts, :start], start, count)
+    return np.concatenate(list(parts), axis=1)
+
+
+def test_samples_do_not_depend_on_the_batch(model, tiny_ids):
+    whole = drawn(model, tiny_ids, 16)
+    assert whole.shape == (1, 12, 9)
+    np.testing.assert_array_equal(whole, drawn(model, tiny_ids, 4))
+    np.testing.assert_array_equal(whole[:, :5], drawn(model, tiny_ids, 16, count=5))
+    assert len({row.tobytes() for row in whole[0]}) > 8  # they differ among themselves
+    two = drawn(model, tiny_ids, 16, prompts=2)
+    np.testing.assert_array_equal(two[:1], whole)
+
+
+@pytest.mark.parametrize("devices", [2, 4, 8])
+def test_samples_do_not_depend_on_the_devices(model, tiny_ids, devices):
+    mesh = jax.make_mesh((devices,), ("data",), devices=jax.devices()[:devices])
+    sharded = drawn(model, tiny_ids, 16, mesh=mesh)
+    np.testing.assert_array_equal(sharded, drawn(model, tiny_ids, 16))
+
+
+def test_only_allowed_tokens_are_written(tiny_config, params, tiny_ids):
+    plan = Plan(tiny_config, Compute(), "left", 4)
+    allowed = np.zeros(Layout(tiny_config).text_ids, bool)
+    allowed[[5, 6]] = True
+    fixed = np.full((2, 5), -1, np.int32)
+    found = generate(plan, params, make_request(plan, tiny_ids, 2, fixed=fixed, allowed=allowed))
+    assert set(np.asarray(found)[:, 2:].ravel()) == {5, 6}
+
+
+def test_text_ends_with_eos_then_padding_and_at_the_stop(tiny_config, params, tiny_ids):
+    plan = Plan(tiny_config, Compute(), "left", 64)
+    fixed = np.full((2, 5), -1, np.int32)
+    found = np.asarray(generate(plan, params, make_request(plan, tiny_ids, 1, fixed=fixed)))
+    ended = [row.tolist().index(EOS) for row in found if EOS in row[1:-1]]
+    assert ended and all(
+        not row[row.tolist().index(EOS) + 1 :].any() for row in found if EOS in row[1:-1]
+    )
+    request = make_request(plan, tiny_ids, 1, fixed=fixed, stop=3)
+    stopped = np.asarray(generate(plan, params, request))
+    np.testing.assert_array_equal(stopped[:, :3], found[:, :3])
+    assert not stopped[:, 3:].any()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"segment": "middle"}, "expected left, image or right"),
+        ({"guidance": "strong"}, "expected none, probabilities or logits"),
+        ({"samples": 0}, "samples is 0"),
+    ],
+)
+def test_wrong_plans(tiny_config, wrong, message):
+    plan = {"config": tiny_config, "compute": Compute(), "segment": "image", "samples": 1, **wrong}
+    with pytest.raises(InputError, match=message):
+        Plan(**plan)

@@ -1,0 +1,119 @@
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from clip_jax import InputError
+from rudolph_jax import Rudolph
+from rudolph_jax.layout import Layout
+from rudolph_jax.loss import rudolph_loss
+
+
+@pytest.fixture(scope="module")
+def logits(tiny_config, tiny_ids):
+    shape = (*tiny_ids.shape, Layout(tiny_config).vocabulary)
+    return jax.random.normal(jax.random.key(0), shape)
+
+
+def by_hand(logits, config, row, place, label, kind):
+    """-log p(label) at a place, by the softmax over the logits of its kind."""
+    layout = Layout(config)
+    columns = layout.text_logits if kind == "text" else layout.image_logits
+    values = np.asarray(logits)[row, place, columns].astype(np.float64)
+    return np.log(np.exp(values).sum()) - values[label]
+
+
+def test_every_position_by_hand(logits, tiny_config, tiny_ids):
+    layout, rows = Layout(tiny_config), range(len(tiny_ids))
+    L, image, T = layout.left.stop, layout.image, layout.length
+    padded = tiny_ids.copy()
+    padded[:, :L] = np.where(padded[:, :L] == 0, layout.special_stop + np.arange(L), padded[:, :L])
+    left = [by_hand(logits, tiny_config, r, t - 1, padded[r, t], "text") for r in rows
+            for t in range(1, L)]  # fmt: skip
+    codes = [by_hand(logits, tiny_config, r, t - 1, tiny_ids[r, t], "image") for r in rows
+             for t in range(image.start, image.stop)]  # fmt: skip
+    right = [by_hand(logits, tiny_config, r, t - 1, tiny_ids[r, t], "text") for r in rows
+             for t in range(image.stop + 1, T) if tiny_ids[r, t]]  # fmt: skip
+    loss, parts = rudolph_loss(
+        logits, jnp.asarray(tiny_ids), tiny_config, left_weight=2, image_weight=3, right_weight=5
+    )
+    np.testing.assert_allclose(parts["left_text_loss"], np.mean(left), rtol=1e-5)
+    np.testing.assert_allclose(parts["image_loss"], np.mean(codes), rtol=1e-5)
+    np.testing.assert_allclose(parts["right_text_loss"], np.mean(right), rtol=1e-5)
+    mixed = (2 * np.mean(left) + 3 * np.mean(codes) + 5 * np.mean(right)) / 10
+    np.testing.assert_allclose(loss, mixed, rtol=1e-5)
+
+
+def test_the_first_code_is_learned_from_image_logits_unless_legacy(tiny_config, tiny_ids, logits):
+    """The original labels that position with a text id, so its image logits get no gradient."""
+    layout = Layout(tiny_config)
+    place = layout.left.stop - 1
+
+    def gradient(legacy):
+        def loss(logits):
+            return rudolph_loss(
+                logits, jnp.asarray(tiny_ids), tiny_config, legacy_boundary_label=legacy
+            )[0]
+
+        return np.asarray(jax.jit(jax.grad(loss))(logits))[:, place]
+
+    mended, legacy = gradient(False), gradient(True)
+    assert np.abs(mended[:, layout.image_logits]).min() > 0
+    assert not mended[:, layout.text_logits].any()
+    assert not legacy[:, layout.image_logits].any()
+    assert np.abs(legacy[:, layout.text_logits]).min() > 0
+
+
+@pytest.mark.parametrize(
+    ("length", "parts"),
+    [
+        (1, set()),
+        (4, {"left_text_loss"}),
+        (5, {"left_text_loss"}),
+        (6, {"left_text_loss", "image_loss"}),
+        (14, {"left_text_loss", "image_loss"}),
+        (15, {"left_text_loss", "image_loss"}),
+        (16, {"left_text_loss", "image_loss", "right_text_loss"}),
+    ],
+)
+def test_segments_that_are_present(tiny_config, tiny_ids, logits, length, parts):
+    ids = jnp.asarray(tiny_ids[:, :length])
+    loss, found = rudolph_loss(logits[:, :length], ids, tiny_config)
+    assert set(found) == parts
+    assert np.isfinite(loss)
+
+
+def test_right_text_of_padding_alone_does_not_count(tiny_config, tiny_ids, logits):
+    ids = tiny_ids.copy()
+    ids[:, Layout(tiny_config).right] = 0
+    loss, parts = rudolph_loss(logits, jnp.asarray(ids), tiny_config, image_weight=1)
+    assert parts["right_text_loss"] == 0
+    np.testing.assert_allclose(loss, (parts["left_text_loss"] + parts["image_loss"]) / 2, rtol=1e-6)
+
+
+def test_weights_of_nothing_give_nothing(tiny_config, tiny_ids, logits):
+    loss, _ = rudolph_loss(
+        logits, jnp.asarray(tiny_ids), tiny_config, left_weight=0, image_weight=0, right_weight=0
+    )
+    assert loss == 0
+
+
+def test_with_a_prefix_every_input_token_is_predicted(tiny_config, tiny_params):
+    config = dataclasses.replace(tiny_config, right_text_length=0, bos_prefix=True)
+    layout, params = Layout(config), tiny_params(config)
+    ids = np.random.default_rng(1).integers(1, 10, (2, layout.length), dtype=np.int32)
+    found = jax.jit(Rudolph(config).apply)({"params": params}, ids)
+    _, parts = rudolph_loss(found, jnp.asarray(ids), config, legacy_boundary_label=True)
+    left = [by_hand(found, config, r, t, ids[r, t], "text") for r in range(2) for t in range(5)]
+    codes = [by_hand(found, config, r, t, ids[r, t], "image") for r in range(2)
+             for t in range(5, 14)]  # fmt: skip
+    np.testing.assert_allclose(parts["left_text_loss"], np.mean(left), rtol=1e-5)
+    np.testing.assert_allclose(parts["image_loss"], np.mean(codes), rtol=1e-5)
+
+
+def test_too_long_an_input_is_refused(tiny_config, tiny_ids, logits):
+    ids = np.concatenate([tiny_ids, tiny_ids], axis=1)
+    with pytest.raises(InputError, match="36 long; expected 1 to 18"):
+        rudolph_loss(logits, jnp.asarray(ids), tiny_config)

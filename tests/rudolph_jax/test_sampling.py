@@ -1,0 +1,157 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from clip_jax import InputError
+from rudolph_jax.sampling import Sampling, filter_logits, guided_sample, sample, scale
+
+filtered = jax.jit(filter_logits)
+sampled = jax.jit(sample)
+guided = jax.jit(guided_sample, static_argnames="on_logits")
+
+
+def keys(count, seed=0):
+    return jax.random.split(jax.random.key(seed), count)
+
+
+def test_top_k_and_top_p_keep_what_the_original_keeps(goldens):
+    recorded = np.load(goldens / "sampling" / "outputs.npz")
+    settings = [name for name in recorded if name.startswith("kept_")]
+    assert len(settings) == 6
+    for name in settings:
+        k, p = name.removeprefix("kept_k").split("_p")
+        options = Sampling(top_k=int(k), top_p=float(p)).traced()
+        kept = np.isfinite(filtered(recorded["logits"], options))
+        np.testing.assert_array_equal(kept, recorded[name])
+
+
+def kept_by_sorting(logits, top_k, top_p):
+    """The same by the definition, in float64."""
+    logits = logits.astype(np.float64)
+    floor = -np.inf
+    if 0 < top_k < len(logits):
+        floor = np.sort(logits)[-top_k]
+    left = np.where(logits >= floor, logits, -np.inf)
+    p = np.exp(left - left.max())
+    p /= p.sum()
+    before = np.array([p[left > value].sum() for value in left])
+    return (logits >= floor) & ((before <= top_p) if top_p < 1 else True)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    arrays(np.float32, 13, elements=st.floats(-20, 20, width=16)),
+    st.integers(0, 15),
+    st.sampled_from([0.0, 0.137, 0.5, 0.9, 1.0]),
+)
+def test_filter_equals_its_definition(logits, top_k, top_p):
+    expected = kept_by_sorting(logits, top_k, top_p)
+    options = Sampling(top_k=top_k, top_p=top_p).traced()
+    found = np.isfinite(filtered(logits[None], options))[0]
+    # Rounding may decide a token that lies on the edge to a millionth.
+    shifted = (
+        [kept_by_sorting(logits, top_k, top_p + d) for d in (-1e-5, 1e-5)] if top_p < 1 else []
+    )
+    assert any((found == e).all() for e in [expected, *shifted])
+    assert found.any()
+
+
+def test_each_filter_can_be_off():
+    """In the original top_k=0 means the default, so that it cannot be turned off."""
+    logits = np.linspace(-3, 3, 20, dtype=np.float32)[None]
+    everything = filtered(logits, Sampling(top_k=0, top_p=1.0).traced())
+    np.testing.assert_array_equal(everything, logits)
+    assert Sampling(top_k=64).override(top_k=0).top_k == 0
+    assert Sampling(temperature=0.9).override(temperature=None).temperature == 0.9
+
+
+def test_the_crossing_token_is_kept():
+    logits = np.log(np.float32([[0.5, 0.3, 0.15, 0.05]]))
+    for top_p, kept in ((0.4, 1), (0.6, 2), (0.85, 3), (0.0, 1)):
+        found = np.isfinite(filtered(logits, Sampling(top_p=top_p).traced()))
+        assert found.sum() == kept, top_p
+
+
+def test_draws_have_the_probabilities_that_temperature_asks_for():
+    logits = np.tile(np.log(np.float32([0.6, 0.3, 0.1])), (4000, 1))
+    options = Sampling(temperature=0.5).traced()
+    found = np.bincount(np.asarray(sampled(keys(4000), logits, options)), minlength=3) / 4000
+    expected = np.array([0.36, 0.09, 0.01]) / 0.46
+    assert np.abs(found - expected).max() < 0.03
+
+
+def test_temperature_zero_is_greedy():
+    logits = np.random.default_rng(0).normal(size=(50, 30)).astype(np.float32)
+    found = sampled(keys(50), logits, Sampling(temperature=0.0).traced())
+    np.testing.assert_array_equal(found, logits.argmax(axis=1))
+
+
+def test_a_row_depends_on_its_own_key_alone():
+    logits = np.random.default_rng(0).normal(size=(8, 40)).astype(np.float32)
+    options = Sampling().traced()
+    together = np.asarray(sampled(keys(8), logits, options))
+    alone = np.asarray(sampled(keys(8)[3:4], logits[3:4], options))
+    assert together[3] == alone[0]
+
+
+P = np.float32([0.5, 0.3, 0.2])
+Q = np.float32([0.1, 0.1, 0.8])
+
+
+def frequencies(weight, on_logits, **options):
+    n = 6000
+    found = guided(
+        keys(n), jnp.tile(jnp.log(P), (n, 1)), jnp.tile(jnp.log(Q), (n, 1)), weight,
+        Sampling(**options).traced(), on_logits=on_logits,
+    )  # fmt: skip
+    return np.bincount(np.asarray(found), minlength=3) / n
+
+
+def test_guidance_mixes_probabilities():
+    assert np.abs(frequencies(0.2, False) - (0.8 * P + 0.2 * Q)).max() < 0.03
+
+
+def test_guidance_mixes_logits():
+    expected = np.exp(0.8 * np.log(P) + 0.2 * np.log(Q))
+    assert np.abs(frequencies(0.2, True) - expected / expected.sum()).max() < 0.03
+
+
+@pytest.mark.parametrize("on_logits", [False, True])
+def test_guidance_away_from_a_prediction(on_logits):
+    """A negative weight fails in the original; what becomes negative is impossible."""
+    expected = np.maximum(2 * P - Q, 0) if not on_logits else np.exp(2 * np.log(P) - np.log(Q))
+    expected /= expected.sum()
+    assert np.abs(frequencies(-1.0, on_logits) - expected).max() < 0.03
+
+
+@pytest.mark.parametrize("on_logits", [False, True])
+def test_guidance_where_the_predictions_share_no_token(on_logits):
+    """Each keeps one token, another one; the original's logits are then all -inf, and NaN."""
+    found = frequencies(0.2, on_logits, top_k=1)
+    assert found.sum() == pytest.approx(1) and np.isfinite(found).all()
+    if not on_logits:
+        assert np.abs(found - np.array([0.8, 0, 0.2])).max() < 0.03
+
+
+def test_scale_leaves_greedy_logits_alone():
+    logits = jnp.float32([[1.0, 2.0]])
+    np.testing.assert_array_equal(scale(logits, Sampling(temperature=0.0).traced()), logits)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"temperature": -1.0}, "temperature is -1.0; expected 0"),
+        ({"temperature": float("nan")}, "temperature is nan"),
+        ({"top_k": -1}, "top_k is -1; expected 0"),
+        ({"top_k": 2.5}, "top_k is 2.5"),
+        ({"top_p": 1.5}, "top_p is 1.5; expected 0 to 1"),
+    ],
+)
+def test_wrong_options(wrong, message):
+    with pytest.raises(InputError, match=message):
+        Sampling(**wrong)
