@@ -163,9 +163,8 @@ def _borders(text: str) -> dict[str, int]:
 def _pieces_of(rudolph: PretrainedRudolph, characters: str) -> list[int]:
     """EOS and the pieces that consist of these characters alone."""
     tokenizer, wanted = rudolph.tokenizer, set(characters.lower()) | {" "}
-    pieces = [
-        i for i in range(4, tokenizer.vocab_size) if (p := tokenizer.piece(i)) and set(p) <= wanted
-    ]
-    if not pieces:
+    spelled = {i: tokenizer.piece(i) for i in range(4, tokenizer.vocab_size)}
+    pieces = [i for i, piece in spelled.items() if piece and set(piece) <= wanted]
+    if not any(spelled[i].strip() for i in pieces):
         raise InputError(f"--characters is {characters!r}; the vocabulary has no piece of them")
     return [tokenizer.eos_id, *pieces]

@@ -1,0 +1,161 @@
+"""python -m rudolph_jax ..., on a saved tiny model."""
+
+import dataclasses
+import json
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+import rudolph_jax
+from clip_jax.layers import unstack_layers
+from rudolph_jax import PretrainedRudolph, commands
+from rudolph_jax.__main__ import main
+from rudolph_jax.picture_files import contact_sheet
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory, tiny_config, tiny_params, tiny_vqgan, tokenizer):
+    """Model folders of a decoder with a real vocabulary and of its image tokenizer."""
+    config = dataclasses.replace(
+        tiny_config, text_vocab_size=tokenizer.vocab_size, text_special_tokens=8,
+        left_text_length=8, right_text_length=6,
+    )  # fmt: skip
+    params = unstack_layers(jax.tree.map(np.asarray, tiny_params(config)))
+    home = tmp_path_factory.mktemp("shell")
+    PretrainedRudolph(config, params, tokenizer).save(home / "rudolph")
+    tiny_vqgan.save(home / "vqgan")
+    rudalle = dataclasses.replace(config, right_text_length=0)
+    kept = {name: value for name, value in params.items() if name != "right_position_embedding"}
+    PretrainedRudolph(rudalle, kept, tokenizer).save(home / "rudalle")
+    Image.new("RGB", (30, 30), "red").save(home / "red.png")
+    return home
+
+
+@pytest.fixture
+def shell(folders, capsys):
+    def run(*arguments, status=0, model="rudolph", vqgan=True):
+        given = [f"--model={folders / model}"]
+        given += [f"--vqgan={folders / 'vqgan'}"] if vqgan else []
+        assert main([str(a) for a in (*arguments, *given)]) == status
+        return capsys.readouterr()
+
+    return run
+
+
+def test_draw_writes_pictures_that_say_what_made_them(shell, tmp_path):
+    out = tmp_path / "круги"
+    printed = shell("draw", "лес", f"--out={out}", "--count=3", "--candidates=5", "--seed=4",
+                    "--json").out  # fmt: skip
+    rows = [json.loads(line) for line in printed.splitlines()]
+    assert [row["file"] for row in rows] == [str(out / f"0{i}.png") for i in (1, 2, 3)]
+    assert [row["score"] for row in rows] == sorted(row["score"] for row in rows)
+    with Image.open(out / "01.png") as picture:
+        assert picture.size == (24, 24)
+        assert picture.text["prompt"] == "лес" and picture.text["seed"] == "4"
+        assert float(picture.text["score"]) == rows[0]["score"]
+    assert (out / "sheet.png").exists()
+    again = tmp_path / "again"
+    shell("draw", "лес", f"--out={again}", "--count=3", "--candidates=5", "--seed=4", "--json")
+    assert (again / "02.png").read_bytes() == (out / "02.png").read_bytes()
+
+
+def test_draw_keeps_borders_and_takes_guidance(shell, folders, tmp_path):
+    out = tmp_path / "out"
+    printed = shell(
+        "draw", "лес", f"--out={out}", "--count=1", "--candidates=2", "--guidance=0.2",
+        f"--image={folders / 'red.png'}", "--keep=up=2",
+    ).out  # fmt: skip
+    assert str(out / "sheet.png") in printed
+    model = rudolph_jax.load(folders / "rudolph", folders / "vqgan")
+    assert len(model.encode_images([out / "01.png"])[0]) == 9
+
+
+def test_caption_classify_write_and_answer(shell, folders):
+    red = folders / "red.png"
+    few = ("--candidates=4", "--json")
+    printed = shell("caption", red, "--template=лес", *few).out
+    rows = [json.loads(line) for line in printed.splitlines()]
+    assert rows and all(row["text"].startswith("лес") for row in rows)
+    (row,) = map(json.loads, shell("classify", red, "--classes=лес,дом", "--json").out.splitlines())
+    assert row["class"] == min(row["scores"], key=row["scores"].get)
+    assert shell("classify", red, "--classes=лес,дом").out == f"{red}: {row['class']}\n"
+    rows = [json.loads(line) for line in shell("write", "лес", *few).out.splitlines()]
+    assert rows and all(row["text"].startswith("лес") for row in rows)
+    rows = [json.loads(line) for line in shell("answer", "кто это?", *few).out.splitlines()]
+    assert all(set(row) == {"text", "count"} for row in rows)
+
+
+def test_write_only_some_characters(shell):
+    printed = shell("write", "--characters=ес", "--candidates=4", "--count=4", "--json").out
+    texts = [json.loads(line)["text"] for line in printed.splitlines()]
+    assert all(set(text) <= set("ес ") for text in texts)
+
+
+def test_what_does_not_fit_is_told(shell):
+    printed = shell("write", "очень длинный текст о лесе и реке", "--candidates=1")
+    assert "warning: the text is longer than the 8 tokens of the left segment" in printed.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("draw", "лес", "--temperature=-1"), "temperature is -1.0; expected 0"),
+        (("draw", "лес", "--image=nowhere.png", "--keep=up=1"), "nowhere.png: no such image"),
+        (("draw", "лес", "--keep=up=1"), "give the picture with --image=FILE"),
+        (("draw", "лес", "--image={red}"), "--keep names no border"),
+        (("draw", "лес", "--image={red}", "--keep=top=1"), "expected such as up=4,left=2"),
+        (("caption", "nowhere.png"), "nowhere.png: no such image"),
+        (("classify", "{red}", "--classes=лес"), "expected at least two names"),
+        (("classify", "{red}", "--classes=a,b", "--template=x"), "expected {} where"),
+        (("write", "--characters=ѣ"), "the vocabulary has no piece of them"),
+    ],
+)
+def test_wrong_input_is_one_line_and_writes_nothing(shell, folders, tmp_path, arguments, message):
+    arguments = [a.replace("{red}", str(folders / "red.png")) for a in arguments]
+    if arguments[0] == "draw":
+        arguments += [f"--out={tmp_path / 'out'}", "--candidates=1", "--count=1"]
+    error = shell(*arguments, status=2).err
+    assert message in error and error.startswith("error: ") and error.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_models_that_do_not_fit(shell, folders, tmp_path):
+    assert "no image tokenizer was given" in shell("caption", "x.png", status=2, vqgan=False).err
+    assert "can only draw" in shell("answer", "что?", status=2, model="rudalle").err
+    assert "holds a model of kind 'vqgan'" in shell("write", status=2, model="vqgan").err
+    small = rudolph_jax.load_vqgan(folders / "vqgan")
+    other = dataclasses.replace(small.config, codebook_size=18)
+    with pytest.raises(rudolph_jax.InputError, match="has 18 codes, the model's image_vocab_size"):
+        rudolph_jax.load(folders / "rudolph", rudolph_jax.PretrainedVqgan(other, small.params))
+
+
+def test_an_existing_folder_is_not_touched(shell, tmp_path):
+    (tmp_path / "mine.txt").write_text("keep")
+    error = shell("draw", "лес", f"--out={tmp_path}", status=2).err
+    assert "already exists" in error
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_help_has_russian_examples(capsys):
+    for arguments in (["--help"], ["draw", "--help"]):
+        with pytest.raises(SystemExit) as caught:
+            main(arguments)
+        assert caught.value.code == 0
+        assert 'draw "красный круг"' in capsys.readouterr().out
+
+
+def test_contact_sheet():
+    pictures = [Image.new("RGB", (16, 8), color) for color in ("red", "green", "blue")]
+    sheet = contact_sheet(pictures, columns=2)
+    zoom = 16  # to 128 pixels of the smaller side
+    assert sheet.size == (8 + 2 * (16 * zoom + 8), 8 + 2 * (8 * zoom + 8))
+    assert sheet.getpixel((10, 10)) == (255, 0, 0)
+    assert sheet.getpixel((8 + 16 * zoom + 10, 10)) == (0, 128, 0)
+    assert sheet.getpixel((0, 0)) == (255, 255, 255)
+
+
+def test_every_command_has_its_function():
+    for name in ("draw", "caption", "classify", "write", "answer"):
+        assert callable(getattr(commands, name))
