@@ -158,8 +158,8 @@ def export(
     return {name: tensors[name] for name in dtypes}
 
 
-def is_derived(name: str, derived: Sequence[Derived]) -> bool:
-    return _derived(name, derived) is not None
+def is_derived(name: str, derived: Sequence[Derived | Skipped]) -> bool:
+    return isinstance(_derived(name, derived), Derived)
 
 
 def _part(move: Move, params: Mapping[str, np.ndarray], part: int, dtype: np.dtype) -> Any:

@@ -9,6 +9,7 @@ post_quant_conv a second time in place of the one that the original holds and ne
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 from collections.abc import Mapping
@@ -20,7 +21,7 @@ from converters import torch_writer
 from converters.clip_tables import require_kind
 from converters.conversion import Model, Source, export_tensors
 from converters.files import read_json
-from converters.moves import Lazy, Shape
+from converters.moves import Shape
 from converters.rules import Derived, Rule, Skipped, shapes_of
 from converters.weights import Weights, open_weights
 from rudolph_jax.config import VqganConfig
@@ -91,12 +92,6 @@ def export(model: Model, folder: Path) -> None:
     unused = _unused(config, prefix)
     tensors = export_tensors(model, _rules(config, prefix), unused, config, _shapes(config))
     if config.wavelet:
-        for rule in unused:
-            if isinstance(rule, Derived):
-                value = rule.value(config)
-                tensors.setdefault(
-                    rule.source, Lazy(value.shape, value.dtype, lambda value=value: value)
-                )
         for part in ("weight", "bias"):
             used = tensors[f"{prefix}decoder.post_quant_conv.{part}"]
             tensors[f"{prefix}post_quant_conv.{part}"] = used
@@ -139,6 +134,7 @@ def _unused(config: VqganConfig, prefix: str) -> tuple[Derived | Skipped, ...]:
             f"{prefix}decoder.idwt.{name}_{way}",
             "a filter of the Haar wavelet, a constant",
             lambda _, value=value, shape=shape: value.reshape(shape),
+            home="float32",
         )
         for way, shape in (("col", (1, 1, 2, 1)), ("row", (1, 1, 1, 2)))
         for name, value in (("g0", LOW), ("g1", HIGH))
@@ -250,5 +246,6 @@ def _object(parent: Mapping[str, Any], key: str, where: str) -> Mapping[str, Any
     return parent[key]
 
 
-def _shapes(config: VqganConfig) -> dict[str, Shape]:
+@functools.cache
+def _shapes(config: VqganConfig) -> Mapping[str, Shape]:
     return shapes_of(abstract_params(config))

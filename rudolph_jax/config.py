@@ -120,7 +120,7 @@ class VqganConfig:
             raise InputError(
                 f"attention_levels are {self.attention_levels!r}; expected numbers below {levels}"
             )
-        for multiplier in self.channel_multipliers:
+        for multiplier in (1, *self.channel_multipliers):  # 1: what enters the first level
             if self.channels * multiplier % self.norm_groups:
                 raise InputError(
                     f"a level has {self.channels * multiplier} channels; expected a multiple of "
@@ -206,7 +206,7 @@ PRESETS: dict[str, RudolphConfig] = {
         image_tokens_per_side=4,
         right_text_length=16,
         text_vocab_size=512,
-        image_vocab_size=128,
+        image_vocab_size=64,
         width=128,
         layers=4,
         heads=4,
@@ -222,12 +222,12 @@ VQGAN_PRESETS: dict[str, VqganConfig] = {
     "gumbelf8": VqganConfig(),
     "gumbelf8-dwt": VqganConfig(wavelet=True),
     "tiny": VqganConfig(
-        channels=16,
-        channel_multipliers=(1, 2, 2, 4),
+        channels=8,
+        channel_multipliers=(1, 1, 2, 4),
         residual_blocks=1,
         attention_levels=(),
         latent_channels=32,
-        codebook_size=128,
+        codebook_size=64,
         norm_groups=8,
     ),
 }

@@ -62,7 +62,7 @@ class PretrainedVqgan:
                 f"ids[{row}, {column}] is {ids[row, column]}; "
                 f"expected 0 to {self.config.codebook_size - 1}"
             )
-        return self._run(self._decode, ids.astype(np.int32).reshape(-1, rows, columns))
+        return self._run(self._decode, ids.astype(np.int32).reshape(len(ids), rows, columns))
 
     def save(self, folder: str | Path, **provenance: Any) -> Path:
         """Writes a model folder; an existing one raises InputError."""

@@ -229,7 +229,8 @@ class Vqgan(nn.Module):
     def encode(self, images: jax.Array) -> jax.Array:
         """Pixels -> the likeliest codes int32[B, T], row by row."""
         codes = self.code_logits(images).argmax(axis=-1).astype(jnp.int32)
-        return codes.reshape(codes.shape[0], -1)
+        B, h, w = codes.shape
+        return codes.reshape(B, h * w)
 
     def decode(self, codes: jax.Array) -> jax.Array:
         """int32[B, h, w] -> pixels float32, from 0 to 1"""
