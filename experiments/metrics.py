@@ -61,7 +61,7 @@ def last_metrics(folder: str | Path) -> dict[str, float]:
 
 
 class Progress:
-    """A bar with loss, pairs a second and time left on a terminal; plain lines elsewhere."""
+    """A bar with loss, examples a second and time left on a terminal; plain lines elsewhere."""
 
     def __init__(
         self, first_step: int, steps: int, batch_size: int, stream: TextIO = sys.stderr
@@ -81,19 +81,19 @@ class Progress:
             # The first step compiles: rates count from its end, or the time left would be hours.
             self._compiled, self._first, self._start, self._told = True, step, now, now
         if self._bar is not None:
-            rate = self.pairs_per_second(step, now)
-            self._bar.set_postfix_str(f"loss {loss:.4f}, {rate:.0f} pairs/s", refresh=False)
+            rate = self.examples_per_second(step, now)
+            self._bar.set_postfix_str(f"loss {loss:.4f}, {rate:.0f} examples/s", refresh=False)
             self._bar.update(step - self._bar.n)
         elif now - self._told >= PLAIN_LINE_SECONDS or step == self._steps:
             self._told = now
-            rate = self.pairs_per_second(step, now)
+            rate = self.examples_per_second(step, now)
             left = (self._steps - step) * self._batch_size / max(rate, 1e-9)
             self.say(
-                f"step {step}/{self._steps}  loss {loss:.4f}  {rate:.0f} pairs/s  "
+                f"step {step}/{self._steps}  loss {loss:.4f}  {rate:.0f} examples/s  "
                 f"{int(left) // 60}:{int(left) % 60:02d} left"
             )
 
-    def pairs_per_second(self, step: int, now: float) -> float:
+    def examples_per_second(self, step: int, now: float) -> float:
         """Since the first step, which compiles, was done."""
         return (step - self._first) * self._batch_size / max(now - self._start, 1e-9)
 

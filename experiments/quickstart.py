@@ -1,8 +1,8 @@
 """The main job in minutes on a laptop: python -m experiments.quickstart [--data digits|emoji]
 
-Trains a tiny ruCLIP from scratch on real pictures with Russian captions, measures it on held-out
-ones beside plain baselines, and draws a page: runs/quickstart/report.html. An interrupted run is
-resumed by the same command.
+Trains a tiny ruCLIP, a tiny image tokenizer and a tiny RUDOLPH from scratch on real pictures with
+Russian captions, measures them on held-out ones beside plain baselines, and draws a page:
+runs/quickstart/report.html. An interrupted run is resumed by the same command.
 """
 
 from __future__ import annotations
@@ -11,46 +11,102 @@ import argparse
 import dataclasses
 import sys
 import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import ModuleType
 
 from experiments.command import exit_status
-from experiments.configs import digits, emoji
-from experiments.demos import digits_demo, emoji_demo
+from experiments.config import TrainConfig
+from experiments.configs import (
+    digits,
+    digits_rudolph,
+    digits_vqgan,
+    emoji,
+    emoji_rudolph,
+    emoji_vqgan,
+)
+from experiments.demos import digits_drawing, digits_naming, emoji_drawing, emoji_naming
 from experiments.demos.outcome import Outcome
 from experiments.evaluation.page import write_page
-from experiments.train import train
-
-DEMOS = {"digits": (digits.train_config, digits_demo), "emoji": (emoji.train_config, emoji_demo)}
+from experiments.train import Run, train
 
 
-def run(data: str, workdir: Path, steps: int | None = None, seed: int = 0) -> Outcome:
-    """Trains, evaluates and writes the page. steps: instead of the recipe's number."""
-    start = time.monotonic()
-    make_config, demo = DEMOS[data]
-    config = dataclasses.replace(make_config(), seed=seed)
-    if steps is not None:
-        config = dataclasses.replace(config, steps=steps)
-    print(f"training a tiny ruCLIP on {config.data.name}, {config.steps} steps", flush=True)
-    trained = train(config, workdir)
+@dataclasses.dataclass(frozen=True)
+class Demo:
+    """recipes: a run's name, also its folder's, -> its config, in the order of training.
+
+    naming: measures ruCLIP. drawing: measures RUDOLPH.
+    """
+
+    title: str
+    recipes: Mapping[str, Callable[[], TrainConfig]]
+    naming: ModuleType
+    drawing: ModuleType
+
+
+DEMOS = {
+    "digits": Demo(
+        "Two tiny models read and draw handwritten digits in Russian",
+        {
+            "ruclip": digits.train_config,
+            "vqgan": digits_vqgan.train_config,
+            "rudolph": digits_rudolph.train_config,
+        },
+        digits_naming,
+        digits_drawing,
+    ),
+    "emoji": Demo(
+        "Two tiny models name and draw emoji in Russian",
+        {
+            "ruclip": emoji.train_config,
+            "vqgan": emoji_vqgan.train_config,
+            "rudolph": emoji_rudolph.train_config,
+        },
+        emoji_naming,
+        emoji_drawing,
+    ),
+}
+
+
+def run(data: str, workdir: Path, steps: int | None = None, seed: int = 0) -> list[Outcome]:
+    """Trains, evaluates and writes the page. steps: of each run, instead of the recipe's number."""
+    start, demo = time.monotonic(), DEMOS[data]
+    configs: dict[str, TrainConfig] = {}
+    runs: dict[str, Run] = {}
+    for name, recipe in demo.recipes.items():
+        config = dataclasses.replace(recipe(), seed=seed)
+        if steps is not None:
+            config = dataclasses.replace(config, steps=steps)
+        if name == "rudolph":
+            settings = dataclasses.replace(config.settings, vqgan=str(runs["vqgan"].model_folder))
+            config = dataclasses.replace(config, settings=settings)
+        print(f"training {name} on {config.data.name}, {config.steps} steps", flush=True)
+        configs[name], runs[name] = config, train(config, workdir / name)
     print("evaluating on held-out pictures", flush=True)
-    outcome = demo.evaluate(trained.clip, config, workdir)
+    clip, rudolph = runs["ruclip"].model, runs["rudolph"].model
+    outcomes = [
+        demo.naming.evaluate(clip, configs["ruclip"], workdir / "ruclip"),
+        demo.drawing.evaluate(rudolph, clip, configs["rudolph"], workdir / "rudolph"),
+    ]
     minutes, seconds = divmod(round(time.monotonic() - start), 60)
+    steps_of = ", ".join(f"{name} {config.steps} steps" for name, config in configs.items())
     lead = (
-        f"{outcome.lead} Trained from scratch with seed {seed}, {config.steps} steps of "
-        f"{config.data.batch_size} pairs; this run took {minutes} min {seconds} s in all. "
-        f"The model: {trained.model_folder}."
+        f"Trained from scratch with seed {seed}: {steps_of}; this run took {minutes} min "
+        f"{seconds} s in all. The models lie in {workdir}/*/model."
     )
-    page = write_page(workdir, outcome.title, lead, outcome.sections)
-    print(outcome.summary())
-    print(f"model:  {trained.model_folder}\nreport: {page}")
-    return outcome
+    sections = [section for outcome in outcomes for section in outcome.sections]
+    page = write_page(workdir, demo.title, lead, sections)
+    for outcome in outcomes:
+        print(outcome.summary())
+    print(f"models: {' '.join(str(run.model_folder) for run in runs.values())}\nreport: {page}")
+    return outcomes
 
 
 def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m experiments.quickstart", description=__doc__)
     parser.add_argument("--data", choices=sorted(DEMOS), default="digits")
     parser.add_argument("--workdir", type=Path, help="default: runs/quickstart, or -emoji")
-    parser.add_argument("--steps", type=int, help="train for so many steps instead")
+    parser.add_argument("--steps", type=int, help="train each for so many steps instead")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args(argv)
     suffix = "" if args.data == "digits" else f"-{args.data}"

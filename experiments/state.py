@@ -54,7 +54,7 @@ def make_train_step(
     def step(state: State, batch: Mapping[str, jax.Array]) -> tuple[State, dict[str, jax.Array]]:
         rng = jax.random.fold_in(state["rng"], state["step"])
         (loss, metrics), grads = jax.value_and_grad(objective.loss, has_aux=True)(
-            state["params"], batch, rng
+            state["params"], batch, rng, state["step"]
         )
         updates, opt_state = optimizer.update(grads, state["opt_state"], state["params"])
         params = objective.project(optax.apply_updates(state["params"], updates))

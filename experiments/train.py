@@ -1,8 +1,9 @@
 """The one training loop: python -m experiments.train --config=FILE --workdir=DIR
 
 The folder of a run holds `checkpoints/`, `metrics.jsonl`, `tensorboard/`, `tokenizer.model` and,
-at the end, `model/`: a model folder that `clip_jax.load` takes. The same command resumes a run
-that was stopped, with bit-equal parameters on a CPU.
+at the end, `model/`: a model folder that `clip_jax.load`, `rudolph_jax.load_vqgan` or
+`rudolph_jax.load` takes, by the config's objective. The same command resumes a run that was
+stopped, with bit-equal parameters on a CPU.
 """
 
 from __future__ import annotations
@@ -12,25 +13,27 @@ import math
 import os
 import shutil
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 from jax.sharding import Mesh
 
-from clip_jax import PretrainedClip, Tokenizer
 from clip_jax.errors import InputError
+from clip_jax.tokenizer import Tokenizer
 from experiments import parallel
 from experiments.checkpoint import Checkpoints, abstract_state
 from experiments.command import DivergedError, exit_status
-from experiments.config import TrainConfig, check, describe_keys, parse_command_line
+from experiments.command_line import describe_keys, parse_command_line
+from experiments.config import TrainConfig, check
 from experiments.data.source import open_split
-from experiments.data.stream import TrainingExamples, batches
+from experiments.data.stream import batches
 from experiments.data.vocabulary import run_tokenizer
-from experiments.evaluation.evaluators import make_evaluators
+from experiments.evaluation.evaluators import Evaluator, make_evaluators
 from experiments.metrics import MetricsWriter, Progress, last_metrics
 from experiments.objectives import make_objective
+from experiments.objectives.objective import Objective, Pretrained
 from experiments.optim import make_optimizer, make_schedule
 from experiments.resume import step_to_resume
 from experiments.state import State, all_finite, initial_state, make_train_step
@@ -40,7 +43,7 @@ from experiments.state import State, all_finite, initial_state, make_train_step
 class Run:
     """A finished run: its last parameters in memory, its model folder, its last metrics."""
 
-    clip: PretrainedClip
+    model: Pretrained
     model_folder: Path
     metrics: Mapping[str, float]
 
@@ -68,7 +71,9 @@ def train(
     split = open_split(config.data, config.data.split)
     with Checkpoints(workdir / "checkpoints", config.keep_checkpoints) as checkpoints:
         first_step = step_to_resume(checkpoints, config)
-        tokenizer = run_tokenizer(config, split, workdir)
+        tokenizer = None
+        if objective.vocabulary is not None:
+            tokenizer = run_tokenizer(objective.vocabulary, config.data, split, workdir)
         optimizer = make_optimizer(config.optim, config.steps)
         with jax.set_mesh(mesh):
             state, shardings = initial_state(config, objective, optimizer, mesh)
@@ -76,15 +81,17 @@ def train(
                 state = checkpoints.restore(first_step, abstract_state(state))
             if first_step < config.steps:
                 stream = batches(
-                    TrainingExamples(split, config.data, config.model, tokenizer), config.data,
+                    objective.examples(split, tokenizer), config.data,
                     seed=config.seed, first_step=first_step,
                     process_index=jax.process_index(), process_count=jax.process_count(),
                 )  # fmt: skip
                 step = make_train_step(objective, optimizer, shardings)
-                loop = _Loop(config, workdir, checkpoints, mesh, tokenizer, evaluators, first_step)
+                loop = _Loop(
+                    config, objective, workdir, checkpoints, mesh, tokenizer, evaluators, first_step
+                )
                 state = loop.run(step, state, stream)
-    clip = as_pretrained(config, state, tokenizer)
-    return Run(clip, _write_model(clip, workdir, config), last_metrics(workdir))
+    model = as_pretrained(objective, state, tokenizer)
+    return Run(model, _write_model(model, workdir, config), last_metrics(workdir))
 
 
 class _Loop:
@@ -93,14 +100,16 @@ class _Loop:
     def __init__(
         self,
         config: TrainConfig,
+        objective: Objective,
         workdir: Path,
         checkpoints: Checkpoints,
         mesh: Mesh,
-        tokenizer: Tokenizer,
-        evaluators: Mapping[str, Callable[[PretrainedClip], dict[str, float]]],
+        tokenizer: Tokenizer | None,
+        evaluators: Mapping[str, Evaluator],
         first_step: int,
     ) -> None:
-        self.config, self.checkpoints, self.mesh = config, checkpoints, mesh
+        self.config, self.objective = config, objective
+        self.checkpoints, self.mesh = checkpoints, mesh
         self.tokenizer, self.evaluators = tokenizer, evaluators
         self.schedule = make_schedule(config.optim, config.steps)
         self.first_step = first_step
@@ -115,7 +124,8 @@ class _Loop:
             self.progress.say(f"resuming at step {done}")
         try:
             for number in range(self.first_step + 1, config.steps + 1):
-                state, metrics = step(state, parallel.put_batch(next(stream), self.mesh))
+                batch = parallel.put_batch(next(stream), self.mesh)
+                state, metrics = step(state, self.objective.prepare(batch))
                 # The step before is looked at while this one runs.
                 if pending is not None:
                     self._record(*pending)
@@ -170,24 +180,24 @@ class _Loop:
         )
 
     def _evaluate(self, number: int, state: State) -> None:
-        clip = as_pretrained(self.config, state, self.tokenizer)
+        model = as_pretrained(self.objective, state, self.tokenizer)
         for name, evaluate in self.evaluators.items():
-            values = {f"{name}/{key}": value for key, value in evaluate(clip).items()}
+            values = {f"{name}/{key}": value for key, value in evaluate(model).items()}
             self.writer.write(number, values)
             listed = "  ".join(f"{key} {value:.4f}" for key, value in values.items())
             self.progress.say(f"step {number}: {listed}")
 
 
-def as_pretrained(config: TrainConfig, state: State, tokenizer: Tokenizer) -> PretrainedClip:
+def as_pretrained(objective: Objective, state: State, tokenizer: Tokenizer | None) -> Pretrained:
     """A run's present parameters as the model that users load."""
     params = jax.tree.map(jax.numpy.asarray, jax.device_get(state["params"]))
-    return PretrainedClip(config.model, params, tokenizer, config.compute)
+    return objective.pretrained(params, tokenizer)
 
 
-def _write_model(clip: PretrainedClip, workdir: Path, config: TrainConfig) -> Path:
+def _write_model(model: Pretrained, workdir: Path, config: TrainConfig) -> Path:
     folder, beside = workdir / "model", workdir / "model.new"
     shutil.rmtree(beside, ignore_errors=True)
-    clip.save(beside, source="experiments.train", config=config.to_dict())
+    model.save(beside, source="experiments.train", config=config.to_dict())
     shutil.rmtree(folder, ignore_errors=True)
     os.replace(beside, folder)
     return folder

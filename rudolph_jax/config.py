@@ -221,9 +221,10 @@ PRESETS: dict[str, RudolphConfig] = {
 VQGAN_PRESETS: dict[str, VqganConfig] = {
     "gumbelf8": VqganConfig(),
     "gumbelf8-dwt": VqganConfig(wavelet=True),
+    # Of digits_vqgan.py: tokens of 4x4 pixels.
     "tiny": VqganConfig(
-        channels=8,
-        channel_multipliers=(1, 1, 2, 4),
+        channels=16,
+        channel_multipliers=(1, 1, 2),
         residual_blocks=1,
         attention_levels=(),
         latent_channels=32,

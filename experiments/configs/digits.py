@@ -1,12 +1,13 @@
 """Tiny ruCLIP on the handwritten digits: the quickstart's default, two minutes on two cores.
 
-    python -m experiments.train --config=experiments/configs/digits.py --workdir=runs/digits
+python -m experiments.train --config=experiments/configs/digits.py --workdir=runs/digits
 """
 
 from ml_collections import ConfigDict
 
 from clip_jax import Compute
-from experiments.config import AugmentConfig, DataConfig, OptimConfig, TrainConfig
+from experiments.config import OptimConfig, TrainConfig
+from experiments.data.config import AugmentConfig, DataConfig
 
 
 def get_config() -> ConfigDict:

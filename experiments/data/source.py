@@ -8,14 +8,15 @@ from typing import Any
 import tensorflow_datasets as tfds
 
 from clip_jax.errors import InputError
-from experiments.config import DataConfig
 from experiments.data import embedded
+from experiments.data.config import DataConfig
 
 
 class Split:
     """`split[i]` is {"image": bytes of a PNG or JPEG, "captions": list of str, ...}.
 
-    Other features come as TFDS gives them, text decoded. `features` describes them.
+    Other features come as TFDS gives them, text decoded. `features` describes them. A set of bare
+    pictures has no captions.
     """
 
     def __init__(self, folder: Path, split: str) -> None:
@@ -29,16 +30,22 @@ class Split:
             raise InputError(f"{folder}: has no split {split!r}; expected one of {known}")
         self.features = builder.info.features
         self.name = split
-        if "image" not in self.features or not {"caption", "captions"} & set(self.features):
-            raise InputError(
-                f"{folder}: features are {', '.join(sorted(self.features))}; expected 'image' and "
-                "'caption' or 'captions'"
-            )
+        self._folder = folder
+        self._need("'image'", {"image"})
         self._rows = builder.as_data_source(
             split, decoders={"image": tfds.decode.SkipDecoding()}
         )
         if not len(self._rows):
             raise InputError(f"{folder}: split {split!r} is empty")
+
+    def need_captions(self) -> None:
+        """Raises InputError where the set has none."""
+        self._need("'image' and 'caption' or 'captions'", {"caption", "captions"})
+
+    def _need(self, wish: str, any_of: set[str]) -> None:
+        if not any_of & set(self.features):
+            found = ", ".join(sorted(self.features))
+            raise InputError(f"{self._folder}: features are {found}; expected {wish}")
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -48,7 +55,7 @@ class Split:
             raise IndexError(index)  # which also ends an iteration
         raw = self._rows[index]
         row = {key: _decode(value) for key, value in raw.items() if key != "image"}
-        if "captions" not in row:
+        if "caption" in row and "captions" not in row:
             row["captions"] = [row["caption"]]
         return {**row, "image": raw["image"]}
 

@@ -7,76 +7,26 @@ same examples on any number of processes.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Protocol
 
 import grain
 import numpy as np
-from tqdm import tqdm
 
-from clip_jax.config import ClipConfig
 from clip_jax.errors import InputError
-from clip_jax.image import open_image
-from clip_jax.tokenizer import Tokenizer
-from experiments.config import DataConfig
-from experiments.data.augment import draw, render
+from experiments.data.config import DataConfig
 from experiments.data.source import Split
 
-RENDERING = 0x72656E64  # sets the renderings' random numbers apart from all others
 
+class Examples(Protocol):
+    """Draws of one split by number; all have arrays of the same names and shapes."""
 
-class TrainingExamples:
-    """Draws of one split: what `Split` holds, with a random caption and a random view."""
+    split: Split
 
-    def __init__(
-        self, split: Split, config: DataConfig, model: ClipConfig, tokenizer: Tokenizer
-    ) -> None:
-        self._split = split
-        self._config = config
-        self._model = model
-        self._tokenizer = tokenizer
-        self._kept = None
-        if config.in_memory:
-            variants = config.augment.variants if config.augment.renders else 1
-            self._kept = [
-                self._prepare(i, variants, np.random.default_rng((RENDERING, i)))
-                for i in tqdm(range(len(split)), "rendering", disable=None, leave=False)
-            ]
-
-    def draw(self, index: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
-        """{"image": uint8[H, W, 3], "input_ids": int32[S]}"""
-        if self._kept is None:
-            variants, ids = self._prepare(index, 1, rng)
-        else:
-            variants, ids = self._kept[index]
-        picture = variants[rng.integers(len(variants))]
-        size = self._model.vision.image_size
-        return {
-            "image": draw(picture, size, self._config.augment, rng),
-            "input_ids": ids[rng.integers(len(ids))],
-        }
-
-    def groups(self) -> list[np.ndarray]:
-        """The examples' numbers, by value of `config.group_by`; one group of all without it."""
-        everything = np.arange(len(self._split))
-        if not self._config.group_by:
-            return [everything]
-        values = np.array([row[self._config.group_by] for row in self._split])
-        return [everything[values == value] for value in np.unique(values)]
-
-    def _prepare(
-        self, index: int, variants: int, rng: np.random.Generator
-    ) -> tuple[list[np.ndarray], np.ndarray]:
-        row, model = self._split[index], self._model
-        image = open_image(row["image"])
-        augment, size = self._config.augment, model.vision.image_size
-        rendered = [render(image, size, model.image, augment, rng) for _ in range(variants)]
-        ids = self._tokenizer.encode_batch(
-            row["captions"], model.text.context_length, lowercase=model.lowercase
-        )
-        return rendered, ids
+    def draw(self, index: int, rng: np.random.Generator) -> dict[str, np.ndarray]: ...
 
 
 def batches(
-    examples: TrainingExamples,
+    examples: Examples,
     config: DataConfig,
     *,
     seed: int,
@@ -86,15 +36,15 @@ def batches(
 ) -> Iterator[dict[str, np.ndarray]]:
     """Endless batches from `first_step` on: this process's rows of each.
 
-    Each epoch shuffles the examples anew. Yields {"image": uint8[b, H, W, 3],
-    "input_ids": int32[b, S]} with b = batch_size / process_count.
+    Each epoch shuffles the examples anew. Yields what `examples.draw` gives, each array with a
+    leading axis of batch_size / process_count.
     """
     if config.batch_size % process_count:
         raise InputError(
             f"config.data.batch_size is {config.batch_size}; expected a multiple of the "
             f"{process_count} processes"
         )
-    groups = examples.groups()
+    groups = split_groups(examples.split, config.group_by)
 
     def of_group(number: int) -> grain.MapDataset:
         return (
@@ -114,3 +64,12 @@ def batches(
     iterator = iter(mixed.to_iter_dataset(options))
     grain.experimental.set_next_index(iterator, first_step)
     return iterator
+
+
+def split_groups(split: Split, feature: str) -> list[np.ndarray]:
+    """The rows' numbers, by value of a feature; one group of all where it is ""."""
+    everything = np.arange(len(split))
+    if not feature:
+        return [everything]
+    values = np.array([row[feature] for row in split])
+    return [everything[values == value] for value in np.unique(values)]

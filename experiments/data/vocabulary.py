@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import os
 import tempfile
@@ -13,7 +14,7 @@ from sentencepiece import sentencepiece_model_pb2
 
 from clip_jax.errors import InputError
 from clip_jax.tokenizer import FILE_NAME, Tokenizer, load_tokenizer
-from experiments.config import TrainConfig
+from experiments.data.config import DataConfig
 from experiments.data.source import Split
 
 # youtokentome's idea of a space, so that the vocabulary can be exported to its format.
@@ -67,26 +68,39 @@ def train_tokenizer(captions: Iterable[str], vocab_size: int) -> Tokenizer:
     return Tokenizer(proto.SerializeToString(deterministic=True))
 
 
-def run_tokenizer(config: TrainConfig, split: Split, workdir: Path) -> Tokenizer:
+@dataclasses.dataclass(frozen=True)
+class Vocabulary:
+    """What a model expects of its tokenizer: at most `size` pieces, and these special ids."""
+
+    size: int
+    bos_id: int
+    eos_id: int
+    pad_id: int
+
+
+def run_tokenizer(
+    wanted: Vocabulary, config: DataConfig, split: Split, workdir: Path
+) -> Tokenizer:
     """The run's tokenizer: the one it began with, the config's, or a new one of the captions."""
     file = workdir / FILE_NAME
     if file.exists():
         tokenizer = load_tokenizer(file)
     else:
-        if config.data.vocabulary:
-            tokenizer = load_tokenizer(config.data.vocabulary)
+        if config.vocabulary:
+            tokenizer = load_tokenizer(config.vocabulary)
         else:
+            split.need_captions()
             captions = (caption for i in range(len(split)) for caption in split[i]["captions"])
-            tokenizer = train_tokenizer(captions, config.model.text.vocab_size)
+            tokenizer = train_tokenizer(captions, wanted.size)
         workdir.mkdir(parents=True, exist_ok=True)
         beside = file.with_suffix(".new")
         beside.write_bytes(tokenizer.model)
         os.replace(beside, file)
-    ids = {name: getattr(config.model, name) for name in ("bos_id", "eos_id", "pad_id")}
+    ids = {name: getattr(wanted, name) for name in ("bos_id", "eos_id", "pad_id")}
     found = {name: getattr(tokenizer, name) for name in ids}
-    if found != ids or tokenizer.vocab_size > config.model.text.vocab_size:
+    if found != ids or tokenizer.vocab_size > wanted.size:
         raise InputError(
             f"{file}: {tokenizer.vocab_size} pieces and {found}; config.model has room for "
-            f"{config.model.text.vocab_size} and expects {ids}"
+            f"{wanted.size} and expects {ids}"
         )
     return tokenizer

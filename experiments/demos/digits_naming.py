@@ -53,6 +53,8 @@ def evaluate(clip: PretrainedClip, config: TrainConfig, workdir: Path) -> Outcom
         ),
         loss_section(
             workdir,
+            "ruCLIP",
+            "contrastive loss",
             "Equal captions in a batch count as wrong answers for one another, as in the original, "
             "so the loss cannot reach zero.",
         ),
@@ -81,5 +83,4 @@ def evaluate(clip: PretrainedClip, config: TrainConfig, workdir: Path) -> Outcom
             ),
         ),
     ]
-    lead = f"{len(train)} handwritten digits from scikit-learn with Russian captions."
-    return Outcome("A tiny ruCLIP reads handwritten digits in Russian", lead, scores, sections)
+    return Outcome(scores, sections)

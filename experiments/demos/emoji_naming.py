@@ -59,12 +59,11 @@ def evaluate(clip: PretrainedClip, config: TrainConfig, workdir: Path) -> Outcom
             + ". The baseline takes the category of the most similar training picture.",
             score_table("method", category),
         ),
-        loss_section(workdir, ""),
+        loss_section(workdir, "ruCLIP", "contrastive loss", ""),
         _matrix(clip, drawings),
         _grid(drawings, found, names),
     ]
-    lead = f"{len(train):,} pictures of emoji in two drawing styles with their Russian names."
-    return Outcome("A tiny ruCLIP names emoji in Russian", lead, recall | category, sections)
+    return Outcome(recall | category, sections)
 
 
 def classify(clip: PretrainedClip, images: list[bytes]) -> np.ndarray:

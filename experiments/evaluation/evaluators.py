@@ -4,39 +4,45 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 from clip_jax import PretrainedClip
 from clip_jax.errors import InputError
 from experiments.config import TrainConfig
 from experiments.data.source import Split, open_split
+from experiments.evaluation.reconstruction import reconstruct
 from experiments.evaluation.retrieval import retrieve
+from experiments.evaluation.sequence_losses import sequence_losses
 from experiments.evaluation.zero_shot import zero_shot
+from rudolph_jax.image_tokenizer import PretrainedVqgan
+from rudolph_jax.pretrained import PretrainedRudolph
 
-Evaluator = Callable[[PretrainedClip], dict[str, float]]
+Evaluator = Callable[[Any], dict[str, float]]
 
 
 def make_evaluators(config: TrainConfig) -> dict[str, Evaluator]:
     """One for each name in `config.evaluators`; an unknown task or split raises InputError."""
+    tasks = TASKS[config.objective]
     made = {}
     for name in config.evaluators:
         task, colon, split = name.partition(":")
-        if task not in TASKS or not colon:
+        if task not in tasks or not colon:
             raise InputError(
                 f"config.evaluators holds {name!r}; expected TASK:SPLIT with a task of "
-                f"{', '.join(TASKS)}"
+                f"{', '.join(tasks)}"
             )
         opened = open_split(config.data, split)
-        evaluate, needed = TASKS[task]
+        evaluate, needed = tasks[task]
         if needed not in opened.features:
             raise InputError(
                 f"config.evaluators holds {name!r}, which needs a feature {needed!r}; the data set "
                 f"has {', '.join(sorted(opened.features))}"
             )
-        made[name] = partial(evaluate, split=opened)
+        made[name] = partial(evaluate, config, opened)
     return made
 
 
-def zero_shot_accuracy(clip: PretrainedClip, split: Split) -> dict[str, float]:
+def zero_shot_accuracy(config: TrainConfig, split: Split, clip: PretrainedClip) -> dict[str, float]:
     """The split's "label" by the names of its classes, with the bare name as prompt."""
     rows = list(split)
     result = zero_shot(
@@ -49,7 +55,7 @@ def zero_shot_accuracy(clip: PretrainedClip, split: Split) -> dict[str, float]:
     return {"accuracy": result.accuracy}
 
 
-def caption_recall(clip: PretrainedClip, split: Split) -> dict[str, float]:
+def caption_recall(config: TrainConfig, split: Split, clip: PretrainedClip) -> dict[str, float]:
     """Each picture's first caption among all first captions of the split."""
     rows = list(split)
     captions = [row["captions"][0] for row in rows]
@@ -61,8 +67,26 @@ def caption_recall(clip: PretrainedClip, split: Split) -> dict[str, float]:
     return {"top1": result.recall(1), "top10": result.recall(10)}
 
 
-# What is done, and the feature that it cannot do without.
-TASKS: dict[str, tuple[Callable[..., dict[str, float]], str]] = {
-    "zero-shot": (zero_shot_accuracy, "label"),
-    "retrieval": (caption_recall, "image"),
+def pixel_errors(config: TrainConfig, split: Split, vqgan: PretrainedVqgan) -> dict[str, float]:
+    """How far decoded pictures are from the encoded ones, and how many codes are in use."""
+    result = reconstruct(vqgan, [row["image"] for row in split], config.settings.image_size)
+    return {
+        "absolute_error": result.absolute_error,
+        "codebook_usage": result.codebook_usage(vqgan.config.codebook_size),
+    }
+
+
+def losses(config: TrainConfig, split: Split, rudolph: PretrainedRudolph) -> dict[str, float]:
+    """Of pictures given their first captions, and of those captions given the pictures."""
+    rows = list(split)
+    return sequence_losses(
+        rudolph, [row["image"] for row in rows], [row["captions"][0] for row in rows]
+    )
+
+
+# By objective: what is done, and the feature that it cannot do without.
+TASKS: dict[str, dict[str, tuple[Callable[..., dict[str, float]], str]]] = {
+    "clip": {"zero-shot": (zero_shot_accuracy, "label"), "retrieval": (caption_recall, "image")},
+    "vqgan": {"reconstruction": (pixel_errors, "image")},
+    "rudolph": {"losses": (losses, "image")},
 }

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure  # noqa: E402
 RIGHT, WRONG, LINE, FAINT = "#1b7837", "#b2182b", "#2166ac", "#92c5de"
 
 
-def loss_curve(steps: Sequence[int], losses: Sequence[float]) -> bytes:
+def loss_curve(steps: Sequence[int], losses: Sequence[float], label: str) -> bytes:
     """The training loss by step, with its running mean over a tenth of the points."""
     smooth = max(len(losses) // 10, 1)
     figure = Figure(figsize=(7, 3), layout="constrained")
@@ -26,7 +26,7 @@ def loss_curve(steps: Sequence[int], losses: Sequence[float]) -> bytes:
         mean = np.convolve(losses, np.ones(smooth) / smooth, mode="valid")
         axes.plot(steps[smooth - 1 :], mean, color=LINE, label=f"mean of {smooth} points")
     axes.set_xlabel("step")
-    axes.set_ylabel("contrastive loss")
+    axes.set_ylabel(label)
     axes.set_ylim(bottom=0)
     axes.grid(alpha=0.3)
     axes.legend(frameon=False)
@@ -76,6 +76,22 @@ def picture_grid(
         axes.set_axis_off()
         title = "\n".join(textwrap.wrap(captions[i], 18, max_lines=2, placeholder="…"))
         axes.set_title(title, fontsize=7, color=RIGHT if right[i] else WRONG)
+    return _png(figure)
+
+
+def picture_rows(rows: Sequence[Sequence[np.ndarray]], titles: Sequence[str]) -> bytes:
+    """Rows of pictures uint8[H, W, 3] with a title before each; rows may differ in length."""
+    columns = max(map(len, rows))
+    figure = Figure(figsize=(1.6 + 0.8 * columns, 0.85 * len(rows)), layout="constrained")
+    widths = [1.6, *[0.8] * columns]
+    axes = figure.subplots(len(rows), columns + 1, squeeze=False, width_ratios=widths)
+    for axis in axes.ravel():
+        axis.set_axis_off()
+    for line, title, row in zip(axes, titles, rows, strict=True):
+        text = "\n".join(textwrap.wrap(title, 20, max_lines=3, placeholder="…"))
+        line[0].text(1.0, 0.5, text, ha="right", va="center", fontsize=8)
+        for axis, picture in zip(line[1:], row, strict=False):
+            axis.imshow(picture, interpolation="nearest")
     return _png(figure)
 
 

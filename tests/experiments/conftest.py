@@ -1,9 +1,16 @@
 import dataclasses
 
+import jax
+import jax.numpy as jnp
 import pytest
 
 from clip_jax import Compute
-from experiments.config import AugmentConfig, DataConfig, OptimConfig, TrainConfig
+from experiments.config import OptimConfig, TrainConfig
+from experiments.data.config import AugmentConfig, DataConfig
+from experiments.settings import RudolphSettings, VqganSettings
+from rudolph_jax.config import RudolphConfig, VqganConfig
+from rudolph_jax.image_tokenizer import PretrainedVqgan
+from rudolph_jax.vqgan import Vqgan
 
 
 @pytest.fixture(scope="session")
@@ -29,4 +36,75 @@ def train_config(small_config, data_directory):
         steps=8,
         log_every=1,
         checkpoint_every=3,
+    )
+
+
+@pytest.fixture(scope="session")
+def small_vqgan_config():
+    """Pictures of 8x8 pixels are 2x2 codes."""
+    return VqganConfig(
+        channels=4,
+        channel_multipliers=(1, 2, 2),
+        residual_blocks=1,
+        attention_levels=(),
+        latent_channels=6,
+        codebook_size=24,
+        norm_groups=2,
+    )
+
+
+@pytest.fixture(scope="session")
+def small_vqgan(small_vqgan_config):
+    """Untrained; pictures get various codes all the same."""
+    vqgan = Vqgan(small_vqgan_config)
+    params = jax.jit(vqgan.init)(jax.random.key(3), jnp.zeros((1, 8, 8, 3)))["params"]
+    params["code_head"]["kernel"] *= 30
+    return PretrainedVqgan(small_vqgan_config, params)
+
+
+@pytest.fixture(scope="session")
+def small_vqgan_folder(small_vqgan, tmp_path_factory):
+    return str(small_vqgan.save(tmp_path_factory.mktemp("tokenizer") / "vqgan"))
+
+
+@pytest.fixture(scope="session")
+def small_rudolph_config():
+    return RudolphConfig(
+        left_text_length=10,
+        image_tokens_per_side=2,
+        right_text_length=12,
+        text_vocab_size=94,
+        image_vocab_size=24,
+        width=16,
+        layers=2,
+        heads=2,
+        text_special_tokens=8,
+        kernel_size=3,
+        last_kernel_size=3,
+    )
+
+
+@pytest.fixture
+def vqgan_train_config(train_config, small_vqgan_config):
+    return dataclasses.replace(
+        train_config,
+        objective="vqgan",
+        model=small_vqgan_config,
+        settings=VqganSettings(image_size=8),
+        steps=4,
+        checkpoint_every=2,
+        evaluators=("reconstruction:validation",),
+    )
+
+
+@pytest.fixture
+def rudolph_train_config(train_config, small_rudolph_config, small_vqgan_folder):
+    return dataclasses.replace(
+        train_config,
+        objective="rudolph",
+        model=small_rudolph_config,
+        settings=RudolphSettings(vqgan=small_vqgan_folder),
+        steps=4,
+        checkpoint_every=2,
+        evaluators=("losses:validation",),
     )

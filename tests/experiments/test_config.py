@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from clip_jax import InputError
-from experiments.config import TrainConfig, check, parse_command_line
+from experiments.command_line import parse_command_line
+from experiments.config import TrainConfig, check
 from experiments.train import main
 
 CONFIGS = Path(__file__).parents[2] / "experiments" / "configs"
@@ -39,7 +40,7 @@ def test_overrides_reach_nested_values(tmp_path):
         (["--config.stepz=1"], "did you mean config.steps?"),
         (["--config.steps=many"], "many"),
         (["--config.steps=0"], "config.steps is 0"),
-        (["--config.duplicates=maybe"], "config.duplicates is 'maybe'"),
+        (["--config.settings.duplicates=maybe"], "config.settings.duplicates is 'maybe'"),
         (["--config.model.vision.heads=5"], "vision.width is 128, not a multiple"),
         (["--config.objective=gan"], "config.objective is 'gan'; expected one of clip"),
         (["--config.evaluators=('zero-shot:nowhere',)"], "has no split 'nowhere'"),
@@ -97,3 +98,39 @@ def test_help_lists_every_key(capsys):
     printed = capsys.readouterr().out
     for key in ("optim.learning_rate=0.0005", "model.vision.layers=3", "data.augment.shift=0"):
         assert f"--config.{key}\n" in printed
+
+
+def test_help_lists_the_keys_of_each_objective(capsys):
+    assert main(["--help"]) == 0
+    printed = capsys.readouterr().out
+    parts = printed.split("objective '")
+    assert "--config.settings.duplicates='negatives'" in parts[1]
+    assert "--config.settings.kl_weight=" in parts[2] and "model.codebook_size=" in parts[2]
+    assert "--config.settings.image_weight=7.0" in parts[3] and "model.width=" in parts[3]
+
+
+@pytest.mark.parametrize("name", ["vqgan_train_config", "rudolph_train_config"])
+def test_every_objective_survives_json(name, request):
+    config = request.getfixturevalue(name)
+    assert TrainConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+
+
+def test_keys_of_another_objective_are_unknown(rudolph_train_config):
+    for key, message in (
+        ("duplicates", "unknown key config.settings.duplicates"),
+        ("image_wieght", "did you mean settings.image_weight?"),
+    ):
+        data = rudolph_train_config.to_dict()
+        data["settings"][key] = 1.0
+        with pytest.raises(InputError, match=message):
+            TrainConfig.from_dict(data)
+    data = rudolph_train_config.to_dict()
+    data["model"]["codebook_size"] = 8
+    with pytest.raises(InputError, match="unknown codebook_size"):
+        TrainConfig.from_dict(data)
+
+
+def test_a_model_of_another_objective_is_refused(rudolph_train_config, vqgan_train_config):
+    mixed = dataclasses.replace(rudolph_train_config, model=vqgan_train_config.model)
+    with pytest.raises(InputError, match="is a VqganConfig; objective 'rudolph' takes"):
+        check(mixed)

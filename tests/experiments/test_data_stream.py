@@ -9,11 +9,12 @@ from PIL import Image
 
 from clip_jax import InputError
 from clip_jax.image import open_image, resize_square
-from experiments.config import AugmentConfig
 from experiments.data import embedded
 from experiments.data.augment import draw, render
+from experiments.data.config import AugmentConfig
+from experiments.data.examples import CaptionedPictures
 from experiments.data.source import Split, open_split
-from experiments.data.stream import TrainingExamples, batches
+from experiments.data.stream import batches, split_groups
 from experiments.data.vocabulary import train_tokenizer
 
 
@@ -21,7 +22,7 @@ from experiments.data.vocabulary import train_tokenizer
 def examples(train_config):
     split = open_split(train_config.data, "validation")
     tokenizer = train_tokenizer([c for row in split for c in row["captions"]], 100)
-    return TrainingExamples(split, train_config.data, train_config.model, tokenizer)
+    return CaptionedPictures(split, train_config.data, train_config.model, tokenizer)
 
 
 def take(examples, data, count, **kwargs):
@@ -66,7 +67,7 @@ def test_an_epoch_shows_every_example_once(train_config):
     )
     split = open_split(still, "validation")
     tokenizer = train_tokenizer(["цифра"], 100)
-    examples = TrainingExamples(split, still, train_config.model, tokenizer)
+    examples = CaptionedPictures(split, still, train_config.model, tokenizer)
     first, second = take(examples, still, 2)
     config = train_config.model
     expected = sorted(
@@ -84,7 +85,7 @@ def test_reading_from_disk_or_memory_is_the_same_without_renderings(train_config
     taken = []
     for in_memory in (True, False):
         data = dataclasses.replace(plain, in_memory=in_memory)
-        examples = TrainingExamples(split, data, train_config.model, tokenizer)
+        examples = CaptionedPictures(split, data, train_config.model, tokenizer)
         taken.append(take(examples, data, 2))
     assert_equal(*taken)
 
@@ -94,8 +95,8 @@ def test_groups_have_batches_of_their_own(train_config):
     split = open_split(data, "validation")
     captions = [c for row in split for c in row["captions"]]
     tokenizer = train_tokenizer(captions, 100)
-    examples = TrainingExamples(split, data, train_config.model, tokenizer)
-    sizes = np.array([len(group) for group in examples.groups()])
+    examples = CaptionedPictures(split, data, train_config.model, tokenizer)
+    sizes = np.array([len(group) for group in split_groups(examples.split, "label")])
     assert sizes.sum() == len(split) and len(sizes) == 10
     label_of = {tuple(ids): row["label"]
                 for row in split

@@ -56,8 +56,8 @@ def test_plain_lines_off_a_terminal(monkeypatch):
     lines = stream.getvalue().splitlines()
     # One in ten seconds and one at the end; 8 pairs in half a second.
     assert len(lines) == 5
-    assert lines[0] == "step 21/100  loss 4.0000  16 pairs/s  0:39 left"
-    assert lines[-1] == "step 100/100  loss 4.0000  16 pairs/s  0:00 left"
+    assert lines[0] == "step 21/100  loss 4.0000  16 examples/s  0:39 left"
+    assert lines[-1] == "step 100/100  loss 4.0000  16 examples/s  0:00 left"
 
 
 def test_a_bar_on_a_terminal(monkeypatch):
@@ -69,5 +69,5 @@ def test_a_bar_on_a_terminal(monkeypatch):
     progress.update(10, 4.25)
     progress.close()
     text = stream.getvalue()
-    assert "loss 4.2500" in text and "pairs/s" in text and "10/10" in text
+    assert "loss 4.2500" in text and "examples/s" in text and "10/10" in text
     assert "step 1: accuracy 0.5\n" in text

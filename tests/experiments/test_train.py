@@ -53,9 +53,9 @@ def test_a_run_leaves_metrics_tokenizer_and_a_loadable_model(finished, train_con
     assert list((folder / "tensorboard").glob("events*"))
     clip = clip_jax.load(run.model_folder)
     assert clip.config == train_config.model
-    assert_bit_equal(clip.params, run.clip.params)
+    assert_bit_equal(clip.params, run.model.params)
     text = clip.processor(text=["рукописная цифра семь"])["input_ids"]
-    assert_bit_equal(clip.encode_text(text), run.clip.encode_text(text))
+    assert_bit_equal(clip.encode_text(text), run.model.encode_text(text))
 
 
 def test_interrupted_run_resumes_bit_equal(finished, train_config, tmp_path, monkeypatch):
@@ -75,7 +75,7 @@ def test_interrupted_run_resumes_bit_equal(finished, train_config, tmp_path, mon
             train(train_config, tmp_path)
     assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["3", "5"]
     resumed = train(train_config, tmp_path)
-    assert_bit_equal(resumed.clip.params, expected.clip.params)
+    assert_bit_equal(resumed.model.params, expected.model.params)
     assert read_metrics(tmp_path) == read_metrics(folder)
 
 
@@ -109,7 +109,7 @@ def test_killed_at_a_random_step_resumes_bit_equal(finished, train_config, tmp_p
     finish = subprocess.run(command, capture_output=True, text=True, check=True)
     assert finish.stdout == f"model: {tmp_path / 'run' / 'model'}\n"
     resumed = clip_jax.load(tmp_path / "run" / "model")
-    assert_bit_equal(resumed.params, expected.clip.params)
+    assert_bit_equal(resumed.params, expected.model.params)
 
 
 def test_one_device_and_eight_agree(finished, train_config, tmp_path):
@@ -161,7 +161,7 @@ def test_another_config_is_refused_and_harmless_changes_are_not(finished, train_
         train(other, folder)
     harmless = dataclasses.replace(train_config, log_every=2)
     assert_bit_equal(
-        train(harmless, folder).clip.params, finished(train_config)[0].clip.params
+        train(harmless, folder).model.params, finished(train_config)[0].model.params
     )
 
 

@@ -1,58 +1,33 @@
-"""Objectives: (params, batch, rng) -> loss, metrics. The loop knows nothing else of a model."""
+"""Contrastive learning of picture and caption.
+
+Batches hold "image" uint8[B, H, W, 3] and "input_ids" int32[B, S], each row with an EOS.
+"""
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.sharding import Mesh, PartitionSpec
 
-from clip_jax import sharding as clip_sharding
+from clip_jax import PretrainedClip, sharding
 from clip_jax.config import ImageConfig
 from clip_jax.contrastive import contrastive_loss
-from clip_jax.errors import InputError
 from clip_jax.model import MAX_LOGIT_SCALE, Clip, abstract_params
+from clip_jax.tokenizer import Tokenizer
 from experiments.config import TrainConfig
-from experiments.parallel import BATCH_AXES, Table
-
-Params = Mapping[str, Any]
-Batch = Mapping[str, jax.Array]
-Metrics = dict[str, jax.Array]
-
-
-@dataclasses.dataclass(frozen=True)
-class Objective:
-    """abstract_params: shapes of the parameters. init: rng -> params. loss: what is minimised.
-    project: params -> params, after each update. table: the model's sharding table.
-    """
-
-    abstract_params: Params
-    init: Callable[[jax.Array], Params]
-    loss: Callable[[Params, Batch, jax.Array], tuple[jax.Array, Metrics]]
-    project: Callable[[Params], Params]
-    table: Table
-
-
-def make_objective(config: TrainConfig, mesh: Mesh) -> Objective:
-    makers = {"clip": clip_objective}
-    if config.objective not in makers:
-        raise InputError(
-            f"config.objective is {config.objective!r}; expected one of {', '.join(makers)}"
-        )
-    return makers[config.objective](config, mesh)
+from experiments.data.examples import CaptionedPictures
+from experiments.data.source import Split
+from experiments.data.vocabulary import Vocabulary
+from experiments.objectives.objective import Batch, Metrics, Objective, Params
+from experiments.parallel import BATCH_AXES
 
 
 def clip_objective(config: TrainConfig, mesh: Mesh) -> Objective:
-    """Contrastive learning of picture and caption.
-
-    Batches hold "image" uint8[B, H, W, 3] and "input_ids" int32[B, S], each row with an EOS.
-    """
-    clip = Clip(config.model, config.compute)
+    model = config.model
+    clip = Clip(model, config.compute)
     rows = PartitionSpec(BATCH_AXES)
 
     @partial(
@@ -64,18 +39,20 @@ def clip_objective(config: TrainConfig, mesh: Mesh) -> Objective:
     def sharded_loss(
         image: jax.Array, text: jax.Array, scale: jax.Array, groups: jax.Array
     ) -> tuple[jax.Array, Metrics]:
-        groups = groups if config.duplicates == "positives" else None
+        groups = groups if config.settings.duplicates == "positives" else None
         local = contrastive_loss(image, text, scale, groups=groups, axis_name=BATCH_AXES)
         return lax.pmean(local, BATCH_AXES)
 
     def init(rng: jax.Array) -> Params:
-        size = config.model.vision.image_size
-        ids = jnp.zeros((1, config.model.text.context_length), jnp.int32)
+        size = model.vision.image_size
+        ids = jnp.zeros((1, model.text.context_length), jnp.int32)
         return clip.init(rng, ids, jnp.zeros((1, size, size, 3)))["params"]
 
-    def loss(params: Params, batch: Batch, rng: jax.Array) -> tuple[jax.Array, Metrics]:
-        del rng  # neither model has dropout; augmentation is the data's
-        pixels = normalize_on_device(batch["image"], config.model.image)
+    def loss(
+        params: Params, batch: Batch, rng: jax.Array, step: jax.Array
+    ) -> tuple[jax.Array, Metrics]:
+        del rng, step  # neither tower has dropout; augmentation is the data's
+        pixels = normalize_on_device(batch["image"], model.image)
         image, text, scale = clip.apply({"params": params}, batch["input_ids"], pixels)
         groups = caption_groups(batch["input_ids"])
         value, metrics = sharded_loss(image, text, scale, groups)
@@ -85,7 +62,22 @@ def clip_objective(config: TrainConfig, mesh: Mesh) -> Objective:
         clipped = jnp.minimum(params["logit_scale"], MAX_LOGIT_SCALE)
         return {**params, "logit_scale": clipped}
 
-    return Objective(abstract_params(config.model), init, loss, project, clip_sharding.AXES)
+    def examples(split: Split, tokenizer: Tokenizer | None) -> CaptionedPictures:
+        return CaptionedPictures(split, config.data, model, tokenizer)
+
+    def pretrained(params: Params, tokenizer: Tokenizer | None) -> PretrainedClip:
+        return PretrainedClip(model, params, tokenizer, config.compute)
+
+    return Objective(
+        abstract_params=abstract_params(model),
+        init=init,
+        loss=loss,
+        table=sharding.AXES,
+        examples=examples,
+        pretrained=pretrained,
+        vocabulary=Vocabulary(model.text.vocab_size, model.bos_id, model.eos_id, model.pad_id),
+        project=project,
+    )
 
 
 def normalize_on_device(image: jax.Array, config: ImageConfig) -> jax.Array:

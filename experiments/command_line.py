@@ -1,0 +1,73 @@
+"""How a command line names a training run and changes its config."""
+
+from __future__ import annotations
+
+import difflib
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from absl import flags
+from ml_collections.config_flags import config_flags
+
+from clip_jax.errors import InputError
+from experiments.config import TrainConfig, default_config, flatten
+from experiments.settings import DEFAULTS
+
+BY_OBJECTIVE = ("model.", "settings.")
+
+
+def parse_command_line(argv: Sequence[str]) -> tuple[TrainConfig, Path]:
+    """`--config=FILE --workdir=DIR [--config.key=value ...]` to a config and a folder.
+
+    Anything unknown or ill-typed raises InputError before anything starts.
+    """
+    values = flags.FlagValues()
+    config = config_flags.DEFINE_config_file(
+        "config", help_string="An experiment file.", flag_values=values, sys_argv=list(argv)
+    )
+    flags.DEFINE_string("workdir", None, "Folder of the run.", flag_values=values)
+    try:
+        left = values([sys.argv[0], *argv])
+        chosen = None if config.value is None else config.value.to_dict()
+    except OSError as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"--config: the experiment file cannot be read ({reason})") from error
+    except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
+        raise InputError(_explain(argv, str(error))) from error
+    if left[1:]:
+        raise InputError(f"unknown argument {left[1]!r}; overrides are --config.key=value")
+    if chosen is None or values.workdir is None:
+        raise InputError("--config=FILE and --workdir=DIR are both needed")
+    return TrainConfig.from_dict(chosen), Path(values.workdir)
+
+
+def describe_keys() -> str:
+    """Every key that `--config.key=value` takes, with its default, a line each."""
+    flat = {name: flatten(default_config(name).to_dict()) for name in DEFAULTS}
+    parts = [
+        _listed("every objective", {
+            key: value for key, value in flat["clip"].items() if not key.startswith(BY_OBJECTIVE)
+        })
+    ]  # fmt: skip
+    for name, keys in flat.items():
+        own = {key: value for key, value in keys.items() if key.startswith(BY_OBJECTIVE)}
+        parts.append(_listed(f"objective {name!r}", own))
+    return "\n".join(parts)
+
+
+def _listed(title: str, keys: dict[str, object]) -> str:
+    return "\n".join([f"{title}:", *(f"  --config.{key}={v!r}" for key, v in keys.items())])
+
+
+def _explain(argv: Sequence[str], message: str) -> str:
+    """One line for what went wrong, with the nearest known key where one is misspelt."""
+    known = {key: name for name in DEFAULTS for key in flatten(default_config(name).to_dict())}
+    for argument in argv:
+        match = re.match(r"--config\.([\w.]+)", argument)
+        if match and match[1] not in known:
+            near = difflib.get_close_matches(match[1], known, n=1, cutoff=0.5)
+            hint = f"; did you mean config.{near[0]}?" if near else ""
+            return f"unknown key config.{match[1]}{hint}"
+    return " ".join(message.split())

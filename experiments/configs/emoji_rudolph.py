@@ -1,0 +1,50 @@
+"""Tiny RUDOLPH on emoji in two drawing styles, over the codes of `emoji_vqgan.py`.
+
+    python -m experiments.train --config=experiments/configs/emoji_rudolph.py \\
+        --workdir=runs/rudolph --config.settings.vqgan=runs/vqgan/model
+"""
+
+from ml_collections import ConfigDict
+
+from clip_jax import Compute
+from experiments.config import OptimConfig, TrainConfig
+from experiments.data.config import AugmentConfig, DataConfig
+from experiments.settings import RudolphSettings
+from rudolph_jax.config import RudolphConfig
+
+
+def get_config() -> ConfigDict:
+    return train_config().to_config_dict()
+
+
+def train_config() -> TrainConfig:
+    return TrainConfig(
+        objective="rudolph",
+        model=RudolphConfig(
+            left_text_length=24,
+            image_tokens_per_side=8,
+            right_text_length=24,
+            text_vocab_size=1000,
+            image_vocab_size=256,
+            width=192,
+            layers=4,
+            heads=6,
+            text_special_tokens=6,
+            kernel_size=5,
+            last_kernel_size=5,
+            attention_dropout=0.0,
+            output_dropout=0.1,
+        ),
+        settings=RudolphSettings(image_weight=3.0),
+        compute=Compute(unroll=4),
+        data=DataConfig(
+            name="emoji_ru",
+            batch_size=32,
+            augment=AugmentConfig(variants=6, scale=(0.95, 1.05), recolour=0.3),
+        ),
+        optim=OptimConfig(
+            learning_rate=1.5e-3, warmup_steps=50, weight_decay=0.1, clip_norm=1.0, final=0.02
+        ),
+        steps=2500,
+        checkpoint_every=500,
+    )

@@ -1,0 +1,102 @@
+"""What a run learns from: frozen plain data."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from clip_jax.errors import InputError
+
+
+@dataclasses.dataclass(frozen=True)
+class AugmentConfig:
+    """Random changes of a training picture; the defaults leave it as evaluation sees it.
+
+    Rendered, `variants` times a picture where a set is kept in memory, else for each draw:
+        scale: smallest and largest side, relative to the model's.
+        aspect: largest logarithm of the stretch. rotation: largest angle, in degrees.
+        outline: chance of black outlines. lines: chance of thicker or thinner lines. blur: chance.
+    For each draw:
+        shift: largest shift, in pixels of the model.
+        recolour: chance of a change of colour, by these standard deviations: hue (radians),
+        saturation and contrast (of the logarithm), brightness (of the full range).
+        grey: chance of losing all colour.
+    background: grey value 0 to 255 around the picture; colours change in relation to it, so that
+        it stays.
+    """
+
+    variants: int = 1
+    scale: tuple[float, ...] = (1.0, 1.0)
+    aspect: float = 0.0
+    rotation: float = 0.0
+    outline: float = 0.0
+    lines: float = 0.0
+    blur: float = 0.0
+    shift: int = 0
+    recolour: float = 0.0
+    hue: float = 0.15
+    saturation: float = 0.3
+    contrast: float = 0.2
+    brightness: float = 0.1
+    grey: float = 0.0
+    background: int = 255
+
+    @property
+    def renders(self) -> bool:
+        """Whether anything but the plain picture is to be rendered."""
+        chances = self.aspect, self.rotation, self.outline, self.lines, self.blur
+        return self.scale != (1.0, 1.0) or any(chances)
+
+    @property
+    def changes(self) -> bool:
+        """Whether two draws of a picture can differ at all."""
+        return self.renders or any((self.shift, self.recolour, self.grey))
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+    """What a run learns from, and how batches are made of it.
+
+    name: an embedded set (`experiments/data/embedded.py`) or the folder of a prepared TFDS set.
+    directory: where embedded sets are built. vocabulary: a tokenizer.model to use; "" trains a new
+    one on the captions. batch_size: of all devices together. in_memory: decode and render once,
+    for sets that fit. threads: that read ahead.
+    group_by: a feature, such as "style", in which the examples of a batch agree; each of its
+    values gets its share of the batches. "" mixes all examples.
+    """
+
+    name: str = "digits_ru"
+    directory: str = "runs/data"
+    split: str = "train"
+    vocabulary: str = ""
+    batch_size: int = 128
+    in_memory: bool = True
+    threads: int = 1
+    group_by: str = ""
+    augment: AugmentConfig = AugmentConfig()
+
+
+def expect(good: bool, key: str, value: Any, wish: str) -> None:
+    """Raises InputError unless a value of the config is good."""
+    if not good:
+        raise InputError(f"config.{key} is {value!r}; expected {wish}")
+
+
+def check_data(data: DataConfig) -> None:
+    """Values that no run could use raise InputError."""
+    augment = data.augment
+    expect(data.batch_size > 0, "data.batch_size", data.batch_size, "a positive number")
+    expect(data.threads >= 0, "data.threads", data.threads, "0 or more")
+    expect(
+        len(augment.scale) == 2 and 0 < augment.scale[0] <= augment.scale[1],
+        "data.augment.scale", augment.scale, "two positive numbers, the smaller first",
+    )  # fmt: skip
+    for chance in ("outline", "lines", "blur", "recolour", "grey"):
+        value = getattr(augment, chance)
+        expect(0 <= value <= 1, f"data.augment.{chance}", value, "a chance, 0 to 1")
+    expect(augment.variants > 0, "data.augment.variants", augment.variants, "at least 1")
+    expect(augment.shift >= 0, "data.augment.shift", augment.shift, "0 or more pixels")
+    expect(
+        0 <= augment.background <= 255,
+        "data.augment.background", augment.background, "0 to 255",
+    )  # fmt: skip

@@ -1,0 +1,86 @@
+"""From the rows of a split to the arrays of examples, with random views of the pictures."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from clip_jax.config import ClipConfig, ImageConfig
+from clip_jax.image import open_image
+from clip_jax.tokenizer import Tokenizer
+from experiments.data.augment import draw, render
+from experiments.data.config import DataConfig
+from experiments.data.source import Split
+
+RENDERING = 0x72656E64  # sets the renderings' random numbers apart from all others
+Example = dict[str, np.ndarray]
+
+
+class Pictures:
+    """Draws of one split by number: {"image": uint8[size, size, 3]}.
+
+    Rows are read and rendered once where the set is kept in memory, else for each draw.
+    """
+
+    def __init__(self, split: Split, config: DataConfig, size: int, image: ImageConfig) -> None:
+        """size: side of the drawn pictures, in pixels. image: how they are cropped and resized."""
+        self.split = split
+        self._augment, self._size, self._image = config.augment, size, image
+        self._kept: list[tuple[list[np.ndarray], Any]] | None = None
+        if config.in_memory:
+            variants = config.augment.variants if config.augment.renders else 1
+            self._kept = [
+                self._prepare(i, variants, np.random.default_rng((RENDERING, i)))
+                for i in tqdm(range(len(split)), "rendering", disable=None, leave=False)
+            ]
+
+    def draw(self, index: int, rng: np.random.Generator) -> Example:
+        if self._kept is None:
+            renderings, text = self._prepare(index, 1, rng)
+        else:
+            renderings, text = self._kept[index]
+        return {"image": self._view(renderings, rng), **self.draw_text(text, rng)}
+
+    def read_text(self, row: dict[str, Any]) -> Any:
+        """What `draw_text` is to get of a row."""
+        return None
+
+    def draw_text(self, text: Any, rng: np.random.Generator) -> Example:
+        """The arrays that an example has besides its picture."""
+        return {}
+
+    def _prepare(
+        self, index: int, variants: int, rng: np.random.Generator
+    ) -> tuple[list[np.ndarray], Any]:
+        row = self.split[index]
+        image = open_image(row["image"])
+        renderings = [
+            render(image, self._size, self._image, self._augment, rng) for _ in range(variants)
+        ]
+        return renderings, self.read_text(row)
+
+    def _view(self, renderings: list[np.ndarray], rng: np.random.Generator) -> np.ndarray:
+        rendering = renderings[rng.integers(len(renderings))]
+        return draw(rendering, self._size, self._augment, rng)
+
+
+class CaptionedPictures(Pictures):
+    """{"image": uint8[H, W, 3], "input_ids": int32[S]}: a picture and one of its captions."""
+
+    def __init__(
+        self, split: Split, config: DataConfig, model: ClipConfig, tokenizer: Tokenizer
+    ) -> None:
+        split.need_captions()
+        self._model, self._tokenizer = model, tokenizer
+        super().__init__(split, config, model.vision.image_size, model.image)
+
+    def read_text(self, row: dict[str, Any]) -> np.ndarray:
+        length = self._model.text.context_length
+        return self._tokenizer.encode_batch(
+            row["captions"], length, lowercase=self._model.lowercase
+        )
+
+    def draw_text(self, text: np.ndarray, rng: np.random.Generator) -> Example:
+        return {"input_ids": text[rng.integers(len(text))]}

@@ -1,0 +1,76 @@
+"""What RUDOLPH makes of held-out pairs, and what counts of codes alone make of the pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from rudolph_jax.layout import PAD
+from rudolph_jax.pretrained import PretrainedRudolph
+from rudolph_jax.texts import encode_left, encode_right
+
+
+def sequence_losses(
+    rudolph: PretrainedRudolph,
+    images: Sequence[Any],
+    captions: Sequence[str],
+    batch_size: int = 128,
+) -> dict[str, float]:
+    """Mean cross-entropies in nats: {"image_loss", "right_text_loss"}.
+
+    image_loss: of a code, given the caption on the left and the codes before. right_text_loss: of a
+    piece of the caption on the right, given the picture and no text on the left.
+    """
+    config, layout, tokenizer = rudolph.config, rudolph.layout, rudolph.tokenizer
+    drawn = np.full((len(captions), layout.length), PAD, np.int32)
+    drawn[:, layout.image] = rudolph.encode_images(images)
+    told = drawn.copy()
+    told[:, layout.left] = encode_left(tokenizer, config, "", "LT_I2T")
+    for row, caption in enumerate(captions):
+        drawn[row, layout.left] = encode_left(tokenizer, config, caption, "LT_T2I")
+        told[row, layout.right] = encode_right(tokenizer, config, caption, "RT_I2T")
+    pieces = (told[:, layout.right][:, 1:] != PAD).sum(axis=1)
+    return {
+        "image_loss": _mean(rudolph, drawn, "image_loss", np.ones(len(drawn)), batch_size),
+        "right_text_loss": _mean(rudolph, told, "right_text_loss", pieces, batch_size),
+    }
+
+
+def _mean(
+    rudolph: PretrainedRudolph, ids: np.ndarray, name: str, weights: np.ndarray, batch_size: int
+) -> float:
+    """Of a loss over batches, each counted by the weights of its rows."""
+    total = 0.0
+    for start in range(0, len(ids), batch_size):
+        rows = slice(start, start + batch_size)
+        _, parts = rudolph.loss(ids[rows], legacy_boundary_label=False)
+        total += float(parts[name]) * weights[rows].sum()
+    return total / weights.sum()
+
+
+def unigram_loss(known: np.ndarray, codes: np.ndarray, vocabulary: int) -> float:
+    """Mean cross-entropy of int32[N, n] by the frequencies of int32[M, n], each count plus one."""
+    counts = 1.0 + np.bincount(known.ravel(), minlength=vocabulary)
+    return float(-np.log(counts / counts.sum())[codes].mean())
+
+
+def bigram_loss(known: np.ndarray, codes: np.ndarray, vocabulary: int) -> float:
+    """The same by the frequencies after the code before; the first of a picture has its own row.
+
+    What is added to the counts, the same for all, is what suits `codes` best of a few values: the
+    baseline is to be as strong as it can be.
+    """
+    table = np.zeros((vocabulary + 1, vocabulary))
+    np.add.at(table, (_before(known, vocabulary), known), 1.0)
+    losses = []
+    for added in (1.0, 0.3, 0.1, 0.03, 0.01):
+        shares = (table + added) / (table + added).sum(axis=1, keepdims=True)
+        losses.append(-np.log(shares[_before(codes, vocabulary), codes]).mean())
+    return float(min(losses))
+
+
+def _before(codes: np.ndarray, start: int) -> np.ndarray:
+    """The code before each in raster order, `start` before the first."""
+    return np.concatenate([np.full_like(codes[:, :1], start), codes[:, :-1]], axis=1)

@@ -1,0 +1,24 @@
+"""Objectives: what is trained, and all that the loop asks of it, one file each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from jax.sharding import Mesh
+
+from experiments.config import TrainConfig
+from experiments.objectives.clip import clip_objective
+from experiments.objectives.objective import Objective
+from experiments.objectives.rudolph import rudolph_objective
+from experiments.objectives.vqgan import vqgan_objective
+
+OBJECTIVES: dict[str, Callable[[TrainConfig, Mesh], Objective]] = {
+    "clip": clip_objective,
+    "vqgan": vqgan_objective,
+    "rudolph": rudolph_objective,
+}
+
+
+def make_objective(config: TrainConfig, mesh: Mesh) -> Objective:
+    """The objective that a config names, which `experiments.config.check` has looked at."""
+    return OBJECTIVES[config.objective](config, mesh)

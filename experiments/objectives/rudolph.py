@@ -1,0 +1,125 @@
+"""RUDOLPH's pretraining: every next token of left text, image codes and right text.
+
+Batches hold "input_ids" int32[B, T]; before they are prepared, maybe with zeros in the codes' place
+and the pictures as "image" uint8[B, H, W, 3].
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from clip_jax.errors import InputError
+from clip_jax.layers import unstack_layers
+from clip_jax.tokenizer import Tokenizer
+from experiments.config import TrainConfig
+from experiments.data.sequences import Sequences
+from experiments.data.source import Split
+from experiments.data.vocabulary import Vocabulary
+from experiments.objectives.objective import Batch, Metrics, Objective, Params
+from experiments.parallel import batch_sharding, replicated
+from rudolph_jax import sharding
+from rudolph_jax.config import RudolphConfig
+from rudolph_jax.image_tokenizer import PretrainedVqgan, load_vqgan
+from rudolph_jax.layout import BOS, EOS, PAD, Layout
+from rudolph_jax.loss import rudolph_loss
+from rudolph_jax.model import Rudolph, abstract_params
+from rudolph_jax.pretrained import PretrainedRudolph
+from rudolph_jax.vqgan import Vqgan
+
+TRAINED_TOKENS = ("LT_UNK", "RT_UNK", "LT_T2I", "LT_I2T", "LT_T2T", "RT_I2T")
+
+
+def rudolph_objective(config: TrainConfig, mesh: Mesh) -> Objective:
+    model, settings = config.model, config.settings
+    # Codes are the likeliest ones, found in float32 whatever the decoder is trained in.
+    vqgan = load_vqgan(settings.vqgan)
+    _check_fit(config, vqgan)
+    layout = Layout(model)
+    rudolph = Rudolph(model, config.compute)
+
+    def init(rng: jax.Array) -> Params:
+        return rudolph.init(rng, jnp.zeros((1, layout.length), jnp.int32))["params"]
+
+    def loss(
+        params: Params, batch: Batch, rng: jax.Array, step: jax.Array
+    ) -> tuple[jax.Array, Metrics]:
+        del step
+        ids = batch["input_ids"]
+        logits = rudolph.apply({"params": params}, ids, rngs={"dropout": rng})
+        return rudolph_loss(
+            logits,
+            ids,
+            model,
+            left_weight=settings.left_weight,
+            image_weight=settings.image_weight,
+            right_weight=settings.right_weight,
+            legacy_boundary_label=settings.legacy_boundary_label,
+        )
+
+    def examples(split: Split, tokenizer: Tokenizer | None) -> Sequences:
+        def encode(images: np.ndarray) -> np.ndarray:
+            return np.asarray(vqgan.encode(images.astype(np.float32) / 255))
+
+        size = model.image_tokens_per_side * vqgan.config.patch_size
+        return Sequences(split, config.data, model, settings, tokenizer, size, encode)
+
+    def pretrained(params: Params, tokenizer: Tokenizer | None) -> PretrainedRudolph:
+        return PretrainedRudolph(model, unstack_layers(params), tokenizer, vqgan, config.compute)
+
+    return Objective(
+        abstract_params=abstract_params(model),
+        init=init,
+        loss=loss,
+        table=sharding.AXES,
+        examples=examples,
+        pretrained=pretrained,
+        vocabulary=Vocabulary(model.text_vocab_size, BOS, EOS, PAD),
+        prepare=_Encoder(vqgan, layout, mesh),
+    )
+
+
+class _Encoder:
+    """Puts the codes of a batch's pictures in their place, each device those of its own rows."""
+
+    def __init__(self, vqgan: PretrainedVqgan, layout: Layout, mesh: Mesh) -> None:
+        self._params = vqgan.params
+        self._placed = False
+        self._mesh = mesh
+        model = Vqgan(vqgan.config, vqgan.compute)
+
+        def fill(params: Params, ids: jax.Array, image: jax.Array) -> jax.Array:
+            pixels = image.astype(jnp.float32) / 255
+            with jax.default_matmul_precision("highest"):
+                codes = model.apply({"params": params}, pixels, method="encode")
+            return ids.at[:, layout.image].set(codes)
+
+        self._fill = jax.jit(fill, out_shardings=batch_sharding(mesh))
+
+    def __call__(self, batch: Batch) -> Batch:
+        if "image" not in batch:
+            return batch
+        if not self._placed:
+            self._params = jax.device_put(self._params, replicated(self._mesh))
+            self._placed = True
+        return {"input_ids": self._fill(self._params, batch["input_ids"], batch["image"])}
+
+
+def _check_fit(config: TrainConfig, vqgan: PretrainedVqgan) -> None:
+    """InputError unless tokenizer, tasks and decoder belong together."""
+    model: RudolphConfig = config.model
+    if vqgan.config.codebook_size != model.image_vocab_size:
+        raise InputError(
+            f"{config.settings.vqgan}: has {vqgan.config.codebook_size} codes; config.model."
+            f"image_vocab_size is {model.image_vocab_size}; they must be equal"
+        )
+    if model.text_special_tokens:
+        for name in TRAINED_TOKENS:
+            Layout(model).special_id(name)
+    if not model.right_text_length and config.settings.image_to_text:
+        raise InputError(
+            f"config.settings.image_to_text is {config.settings.image_to_text}; expected 0, since "
+            "config.model.right_text_length is 0"
+        )

@@ -1,0 +1,69 @@
+"""The image tokenizer: pictures painted again from codes. Batches hold "image" uint8[B, H, W, 3].
+
+No second network judges the pictures: what small data need is codes, not sharp textures.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+
+from clip_jax.errors import InputError
+from clip_jax.tokenizer import Tokenizer
+from experiments.config import TrainConfig
+from experiments.data.examples import Pictures
+from experiments.data.source import Split
+from experiments.objectives.objective import Batch, Metrics, Objective, Params
+from experiments.settings import VqganSettings
+from rudolph_jax import vqgan_sharding
+from rudolph_jax.image_tokenizer import PretrainedVqgan
+from rudolph_jax.pretrained import PIXELS
+from rudolph_jax.vqgan import Vqgan, abstract_params, init_params
+from rudolph_jax.vqgan_loss import vqgan_loss
+
+
+def vqgan_objective(config: TrainConfig, mesh: Mesh) -> Objective:
+    model, settings = config.model, config.settings
+    del mesh
+    vqgan = Vqgan(model, config.compute)
+    # A wavelet decoder paints pictures twice as large as the encoder sees them.
+    multiple = model.patch_size * (2 if model.wavelet else 1)
+    if settings.image_size % multiple:
+        raise InputError(
+            f"config.settings.image_size is {settings.image_size}; expected a multiple of "
+            f"{multiple}, the pixels of a token's side"
+        )
+
+    def loss(
+        params: Params, batch: Batch, rng: jax.Array, step: jax.Array
+    ) -> tuple[jax.Array, Metrics]:
+        images = batch["image"].astype(jnp.float32) / 255
+        tau = gumbel_temperature(settings, step, config.steps)
+        value, metrics = vqgan_loss(
+            vqgan, params, images, rng, temperature=tau, kl_weight=settings.kl_weight
+        )
+        return value, {**metrics, "temperature": tau}
+
+    def examples(split: Split, tokenizer: Tokenizer | None) -> Pictures:
+        return Pictures(split, config.data, settings.image_size, PIXELS)
+
+    def pretrained(params: Params, tokenizer: Tokenizer | None) -> PretrainedVqgan:
+        return PretrainedVqgan(model, params, config.compute)
+
+    return Objective(
+        abstract_params=abstract_params(model),
+        init=partial(init_params, model),
+        loss=loss,
+        table=vqgan_sharding.AXES,
+        examples=examples,
+        pretrained=pretrained,
+    )
+
+
+def gumbel_temperature(settings: VqganSettings, step: jax.Array, steps: int) -> jax.Array:
+    """float32[]: from start to end along half a cosine. Source: Ramesh et al. 2021, A.2."""
+    start, end = settings.temperature_start, settings.temperature_end
+    return end + (start - end) * (1 + jnp.cos(jnp.pi * step / steps)) / 2

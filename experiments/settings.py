@@ -1,0 +1,99 @@
+"""What an objective can be told besides its model: frozen plain data."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from clip_jax.config import PRESETS as CLIP_PRESETS
+from clip_jax.config import ClipConfig
+from experiments.data.config import expect
+from rudolph_jax.config import PRESETS as RUDOLPH_PRESETS
+from rudolph_jax.config import VQGAN_PRESETS, RudolphConfig, VqganConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class ClipSettings:
+    """duplicates: whether equal captions in a batch are one another's "negatives" (as in CLIP and
+    ruCLIP) or "positives".
+    """
+
+    duplicates: str = "negatives"
+
+    def check(self) -> None:
+        expect(
+            self.duplicates in ("negatives", "positives"),
+            "settings.duplicates", self.duplicates, "'negatives' or 'positives'",
+        )  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class VqganSettings:
+    """image_size: of the pictures that the decoder paints, in pixels.
+
+    temperature_start, temperature_end: of the Gumbel softmax that gradients pass, along half a
+        cosine (Ramesh et al. 2021, appendix A.2).
+    kl_weight: of the divergence of the codes from the uniform distribution, in nats a token.
+    """
+
+    image_size: int = 32
+    temperature_start: float = 1.0
+    temperature_end: float = 0.0625
+    kl_weight: float = 5e-4
+
+    def check(self) -> None:
+        for name in ("image_size", "temperature_start", "temperature_end"):
+            value = getattr(self, name)
+            expect(value > 0, f"settings.{name}", value, "a positive number")
+        expect(self.kl_weight >= 0, "settings.kl_weight", self.kl_weight, "0 or above")
+
+
+@dataclasses.dataclass(frozen=True)
+class RudolphSettings:
+    """vqgan: the model folder of the image tokenizer, which is not trained.
+
+    left_weight, image_weight, right_weight, legacy_boundary_label: see `rudolph_jax/loss.py`.
+    text_to_image, image_to_text, text_to_text: how often an example is put in the form of each
+        task, relative to the others (`experiments/data/sequences.py`).
+    unknown_token_share: how often special tokens do not tell the task.
+    """
+
+    vqgan: str = ""
+    left_weight: float = 1.0
+    image_weight: float = 7.0
+    right_weight: float = 1.0
+    legacy_boundary_label: bool = False
+    text_to_image: float = 0.5
+    image_to_text: float = 0.4
+    text_to_text: float = 0.1
+    unknown_token_share: float = 0.3
+
+    @property
+    def tasks(self) -> dict[str, float]:
+        return {
+            name: getattr(self, name) for name in ("text_to_image", "image_to_text", "text_to_text")
+        }
+
+    def check(self) -> None:
+        expect(bool(self.vqgan), "settings.vqgan", self.vqgan, "the folder of an image tokenizer")
+        weights = {
+            name: getattr(self, name) for name in ("left_weight", "image_weight", "right_weight")
+        }
+        for group in (weights, self.tasks):
+            for name, value in group.items():
+                expect(value >= 0, f"settings.{name}", value, "0 or above")
+            names = ", ".join(group)
+            expect(any(group.values()), f"settings.({names})", tuple(group.values()), "one above 0")
+        share = self.unknown_token_share
+        expect(0 <= share <= 1, "settings.unknown_token_share", share, "a share, 0 to 1")
+
+
+Model = ClipConfig | VqganConfig | RudolphConfig
+Settings = ClipSettings | VqganSettings | RudolphSettings
+
+# By objective: the default model and settings, whose types are the ones to expect.
+DEFAULTS: dict[str, tuple[Any, Any]] = {
+    "clip": (CLIP_PRESETS["tiny"], ClipSettings()),
+    "vqgan": (VQGAN_PRESETS["tiny"], VqganSettings()),
+    "rudolph": (RUDOLPH_PRESETS["tiny"], RudolphSettings()),
+}
