@@ -63,11 +63,19 @@ def _listed(title: str, keys: dict[str, object]) -> str:
 
 def _explain(argv: Sequence[str], message: str) -> str:
     """One line for what went wrong, with the nearest known key where one is misspelt."""
-    known = {key: name for name in DEFAULTS for key in flatten(default_config(name).to_dict())}
-    for argument in argv:
-        match = re.match(r"--config\.([\w.]+)", argument)
-        if match and match[1] not in known:
-            near = difflib.get_close_matches(match[1], known, n=1, cutoff=0.5)
+    objectives: dict[str, list[str]] = {}
+    for name in DEFAULTS:
+        for key in flatten(default_config(name).to_dict()):
+            objectives.setdefault(key, []).append(name)
+    given = [match[1] for a in argv if (match := re.match(r"--config\.([\w.]+)", a))]
+    for key in given:
+        if key not in objectives:
+            near = difflib.get_close_matches(key, objectives, n=1, cutoff=0.5)
             hint = f"; did you mean config.{near[0]}?" if near else ""
-            return f"unknown key config.{match[1]}{hint}"
+            return f"unknown key config.{key}{hint}"
+    for key in given:
+        # All that is said of a key that the experiment file lacks is the end of its name.
+        if message.strip("'\"") == key.rpartition(".")[2]:
+            owners = " and ".join(objectives[key])
+            return f"config.{key} is a key of objective {owners}; the experiment file has another"
     return " ".join(message.split())

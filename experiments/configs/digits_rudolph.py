@@ -46,6 +46,6 @@ def train_config() -> TrainConfig:
         optim=OptimConfig(
             learning_rate=2e-3, warmup_steps=50, weight_decay=0.1, clip_norm=1.0, final=0.02
         ),
-        steps=800,
+        steps=700,
         checkpoint_every=200,
     )

@@ -47,7 +47,7 @@ def _mean(
         rows = slice(start, start + batch_size)
         _, parts = rudolph.loss(ids[rows], legacy_boundary_label=False)
         total += float(parts[name]) * weights[rows].sum()
-    return total / weights.sum()
+    return float(total / weights.sum())
 
 
 def unigram_loss(known: np.ndarray, codes: np.ndarray, vocabulary: int) -> float:

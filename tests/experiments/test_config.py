@@ -40,6 +40,8 @@ def test_overrides_reach_nested_values(tmp_path):
         (["--config.stepz=1"], "did you mean config.steps?"),
         (["--config.steps=many"], "many"),
         (["--config.steps=0"], "config.steps is 0"),
+        (["--config.settings.image_weight=3"],
+         "config.settings.image_weight is a key of objective rudolph; the experiment file"),
         (["--config.settings.duplicates=maybe"], "config.settings.duplicates is 'maybe'"),
         (["--config.model.vision.heads=5"], "vision.width is 128, not a multiple"),
         (["--config.objective=gan"], "config.objective is 'gan'; expected one of clip"),

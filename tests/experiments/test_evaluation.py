@@ -57,7 +57,9 @@ def sections(rng):
     captions = ["семь", "пять", "очень длинная подпись, которую надо сократить", "<b>"]
     return [
         Section("Таблица", "note & more", Table(("a", "b"), [("ruCLIP", "99.0 %"), ("<x>", "1")])),
-        Section("Loss", "", Picture("loss", figures.loss_curve(range(50), [1.0] * 50, "loss"), "Loss")),
+        Section(
+            "Loss", "", Picture("loss", figures.loss_curve(range(50), [1.0] * 50, "loss"), "Loss")
+        ),
         Section(
             "Matrix",
             "",

@@ -8,42 +8,62 @@ import numpy as np
 import pytest
 
 import clip_jax
+import rudolph_jax
 from experiments import quickstart
-from experiments.demos import emoji_demo
+from experiments.demos import digits_drawing, emoji_drawing, emoji_naming
 from experiments.evaluation.retrieval import RetrievalResult
 
 
 @pytest.fixture
 def small_demos(monkeypatch, train_config):
-    """The recipes' data and evaluation with a model that compiles in seconds."""
-    for name, (make_config, demo) in quickstart.DEMOS.items():
-        recipe = make_config()
-        augment = dataclasses.replace(recipe.data.augment, variants=1)
+    """The recipes' data and evaluation with models that compile in seconds."""
+
+    def small(name, recipe):
+        config = recipe()
+        augment = dataclasses.replace(config.data.augment, variants=1)
         data = dataclasses.replace(
-            recipe.data,
+            config.data,
             directory=train_config.data.directory,
             batch_size=16,
             augment=augment,
         )
-        config = dataclasses.replace(
-            train_config,
-            model=dataclasses.replace(
-                train_config.model,
-                text=dataclasses.replace(train_config.model.text, vocab_size=400),
-            ),
-            data=data,
-            evaluators=(),
+        if name == "ruclip":
+            text = dataclasses.replace(train_config.model.text, vocab_size=400)
+            model = dataclasses.replace(train_config.model, text=text)
+        elif name == "vqgan":
+            model = dataclasses.replace(config.model, channels=8, norm_groups=4)
+        else:
+            model = dataclasses.replace(config.model, width=16, heads=2, layers=2)
+        return dataclasses.replace(
+            config, model=model, data=data, evaluators=(), evaluate_every=0, log_every=1
         )
-        monkeypatch.setitem(quickstart.DEMOS, name, (lambda config=config: config, demo))
+
+    for name, demo in quickstart.DEMOS.items():
+        recipes = {
+            run: (lambda run=run, recipe=recipe: small(run, recipe))
+            for run, recipe in demo.recipes.items()
+        }
+        monkeypatch.setitem(quickstart.DEMOS, name, dataclasses.replace(demo, recipes=recipes))
+    monkeypatch.setattr(digits_drawing, "GROUPS", 1)
+    monkeypatch.setattr(digits_drawing, "EACH", 2)
+    monkeypatch.setattr(emoji_drawing, "PROMPTS", 2)
+    monkeypatch.setattr(emoji_drawing, "GROUPS", 1)
+    monkeypatch.setattr(emoji_drawing, "EACH", 2)
 
 
-@pytest.mark.parametrize("data", ["digits", "emoji"])
+@pytest.mark.filterwarnings("ignore::rudolph_jax.texts.TruncationWarning")
+@pytest.mark.parametrize("data", ["digits", pytest.param("emoji", marks=pytest.mark.slow)])
 def test_from_pictures_to_a_page(small_demos, data, tmp_path, capsys):
     arguments = [f"--data={data}", f"--workdir={tmp_path}", "--steps=3"]
     assert quickstart.main(arguments) == 0
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     grid = {"digits": "captions.png", "emoji": "names.png"}[data]
-    assert {"loss.png", "similarity.png", grid} <= {path.name for path in tmp_path.iterdir()}
+    pictures = {
+        grid, "loss-ruclip.png", "loss-vqgan.png", "loss-rudolph.png", "similarity.png",
+        "reconstructions.png", "drawings.png", "drawings-reranked.png", "written-captions.png",
+        "inpainting.png",
+    }  # fmt: skip
+    assert pictures <= {path.name for path in tmp_path.iterdir()}
     printed = capsys.readouterr().out
     # Baselines depend on no training: these are their real figures.
     baseline = {
@@ -52,12 +72,18 @@ def test_from_pictures_to_a_page(small_demos, data, tmp_path, capsys):
     }[data]
     assert re.search(baseline, printed)
     assert {"digits": "99.4 %", "emoji": "18.8 %"}[data] in page
-    assert clip_jax.load(tmp_path / "model").processor(text="семь")["input_ids"].shape == (1, 12)
+    for line in ("chosen by ruCLIP", "a held-out code, RUDOLPH", "bigram", "unigram"):
+        assert line in printed
+    clip = clip_jax.load(tmp_path / "ruclip" / "model")
+    assert clip.processor(text="семь")["input_ids"].shape == (1, 12)
+    rudolph = rudolph_jax.load(tmp_path / "rudolph" / "model", tmp_path / "vqgan" / "model")
+    assert rudolph.encode_images([np.zeros((9, 9, 3), np.uint8)]).shape[0] == 1
     # The same command finds everything done and draws the page again.
-    rows = (tmp_path / "metrics.jsonl").read_text()
-    assert quickstart.main(arguments) == 0
-    assert (tmp_path / "metrics.jsonl").read_text() == rows
+    rows = (tmp_path / "rudolph" / "metrics.jsonl").read_text()
     assert [json.loads(line)["step"] for line in rows.splitlines()] == [1, 2, 3]
+    if data == "digits":
+        assert quickstart.main(arguments) == 0
+        assert (tmp_path / "rudolph" / "metrics.jsonl").read_text() == rows
 
 
 def test_emoji_baseline_finds_the_twin(rng):
@@ -66,11 +92,11 @@ def test_emoji_baseline_finds_the_twin(rng):
 
     pictures = rng.integers(0, 256, (6, 20, 20, 3), dtype=np.uint8)
     twins = [
-        {"image": encode_png(p).read(), "style": emoji_demo.TWEMOJI, "id": i}
+        {"image": encode_png(p).read(), "style": emoji_naming.TWEMOJI, "id": i}
         for i, p in enumerate(pictures)
     ]
     drawings = [dict(twins[i], style=1) for i in (4, 1)]
-    found = emoji_demo._nearest_twemoji(drawings, twins[::-1])
+    found = emoji_naming._nearest_twemoji(drawings, twins[::-1])
     assert isinstance(found, RetrievalResult)
     assert found.ranks.tolist() == [0, 0] and found.best[:, 0].tolist() == [4, 1]
 

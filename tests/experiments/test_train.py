@@ -160,9 +160,7 @@ def test_another_config_is_refused_and_harmless_changes_are_not(finished, train_
     with pytest.raises(InputError, match="holds a run with config.seed = 0, not 1"):
         train(other, folder)
     harmless = dataclasses.replace(train_config, log_every=2)
-    assert_bit_equal(
-        train(harmless, folder).model.params, finished(train_config)[0].model.params
-    )
+    assert_bit_equal(train(harmless, folder).model.params, finished(train_config)[0].model.params)
 
 
 def test_logit_scale_is_clipped(train_config):
