@@ -139,7 +139,8 @@ def draw(keys: jax.Array, logits: jax.Array, options: Options) -> jax.Array:
 
 def _ordered_bits(x: jax.Array) -> jax.Array:
     """uint32 of the same order as float32."""
-    bits = lax.bitcast_convert_type(x.astype(jnp.float32), jnp.uint32)
+    x = jnp.where(x == 0, 0.0, x.astype(jnp.float32))  # -0.0 ties with 0.0
+    bits = lax.bitcast_convert_type(x, jnp.uint32)
     sign = jnp.uint32(1 << 31)
     return jnp.where(bits & sign, ~bits, bits | sign)
 

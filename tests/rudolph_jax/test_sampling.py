@@ -60,6 +60,13 @@ def test_filter_equals_its_definition(logits, top_k, top_p):
     assert found.any()
 
 
+@pytest.mark.parametrize("options", [Sampling(top_k=1), Sampling(top_p=0.5), Sampling(top_p=0.0)])
+def test_zeros_of_both_signs_tie(options):
+    logits = np.array([[-1.0, 0.0, -0.0, -0.0]], np.float32)
+    kept = np.isfinite(filtered(logits, options.traced()))
+    np.testing.assert_array_equal(kept, [[False, True, True, True]])
+
+
 def test_each_filter_can_be_off():
     """In the original top_k=0 means the default, so that it cannot be turned off."""
     logits = np.linspace(-3, 3, 20, dtype=np.float32)[None]
