@@ -70,6 +70,7 @@ class ClipConfig:
     pad_id: int = 0
     lowercase: bool = True
     image: ImageConfig = ImageConfig()
+    logit_bias: bool = False  # whether pairs are told apart by a sigmoid, which learns an offset
 
     def __post_init__(self) -> None:
         for name, tower in (("vision", self.vision), ("text", self.text)):

@@ -20,6 +20,8 @@ import jax.numpy as jnp
 from clip_jax.config import ClipConfig, Compute, TextConfig, VisionConfig
 
 INITIAL_LOGIT_SCALE = 2.659260036932778  # ln(1 / 0.07)
+# Where a sigmoid tells pairs apart: most of a batch's pairs are wrong (Zhai et al. 2023, 3.2).
+INITIAL_SIGMOID_SCALE, INITIAL_LOGIT_BIAS = 2.302585092994046, -10.0  # ln 10
 MAX_LOGIT_SCALE = 4.605170185988092  # ln 100, where CLIP clips it
 
 
@@ -137,8 +139,13 @@ class VisionTower(nn.Module):
     compute: Compute
 
     @nn.compact
-    def __call__(self, pixel_values: jax.Array) -> jax.Array:
-        """float[B, image_size, image_size, 3] -> float32[B, E]"""
+    def __call__(
+        self, pixel_values: jax.Array, patch_keys: jax.Array | None = None, dropped: float = 0.0
+    ) -> jax.Array:
+        """float[B, image_size, image_size, 3] -> float32[B, E]
+
+        patch_keys: key[B]; where given, a share `dropped` of each picture's patches is left out.
+        """
         vision, E = self.config.vision, self.config.embed_dim
         P, D, n = vision.patch_size, vision.width, vision.patches_per_side
         dtype, epsilon = jnp.dtype(self.compute.dtype), self.config.layer_norm_epsilon
@@ -150,10 +157,25 @@ class VisionTower(nn.Module):
         class_embedding = self.param("class_embedding", scale, (D,)).astype(dtype)
         x = jnp.concatenate([jnp.broadcast_to(class_embedding, (B, 1, D)), x], axis=1)
         x = x + self.param("position_embedding", scale, (vision.tokens, D)).astype(dtype)
+        if patch_keys is not None and dropped:
+            x = _some_patches(x, patch_keys, dropped)
         x = LayerNorm(epsilon, name="pre_norm")(x)
         x, _ = scanned_blocks(self.config, vision, self.compute, causal=False)(x)
         x = LayerNorm(epsilon, name="post_norm")(x[:, 0].astype(jnp.float32))
         return jnp.einsum("BD,DE->BE", x, self.param("projection", scale, (D, E)))
+
+
+def _some_patches(x: jax.Array, keys: jax.Array, dropped: float) -> jax.Array:
+    """float[B, 1 + N, D] -> float[B, 1 + kept, D]: the class token and a random choice of patches.
+
+    Source: Li et al. 2022 (FLIP), section 3.1.
+    """
+    N = x.shape[1] - 1
+    kept = max(round(N * (1 - dropped)), 1)
+    noise = jax.vmap(lambda key: jax.random.uniform(key, (N,)))(keys)
+    chosen = jnp.sort(jax.lax.top_k(noise, kept)[1], axis=1) + 1
+    patches = jnp.take_along_axis(x, chosen[..., None], axis=1)
+    return jnp.concatenate([x[:, :1], patches], axis=1)
 
 
 class _PatchEmbedding(nn.Module):
@@ -194,7 +216,7 @@ class TextTower(nn.Module):
 
 
 class Clip(nn.Module):
-    """Both towers and the logarithm of the logit scale.
+    """Both towers, the logarithm of the logit scale and, for a sigmoid's pairs, the logit bias.
 
     `Clip(config, compute).init(rng, input_ids, pixel_values)` makes parameters with layers stacked.
     """
@@ -205,13 +227,20 @@ class Clip(nn.Module):
     def setup(self) -> None:
         self.visual = VisionTower(self.config, self.compute)
         self.text = TextTower(self.config, self.compute)
-        self.logit_scale = self.param(
-            "logit_scale", nn.initializers.constant(INITIAL_LOGIT_SCALE), ()
-        )
+        sigmoid, constant = self.config.logit_bias, nn.initializers.constant
+        scale = INITIAL_SIGMOID_SCALE if sigmoid else INITIAL_LOGIT_SCALE
+        self.logit_scale = self.param("logit_scale", constant(scale), ())
+        if sigmoid:
+            self.logit_bias = self.param("logit_bias", constant(INITIAL_LOGIT_BIAS), ())
 
-    def encode_image(self, pixel_values: jax.Array) -> jax.Array:
-        """float[B, H, W, 3], normalised pixels -> float32[B, E], not of unit length."""
-        return self.visual(pixel_values)
+    def encode_image(
+        self, pixel_values: jax.Array, patch_keys: jax.Array | None = None, dropped: float = 0.0
+    ) -> jax.Array:
+        """float[B, H, W, 3], normalised pixels -> float32[B, E], not of unit length.
+
+        patch_keys, dropped: see `VisionTower`; for training alone.
+        """
+        return self.visual(pixel_values, patch_keys, dropped)
 
     def encode_text(self, input_ids: jax.Array) -> jax.Array:
         """int32[B, S] -> float32[B, E], not of unit length."""

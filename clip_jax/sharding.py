@@ -12,7 +12,7 @@ LAYER = TOWER + r"layers/"
 # "layers" is the scan's leading axis; "embed" the residual width; "heads" and "mlp" what tensor
 # parallelism splits; "vocab" the token table; None is never split.
 AXES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
-    (r"logit_scale", ()),
+    (r"logit_(scale|bias)", ()),
     (LAYER + r"attention/qkv_kernel", ("layers", "embed", None, "heads", None)),
     (LAYER + r"attention/qkv_bias", ("layers", None, "heads", None)),
     (LAYER + r"attention/out_kernel", ("layers", "heads", None, "embed")),

@@ -12,24 +12,10 @@ from ml_collections import config_dict
 from clip_jax.config import Compute
 from clip_jax.errors import InputError
 from experiments.data.config import DataConfig, check_data, expect
+from experiments.optim_config import OptimConfig, check_optim
 from experiments.settings import DEFAULTS, Model, Settings
 
-
-@dataclasses.dataclass(frozen=True)
-class OptimConfig:
-    """AdamW with linear warm-up and cosine decay to `final` times the peak rate.
-
-    clip_norm: largest global gradient norm; 0 turns clipping off.
-    """
-
-    learning_rate: float = 5e-4
-    warmup_steps: int = 2000
-    final: float = 0.0
-    beta1: float = 0.9
-    beta2: float = 0.98
-    epsilon: float = 1e-6
-    weight_decay: float = 0.2
-    clip_norm: float = 0.0
+PARALLEL = ("jit", "pmap")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,6 +32,8 @@ class TrainConfig:
     """A whole run. `every` counts are in steps; 0 turns the thing off.
 
     objective: what is trained; `model` and `settings` are of its types (`DEFAULTS`).
+    parallel: "jit" over the mesh, or "pmap": the same step, each device with the whole model.
+    accumulate: micro-batches that a batch is taken in; the gradient is the whole batch's.
     evaluators: "TASK:SPLIT", with tasks of `experiments/evaluation/evaluators.py`.
     """
 
@@ -56,6 +44,8 @@ class TrainConfig:
     data: DataConfig = DataConfig()
     optim: OptimConfig = OptimConfig()
     mesh: MeshConfig = MeshConfig()
+    parallel: str = "jit"
+    accumulate: int = 1
     steps: int = 1000
     seed: int = 0
     log_every: int = 10
@@ -89,7 +79,7 @@ def default_config(objective: str) -> TrainConfig:
 
 def check(config: TrainConfig) -> TrainConfig:
     """The same config; values that no run could use raise InputError."""
-    default, optim = default_config(config.objective), config.optim
+    default = default_config(config.objective)
     for name in ("model", "settings"):
         wanted, found = type(getattr(default, name)), type(getattr(config, name))
         if found is not wanted:
@@ -107,10 +97,9 @@ def check(config: TrainConfig) -> TrainConfig:
     expect(config.keep_checkpoints > 0, "keep_checkpoints", config.keep_checkpoints, "at least 1")
     expect(config.checkpoint_every >= 0, "checkpoint_every", config.checkpoint_every, "0 or more")
     expect(config.evaluate_every >= 0, "evaluate_every", config.evaluate_every, "0 or more")
-    expect(optim.learning_rate > 0, "optim.learning_rate", optim.learning_rate, "above 0")
-    expect(optim.warmup_steps >= 0, "optim.warmup_steps", optim.warmup_steps, "0 or more")
-    expect(0 <= optim.final <= 1, "optim.final", optim.final, "0 to 1")
-    expect(optim.clip_norm >= 0, "optim.clip_norm", optim.clip_norm, "0 (off) or above")
+    expect(config.parallel in PARALLEL, "parallel", config.parallel, " or ".join(PARALLEL))
+    expect(config.accumulate > 0, "accumulate", config.accumulate, "a positive number")
+    check_optim(config.optim)
     return config
 
 

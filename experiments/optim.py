@@ -1,4 +1,4 @@
-"""Optimiser and schedule of a run, and which parameters decay."""
+"""The optimiser of a run: what its updates are made of, and which parameters decay."""
 
 from __future__ import annotations
 
@@ -7,32 +7,34 @@ from typing import Any
 import jax
 import optax
 
-from experiments.config import OptimConfig
-
-
-def make_schedule(config: OptimConfig, steps: int) -> optax.Schedule:
-    """Step -> learning rate: linear from 0 to the peak, then half a cosine down."""
-    return optax.warmup_cosine_decay_schedule(
-        init_value=0.0,
-        peak_value=config.learning_rate,
-        warmup_steps=min(config.warmup_steps, steps - 1),
-        decay_steps=steps,
-        end_value=config.final * config.learning_rate,
-    )
+from experiments.optim_config import OptimConfig
+from experiments.param_names import name_of
+from experiments.rates import layer_rates
+from experiments.schedules import make_schedule
 
 
 def make_optimizer(config: OptimConfig, steps: int) -> optax.GradientTransformation:
-    adamw = optax.adamw(
-        make_schedule(config, steps),
-        b1=config.beta1,
-        b2=config.beta2,
-        eps=config.epsilon,
-        weight_decay=config.weight_decay,
-        mask=decay_mask,
-    )
-    if not config.clip_norm:
-        return adamw
-    return optax.chain(optax.clip_by_global_norm(config.clip_norm), adamw)
+    """From gradients to updates of the parameters that are trained."""
+    parts = []
+    if config.clip_norm:
+        parts.append(optax.clip_by_global_norm(config.clip_norm))
+    parts += [
+        _direction(config),
+        optax.add_decayed_weights(config.weight_decay, decay_mask),
+        optax.scale_by_learning_rate(make_schedule(config, steps)),
+    ]
+    if config.layer_decay < 1 or config.freeze:
+        parts.append(optax.stateless(lambda updates, _: layer_rates(updates, config)))
+    return optax.chain(*parts)
+
+
+def _direction(config: OptimConfig) -> optax.GradientTransformation:
+    dtype = config.moment_dtype
+    if config.optimizer == "lion":
+        return optax.scale_by_lion(config.beta1, config.beta2, mu_dtype=dtype)
+    if config.optimizer == "adafactor":
+        return optax.chain(optax.scale_by_factored_rms(), optax.clip_by_block_rms(1.0))
+    return optax.scale_by_adam(config.beta1, config.beta2, config.epsilon, mu_dtype=dtype)
 
 
 def decay_mask(params: Any) -> Any:
@@ -43,7 +45,6 @@ def decay_mask(params: Any) -> Any:
     """
 
     def decays(path: tuple[Any, ...], _: Any) -> bool:
-        name = path[-1].key
-        return not (name.endswith(("bias", "scale")) or name == "class_embedding")
+        return not name_of(path).endswith(("bias", "scale", "class_embedding"))
 
     return jax.tree_util.tree_map_with_path(decays, params)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -17,6 +18,7 @@ from experiments.config import MeshConfig
 AXES = ("data", "fsdp", "tensor")
 # A batch is split over every device that holds no other share of the same sums.
 BATCH_AXES = ("data", "fsdp")
+PMAP_AXIS = "data"
 MESH_AXIS = {"layers": None, "embed": "fsdp", "heads": "tensor", "mlp": "tensor", "vocab": "tensor"}
 
 Table = Sequence[tuple[str, tuple[str | None, ...]]]
@@ -40,6 +42,11 @@ def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -
     return jax.make_mesh(
         tuple(sizes), AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices
     )
+
+
+def mesh_context(mesh: Mesh, parallel: str) -> contextlib.AbstractContextManager[Any]:
+    """In which a step is made and run; `pmap` has a mesh of its own and takes no other."""
+    return contextlib.nullcontext() if parallel == "pmap" else jax.set_mesh(mesh)
 
 
 def param_shardings(params: Mapping[str, Any], table: Table, mesh: Mesh) -> Any:
@@ -71,15 +78,20 @@ def param_shardings(params: Mapping[str, Any], table: Table, mesh: Mesh) -> Any:
 def optimizer_shardings(
     optimizer: optax.GradientTransformation, params: Any, shardings: Any, mesh: Mesh
 ) -> Any:
-    """Shardings of `optimizer.init(params)`: moments lie as their parameters, the rest everywhere.
+    """Shardings of `optimizer.init(params)`: moments lie as their parameters, the rest
+    everywhere.
 
     params: shapes and dtypes; shardings: theirs, from `param_shardings`.
     """
     state = jax.eval_shape(optimizer.init, params)
     return optax.tree_map_params(
         optimizer,
-        lambda _, sharding: sharding,
+        # Factored moments, vectors of a matrix, are small and lie everywhere.
+        lambda leaf, param, sharding: (
+            sharding if leaf.shape == param.shape else replicated(mesh)
+        ),
         state,
+        params,
         shardings,
         transform_non_params=lambda _: replicated(mesh),
     )
@@ -96,6 +108,27 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
 def batch_shards(mesh: Mesh) -> int:
     """Into how many parts a batch is cut."""
     return mesh.shape["data"] * mesh.shape["fsdp"]
+
+
+def in_parts(rows: Any, parts: int) -> Any:
+    """[B, ...] -> [parts, B / parts, ...] for each leaf: part m holds rows m, m + parts, ...
+
+    So each device cuts the rows that it holds, and none travels.
+    """
+
+    def cut(x: jax.Array) -> jax.Array:
+        return x.reshape(x.shape[0] // parts, parts, *x.shape[1:]).swapaxes(0, 1)
+
+    return jax.tree.map(cut, rows)
+
+
+def example_numbers(places: jax.Array, rows: int, processes: int) -> jax.Array:
+    """int32[B]: which example of the batch's order lies at each place of its global array.
+
+    rows: of a process. Process p reads examples p, p + processes, ... (`data/stream.py`), and its
+    rows lie together.
+    """
+    return places % rows * processes + places // rows
 
 
 def put_batch(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:

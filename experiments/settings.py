@@ -11,20 +11,31 @@ from experiments.data.config import expect
 from rudolph_jax.config import PRESETS as RUDOLPH_PRESETS
 from rudolph_jax.config import VQGAN_PRESETS, RudolphConfig, VqganConfig
 
+FORMS = ("gathered", "tiled", "ring")
+DUPLICATES = ("negatives", "positives", "masked")
+
 
 @dataclasses.dataclass(frozen=True)
 class ClipSettings:
-    """duplicates: whether equal captions in a batch are one another's "negatives" (as in CLIP and
-    ruCLIP) or "positives".
+    """form: how the loss of many pairs is computed, "gathered", "tiled" or "ring", and tile: rows
+        and columns that a tile has at most; see `docs/losses.md`. All give the same values.
+    duplicates: whether equal captions in a batch are one another's "negatives" (as in CLIP and
+        ruCLIP) or "positives", or are "masked" out of each other's choices.
+    patch_dropout: share of a picture's patches that the tower does not see in training.
     """
 
+    form: str = "gathered"
+    tile: int = 1024
     duplicates: str = "negatives"
+    patch_dropout: float = 0.0
 
     def check(self) -> None:
-        expect(
-            self.duplicates in ("negatives", "positives"),
-            "settings.duplicates", self.duplicates, "'negatives' or 'positives'",
-        )  # fmt: skip
+        for name, choices in (("form", FORMS), ("duplicates", DUPLICATES)):
+            value = getattr(self, name)
+            expect(value in choices, f"settings.{name}", value, "one of " + ", ".join(choices))
+        expect(self.tile > 0, "settings.tile", self.tile, "a positive number")
+        share = self.patch_dropout
+        expect(0 <= share < 1, "settings.patch_dropout", share, "a share, 0 to below 1")
 
 
 @dataclasses.dataclass(frozen=True)

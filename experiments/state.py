@@ -1,8 +1,12 @@
-"""The state of a training run, and the compiled step from one to the next."""
+"""The state of a training run: what a checkpoint holds, and how a fresh one is made.
+
+params: as the objective has them. opt_state: of the parameters that are trained. step: int32[],
+taken so far. rng: key, from which each step's follow. skipped: int32[], steps that were left out
+because their gradient was not finite. ema: only with `optim.ema`, averages of the trained ones.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -13,56 +17,80 @@ from jax.sharding import Mesh
 from experiments import parallel
 from experiments.config import TrainConfig
 from experiments.objectives import Objective
+from experiments.trainable import split, trained
 
-State = dict[str, Any]  # params, opt_state, step int32[], rng key
+State = dict[str, Any]
+
+
+def state_shardings(
+    config: TrainConfig, objective: Objective, optimizer: optax.GradientTransformation, mesh: Mesh
+) -> Any:
+    """Where each part of the state lies; under `pmap`, where every device has all of it."""
+    abstract = objective.abstract_params
+    if config.parallel == "pmap":
+        params = jax.tree.map(lambda _: parallel.replicated(mesh), dict(abstract))
+    else:
+        params = parallel.param_shardings(abstract, objective.table, mesh)
+    chosen = trained(abstract, config.optim)
+    trainable = split(params, chosen)[0]
+    shardings = {
+        "params": params,
+        "opt_state": parallel.optimizer_shardings(
+            optimizer, split(abstract, chosen)[0], trainable, mesh
+        ),
+        **{name: parallel.replicated(mesh) for name in ("step", "rng", "skipped")},
+    }
+    return shardings | ({"ema": trainable} if config.optim.ema else {})
+
+
+def fresh_state(
+    config: TrainConfig,
+    objective: Objective,
+    optimizer: optax.GradientTransformation,
+    rng: jax.Array,
+) -> State:
+    """A state before its first step; traceable."""
+    init_rng, train_rng = jax.random.split(rng)
+    params = objective.init(init_rng)
+    trainable = split(params, trained(params, config.optim))[0]
+    state = {
+        "params": params,
+        "opt_state": optimizer.init(trainable),
+        "step": jnp.int32(0),
+        "rng": train_rng,
+        "skipped": jnp.int32(0),
+    }
+    # A copy: one buffer must not be given away twice.
+    return state | ({"ema": jax.tree.map(jnp.copy, trainable)} if config.optim.ema else {})
 
 
 def initial_state(
     config: TrainConfig, objective: Objective, optimizer: optax.GradientTransformation, mesh: Mesh
 ) -> tuple[State, Any]:
     """A fresh state, made where it will lie, and the shardings of its parts."""
-    params = parallel.param_shardings(objective.abstract_params, objective.table, mesh)
-    shardings = {
-        "params": params,
-        "opt_state": parallel.optimizer_shardings(
-            optimizer, objective.abstract_params, params, mesh
-        ),
-        "step": parallel.replicated(mesh),
-        "rng": parallel.replicated(mesh),
-    }
-
-    def make(rng: jax.Array) -> State:
-        init_rng, train_rng = jax.random.split(rng)
-        params = objective.init(init_rng)
-        step = jnp.int32(0)
-        return {
-            "params": params, "opt_state": optimizer.init(params), "step": step, "rng": train_rng
-        }  # fmt: skip
-
+    shardings = state_shardings(config, objective, optimizer, mesh)
     # It runs once: on a CPU, optimising the random numbers' code takes longer than running it.
     cpu = mesh.devices.flat[0].platform == "cpu"
     options = {"xla_backend_optimization_level": 0} if cpu else None
-    make_placed = jax.jit(make, out_shardings=shardings, compiler_options=options)
+    make_placed = jax.jit(
+        lambda rng: fresh_state(config, objective, optimizer, rng),
+        out_shardings=shardings,
+        compiler_options=options,
+    )
     return make_placed(jax.random.key(config.seed)), shardings
 
 
-def make_train_step(
-    objective: Objective, optimizer: optax.GradientTransformation, shardings: Any
-) -> Callable[[State, Mapping[str, jax.Array]], tuple[State, dict[str, jax.Array]]]:
-    """(state, batch) -> (state, metrics), compiled; the old state's memory is reused."""
+def model_params(state: State) -> Any:
+    """The parameters that a model is made of: the averages where there are any."""
+    return overlay(state["params"], state["ema"]) if "ema" in state else state["params"]
 
-    def step(state: State, batch: Mapping[str, jax.Array]) -> tuple[State, dict[str, jax.Array]]:
-        rng = jax.random.fold_in(state["rng"], state["step"])
-        (loss, metrics), grads = jax.value_and_grad(objective.loss, has_aux=True)(
-            state["params"], batch, rng, state["step"]
-        )
-        updates, opt_state = optimizer.update(grads, state["opt_state"], state["params"])
-        params = objective.project(optax.apply_updates(state["params"], updates))
-        metrics = {**metrics, "loss": loss, "grad_norm": optax.tree.norm(grads)}
-        new = {**state, "params": params, "opt_state": opt_state, "step": state["step"] + 1}
-        return new, metrics
 
-    return jax.jit(step, donate_argnums=0, out_shardings=(shardings, None))
+def overlay(params: Any, changed: Any) -> Any:
+    """params with the leaves of a tree that has some of its branches."""
+    new = dict(params)
+    for key, value in changed.items():
+        new[key] = overlay(params[key], value) if isinstance(value, dict) else value
+    return new
 
 
 @jax.jit

@@ -31,12 +31,14 @@ from experiments.data.source import open_split
 from experiments.data.stream import batches
 from experiments.data.vocabulary import run_tokenizer
 from experiments.evaluation.evaluators import Evaluator, make_evaluators
+from experiments.lora import with_lora
 from experiments.metrics import MetricsWriter, Progress, last_metrics
 from experiments.objectives import make_objective
 from experiments.objectives.objective import Objective, Pretrained
 from experiments.optim import make_optimizer, make_schedule
 from experiments.resume import step_to_resume
-from experiments.state import State, all_finite, initial_state, make_train_step
+from experiments.runners import RUNNERS, JitRunner, PmapRunner
+from experiments.state import State, all_finite, initial_state, model_params
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,13 +62,10 @@ def train(
     check(config)
     workdir = Path(workdir)
     mesh = parallel.make_mesh(config.mesh, devices)
-    shards = parallel.batch_shards(mesh)
-    if config.data.batch_size % shards:
-        raise InputError(
-            f"config.data.batch_size is {config.data.batch_size}; expected a multiple of the "
-            f"{shards} shards of a batch (mesh axes data and fsdp)"
-        )
+    check_mesh(config, mesh)
     objective = make_objective(config, mesh)
+    if config.optim.lora.rank:
+        objective = with_lora(objective, config.optim.lora)
     evaluators = make_evaluators(config)
     split = open_split(config.data, config.data.split)
     with Checkpoints(workdir / "checkpoints", config.keep_checkpoints) as checkpoints:
@@ -75,23 +74,38 @@ def train(
         if objective.vocabulary is not None:
             tokenizer = run_tokenizer(objective.vocabulary, config.data, split, workdir)
         optimizer = make_optimizer(config.optim, config.steps)
-        with jax.set_mesh(mesh):
+        with parallel.mesh_context(mesh, config.parallel):
             state, shardings = initial_state(config, objective, optimizer, mesh)
             if first_step:
                 state = checkpoints.restore(first_step, abstract_state(state))
             if first_step < config.steps:
+                runner = RUNNERS[config.parallel](config, objective, optimizer, mesh, shardings)
                 stream = batches(
                     objective.examples(split, tokenizer), config.data,
                     seed=config.seed, first_step=first_step,
                     process_index=jax.process_index(), process_count=jax.process_count(),
                 )  # fmt: skip
-                step = make_train_step(objective, optimizer, shardings)
                 loop = _Loop(
-                    config, objective, workdir, checkpoints, mesh, tokenizer, evaluators, first_step
+                    config, objective, workdir, checkpoints, tokenizer, evaluators, first_step
                 )
-                state = loop.run(step, state, stream)
+                state = loop.run(runner, state, stream)
     model = as_pretrained(objective, state, tokenizer)
     return Run(model, _write_model(model, workdir, config), last_metrics(workdir))
+
+
+def check_mesh(config: TrainConfig, mesh: Mesh) -> None:
+    """InputError unless the batch and the way to run fit the devices."""
+    pieces = parallel.batch_shards(mesh) * config.accumulate
+    if config.data.batch_size % pieces:
+        raise InputError(
+            f"config.data.batch_size is {config.data.batch_size}; expected a multiple of {pieces}:"
+            f" {parallel.batch_shards(mesh)} shards (mesh axes data and fsdp) times "
+            f"{config.accumulate} micro-batches (config.accumulate)"
+        )
+    if config.parallel == "pmap" and mesh.shape["data"] != mesh.size:
+        raise InputError(
+            f"config.mesh is {dict(mesh.shape)}; config.parallel 'pmap' has all devices on data"
+        )
 
 
 class _Loop:
@@ -103,20 +117,19 @@ class _Loop:
         objective: Objective,
         workdir: Path,
         checkpoints: Checkpoints,
-        mesh: Mesh,
         tokenizer: Tokenizer | None,
         evaluators: Mapping[str, Evaluator],
         first_step: int,
     ) -> None:
         self.config, self.objective = config, objective
-        self.checkpoints, self.mesh = checkpoints, mesh
+        self.checkpoints = checkpoints
         self.tokenizer, self.evaluators = tokenizer, evaluators
         self.schedule = make_schedule(config.optim, config.steps)
-        self.first_step = first_step
+        self.first_step, self.skipped_in_a_row = first_step, 0
         self.writer = MetricsWriter(workdir, first_step)
         self.progress = Progress(first_step, config.steps, config.data.batch_size)
 
-    def run(self, step: Any, state: State, stream: Any) -> State:
+    def run(self, runner: JitRunner | PmapRunner, state: State, stream: Any) -> State:
         config = self.config
         pending: tuple[int, Any] | None = None
         done = self.first_step
@@ -124,8 +137,7 @@ class _Loop:
             self.progress.say(f"resuming at step {done}")
         try:
             for number in range(self.first_step + 1, config.steps + 1):
-                batch = parallel.put_batch(next(stream), self.mesh)
-                state, metrics = step(state, self.objective.prepare(batch))
+                state, metrics = runner.step(state, runner.put(next(stream)))
                 # The step before is looked at while this one runs.
                 if pending is not None:
                     self._record(*pending)
@@ -154,8 +166,15 @@ class _Loop:
 
     def _record(self, number: int, metrics: Mapping[str, jax.Array]) -> None:
         loss, grad_norm = float(metrics["loss"]), float(metrics["grad_norm"])
-        if not (math.isfinite(loss) and math.isfinite(grad_norm)):
+        good = math.isfinite(loss) and math.isfinite(grad_norm)
+        self.skipped_in_a_row = 0 if good else self.skipped_in_a_row + 1
+        if self.skipped_in_a_row > self.config.optim.skip_nonfinite:
             raise self._diverged(number, f"loss is {loss}, gradient norm {grad_norm}")
+        if not good:
+            self.progress.say(
+                f"step {number}: loss is {loss}, gradient norm {grad_norm}; it is left out, "
+                f"{int(metrics['skipped'])} so far"
+            )
         self.progress.update(number, loss)
         if number % self.config.log_every == 0 or number == self.config.steps:
             values = {f"train/{key}": float(value) for key, value in metrics.items()}
@@ -190,7 +209,7 @@ class _Loop:
 
 def as_pretrained(objective: Objective, state: State, tokenizer: Tokenizer | None) -> Pretrained:
     """A run's present parameters as the model that users load."""
-    params = jax.tree.map(jax.numpy.asarray, jax.device_get(state["params"]))
+    params = jax.tree.map(jax.numpy.asarray, jax.device_get(model_params(state)))
     return objective.pretrained(params, tokenizer)
 
 

@@ -25,6 +25,7 @@ def rudolph_loss(
     image_weight: float = 7.0,
     right_weight: float = 1.0,
     legacy_boundary_label: bool = False,
+    right_tokens: jax.Array | None = None,
 ) -> tuple[jax.Array, Losses]:
     """Mean over the segments that are present, by their weights.
 
@@ -32,6 +33,9 @@ def rudolph_loss(
         anywhere. Left text counts its padding, each position of which has an id of its own; right
         text does not.
     legacy_boundary_label: see `_left_text`. The originals' figures need it; new training does not.
+    right_tokens: float32[], a sequence's labelled tokens of right text, in the mean of the batch
+        that these sequences are an equal part of; then the mean over the parts is the batch's
+        loss. None: these are the batch.
     Returns the loss and {"left_text_loss", "image_loss", "right_text_loss"} without weights, each
     float32[]; a segment without a labelled token is absent, or 0 where that depends on the batch.
     """
@@ -40,12 +44,9 @@ def rudolph_loss(
     losses: Losses = {}
     present: dict[str, jax.Array] = {}
 
-    def add(name: str, values: jax.Array, counted: jax.Array | None = None) -> None:
+    def add(name: str, values: jax.Array) -> None:
         if values.size:
-            counted = jnp.ones_like(values) if counted is None else counted.astype(jnp.float32)
-            total = counted.sum()
-            losses[name] = (values * counted).sum() / jnp.maximum(total, 1.0)
-            present[name] = total > 0
+            losses[name], present[name] = values.mean(), True
 
     legacy = legacy_boundary_label and not layout.prefix
     add("left_text_loss", _left_text(logits, input_ids, layout, legacy))
@@ -59,13 +60,29 @@ def rudolph_loss(
         # Nothing predicts the right text's first token, its BOS.
         start, stop = layout.right.start + 1, layout.right.start + right
         values = _cross_entropy(logits, input_ids, layout, start, stop, "text")
-        add("right_text_loss", values, input_ids[:, start:stop] != PAD)
+        if values.size:
+            labelled = input_ids[:, start:stop] != PAD
+            if right_tokens is None:
+                right_tokens = count_right_tokens(input_ids, config)
+            present["right_text_loss"] = right_tokens > 0
+            a_sequence = (values * labelled).sum(axis=1).mean()
+            losses["right_text_loss"] = a_sequence / jnp.where(right_tokens > 0, right_tokens, 1.0)
     weights = {
         "left_text_loss": left_weight, "image_loss": image_weight, "right_text_loss": right_weight
     }  # fmt: skip
     total = sum(weights[name] * jnp.where(present[name], losses[name], 0.0) for name in losses)
     weight = sum(weights[name] * present[name] for name in losses)
     return total / jnp.maximum(weight, 1e-12), losses
+
+
+def count_right_tokens(input_ids: jax.Array, config: RudolphConfig) -> jax.Array:
+    """int32[B, T] -> float32[]: how many tokens of right text a sequence has labelled, in the mean.
+
+    Padding is not labelled, and the first token, its BOS, is predicted by nothing.
+    """
+    right = Layout(config).right
+    labelled = input_ids[:, right.start + 1 : right.stop] != PAD
+    return labelled.sum(axis=1).mean(dtype=jnp.float32)
 
 
 def _left_text(logits: jax.Array, input_ids: jax.Array, layout: Layout, legacy: bool) -> jax.Array:

@@ -5,12 +5,13 @@
 
 Source: `rudolph.model`; the stabilisers are CogView's (Ding et al. 2021, section 2.4).
 Parameters keep the dtype they are given; activations and products use `Compute.dtype`, layer
-norms, attention weights and logits float32. Dropout is on where an rng "dropout" is given.
+norms, attention weights and logits float32. Dropout is on where keys for it are given.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import flax.linen as nn
 import jax
@@ -19,6 +20,7 @@ import numpy as np
 
 from clip_jax.config import Compute
 from clip_jax.model import LayerNorm, rematted
+from clip_jax.random_rows import dropout, fold_in
 from rudolph_jax.config import RudolphConfig
 from rudolph_jax.layout import BOS, PAD, Layout
 from rudolph_jax.masks import KINDS, layer_kinds, masks
@@ -31,6 +33,15 @@ ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "gelu_tanh": lambda x: jax.nn.gelu(x, approximate=True),
     "gelu": lambda x: jax.nn.gelu(x, approximate=False),
 }
+
+
+class Layer(NamedTuple):
+    """number: counted from 0. kind: place of its mask in `KINDS`. int32[], or [layers] of all."""
+
+    number: jax.Array
+    kind: jax.Array
+
+
 NORMAL = nn.initializers.normal(0.02)
 ZEROS = nn.initializers.zeros
 
@@ -62,7 +73,11 @@ class Attention(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: jax.Array, allowed: jax.Array, past: Sequence[Segment] = ()
+        self,
+        x: jax.Array,
+        allowed: jax.Array,
+        past: Sequence[Segment] = (),
+        keys: jax.Array | None = None,
     ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
         """x float[B, T, D], allowed bool[T, T] among them -> y float[B, T, D], (k, v) of x."""
         D, H = self.config.width, self.config.heads
@@ -77,17 +92,17 @@ class Attention(nn.Module):
         for weights, (_, values, _) in zip(
             attention_weights(self.config, q, segments), segments, strict=True
         ):
-            weights = _dropout(self, self.config.attention_dropout, weights).astype(x.dtype)
+            weights = dropout(weights, self.config.attention_dropout, keys, 0).astype(x.dtype)
             y += jnp.einsum("PnHTM,PMHK->PnTHK", weights, values).reshape(q.shape)
         out = jnp.einsum("BTHK,HKD->BTD", y, out_kernel) + out_bias
-        return _dropout(self, self.config.output_dropout, out), (k, v)
+        return dropout(out, self.config.output_dropout, keys, 1), (k, v)
 
 
 class Mlp(nn.Module):
     config: RudolphConfig
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: jax.Array, keys: jax.Array | None = None) -> jax.Array:
         D, F = self.config.width, self.config.mlp_width
         in_kernel = self.param("in_kernel", NORMAL, (D, F)).astype(x.dtype)
         in_bias = self.param("in_bias", ZEROS, (F,)).astype(x.dtype)
@@ -95,7 +110,7 @@ class Mlp(nn.Module):
         out_bias = self.param("out_bias", ZEROS, (D,)).astype(x.dtype)
         y = ACTIVATIONS[self.config.activation](jnp.einsum("BTD,DF->BTF", x, in_kernel) + in_bias)
         y = jnp.einsum("BTF,FD->BTD", y, out_kernel) + out_bias
-        return _dropout(self, self.config.output_dropout, y)
+        return dropout(y, self.config.output_dropout, keys, 2)
 
 
 class Block(nn.Module):
@@ -111,23 +126,33 @@ class Block(nn.Module):
             self.attention_out_norm, self.mlp_out_norm = LayerNorm(epsilon), LayerNorm(epsilon)
 
     def __call__(
-        self, x: jax.Array, allowed: jax.Array, past: Sequence[Segment] = ()
+        self,
+        x: jax.Array,
+        allowed: jax.Array,
+        past: Sequence[Segment] = (),
+        keys: jax.Array | None = None,
     ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-        """x float[B, T, D], allowed bool[T, T] -> the next x, (keys, values) of this one."""
-        y, key_value = self.attention(self.attention_norm(x), allowed, past)
+        """x float[B, T, D], allowed bool[T, T] -> the next x, (attention's keys, values) of this.
+
+        keys: this layer's random keys, one a sequence, for dropout.
+        """
+        y, key_value = self.attention(self.attention_norm(x), allowed, past, keys)
         x = x + (self.attention_out_norm(y) if self.config.sandwich_norm else y)
-        y = self.mlp(self.mlp_norm(x))
+        y = self.mlp(self.mlp_norm(x), keys)
         return x + (self.mlp_out_norm(y) if self.config.sandwich_norm else y), key_value
 
-    def scanned(self, x: jax.Array, kind: jax.Array, allowed: jax.Array) -> tuple[jax.Array, None]:
-        """One turn of a scan. kind: int32[], which of allowed bool[len(KINDS), T, T] to take."""
-        return self(x, allowed[kind])[0], None
+    def scanned(
+        self, x: jax.Array, layer: Layer, allowed: jax.Array, keys: jax.Array | None
+    ) -> tuple[jax.Array, None]:
+        """One turn of a scan over the layers. allowed: bool[len(KINDS), T, T]."""
+        keys = None if keys is None else fold_in(keys, layer.number)
+        return self(x, allowed[layer.kind], keys=keys)[0], None
 
     def scanned_states(
-        self, x: jax.Array, kind: jax.Array, allowed: jax.Array
+        self, x: jax.Array, layer: Layer, allowed: jax.Array, keys: jax.Array | None
     ) -> tuple[jax.Array, jax.Array]:
         """The same, and x for the scan to collect."""
-        x, _ = self(x, allowed[kind])
+        x, _ = self.scanned(x, layer, allowed, keys)
         return x, x
 
 
@@ -138,18 +163,19 @@ class _OneByOne(nn.Module):
 
     @nn.compact
     def scanned_states(
-        self, x: jax.Array, kinds: np.ndarray, allowed: jax.Array
+        self, x: jax.Array, layers: Layer, allowed: jax.Array, keys: jax.Array | None
     ) -> tuple[jax.Array, jax.Array]:
         states = []
-        for layer, kind in enumerate(kinds):
-            x, _ = Block(self.config, name=str(layer))(x, allowed[kind])
+        for number, kind in zip(*layers, strict=True):
+            block = Block(self.config, name=str(number))
+            x, _ = block.scanned(x, Layer(number, kind), allowed, keys)
             states.append(x)
         return x, jnp.stack(states)
 
     def scanned(
-        self, x: jax.Array, kinds: np.ndarray, allowed: jax.Array
+        self, x: jax.Array, layers: Layer, allowed: jax.Array, keys: jax.Array | None
     ) -> tuple[jax.Array, None]:
-        return self.scanned_states(x, kinds, allowed)[0], None
+        return self.scanned_states(x, layers, allowed, keys)[0], None
 
 
 class Rudolph(nn.Module):
@@ -182,19 +208,23 @@ class Rudolph(nn.Module):
         self.final_norm, self.head_norm = LayerNorm(epsilon), LayerNorm(epsilon)
         self.head = Head(config)
 
-    def __call__(self, input_ids: jax.Array) -> jax.Array:
+    def __call__(self, input_ids: jax.Array, dropout_keys: jax.Array | None = None) -> jax.Array:
         """int32[B, T], T up to the whole sequence -> float32[B, T, V].
 
+        dropout_keys: key[B]; what a sequence drops follows from its own key alone, whatever batch
+        or device it is part of. None turns dropout off.
         With `bos_prefix` the logits have one position more at the front, up to the whole length.
         """
         x = self.embed(input_ids)
-        x, _ = self.layers.scanned(x, self._kinds, self._allowed(x))
+        x, _ = self.layers.scanned(x, self._layers, self._allowed(x), dropout_keys)
         return self.logits(x)
 
-    def hidden_states(self, input_ids: jax.Array) -> jax.Array:
+    def hidden_states(
+        self, input_ids: jax.Array, dropout_keys: jax.Array | None = None
+    ) -> jax.Array:
         """int32[B, T] -> float[layers, B, T, D]: what each layer puts out."""
         x = self.embed(input_ids)
-        return self.layers.scanned_states(x, self._kinds, self._allowed(x))[1]
+        return self.layers.scanned_states(x, self._layers, self._allowed(x), dropout_keys)[1]
 
     def embed(self, input_ids: jax.Array, start: int = 0) -> jax.Array:
         """int32[B, T] -> float[B, T, D]; what enters the first layer.
@@ -252,8 +282,9 @@ class Rudolph(nn.Module):
         return self.head_norm(self.final_norm(x))
 
     @property
-    def _kinds(self) -> np.ndarray:
-        return np.array([KINDS.index(kind) for kind in layer_kinds(self.config)], np.int32)
+    def _layers(self) -> Layer:
+        kinds = [KINDS.index(kind) for kind in layer_kinds(self.config)]
+        return Layer(np.arange(len(kinds), dtype=np.int32), np.array(kinds, np.int32))
 
     def _allowed(self, x: jax.Array) -> jax.Array:
         T = x.shape[1]
@@ -264,8 +295,8 @@ class Rudolph(nn.Module):
         stack = nn.scan(
             rematted(Block, self.compute, methods),
             variable_axes={"params": 0},
-            split_rngs={"params": True, "dropout": True},
-            in_axes=(0, nn.broadcast),
+            split_rngs={"params": True},
+            in_axes=(0, nn.broadcast, nn.broadcast),
             length=self.config.layers,
             unroll=min(self.compute.unroll, self.config.layers),
             methods=methods,
@@ -283,13 +314,6 @@ class Head(nn.Module):
         bias = self.param("bias", ZEROS, (V,))
         y = jnp.einsum("...D,DV->...V", x, kernel, preferred_element_type=jnp.float32)
         return y + bias
-
-
-def _dropout(module: nn.Module, rate: float, x: jax.Array) -> jax.Array:
-    if not (rate and module.has_rng("dropout")):
-        return x
-    keep = jax.random.bernoulli(module.make_rng("dropout"), 1 - rate, x.shape)
-    return jnp.where(keep, x / (1 - rate), 0)
 
 
 def abstract_params(config: RudolphConfig) -> dict:

@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from clip_jax.random_rows import gumbel
 from rudolph_jax.vqgan import Vqgan
 from rudolph_jax.wavelet import halve
 
@@ -19,27 +20,27 @@ def vqgan_loss(
     vqgan: Vqgan,
     params: Any,
     images: jax.Array,
-    rng: jax.Array,
+    keys: jax.Array,
     *,
     temperature: jax.Array | float,
     kl_weight: float,
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """images float[B, H, W, 3] from 0 to 1, as the decoder should paint them -> loss, metrics.
 
-    Codes are drawn from softmax(logits) by adding Gumbel noise; the decoder gets the drawn code,
-    the gradient goes through softmax((logits + noise) / temperature) (Jang et al. 2016).
+    Codes are drawn from softmax(logits) by adding Gumbel noise, a picture's from its own key[B];
+    the decoder gets the drawn code, the gradient goes through softmax((logits + noise) /
+    temperature) (Jang et al. 2016).
     A wavelet decoder paints pictures twice as large as those encoded: the encoder sees halves.
 
     reconstruction_loss: mean absolute plus mean squared difference of pixels.
     kl_loss: of softmax(logits) from the uniform distribution, in nats a token.
-    codebook_usage: share of the codes that the batch's argmax uses. code_perplexity: exp of the
-    entropy of those codes, at most V.
+    code_shares: float32[V], how often each code is the likeliest.
     """
     apply = partial(vqgan.apply, {"params": params})
     seen = halve(images) if vqgan.config.wavelet else images
     logits = apply(seen, method="code_logits")
     V = logits.shape[-1]
-    noisy = logits + jax.random.gumbel(rng, logits.shape)
+    noisy = logits + gumbel(keys, logits.shape[1:])
     soft = jax.nn.softmax(noisy / temperature, axis=-1)
     drawn = jax.nn.one_hot(noisy.argmax(axis=-1), V)
     weights = soft + jax.lax.stop_gradient(drawn - soft)
@@ -49,11 +50,14 @@ def vqgan_loss(
     log_shares = jax.nn.log_softmax(logits, axis=-1)
     kl = (jnp.exp(log_shares) * (log_shares + jnp.log(V))).sum(axis=-1).mean()
     shares = jax.nn.one_hot(logits.argmax(axis=-1), V).mean((0, 1, 2))
-    entropy = jax.scipy.special.entr(shares).sum()
-    metrics = {
-        "reconstruction_loss": reconstruction,
-        "kl_loss": kl,
-        "codebook_usage": (shares > 0).mean(),
-        "code_perplexity": jnp.exp(entropy),
-    }
+    metrics = {"reconstruction_loss": reconstruction, "kl_loss": kl, "code_shares": shares}
     return reconstruction + kl_weight * kl, metrics
+
+
+def codebook_metrics(shares: jax.Array) -> dict[str, jax.Array]:
+    """From float32[V], how often each code is the likeliest in a batch.
+
+    codebook_usage: share of the codes that occur. code_perplexity: exp of their entropy, at most V.
+    """
+    entropy = jax.scipy.special.entr(shares).sum()
+    return {"codebook_usage": (shares > 0).mean(), "code_perplexity": jnp.exp(entropy)}

@@ -25,7 +25,7 @@ def train_config() -> TrainConfig:
             ),
         ),
         optim=OptimConfig(learning_rate=1e-3, warmup_steps=50, weight_decay=0.1),
-        steps=400,
+        steps=450,
         checkpoint_every=100,
         evaluate_every=100,
         evaluators=("zero-shot:validation",),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any
 
 from clip_jax.errors import InputError
@@ -58,22 +59,47 @@ class DataConfig:
     """What a run learns from, and how batches are made of it.
 
     name: an embedded set (`experiments/data/embedded.py`) or the folder of a prepared TFDS set.
+    mix: several sets in place of `name`, each "NAME=WEIGHT": the weights' shares of the examples
+    come from them (`experiments/data/mixture.py`).
     directory: where embedded sets are built. vocabulary: a tokenizer.model to use; "" trains a new
     one on the captions. batch_size: of all devices together. in_memory: decode and render once,
-    for sets that fit. threads: that read ahead.
+    for sets that fit. threads: that read ahead. draft: decode large JPEG files at a fraction of
+    their size, which is faster and gives slightly other pixels than evaluation sees.
     group_by: a feature, such as "style", in which the examples of a batch agree; each of its
     values gets its share of the batches. "" mixes all examples.
     """
 
     name: str = "digits_ru"
+    mix: tuple[str, ...] = ()
     directory: str = "runs/data"
     split: str = "train"
     vocabulary: str = ""
     batch_size: int = 128
     in_memory: bool = True
     threads: int = 1
+    draft: bool = False
     group_by: str = ""
     augment: AugmentConfig = AugmentConfig()
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """The weight of each set by name; an entry of `mix` without one raises InputError."""
+        if not self.mix:
+            return {self.name: 1.0}
+        found = {}
+        for entry in self.mix:
+            name, _, number = entry.rpartition("=")
+            try:
+                weight = float(number)
+            except ValueError:
+                weight = math.nan
+            expect(
+                bool(name) and 0 < weight < math.inf,
+                "data.mix", self.mix, "entries NAME=WEIGHT with weights above 0",
+            )  # fmt: skip
+            expect(name not in found, "data.mix", self.mix, f"{name!r} once")
+            found[name] = weight
+        return found
 
 
 def expect(good: bool, key: str, value: Any, wish: str) -> None:
@@ -87,6 +113,7 @@ def check_data(data: DataConfig) -> None:
     augment = data.augment
     expect(data.batch_size > 0, "data.batch_size", data.batch_size, "a positive number")
     expect(data.threads >= 0, "data.threads", data.threads, "0 or more")
+    expect(bool(data.weights), "data.mix", data.mix, "entries NAME=WEIGHT")
     expect(
         len(augment.scale) == 2 and 0 < augment.scale[0] <= augment.scale[1],
         "data.augment.scale", augment.scale, "two positive numbers, the smaller first",

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
+from PIL import Image
 from tqdm import tqdm
 
 from clip_jax.config import ClipConfig, ImageConfig
@@ -12,6 +14,7 @@ from clip_jax.image import open_image
 from clip_jax.tokenizer import Tokenizer
 from experiments.data.augment import draw, render
 from experiments.data.config import DataConfig
+from experiments.data.draft import open_draft
 from experiments.data.source import Split
 
 RENDERING = 0x72656E64  # sets the renderings' random numbers apart from all others
@@ -28,6 +31,7 @@ class Pictures:
         """size: side of the drawn pictures, in pixels. image: how they are cropped and resized."""
         self.split = split
         self._augment, self._size, self._image = config.augment, size, image
+        self._draft = config.draft
         self._kept: list[tuple[list[np.ndarray], Any]] | None = None
         if config.in_memory:
             variants = config.augment.variants if config.augment.renders else 1
@@ -55,11 +59,16 @@ class Pictures:
         self, index: int, variants: int, rng: np.random.Generator
     ) -> tuple[list[np.ndarray], Any]:
         row = self.split[index]
-        image = open_image(row["image"])
+        image = self._open(row["image"])
         renderings = [
             render(image, self._size, self._image, self._augment, rng) for _ in range(variants)
         ]
         return renderings, self.read_text(row)
+
+    def _open(self, picture: bytes) -> Image.Image:
+        if not self._draft:
+            return open_image(picture)
+        return open_draft(picture, math.ceil(self._size * max(*self._augment.scale, 1.0)))
 
     def _view(self, renderings: list[np.ndarray], rng: np.random.Generator) -> np.ndarray:
         rendering = renderings[rng.integers(len(renderings))]

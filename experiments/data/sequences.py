@@ -18,10 +18,13 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from clip_jax.errors import InputError
 from clip_jax.tokenizer import Tokenizer
+from experiments.data.codes import Codes
 from experiments.data.config import DataConfig
 from experiments.data.examples import RENDERING, Example, Pictures
 from experiments.data.source import Split
+from experiments.data.sources.finish import CODES
 from experiments.settings import RudolphSettings
 from rudolph_jax.config import RudolphConfig
 from rudolph_jax.layout import PAD, Layout
@@ -36,7 +39,7 @@ Encode = Callable[[np.ndarray], np.ndarray]
 
 
 class Sequences(Pictures):
-    """{"input_ids": int32[T]} of sets in memory, whose pictures are encoded once, at the start.
+    """{"input_ids": int32[T]} of sets prepared with codes, or in memory, encoded once at the start.
 
     Of others {"image": uint8[size, size, 3], "input_ids": int32[T]} with zeros in the codes' place.
     """
@@ -59,16 +62,27 @@ class Sequences(Pictures):
         # Renderings are not kept: codes are, of as many whole views.
         super().__init__(split, dataclasses.replace(config, in_memory=False), size, PIXELS)
         self._codes: np.ndarray | None = None
-        if config.in_memory:
+        self._coded = CODES in split.features and CODES in split.metadata
+        if self._coded:
+            self._check_codes(config)
+        if config.in_memory and self._coded:
+            rows = [(row["captions"], row[CODES][None]) for row in split]
+            self._captions = [captions for captions, _ in rows]
+            self._codes = np.stack([codes for _, codes in rows])
+        elif config.in_memory:
             variants = config.augment.variants if config.augment.changes else 1
             self._captions = [row["captions"] for row in split]
             self._codes = self._encode_all(encode, variants)
 
     def draw(self, index: int, rng: np.random.Generator) -> Example:
-        if self._codes is None:
+        if self._codes is not None:
+            captions, variants = self._captions[index], self._codes[index]
+        elif self._coded:
+            row = self.split[index]
+            captions, variants = row["captions"], row[CODES][None]
+        else:
             return super().draw(index, rng)
-        variants = self._codes[index]
-        example = self.draw_text(self._captions[index], rng)
+        example = self.draw_text(captions, rng)
         example["input_ids"][self._layout.image] = variants[rng.integers(len(variants))]
         return example
 
@@ -93,6 +107,16 @@ class Sequences(Pictures):
                 caption, token if told else "LT_UNK", self._layout.left
             )
         return {"input_ids": ids}
+
+    def _check_codes(self, config: DataConfig) -> None:
+        """InputError unless the set's codes are those of the views that are asked for."""
+        if config.augment.changes:
+            raise InputError(
+                f"{self.split}: has the codes of unchanged pictures, and config.data.augment "
+                "changes pictures; turn it off, or prepare the set without --vqgan"
+            )
+        codes = Codes(**self.split.metadata[CODES])
+        codes.check(self._settings.vqgan, self._layout.image_length, self.split)
 
     def _encode(self, caption: str, token: str, place: slice) -> np.ndarray:
         """A caption that is too long is cut without a word: training sets hold many."""

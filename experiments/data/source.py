@@ -5,18 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import tensorflow_datasets as tfds
 
 from clip_jax.errors import InputError
 from experiments.data import embedded
 from experiments.data.config import DataConfig
+from experiments.data.mixture import Mixture
 
 
 class Split:
     """`split[i]` is {"image": bytes of a PNG or JPEG, "captions": list of str, ...}.
 
-    Other features come as TFDS gives them, text decoded. `features` describes them. A set of bare
-    pictures has no captions.
+    Other features come as TFDS gives them, text decoded. `features` describes them, `metadata` what
+    else was written down when the set was prepared. A set of bare pictures has no captions.
     """
 
     def __init__(self, folder: Path, split: str) -> None:
@@ -29,6 +31,7 @@ class Split:
             known = ", ".join(builder.info.splits)
             raise InputError(f"{folder}: has no split {split!r}; expected one of {known}")
         self.features = builder.info.features
+        self.metadata = dict(builder.info.metadata or {})
         self.name = split
         self._folder = folder
         self._need("'image'", {"image"})
@@ -37,6 +40,14 @@ class Split:
         )
         if not len(self._rows):
             raise InputError(f"{folder}: split {split!r} is empty")
+
+    def __str__(self) -> str:
+        return str(self._folder)
+
+    @property
+    def parts(self) -> list[tuple[np.ndarray, float]]:
+        """Rows' numbers and their weight: one part, all of it."""
+        return [(np.arange(len(self)), 1.0)]
 
     def need_captions(self) -> None:
         """Raises InputError where the set has none."""
@@ -60,22 +71,32 @@ class Split:
         return {**row, "image": raw["image"]}
 
 
-def open_split(config: DataConfig, split: str) -> Split:
-    """A split of `config.name`: an embedded set, built on first use, or a prepared folder."""
-    if config.name in embedded.SETS:
-        folder = embedded.prepare(config.name, config.directory)
-    else:
-        folder = Path(config.name)
-        if not folder.is_dir():
-            raise InputError(
-                f"config.data.name is {config.name!r}; expected one of "
-                f"{', '.join(embedded.SETS)} or the folder of a prepared TFDS set"
-            )
-    opened = Split(folder, split)
+def open_split(config: DataConfig, split: str) -> Split | Mixture:
+    """A split of the set that `config` names, or the splits of that name of all that it mixes."""
+    splits = {name: _open_one(name, config, split) for name in config.weights}
+    opened = (
+        Mixture(list(splits.values()), list(config.weights.values()))
+        if config.mix
+        else splits[config.name]
+    )
     if config.group_by and config.group_by not in opened.features:
         known = ", ".join(sorted(opened.features))
         raise InputError(f"config.data.group_by is {config.group_by!r}; expected one of {known}")
     return opened
+
+
+def _open_one(name: str, config: DataConfig, split: str) -> Split:
+    """An embedded set, built on first use, or a prepared folder."""
+    if name in embedded.SETS:
+        return Split(embedded.prepare(name, config.directory), split)
+    folder = Path(name)
+    if not folder.is_dir():
+        found = f"config.data.mix names {name!r}" if config.mix else f"config.data.name is {name!r}"
+        raise InputError(
+            f"{found}; expected one of {', '.join(embedded.SETS)} or the folder of a prepared "
+            "TFDS set"
+        )
+    return Split(folder, split)
 
 
 def _decode(value: Any) -> Any:

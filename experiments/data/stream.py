@@ -6,6 +6,7 @@ same examples on any number of processes.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from typing import Protocol
 
@@ -14,13 +15,14 @@ import numpy as np
 
 from clip_jax.errors import InputError
 from experiments.data.config import DataConfig
+from experiments.data.mixture import Mixture
 from experiments.data.source import Split
 
 
 class Examples(Protocol):
     """Draws of one split by number; all have arrays of the same names and shapes."""
 
-    split: Split
+    split: Split | Mixture
 
     def draw(self, index: int, rng: np.random.Generator) -> dict[str, np.ndarray]: ...
 
@@ -36,40 +38,59 @@ def batches(
 ) -> Iterator[dict[str, np.ndarray]]:
     """Endless batches from `first_step` on: this process's rows of each.
 
-    Each epoch shuffles the examples anew. Yields what `examples.draw` gives, each array with a
-    leading axis of batch_size / process_count.
+    Each epoch shuffles the examples anew; each part of a mixture has epochs of its own. Yields what
+    `examples.draw` gives, each array with a leading axis of batch_size / process_count.
     """
     if config.batch_size % process_count:
         raise InputError(
             f"config.data.batch_size is {config.batch_size}; expected a multiple of the "
             f"{process_count} processes"
         )
-    groups = split_groups(examples.split, config.group_by)
+    numbers = itertools.count(seed)
 
-    def of_group(number: int) -> grain.MapDataset:
+    def of_part(rows: np.ndarray) -> grain.MapDataset:
         return (
-            grain.MapDataset.source(groups[number])
-            .seed(seed + number)
+            grain.MapDataset.source(rows)
+            .seed(next(numbers))
             .shuffle()
             .repeat()
-            .random_map(examples.draw)[process_index::process_count]
-            .batch(config.batch_size // process_count)
+            .random_map(examples.draw)
         )
 
-    mixed = grain.MapDataset.mix(
-        [of_group(number) for number in range(len(groups))],
-        weights=[len(group) for group in groups],
+    def of_group(group: np.ndarray) -> tuple[grain.MapDataset, float]:
+        rows, weights = weigh_parts(examples.split, group)
+        mixed = grain.MapDataset.mix([of_part(part) for part in rows], weights=weights)
+        own = mixed[process_index::process_count].batch(config.batch_size // process_count)
+        return own, sum(weights)
+
+    groups, weights = zip(
+        *(of_group(group) for group in split_groups(examples.split, config.group_by)), strict=True
     )
+    mixed = grain.MapDataset.mix(groups, weights=weights)
     options = grain.ReadOptions(num_threads=config.threads, prefetch_buffer_size=4)
     iterator = iter(mixed.to_iter_dataset(options))
     grain.experimental.set_next_index(iterator, first_step)
     return iterator
 
 
-def split_groups(split: Split, feature: str) -> list[np.ndarray]:
+def split_groups(split: Split | Mixture, feature: str) -> list[np.ndarray]:
     """The rows' numbers, by value of a feature; one group of all where it is ""."""
     everything = np.arange(len(split))
     if not feature:
         return [everything]
     values = np.array([row[feature] for row in split])
     return [everything[values == value] for value in np.unique(values)]
+
+
+def weigh_parts(
+    split: Split | Mixture, group: np.ndarray
+) -> tuple[list[np.ndarray], list[float]]:
+    """A group's rows by the part they are of, and each's weight: of one part, how many they are."""
+    rows, weights = [], []
+    total = sum(weight for _, weight in split.parts)
+    for part, weight in split.parts:
+        mine = group[np.isin(group, part, assume_unique=True)]
+        if len(mine):
+            rows.append(mine)
+            weights.append(len(mine) * ((weight * len(split)) / (total * len(part))))
+    return rows, weights

@@ -14,49 +14,47 @@ from jax.sharding import Mesh, PartitionSpec
 
 from clip_jax import PretrainedClip, sharding
 from clip_jax.config import ImageConfig
-from clip_jax.contrastive import contrastive_loss
-from clip_jax.model import MAX_LOGIT_SCALE, Clip, abstract_params
+from clip_jax.contrastive import contrastive_loss, sigmoid_loss
+from clip_jax.model import MAX_LOGIT_SCALE, Clip, abstract_params, normalize
 from clip_jax.tokenizer import Tokenizer
 from experiments.config import TrainConfig
 from experiments.data.examples import CaptionedPictures
 from experiments.data.source import Split
 from experiments.data.vocabulary import Vocabulary
-from experiments.objectives.objective import Batch, Metrics, Objective, Params
-from experiments.parallel import BATCH_AXES
+from experiments.objectives.objective import Batch, Metrics, Now, Objective, Params
+from experiments.parallel import BATCH_AXES, PMAP_AXIS, in_parts
 
 
 def clip_objective(config: TrainConfig, mesh: Mesh) -> Objective:
-    model = config.model
+    model, settings = config.model, config.settings
     clip = Clip(model, config.compute)
-    rows = PartitionSpec(BATCH_AXES)
-
-    @partial(
-        jax.shard_map,
-        mesh=mesh,
-        in_specs=(rows, rows, PartitionSpec(), rows),
-        out_specs=PartitionSpec(),
-    )
-    def sharded_loss(
-        image: jax.Array, text: jax.Array, scale: jax.Array, groups: jax.Array
-    ) -> tuple[jax.Array, Metrics]:
-        groups = groups if config.settings.duplicates == "positives" else None
-        local = contrastive_loss(image, text, scale, groups=groups, axis_name=BATCH_AXES)
-        return lax.pmean(local, BATCH_AXES)
+    features_loss = _pmap_loss(config) if config.parallel == "pmap" else _mesh_loss(config, mesh)
 
     def init(rng: jax.Array) -> Params:
         size = model.vision.image_size
         ids = jnp.zeros((1, model.text.context_length), jnp.int32)
         return clip.init(rng, ids, jnp.zeros((1, size, size, 3)))["params"]
 
-    def loss(
-        params: Params, batch: Batch, rng: jax.Array, step: jax.Array
-    ) -> tuple[jax.Array, Metrics]:
-        del rng, step  # neither tower has dropout; augmentation is the data's
-        pixels = normalize_on_device(batch["image"], model.image)
-        image, text, scale = clip.apply({"params": params}, batch["input_ids"], pixels)
+    def encode(
+        params: Params, image: jax.Array, ids: jax.Array, keys: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        pixels = normalize_on_device(image, model.image)
+        features = clip.apply(
+            {"params": params}, pixels, keys, settings.patch_dropout, method="encode_image"
+        )
+        text = clip.apply({"params": params}, ids, method="encode_text")
+        return normalize(features), normalize(text)
+
+    def loss(params: Params, batch: Batch, now: Now) -> tuple[jax.Array, Metrics]:
+        rows = batch["image"], batch["input_ids"], now.keys
+        image, text = _encode_in_parts(partial(encode, params), rows, config.accumulate)
+        scale, bias = jnp.exp(params["logit_scale"]), params.get("logit_bias", jnp.float32(0))
         groups = caption_groups(batch["input_ids"])
-        value, metrics = sharded_loss(image, text, scale, groups)
-        return value, {**metrics, "logit_scale": scale}
+        value, metrics = features_loss(image, text, scale, bias, groups)
+        metrics["logit_scale"] = scale
+        if model.logit_bias:
+            metrics["logit_bias"] = bias
+        return value, metrics
 
     def project(params: Params) -> Params:
         clipped = jnp.minimum(params["logit_scale"], MAX_LOGIT_SCALE)
@@ -72,12 +70,66 @@ def clip_objective(config: TrainConfig, mesh: Mesh) -> Objective:
         abstract_params=abstract_params(model),
         init=init,
         loss=loss,
+        accumulates=True,
         table=sharding.AXES,
         examples=examples,
         pretrained=pretrained,
         vocabulary=Vocabulary(model.text.vocab_size, model.bos_id, model.eos_id, model.pad_id),
         project=project,
     )
+
+
+def _encode_in_parts(encode, rows, parts: int) -> tuple[jax.Array, jax.Array]:
+    """Features of all rows, whose gradients are those of one pass over them.
+
+    Of all parts but one at a time only the features are kept; the backward pass runs each part's
+    towers again (GradCache, Gao et al. 2021), so memory is a part's and every row meets all others.
+    """
+    if parts == 1:
+        return encode(*rows)
+    encoded = lax.map(jax.checkpoint(lambda part: encode(*part)), in_parts(rows, parts))
+    # Back in the order of the rows: part m holds rows m, m + parts, ...
+    return jax.tree.map(lambda x: x.swapaxes(0, 1).reshape(-1, *x.shape[2:]), encoded)
+
+
+def _loss_of(config: TrainConfig, axis_name):
+    """(image, text, scale, bias, groups) -> this shard's loss and metrics."""
+    settings = config.settings
+    options = {
+        "form": settings.form,
+        "duplicates": settings.duplicates,
+        "tile": settings.tile,
+        "axis_name": axis_name,
+    }
+
+    def local(image, text, scale, bias, groups):
+        groups = None if settings.duplicates == "negatives" else groups
+        if config.model.logit_bias:
+            return sigmoid_loss(image, text, scale, bias, groups=groups, **options)
+        return contrastive_loss(image, text, scale, groups=groups, **options)
+
+    return local
+
+
+def _pmap_loss(config: TrainConfig):
+    return _loss_of(config, PMAP_AXIS)
+
+
+def _mesh_loss(config: TrainConfig, mesh: Mesh):
+    """The same for the whole batch's arrays on a mesh."""
+    rows, everywhere = PartitionSpec(BATCH_AXES), PartitionSpec()
+    local = _loss_of(config, BATCH_AXES)
+
+    @partial(
+        jax.shard_map,
+        mesh=mesh,
+        in_specs=(rows, rows, everywhere, everywhere, rows),
+        out_specs=everywhere,
+    )
+    def sharded(image, text, scale, bias, groups):
+        return lax.pmean(local(image, text, scale, bias, groups), BATCH_AXES)
+
+    return sharded
 
 
 def normalize_on_device(image: jax.Array, config: ImageConfig) -> jax.Array:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import jax
 
@@ -20,6 +20,18 @@ Batch = Mapping[str, jax.Array]
 Metrics = dict[str, jax.Array]
 
 
+class Now(NamedTuple):
+    """What a loss is told besides parameters and rows.
+
+    step: int32[], how many were taken before. keys: key[B], a row's own (`random_rows.py`).
+    shared: what `Objective.shared` found, of the whole batch.
+    """
+
+    step: jax.Array
+    keys: jax.Array
+    shared: Mapping[str, jax.Array]
+
+
 class Pretrained(Protocol):
     """A model as users load it."""
 
@@ -30,24 +42,47 @@ def unchanged(value: Any) -> Any:
     return value
 
 
+def nothing_shared(batch: Batch) -> Mapping[str, jax.Array]:
+    return {}
+
+
+@dataclasses.dataclass(frozen=True)
+class Preparation:
+    """From rows as the data gives them to what the loss takes, outside of what is differentiated.
+
+    params: of the network that does it. run: (params, batch) -> batch, rows by themselves.
+    """
+
+    params: Any
+    run: Callable[[Any, Batch], Batch]
+
+
 @dataclasses.dataclass(frozen=True)
 class Objective:
     """abstract_params: shapes of the parameters. init: rng -> params.
-    loss: (params, batch, rng, step int32[]) -> what is minimised, metrics.
+    loss: (params, rows of a batch, now) -> what is minimised, metrics. Of a device's or
+        micro-batch's rows, it and its metrics are such that their means are the whole batch's.
+    shared: rows -> means over them that each part of a batch must know of the whole.
+    accumulates: whether `loss` itself takes the rows in `config.accumulate` parts, because no
+        part's loss is its own.
+    report: mean metrics -> what is written of them.
     table: the model's sharding table.
     examples: what batches are drawn from; the tokenizer is None where `vocabulary` is.
     pretrained: params on this host -> the model that users load and save.
     vocabulary: what is expected of the run's tokenizer, None where the model reads no text.
     project: params -> params, after each update.
-    prepare: a batch on the mesh -> what `loss` takes, outside of the step that is differentiated.
+    preparation: None where the rows are what the loss takes.
     """
 
     abstract_params: Params
     init: Callable[[jax.Array], Params]
-    loss: Callable[[Params, Batch, jax.Array, jax.Array], tuple[jax.Array, Metrics]]
+    loss: Callable[[Params, Batch, Now], tuple[jax.Array, Metrics]]
     table: Table
     examples: Callable[[Split, Tokenizer | None], Examples]
     pretrained: Callable[[Params, Tokenizer | None], Pretrained]
     vocabulary: Vocabulary | None = None
+    shared: Callable[[Batch], Mapping[str, jax.Array]] = nothing_shared
+    accumulates: bool = False
+    report: Callable[[Metrics], Metrics] = unchanged
     project: Callable[[Params], Params] = unchanged
-    prepare: Callable[[Batch], Batch] = unchanged
+    preparation: Preparation | None = None

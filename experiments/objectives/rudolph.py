@@ -18,13 +18,12 @@ from experiments.config import TrainConfig
 from experiments.data.sequences import Sequences
 from experiments.data.source import Split
 from experiments.data.vocabulary import Vocabulary
-from experiments.objectives.objective import Batch, Metrics, Objective, Params
-from experiments.parallel import batch_sharding, replicated
+from experiments.objectives.objective import Batch, Metrics, Now, Objective, Params, Preparation
 from rudolph_jax import sharding
 from rudolph_jax.config import RudolphConfig
 from rudolph_jax.image_tokenizer import PretrainedVqgan, load_vqgan
 from rudolph_jax.layout import BOS, EOS, PAD, Layout
-from rudolph_jax.loss import rudolph_loss
+from rudolph_jax.loss import count_right_tokens, rudolph_loss
 from rudolph_jax.model import Rudolph, abstract_params
 from rudolph_jax.pretrained import PretrainedRudolph
 from rudolph_jax.vqgan import Vqgan
@@ -34,6 +33,7 @@ TRAINED_TOKENS = ("LT_UNK", "RT_UNK", "LT_T2I", "LT_I2T", "LT_T2T", "RT_I2T")
 
 def rudolph_objective(config: TrainConfig, mesh: Mesh) -> Objective:
     model, settings = config.model, config.settings
+    del mesh
     # Codes are the likeliest ones, found in float32 whatever the decoder is trained in.
     vqgan = load_vqgan(settings.vqgan)
     _check_fit(config, vqgan)
@@ -43,12 +43,9 @@ def rudolph_objective(config: TrainConfig, mesh: Mesh) -> Objective:
     def init(rng: jax.Array) -> Params:
         return rudolph.init(rng, jnp.zeros((1, layout.length), jnp.int32))["params"]
 
-    def loss(
-        params: Params, batch: Batch, rng: jax.Array, step: jax.Array
-    ) -> tuple[jax.Array, Metrics]:
-        del step
+    def loss(params: Params, batch: Batch, now: Now) -> tuple[jax.Array, Metrics]:
         ids = batch["input_ids"]
-        logits = rudolph.apply({"params": params}, ids, rngs={"dropout": rng})
+        logits = rudolph.apply({"params": params}, ids, now.keys)
         return rudolph_loss(
             logits,
             ids,
@@ -57,7 +54,11 @@ def rudolph_objective(config: TrainConfig, mesh: Mesh) -> Objective:
             image_weight=settings.image_weight,
             right_weight=settings.right_weight,
             legacy_boundary_label=settings.legacy_boundary_label,
+            right_tokens=now.shared["right_tokens"],
         )
+
+    def shared(batch: Batch) -> dict[str, jax.Array]:
+        return {"right_tokens": count_right_tokens(batch["input_ids"], model)}
 
     def examples(split: Split, tokenizer: Tokenizer | None) -> Sequences:
         def encode(images: np.ndarray) -> np.ndarray:
@@ -77,34 +78,24 @@ def rudolph_objective(config: TrainConfig, mesh: Mesh) -> Objective:
         examples=examples,
         pretrained=pretrained,
         vocabulary=Vocabulary(model.text_vocab_size, BOS, EOS, PAD),
-        prepare=_Encoder(vqgan, layout, mesh),
+        shared=shared,
+        preparation=_codes_filled(vqgan, layout),
     )
 
 
-class _Encoder:
-    """Puts the codes of a batch's pictures in their place, each device those of its own rows."""
+def _codes_filled(vqgan: PretrainedVqgan, layout: Layout) -> Preparation:
+    """Puts the codes of a batch's pictures in their place."""
+    model = Vqgan(vqgan.config, vqgan.compute)
 
-    def __init__(self, vqgan: PretrainedVqgan, layout: Layout, mesh: Mesh) -> None:
-        self._params = vqgan.params
-        self._placed = False
-        self._mesh = mesh
-        model = Vqgan(vqgan.config, vqgan.compute)
-
-        def fill(params: Params, ids: jax.Array, image: jax.Array) -> jax.Array:
-            pixels = image.astype(jnp.float32) / 255
-            with jax.default_matmul_precision("highest"):
-                codes = model.apply({"params": params}, pixels, method="encode")
-            return ids.at[:, layout.image].set(codes)
-
-        self._fill = jax.jit(fill, out_shardings=batch_sharding(mesh))
-
-    def __call__(self, batch: Batch) -> Batch:
+    def run(params: Params, batch: Batch) -> Batch:
         if "image" not in batch:
             return batch
-        if not self._placed:
-            self._params = jax.device_put(self._params, replicated(self._mesh))
-            self._placed = True
-        return {"input_ids": self._fill(self._params, batch["input_ids"], batch["image"])}
+        pixels = batch["image"].astype(jnp.float32) / 255
+        with jax.default_matmul_precision("highest"):
+            codes = model.apply({"params": params}, pixels, method="encode")
+        return {"input_ids": batch["input_ids"].at[:, layout.image].set(codes)}
+
+    return Preparation(vqgan.params, run)
 
 
 def _check_fit(config: TrainConfig, vqgan: PretrainedVqgan) -> None:

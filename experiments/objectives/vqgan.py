@@ -16,13 +16,13 @@ from clip_jax.tokenizer import Tokenizer
 from experiments.config import TrainConfig
 from experiments.data.examples import Pictures
 from experiments.data.source import Split
-from experiments.objectives.objective import Batch, Metrics, Objective, Params
+from experiments.objectives.objective import Batch, Metrics, Now, Objective, Params
 from experiments.settings import VqganSettings
 from rudolph_jax import vqgan_sharding
 from rudolph_jax.image_tokenizer import PretrainedVqgan
 from rudolph_jax.pretrained import PIXELS
 from rudolph_jax.vqgan import Vqgan, abstract_params, init_params
-from rudolph_jax.vqgan_loss import vqgan_loss
+from rudolph_jax.vqgan_loss import codebook_metrics, vqgan_loss
 
 
 def vqgan_objective(config: TrainConfig, mesh: Mesh) -> Objective:
@@ -37,15 +37,17 @@ def vqgan_objective(config: TrainConfig, mesh: Mesh) -> Objective:
             f"{multiple}, the pixels of a token's side"
         )
 
-    def loss(
-        params: Params, batch: Batch, rng: jax.Array, step: jax.Array
-    ) -> tuple[jax.Array, Metrics]:
+    def loss(params: Params, batch: Batch, now: Now) -> tuple[jax.Array, Metrics]:
         images = batch["image"].astype(jnp.float32) / 255
-        tau = gumbel_temperature(settings, step, config.steps)
+        tau = gumbel_temperature(settings, now.step, config.steps)
         value, metrics = vqgan_loss(
-            vqgan, params, images, rng, temperature=tau, kl_weight=settings.kl_weight
+            vqgan, params, images, now.keys, temperature=tau, kl_weight=settings.kl_weight
         )
         return value, {**metrics, "temperature": tau}
+
+    def report(metrics: Metrics) -> Metrics:
+        shares = metrics.pop("code_shares")
+        return {**metrics, **codebook_metrics(shares)}
 
     def examples(split: Split, tokenizer: Tokenizer | None) -> Pictures:
         return Pictures(split, config.data, settings.image_size, PIXELS)
@@ -60,6 +62,7 @@ def vqgan_objective(config: TrainConfig, mesh: Mesh) -> Objective:
         table=vqgan_sharding.AXES,
         examples=examples,
         pretrained=pretrained,
+        report=report,
     )
 
 

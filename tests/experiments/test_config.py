@@ -50,7 +50,7 @@ def test_overrides_reach_nested_values(tmp_path):
         (["--config.data.name=emoji_ru", "--config.data.split=new_drawing",
           "--config.evaluators=('zero-shot:new_drawing',)"], "which needs a feature 'label'"),
         (["--config.mesh.data=3"], "needs 3 devices; found 8"),
-        (["--config.data.batch_size=12"], "expected a multiple of the 8 shards"),
+        (["--config.data.batch_size=12"], "expected a multiple of 8: 8 shards"),
         (["--config.data.group_by=styel"], "config.data.group_by is 'styel'; expected one of"),
         (["--config.data.name=nothing"], "config.data.name is 'nothing'"),
         (["--verbose"], "verbose"),

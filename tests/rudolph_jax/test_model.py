@@ -7,10 +7,11 @@ import pytest
 
 from clip_jax import Compute
 from clip_jax.layers import unstack_layers
+from clip_jax.random_rows import row_keys
 from rudolph_jax import Rudolph
 from rudolph_jax.layout import BOS, Layout
 from rudolph_jax.masks import mask
-from rudolph_jax.model import ACTIVATIONS
+from rudolph_jax.model import ACTIVATIONS, Layer
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +53,7 @@ def test_each_position_sees_what_the_masks_allow_and_nothing_else(tiny_config, t
         def logits(x):
             y, _ = model.apply(
                 {"params": params}, x, method=lambda m, x: m.layers.scanned(
-                    x, np.arange(2), jnp.asarray(allowed)
+                    x, Layer(np.arange(2), np.arange(2)), jnp.asarray(allowed), None
                 )
             )  # fmt: skip
             return y[0].sum(axis=-1)
@@ -108,9 +109,11 @@ def test_pb_relax_keeps_large_float16_scores_finite(tiny_config, tiny_params, ti
 def test_dropout_needs_a_key_and_spares_the_embeddings(tiny_config, params, tiny_ids):
     model = Rudolph(tiny_config)
 
+    keys = row_keys(jax.random.key(1), jnp.arange(len(tiny_ids)))
+
     @jax.jit
     def run(key):
-        return model.apply({"params": params}, tiny_ids, rngs={"dropout": key})
+        return model.apply({"params": params}, tiny_ids, row_keys(key, jnp.arange(len(tiny_ids))))
 
     first, again = run(jax.random.key(1)), run(jax.random.key(1))
     np.testing.assert_array_equal(first, again)
@@ -118,9 +121,7 @@ def test_dropout_needs_a_key_and_spares_the_embeddings(tiny_config, params, tiny
     assert np.abs(first - logits_of(tiny_config, params, tiny_ids)).max() > 1e-2
     off = Rudolph(dataclasses.replace(tiny_config, attention_dropout=0.0, output_dropout=0.0))
     np.testing.assert_array_equal(
-        jax.jit(lambda k: off.apply({"params": params}, tiny_ids, rngs={"dropout": k}))(
-            jax.random.key(1)
-        ),
+        jax.jit(off.apply)({"params": params}, tiny_ids, keys),
         jax.jit(off.apply)({"params": params}, tiny_ids),
     )
 
@@ -129,7 +130,8 @@ def test_each_layer_drops_on_its_own(tiny_config, params, tiny_ids):
     """With one key for all layers, equal parameters would drop equal places in each."""
     config = dataclasses.replace(tiny_config, attention_dropout=0.0, output_dropout=0.5)
     states = Rudolph(config).apply(
-        {"params": params}, tiny_ids, method="hidden_states", rngs={"dropout": jax.random.key(0)}
+        {"params": params}, tiny_ids, row_keys(jax.random.key(0), jnp.arange(len(tiny_ids))),
+        method="hidden_states",
     )
     assert len({np.asarray(state).tobytes() for state in states}) == config.layers
 

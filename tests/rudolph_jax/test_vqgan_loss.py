@@ -8,9 +8,10 @@ import numpy as np
 import optax
 import pytest
 
+from clip_jax.random_rows import row_keys
 from rudolph_jax import Vqgan, VqganConfig
 from rudolph_jax.vqgan import init_params
-from rudolph_jax.vqgan_loss import vqgan_loss
+from rudolph_jax.vqgan_loss import codebook_metrics, vqgan_loss
 from rudolph_jax.wavelet import halve
 
 CONFIG = VqganConfig(
@@ -43,7 +44,13 @@ def pictures():
 def loss_of(config, **settings):
     vqgan = Vqgan(config)
     settings = {"temperature": 1.0, "kl_weight": 0.0} | settings
-    return lambda params, images, rng: vqgan_loss(vqgan, params, images, rng, **settings)
+
+    def loss(params, images, rng):
+        keys = row_keys(rng, jnp.arange(len(images)))
+        value, metrics = vqgan_loss(vqgan, params, images, keys, **settings)
+        return value, {**metrics, **codebook_metrics(metrics["code_shares"])}
+
+    return loss
 
 
 def confident(params):

@@ -1,0 +1,76 @@
+"""Several splits as one, of which a stream draws by weight."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from clip_jax.errors import InputError
+
+if TYPE_CHECKING:
+    from experiments.data.source import Split
+
+
+class Mixture:
+    """Rows of the first split, then of the next; what one of them lacks none of them shows.
+
+    Iterating gives every row once: weights are for `batches` alone.
+    """
+
+    def __init__(self, splits: Sequence[Split], weights: Sequence[float]) -> None:
+        """splits: of sets with pictures; where one has captions all have."""
+        self._splits = list(splits)
+        self._ends = np.cumsum([len(split) for split in splits])
+        captioned = [bool({"caption", "captions"} & set(split.features)) for split in splits]
+        if any(captioned) and not all(captioned):
+            raise InputError(f"{splits[captioned.index(False)]}: has no captions; the others have")
+        first, *others = splits
+        self._weights = list(weights)
+        self.name = first.name
+        self.features = {
+            name: feature
+            for name, feature in first.features.items()
+            if name == "image" or all(_has(split, name, feature) for split in others)
+        }
+        self._shown = {*self.features, "captions"} if all(captioned) else set(self.features)
+        self.metadata = {
+            key: value
+            for key, value in first.metadata.items()
+            if all(split.metadata.get(key) == value for split in others)
+        }
+
+    def __str__(self) -> str:
+        return " and ".join(map(str, self._splits))
+
+    @property
+    def parts(self) -> list[tuple[np.ndarray, float]]:
+        """The numbers of each split's rows, and its weight."""
+        rows = np.split(np.arange(len(self)), self._ends[:-1])
+        return list(zip(rows, self._weights, strict=True))
+
+    def need_captions(self) -> None:
+        """Raises InputError where a set has none."""
+        for split in self._splits:
+            split.need_captions()
+
+    def __len__(self) -> int:
+        return int(self._ends[-1])
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        if not 0 <= index < len(self):
+            raise IndexError(index)  # which also ends an iteration
+        i = int(np.searchsorted(self._ends, index, side="right"))
+        split = self._splits[i]
+        row = split[index - int(self._ends[i]) + len(split)]
+        return {key: value for key, value in row.items() if key in self._shown}
+
+
+def _has(split: Split, name: str, feature: Any) -> bool:
+    """Whether values of the feature mean the same: labels need the same names too."""
+    if name not in split.features:
+        return False
+    other = split.features[name]
+    names = getattr(feature, "names", None), getattr(other, "names", None)
+    return feature.to_json() == other.to_json() and names[0] == names[1]

@@ -1,0 +1,175 @@
+"""A source to the folder of a prepared set, in pieces, so that it can be stopped and gone on with.
+
+    prepare.json             what was asked for, of which files
+    unfinished/              shards and results of pieces; gone at the end
+    rejected.jsonl           every record, or caption of one, that was left out
+    dataset_info.json        last, so that an unfinished folder never opens as a data set
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import tensorflow_datasets as tfds
+from tqdm import tqdm
+
+from clip_jax.errors import InputError
+from experiments.data.sources import make_plan
+from experiments.data.sources.finish import CODES, INFO, UNFINISHED, finish
+from experiments.data.sources.pieces import write_pieces
+from experiments.data.sources.plan import Options, Plan
+from experiments.data.sources.shards import Rules, Written, summarize, write_json
+
+ASKED, REJECTED = "prepare.json", "rejected.jsonl"
+DEFAULT_RULES = Rules()
+
+
+@dataclasses.dataclass(frozen=True)
+class Summary:
+    """splits: records by split. reasons: how often records were rejected, and why."""
+
+    folder: Path
+    splits: dict[str, int]
+    reasons: dict[str, int]
+
+
+def prepare(
+    options: Options,
+    out: str | Path,
+    rules: Rules = DEFAULT_RULES,
+    *,
+    workers: int = 1,
+    vqgan: str = "",
+    image_size: int = 0,
+) -> Summary:
+    """Prepares a source, or goes on where the same call was stopped; writes nothing twice.
+
+    workers: processes; the files are the same whatever their number. vqgan: folder of an image
+    tokenizer whose codes of the pictures, at `image_size` pixels, are stored too.
+    Raises InputError for a source without one good record, for a folder that holds anything else.
+    """
+    _check(rules, options, workers)
+    out = Path(out)
+    options = dataclasses.replace(options, piece_records=rules.shard_records)
+    plan = make_plan(options)
+    coder = None
+    if vqgan:
+        from experiments.data.codes import Coder  # JAX is for these alone
+
+        coder = Coder(vqgan, image_size)
+    about = dataclasses.asdict(coder.about) if coder else None
+    _claim(out, plan, rules, about)
+    if not (out / INFO).exists():
+        unfinished = out / UNFINISHED
+        unfinished.mkdir(exist_ok=True)
+        results = write_pieces(plan, rules, unfinished, workers)
+        rejected = [line for result in results for line in result.rejected]
+        _write_rejected(out / REJECTED, rejected)
+        shards = [shard for result in results for shard in result.shards]
+        if not shards:
+            raise _nothing_left(plan, out, results, rejected)
+        if coder is not None:
+            shards = _add_codes(coder, shards, unfinished, workers)
+        finish(out, shards, about)
+    shutil.rmtree(out / UNFINISHED, ignore_errors=True)
+    return _summary(out)
+
+
+def _check(rules: Rules, options: Options, workers: int) -> None:
+    for name, good, wish in (
+        # TFDS takes "all" for all splits together.
+        ("split", rules.split != "all" and re.fullmatch(r"[a-zA-Z]\w*", rules.split, re.ASCII),
+         "a letter, and letters, digits and _, but not 'all'"),
+        ("validation", 0 <= rules.validation < 1, "a share, 0 to below 1"),
+        ("max_side", rules.max_side is None or rules.max_side > 0, "a positive number of pixels"),
+        ("shard_records", rules.shard_records > 0, "a positive number"),
+    ):
+        if not good:
+            raise InputError(
+                f"--{name.replace('_', '-')} is {getattr(rules, name)!r}; expected {wish}"
+            )
+    if rules.validation and rules.split == "validation":
+        raise InputError("--split is 'validation', as is the split of --validation; rename one")
+    if workers < 1:
+        raise InputError(f"--workers is {workers}; expected at least 1")
+    if options.data_dir and not Path(options.data_dir).is_dir():
+        raise InputError(f"--data-dir is {options.data_dir!r}; no such folder")
+
+
+def _claim(out: Path, plan: Plan, rules: Rules, codes: dict[str, Any] | None) -> None:
+    """Writes down what is asked for; InputError where the folder holds anything else."""
+    asked = {
+        **dataclasses.asdict(plan.options),
+        **dataclasses.asdict(rules),
+        "source": str(Path(plan.options.data_dir, plan.options.source).resolve()),
+        CODES: codes,
+        "files": plan.files,
+    }
+    del asked["piece_records"]  # follows from the rules
+    file = out / ASKED
+    if not file.exists():
+        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+            raise InputError(f"{out}: already exists; remove it or name another folder")
+        out.mkdir(parents=True, exist_ok=True)
+        write_json(file, asked)
+        return
+    begun = json.loads(file.read_text(encoding="utf-8"))
+    for key, value in asked.items():
+        if begun.get(key) == value:
+            continue
+        state = "holds a set prepared" if (out / INFO).exists() else "was begun"
+        found = f"{key} = {begun.get(key)!r}, not {value!r}"
+        if key == "files":
+            listed = begun.get(key, {})
+            names = sorted(n for n in listed | value if listed.get(n) != value.get(n))
+            found = f"another state of the source: {names[0]} has changed"
+        raise InputError(
+            f"{out}: {state} with {found}; go on with what it was begun with, remove it, or name "
+            "another folder"
+        )
+
+
+def _write_rejected(file: Path, rejected: list[dict[str, Any]]) -> None:
+    beside = file.with_name(file.name + ".part")
+    with beside.open("w", encoding="utf-8") as opened:
+        opened.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in rejected)
+    os.replace(beside, file)
+
+
+def _nothing_left(
+    plan: Plan, out: Path, results: list[Written], rejected: list[dict[str, Any]]
+) -> InputError:
+    if not rejected:
+        return InputError(f"{plan.options.source}: holds no records")
+    count = sum(result.records for result in results)
+    (why, _), *_ = summarize(rejected).most_common(1)
+    return InputError(
+        f"{plan.options.source}: none of its {count} records can be used, most often because "
+        f"{why}; {out / REJECTED} lists them"
+    )
+
+
+def _add_codes(coder: Any, shards: list[list[Any]], folder: Path, threads: int) -> list[list[Any]]:
+    """The same shards, each replaced by one with codes."""
+    coded = []
+    for split, name, count in tqdm(shards, "encoding pictures", unit="shard", disable=None):
+        file, target = folder / name, folder / f"{name}.codes"
+        if file.exists():
+            coder.write(file, target, threads)
+            file.unlink()
+        coded.append([split, target.name, count])
+    return coded
+
+
+def _summary(out: Path) -> Summary:
+    splits = tfds.builder_from_directory(out).info.splits
+    lines = (out / REJECTED).read_text(encoding="utf-8").splitlines()
+    reasons = summarize([json.loads(line) for line in lines])
+    counts = {name: split.num_examples for name, split in splits.items()}
+    return Summary(out, counts, dict(reasons.most_common()))

@@ -1,0 +1,65 @@
+"""pyarrow, which only some sources need."""
+
+from __future__ import annotations
+
+import importlib
+import types
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from clip_jax.errors import InputError
+from experiments.data.sources.columns import caption_list, image_bytes
+from experiments.data.sources.records import BadRecord, Candidate, Rejected, printable
+
+
+def import_arrow(module: str) -> types.ModuleType:
+    """A module of pyarrow; InputError that says what to install where there is none."""
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        raise InputError(
+            "Parquet and Arrow files need the package 'pyarrow', which is not installed: "
+            "pip install 'rudolph-jax[prepare]'"
+        ) from error
+
+
+def runs_of(rows: list[int], most: int) -> Iterator[tuple[list[int], int]]:
+    """Consecutive groups of at most so many rows together, or one alone, and their first row.
+
+    rows: of each group.
+    """
+    run: list[int] = []
+    first = total = 0
+    for group, count in enumerate(rows):
+        if run and total + count > most:
+            yield run, first
+            run, first, total = [], first + total, 0
+        run.append(group)
+        total += count
+    if total:
+        yield run, first
+
+
+def read_batch(
+    batch: Any, columns: tuple[str, str], folder: Path, file: str, first_row: int
+) -> Iterator[Candidate | Rejected]:
+    """The rows of a pyarrow.RecordBatch, whose first one is the file's row `first_row`."""
+    for i in range(batch.num_rows):
+        row = first_row + i
+        where = {"file": file, "row": row}
+        try:
+            image, captions = (_cell(batch, column, i) for column in columns)
+            data = image_bytes(image, folder)
+            yield Candidate(f"{file}:{row}", where, data, caption_list(captions))
+        except BadRecord as error:
+            yield Rejected(where, printable(str(error)))
+
+
+def _cell(batch: Any, column: str, row: int) -> Any:
+    if column not in batch.schema.names:
+        raise BadRecord(f"column {column!r} is missing")
+    try:
+        return batch.column(column)[row].as_py()
+    except UnicodeDecodeError as error:
+        raise BadRecord(f"column {column!r} is not UTF-8") from error

@@ -1,0 +1,54 @@
+"""The end of a preparation: shards get their names and the set its metadata."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import tensorflow_datasets as tfds
+
+from experiments.data.sources.shards import features
+
+NAME, VERSION = "prepared", "1.0.0"
+UNFINISHED, INFO = "unfinished", "dataset_info.json"
+CODES = "codes"  # a feature, and its entry in the set's metadata
+
+
+def finish(out: Path, shards: list[list[Any]], codes: dict[str, Any] | None) -> None:
+    """Renames the shards as TFDS wants them, and writes the metadata."""
+    template = tfds.core.ShardedFileTemplate(
+        data_dir=out, dataset_name=NAME, filetype_suffix="array_record"
+    )
+    splits = []
+    for split in dict.fromkeys(sorted(shard[0] for shard in shards)):
+        mine = [(name, count) for of, name, count in shards if of == split]
+        named = template.replace(split=split)
+        size = 0
+        for number, (name, _) in enumerate(mine):
+            target = Path(named.sharded_filepath(shard_index=number, num_shards=len(mine)))
+            if (out / UNFINISHED / name).exists():
+                os.replace(out / UNFINISHED / name, target)
+            size += target.stat().st_size
+        splits.append(
+            tfds.core.SplitInfo(
+                name=split,
+                shard_lengths=[count for _, count in mine],
+                num_bytes=size,
+                filename_template=named,
+            )
+        )
+    info = tfds.core.DatasetInfo(
+        builder=tfds.core.dataset_info.DatasetIdentity(
+            name=NAME, version=tfds.core.Version(VERSION), data_dir=str(out), module_name=""
+        ),
+        features=features(codes["count"] if codes else 0),
+        metadata=tfds.core.MetadataDict({CODES: codes}) if codes else None,
+    )
+    info.set_file_format("array_record")
+    info.set_splits(tfds.core.splits.SplitDict(splits))
+    written = out / UNFINISHED / "metadata"
+    written.mkdir(exist_ok=True)
+    info.write_to_directory(written)
+    for file in sorted(written.iterdir(), key=lambda file: file.name == INFO):
+        os.replace(file, out / file.name)

@@ -1,0 +1,101 @@
+"""Parquet files: a file, or a folder of them as the Hugging Face hub stores a data set."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from clip_jax.errors import InputError
+from experiments.data.sources.arrow_package import import_arrow, read_batch, runs_of
+from experiments.data.sources.columns import CAPTION_COLUMNS, IMAGE_COLUMNS, choose_column
+from experiments.data.sources.plan import Options, Plan, stamps
+from experiments.data.sources.records import Candidate, Rejected
+
+ROWS_AT_ONCE = 64  # whose pictures are in memory together
+# As the hub names them: data/train-00000-of-00004.parquet, maybe with a hash before the suffix.
+HUB_NAME = re.compile(r"(.+)-\d{5}-of-\d{5}(-[0-9a-f]+)?\.parquet")
+
+# File, row groups, number of the first row; None for a file that cannot be read.
+Piece = tuple[str, list[int] | None, int]
+
+
+def fits(source: Path) -> bool:
+    return source.suffix == ".parquet" if source.is_file() else any(source.rglob("*.parquet"))
+
+
+def plan(options: Options) -> Plan:
+    """Pieces are runs of row groups."""
+    parquet, lib = import_arrow("pyarrow.parquet"), import_arrow("pyarrow.lib")
+    folder, files = _files(options)
+    pieces: list[Piece] = []
+    names: list[str] | None = None
+    for file in files:
+        name = file.relative_to(folder).as_posix()
+        try:
+            with parquet.ParquetFile(file) as opened:
+                names = names or opened.schema_arrow.names
+                rows = [
+                    opened.metadata.row_group(i).num_rows for i in range(opened.num_row_groups)
+                ]
+        except (lib.ArrowException, OSError):
+            pieces.append((name, None, 0))
+            continue
+        pieces += [(name, groups, row) for groups, row in runs_of(rows, options.piece_records)]
+    if names is None:
+        raise InputError(f"{options.source}: none of its files can be read as Parquet")
+    options = dataclasses.replace(
+        options,
+        image_column=choose_column(
+            names, options.image_column, IMAGE_COLUMNS, "--image-column", options.source
+        ),
+        caption_column=choose_column(
+            names, options.caption_column, CAPTION_COLUMNS, "--caption-column", options.source
+        ),
+    )
+    return Plan(options, stamps(folder, files), pieces)
+
+
+def read(options: Options, piece: Piece) -> Iterator[Candidate | Rejected]:
+    parquet, lib = import_arrow("pyarrow.parquet"), import_arrow("pyarrow.lib")
+    source = Path(options.source)
+    folder = source if source.is_dir() else source.parent
+    name, groups, row = piece
+    columns = options.image_column, options.caption_column
+    try:
+        with parquet.ParquetFile(folder / name) as opened:
+            # Only these leave the disk.
+            wanted = [column for column in columns if column in opened.schema_arrow.names]
+            for batch in opened.iter_batches(ROWS_AT_ONCE, groups, wanted, use_threads=False):
+                yield from read_batch(batch, columns, folder, name, row)
+                row += batch.num_rows
+    except (lib.ArrowException, OSError) as error:
+        reason = " ".join(str(error).split())
+        yield Rejected({"file": name, "row": row}, f"rows from here on cannot be read: {reason}")
+
+
+def _files(options: Options) -> tuple[Path, list[Path]]:
+    """Those of `from_split` alone, where the names tell splits."""
+    source = Path(options.source)
+    if source.is_file():
+        return source.parent, [source]
+    files = sorted(source.rglob("*.parquet"))
+    if not files:
+        raise InputError(f"{source}: no *.parquet here")
+    matches = [HUB_NAME.fullmatch(file.name) for file in files]
+    if all(matches):
+        splits = [match[1] for match in matches]
+        if options.from_split not in splits:
+            known = ", ".join(sorted(set(splits)))
+            raise InputError(
+                f"{source}: has no split {options.from_split!r}; say --from-split, one of {known}"
+            )
+        files = [file for file, s in zip(files, splits, strict=True) if s == options.from_split]
+        folders = sorted({str(file.parent.relative_to(source)) for file in files})
+        if len(folders) > 1:
+            raise InputError(
+                f"{source}: has split {options.from_split!r} in several folders; name one as "
+                f"SOURCE: {', '.join(folders)}"
+            )
+    return source, files

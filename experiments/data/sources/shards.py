@@ -1,0 +1,156 @@
+"""One piece of a source to shards of the prepared set, in any process."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+from collections import Counter
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow_datasets as tfds
+from array_record.python.array_record_module import ArrayRecordWriter
+from tensorflow_datasets.core.example_serializer import ExampleSerializer
+
+from experiments.data import sources
+from experiments.data.sources.plan import Options
+from experiments.data.sources.records import Rejected, check_record
+
+# One record a chunk, so that reading one decompresses no other.
+WRITER = "group_size:1"
+
+
+@dataclasses.dataclass(frozen=True)
+class Rules:
+    """What becomes of the records.
+
+    validation: the share that goes into the split "validation", by a hash of the key. max_side: of
+    larger pictures, in pixels.
+    """
+
+    split: str = "train"
+    validation: float = 0.0
+    max_side: int | None = None
+    shard_records: int = 4096
+
+
+@dataclasses.dataclass(frozen=True)
+class Written:
+    """shards: [split, file, records] each. records: kept or not. rejected: where and why."""
+
+    shards: list[list[Any]]
+    records: int
+    rejected: list[dict[str, Any]]
+
+
+def features(codes: int = 0) -> tfds.features.FeaturesDict:
+    """Of a prepared set; codes: how many a picture has, 0 for none."""
+    described: dict[str, Any] = {
+        "image": tfds.features.Image(shape=(None, None, 3)),
+        "captions": tfds.features.Sequence(tfds.features.Text()),
+        "key": tfds.features.Text(),
+    }
+    if codes:
+        described["codes"] = tfds.features.Tensor(shape=(codes,), dtype=np.int32)
+    return tfds.features.FeaturesDict(described)
+
+
+def serializer(described: tfds.features.FeaturesDict) -> Callable[[Mapping[str, Any]], bytes]:
+    """From an example to its bytes, the same in every process."""
+    examples = ExampleSerializer(described.get_serialized_info())
+
+    def serialize(example: Mapping[str, Any]) -> bytes:
+        # TFDS's own way leaves the order of the features to each process.
+        proto = examples.get_tf_example(described.encode_example(example))
+        return proto.SerializeToString(deterministic=True)
+
+    return serialize
+
+
+def split_of(key: str, rules: Rules) -> str:
+    """By the key alone, whatever else there is in the source."""
+    number = int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big")
+    return "validation" if number < rules.validation * 2**64 else rules.split
+
+
+def write_piece(
+    options: Options, piece: Any, rules: Rules, folder: Path, number: int
+) -> Written:
+    """Shards into `folder`, and last the file that says that they are whole."""
+    serialize = serializer(features())
+    writers: dict[str, ShardWriter] = {}
+    records, rejected = 0, []
+    try:
+        for found in sources.KINDS[options.kind].read(options, piece):
+            records += 1
+            if isinstance(found, Rejected):
+                rejected.append({**found.where, "why": found.why})
+                continue
+            record, reasons = check_record(found, rules.max_side)
+            rejected += [{**reason.where, "why": reason.why} for reason in reasons]
+            if record is None:
+                continue
+            split = split_of(record.key, rules)
+            if split not in writers:
+                stem = f"piece-{number:06d}-{split}"
+                writers[split] = ShardWriter(folder, stem, rules.shard_records)
+            writers[split].write(serialize(dataclasses.asdict(record)))
+    finally:
+        for writer in writers.values():
+            writer.close()
+    shards = [[split, *shard] for split in sorted(writers) for shard in writers[split].shards]
+    written = Written(shards, records, rejected)
+    write_json(folder / result_name(number), dataclasses.asdict(written))
+    return written
+
+
+def result_name(number: int) -> str:
+    return f"piece-{number:06d}.json"
+
+
+def read_result(folder: Path, number: int) -> Written | None:
+    """What became of a piece; None for one that is to be written."""
+    file = folder / result_name(number)
+    return Written(**json.loads(file.read_text(encoding="utf-8"))) if file.exists() else None
+
+
+def write_json(file: Path, data: Mapping[str, Any]) -> None:
+    """Beside, then renamed."""
+    beside = file.with_name(file.name + ".part")
+    beside.write_text(json.dumps(data, ensure_ascii=False) + "\n", encoding="utf-8")
+    os.replace(beside, file)
+
+
+def summarize(rejected: list[dict[str, Any]]) -> Counter[str]:
+    """How often each reason was given, without its details."""
+    return Counter(line["why"].partition(":")[0] for line in rejected)
+
+
+class ShardWriter:
+    """Serialised records to files of at most so many; `shards` are [file, records]."""
+
+    def __init__(self, folder: Path, stem: str, most: int) -> None:
+        self.shards: list[list[Any]] = []
+        self._folder, self._stem, self._most = folder, stem, most
+        self._writer: ArrayRecordWriter | None = None
+
+    def write(self, record: bytes) -> None:
+        if self._writer is None:
+            name = f"{self._stem}-{len(self.shards):03d}"
+            self._writer = ArrayRecordWriter(str(self._folder / f"{name}.part"), WRITER)
+            self.shards.append([name, 0])
+        self._writer.write(record)
+        self.shards[-1][1] += 1
+        if self.shards[-1][1] == self._most:
+            self.close()
+
+    def close(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+            file = self._folder / self.shards[-1][0]
+            os.replace(file.with_name(file.name + ".part"), file)

@@ -1,0 +1,139 @@
+"""A prepared TFDS set: its folder, or its name and the `data_dir` it lies in."""
+
+from __future__ import annotations
+
+import dataclasses
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import tensorflow_datasets as tfds
+from array_record.python.array_record_data_source import ArrayRecordDataSource
+
+from clip_jax.errors import InputError
+from experiments.data.sources.columns import (
+    CAPTION_COLUMNS,
+    IMAGE_COLUMNS,
+    caption_list,
+    choose_column,
+    image_bytes,
+    look_up,
+)
+from experiments.data.sources.plan import Options, Plan, stamps
+from experiments.data.sources.records import LARGEST_FILE, BadRecord, Candidate, Rejected
+
+INFO, FEATURES = "dataset_info.json", "features.json"
+LENGTH = struct.Struct("<QI")  # of a TFRecord, and a checksum; another one ends the record
+
+
+def fits(source: Path) -> bool:
+    return source.is_dir() and (source / INFO).is_file() and (source / FEATURES).is_file()
+
+
+def plan(options: Options) -> Plan:
+    """Pieces are shards."""
+    folder = _folder(options)
+    builder = _builder(folder)
+    features, splits = builder.info.features, builder.info.splits
+    if options.from_split not in splits:
+        known = ", ".join(splits)
+        raise InputError(
+            f"{folder}: has no split {options.from_split!r}; say --from-split, one of {known}"
+        )
+    image = choose_column(
+        features, options.image_column, IMAGE_COLUMNS, "--image-column", folder
+    )
+    if image not in features or not isinstance(features[image], tfds.features.Image):
+        raise InputError(f"{folder}: feature {image!r} is no picture; say --image-column")
+    caption = choose_column(
+        features, options.caption_column, CAPTION_COLUMNS, "--caption-column", folder
+    )
+    files = [Path(path) for path in splits[options.from_split].filepaths]
+    absent = [file.name for file in files if not file.is_file()]
+    if absent:
+        raise InputError(f"{folder}: {absent[0]} is missing")
+    if _format(builder) not in _READERS:
+        raise InputError(
+            f"{folder}: is in the form {_format(builder)}; expected {' or '.join(_READERS)}"
+        )
+    options = dataclasses.replace(options, image_column=image, caption_column=caption)
+    return Plan(options, stamps(folder, [folder / INFO, *files]), [file.name for file in files])
+
+
+def read(options: Options, piece: str) -> Iterator[Candidate | Rejected]:
+    folder = _folder(options)
+    builder = _builder(folder)
+    features = builder.info.features
+    skip = {options.image_column: tfds.decode.SkipDecoding()}
+    number = 0
+    try:
+        for number, serialized in enumerate(_READERS[_format(builder)](folder / piece)):
+            where = {"file": piece, "row": number}
+            try:
+                row = features.deserialize_example_np(serialized, decoders=skip)
+                image = image_bytes(look_up(row, options.image_column), folder)
+                captions = caption_list(look_up(row, options.caption_column))
+            except BadRecord as error:
+                yield Rejected(where, str(error))
+            except Exception as error:  # the parser's own are many, and of no common kind
+                yield Rejected(where, f"record cannot be parsed: {' '.join(str(error).split())}")
+            else:
+                yield Candidate(f"{piece}:{number}", where, image, captions)
+    except (ValueError, OSError, RuntimeError, IndexError) as error:
+        reason = " ".join(str(error).split())
+        where = {"file": piece, "row": number}
+        yield Rejected(where, f"records after this one cannot be read: {reason}")
+
+
+def _folder(options: Options) -> Path:
+    """Of one version of one config, where there are several the source must name one."""
+    source = Path(options.data_dir) / options.source
+    if fits(source):
+        return source
+    found = sorted({file.parent for file in source.rglob(INFO) if fits(file.parent)})
+    if len(found) == 1:
+        return found[0]
+    listed = ", ".join(str(folder.relative_to(options.data_dir or ".")) for folder in found)
+    raise InputError(
+        f"{source}: {f'name one of {listed}' if found else 'no prepared TFDS set here'}"
+    )
+
+
+def _builder(folder: Path) -> Any:
+    try:
+        return tfds.builder_from_directory(folder)
+    except (FileNotFoundError, ValueError, OSError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"{folder}: cannot be read as a TFDS set ({reason})") from error
+
+
+def _format(builder: Any) -> str:
+    return builder.info.file_format.value
+
+
+def _array_records(file: Path) -> Iterator[bytes]:
+    with ArrayRecordDataSource([str(file)]) as rows:
+        for i in range(len(rows)):
+            yield rows[i]
+
+
+def _tf_records(file: Path) -> Iterator[bytes]:
+    """Checksums are not looked at: a damaged picture is found when it is decoded.
+
+    Source of the form: TensorFlow's guide "TFRecord and tf.train.Example".
+    """
+    with file.open("rb") as opened:
+        while head := opened.read(LENGTH.size):
+            if len(head) < LENGTH.size:
+                raise ValueError("the file is cut off")
+            length, _ = LENGTH.unpack(head)
+            if length > LARGEST_FILE:
+                raise ValueError(f"a record of {length} bytes")
+            body = opened.read(length + 4)
+            if len(body) < length + 4:
+                raise ValueError("the file is cut off")
+            yield body[:-4]
+
+
+_READERS = {"array_record": _array_records, "tfrecord": _tf_records}

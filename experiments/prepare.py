@@ -1,0 +1,81 @@
+"""Pictures with captions to a set that trains: python -m experiments.prepare SOURCE OUT
+
+The folder OUT is then a data set's name: --config.data.name=OUT. Sources are a folder of pictures
+with a CSV, TSV or JSONL table, webdataset tars, Parquet files, a Hugging Face set saved to disk and
+a prepared TFDS set (docs/data.md). The same command goes on after it was stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+
+from clip_jax.errors import InputError
+from experiments.command import exit_status
+from experiments.data.preparation import REJECTED, Summary, prepare
+from experiments.data.sources import KINDS
+from experiments.data.sources.plan import Options
+from experiments.data.sources.shards import Rules
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = _parser().parse_args(argv)
+
+    def work() -> None:
+        if bool(args.vqgan) != bool(args.image_size):
+            raise InputError("--vqgan and --image-size are needed together")
+        summary = prepare(
+            Options(
+                source=args.source, kind=args.kind, image_column=args.image_column,
+                caption_column=args.caption_column, from_split=args.from_split or args.split,
+                table=args.table, data_dir=args.data_dir,
+            ),
+            args.out,
+            Rules(args.split, args.validation, args.max_side, args.shard_records),
+            workers=args.workers, vqgan=args.vqgan, image_size=args.image_size,
+        )  # fmt: skip
+        print(_describe(summary))
+
+    return exit_status(work)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m experiments.prepare",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("source", metavar="SOURCE", help="file or folder; a TFDS name with --data-dir")
+    add("out", metavar="OUT", help="folder of the prepared set")
+    add("--kind", choices=KINDS, default="", help="by default told from what lies at SOURCE")
+    add("--image-column", default="", metavar="NAME", help="by default the first usual name")
+    add("--caption-column", default="", metavar="NAME", help="the same; a/b is b inside of a")
+    add("--table", default="", metavar="FILE", help="of a folder that holds several")
+    add("--data-dir", default="", metavar="DIR", help="where a TFDS set called SOURCE lies")
+    add("--split", default="train", metavar="NAME", help="of the prepared set (train)")
+    add("--from-split", default="", metavar="NAME", help="of a source with several (as --split)")
+    add("--validation", type=float, default=0.0, metavar="SHARE",
+        help="of the records, by a hash of their keys, into a split 'validation' (0)")
+    add("--max-side", type=int, metavar="PIXELS", help="encode larger pictures anew with this side")
+    add("--shard-records", type=int, default=4096, metavar="N", help="at most (4096)")
+    add("--vqgan", default="", metavar="FOLDER", help="store this image tokenizer's codes too")
+    add("--image-size", type=int, default=0, metavar="PIXELS", help="at which they are found")
+    add("--workers", type=int, default=os.cpu_count(), metavar="N", help="processes (all cores)")
+    return parser  # fmt: skip
+
+
+def _describe(summary: Summary) -> str:
+    kept = ", ".join(f"{name} {count}" for name, count in sorted(summary.splits.items()))
+    rejected = sum(summary.reasons.values())
+    lines = [f"{summary.folder}: {kept}; {rejected} rejected"]
+    lines += [f"  {count} {why}" for why, count in summary.reasons.items()]
+    if rejected:
+        lines.append(f"  each in {summary.folder / REJECTED}")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

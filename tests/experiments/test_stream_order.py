@@ -1,0 +1,197 @@
+"""Which examples are seen, and when, follows from seed and step: on any number of processes."""
+
+import dataclasses
+import itertools
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+from PIL import Image
+
+from clip_jax import InputError
+from experiments.command_line import parse_command_line
+from experiments.config import TrainConfig
+from experiments.data.config import DataConfig, check_data
+from experiments.data.mixture import Mixture
+from experiments.data.preparation import prepare
+from experiments.data.source import Split, open_split
+from experiments.data.sources.plan import Options
+from experiments.data.stream import batches, split_groups
+
+CONFIG = DataConfig(batch_size=8)
+STEPS = 24  # times 8: two epochs of 96
+
+
+class Rows(list):
+    """As much of a split as a stream looks at."""
+
+    metadata, features, name = {}, {"style": tfds.features.Text()}, "train"
+
+    @property
+    def parts(self):
+        return [(np.arange(len(self)), 1.0)]
+
+
+class Ids:
+    """Draws show which row they are of, and a random number of their own."""
+
+    def __init__(self, split):
+        self.split = split
+
+    def draw(self, index, rng):
+        return {"id": np.int64(index), "random": rng.integers(2**62)}
+
+
+def rows(count, styles=("only",)):
+    return Rows({"style": styles[i % len(styles)]} for i in range(count))
+
+
+def log(examples, config, processes, first, last):
+    """[steps, batch_size] of ids and random numbers, in the order of one process."""
+    streams = [
+        batches(examples, config, seed=3, first_step=first, process_index=i,
+                process_count=processes)
+        for i in range(processes)
+    ]  # fmt: skip
+    taken = [list(itertools.islice(stream, last - first)) for stream in streams]
+    steps = []
+    for parts in zip(*taken, strict=True):
+        batch = np.empty((2, config.batch_size), np.int64)
+        for i, part in enumerate(parts):
+            batch[:, i::processes] = part["id"], part["random"]
+        steps.append(batch)
+    return np.stack(steps, axis=1)
+
+
+@pytest.fixture(params=["one source", "groups", "mixture", "mixture with groups"])
+def case(request):
+    """Examples and config."""
+    if request.param == "one source":
+        return Ids(rows(96)), CONFIG
+    if request.param == "groups":
+        grouped = dataclasses.replace(CONFIG, group_by="style")
+        return Ids(rows(96, "abc")), grouped
+    mixture = Mixture([rows(40, "ab"), rows(25, "bc"), rows(7, "c")], [3.0, 2.0, 1.0])
+    group_by = "style" if "groups" in request.param else ""
+    return Ids(mixture), dataclasses.replace(CONFIG, group_by=group_by)
+
+
+@pytest.mark.parametrize("plan", [[2, 1], [1, 2], [4, 1, 4]])
+def test_a_restart_with_other_processes_changes_nothing(case, plan):
+    examples, config = case
+    whole = log(examples, config, 1, 0, STEPS)
+    stops = [0, *(7 * (i + 1) for i in range(len(plan) - 1)), STEPS]
+    parts = [
+        log(examples, config, processes, first, last)
+        for processes, first, last in zip(plan, stops[:-1], stops[1:], strict=True)
+    ]
+    np.testing.assert_array_equal(np.concatenate(parts, axis=1), whole)
+
+
+@pytest.mark.parametrize("plan", [(2, 1), (1, 2), (4, 4)])
+def test_epochs_have_neither_repeats_nor_gaps(plan):
+    examples = Ids(rows(96))
+    before, after = plan
+    ids = np.concatenate(
+        [log(examples, CONFIG, before, 0, 7)[0], log(examples, CONFIG, after, 7, STEPS)[0]]
+    ).ravel()
+    for epoch in np.split(ids, 2):
+        np.testing.assert_array_equal(np.sort(epoch), np.arange(96))
+    assert (ids[:96] != ids[96:]).any() and (ids[:96] != np.arange(96)).any()
+
+
+def test_each_part_of_a_mixture_has_whole_epochs_and_its_share():
+    sizes, weights = [40, 25, 7], [3.0, 2.0, 1.0]
+    mixture = Mixture([rows(size) for size in sizes], weights)
+    ids, random = log(Ids(mixture), CONFIG, 2, 0, 60)
+    for (numbers, weight), size in zip(mixture.parts, sizes, strict=True):
+        mine = ids.ravel()[np.isin(ids.ravel(), numbers)]
+        assert len(mine) / ids.size == pytest.approx(weight / 6, abs=0.003)
+        for start in range(0, len(mine) - size + 1, size):
+            np.testing.assert_array_equal(np.sort(mine[start : start + size]), numbers)
+    assert len(np.unique(random)) == random.size
+    # Every batch has some of each, in nearly the same numbers.
+    counts = np.stack([np.isin(ids, numbers).sum(1) for numbers, _ in mixture.parts])
+    assert (np.abs(counts - np.array([[4], [8 / 3], [4 / 3]])) < 2).all()
+
+
+def test_groups_of_a_mixture_keep_the_weights():
+    mixture = Mixture([rows(40, "ab"), rows(25, "b")], [1.0, 3.0])
+    config = dataclasses.replace(CONFIG, group_by="style")
+    ids, _ = log(Ids(mixture), config, 1, 0, 100)
+    styles = np.array([row["style"] for row in mixture])
+    assert all(len(set(styles[batch])) == 1 for batch in ids)
+    assert (ids < 40).mean() == pytest.approx(0.25, abs=0.02)
+    assert [len(group) for group in split_groups(mixture, "style")] == [20, 45]
+
+
+@pytest.fixture
+def prepared(tmp_path):
+    def prepared(name, count, start=0):
+        source = tmp_path / f"source-{name}"
+        source.mkdir()
+        lines = []
+        for i in range(start, start + count):
+            Image.new("RGB", (9, 8), (i, i, i)).save(source / f"{i}.png")
+            lines.append(json.dumps({"image": f"{i}.png", "caption": f"серый {i}"}))
+        (source / "list.jsonl").write_text("\n".join(lines))
+        prepare(Options(str(source)), tmp_path / name)
+        return tmp_path / name
+
+    return prepared
+
+
+def test_mixed_sets_are_opened_as_one(prepared, data_directory):
+    a, b = prepared("a", 6), prepared("b", 4, 50)
+    config = DataConfig(mix=(f"{a}=1", f"{b}=0.5"), directory=data_directory)
+    split = open_split(config, "train")
+    split.need_captions()
+    found = list(split)
+    assert [row["key"] for row in found] == [f"{i}.png" for i in (*range(6), *range(50, 54))]
+    assert found[7] == Split(b, "train")[1]
+    assert [(len(part), weight) for part, weight in split.parts] == [(6, 1.0), (4, 0.5)]
+    with pytest.raises(IndexError):
+        split[-1]
+    # Digits have labels and no keys: neither is a feature of both.
+    digits = open_split(dataclasses.replace(config, mix=(f"{a}=1", "digits_ru=1")), "train")
+    assert set(digits.features) == {"image", "captions"}
+    assert set(digits[0]) == set(digits[6]) == {"image", "captions"}
+    with pytest.raises(InputError, match="config.data.group_by is 'label'; expected one of cap"):
+        open_split(dataclasses.replace(config, mix=(f"{a}=1", "digits_ru=1"), group_by="label"),
+                   "train")  # fmt: skip
+
+
+def test_mixtures_that_cannot_work(prepared, tmp_path):
+    a = prepared("a", 3)
+    for mix, message in (
+        ((f"{a}=1", f"{tmp_path}/absent=2"), "config.data.mix names '.*absent'; expected one of"),
+        ((f"{a}=1", f"{tmp_path}=2"), "no prepared data set here"),
+    ):
+        with pytest.raises(InputError, match=message):
+            open_split(DataConfig(mix=mix), "train")
+    with pytest.raises(InputError, match="has no split 'validation'; expected one of train"):
+        open_split(DataConfig(mix=(f"{a}=1",)), "validation")
+    for mix in (("digits_ru",), ("digits_ru=0",), ("digits_ru=-1",), ("=1",), ("a=nan",),
+                ("a=inf",), ("a=x",)):  # fmt: skip
+        with pytest.raises(InputError, match="expected entries NAME=WEIGHT with weights above 0"):
+            check_data(DataConfig(mix=mix))
+    with pytest.raises(InputError, match="config.data.mix .* expected 'a' once"):
+        check_data(DataConfig(mix=("a=1", "a=2")))
+
+
+def test_mixtures_survive_json():
+    config = TrainConfig(data=DataConfig(mix=("runs/a=b=2", "digits_ru=1")))
+    again = TrainConfig.from_dict(json.loads(json.dumps(config.to_dict())))
+    assert again.data.mix == config.data.mix
+    assert again.data.weights == {"runs/a=b": 2.0, "digits_ru": 1.0}
+
+
+def test_a_command_line_can_mix(tmp_path):
+    digits = Path(__file__).parents[2] / "experiments" / "configs" / "digits.py"
+    arguments = [f"--config={digits}", f"--workdir={tmp_path}", "--config.data.draft=True"]
+    config, _ = parse_command_line([*arguments, "--config.data.mix=('emoji_ru=2', 'runs/a=0.5')"])
+    assert config.data.weights == {"emoji_ru": 2.0, "runs/a": 0.5} and config.data.draft
+    with pytest.raises(InputError, match="config.data.mix is .*; expected entries NAME=WEIGHT"):
+        parse_command_line([*arguments, "--config.data.mix=('emoji_ru',)"])
