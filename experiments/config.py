@@ -12,10 +12,12 @@ from ml_collections import config_dict
 from clip_jax.config import Compute
 from clip_jax.errors import InputError
 from experiments.data.config import DataConfig, check_data, expect
+from experiments.init_config import InitConfig
 from experiments.optim_config import OptimConfig, check_optim
 from experiments.settings import DEFAULTS, Model, Settings
 
 PARALLEL = ("jit", "pmap")
+BEST = ("highest", "lowest")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,12 +37,16 @@ class TrainConfig:
     parallel: "jit" over the mesh, or "pmap": the same step, each device with the whole model.
     accumulate: micro-batches that a batch is taken in; the gradient is the whole batch's.
     evaluators: "TASK:SPLIT", with tasks of `experiments/evaluation/evaluators.py`.
+    best_metric: of an evaluator, "retrieval:validation/top1" say; the checkpoint with its best
+        value, the "highest" or the "lowest" (best_is), is kept besides the newest. "": none.
+    watchdog_seconds: how long processes wait for one that does not begin a step; 0: for ever.
     """
 
     objective: str = "clip"
     model: Model = DEFAULTS["clip"][0]
     settings: Settings = DEFAULTS["clip"][1]
     compute: Compute = Compute()
+    init: InitConfig = InitConfig()
     data: DataConfig = DataConfig()
     optim: OptimConfig = OptimConfig()
     mesh: MeshConfig = MeshConfig()
@@ -53,6 +59,9 @@ class TrainConfig:
     keep_checkpoints: int = 2
     evaluate_every: int = 0
     evaluators: tuple[str, ...] = ()
+    best_metric: str = ""
+    best_is: str = "highest"
+    watchdog_seconds: float = 0.0
 
     def to_config_dict(self) -> config_dict.ConfigDict:
         """What an experiment file's `get_config` returns, so that flags can change it."""
@@ -100,7 +109,24 @@ def check(config: TrainConfig) -> TrainConfig:
     expect(config.parallel in PARALLEL, "parallel", config.parallel, " or ".join(PARALLEL))
     expect(config.accumulate > 0, "accumulate", config.accumulate, "a positive number")
     check_optim(config.optim)
+    _check_best(config)
+    waits = config.watchdog_seconds
+    expect(waits >= 0, "watchdog_seconds", waits, "seconds, or 0 for no watchdog")
     return config
+
+
+def _check_best(config: TrainConfig) -> None:
+    best, every = config.best_is, (config.checkpoint_every, config.evaluate_every)
+    expect(best in BEST, "best_is", best, " or ".join(BEST))
+    if not config.best_metric:
+        return
+    evaluator = config.best_metric.partition("/")[0]
+    known = ", ".join(f"{name}/..." for name in config.evaluators) or "config.evaluators, first"
+    expect(evaluator in config.evaluators, "best_metric", config.best_metric, known)
+    # Only a step that is both evaluated and saved can be the best one.
+    meet = all(every) and not max(every) % min(every)
+    names = "(checkpoint_every, evaluate_every)"
+    expect(meet, names, every, "two numbers of which one divides the other, for best_metric")
 
 
 def flatten(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -13,6 +13,7 @@ from experiments import parallel
 from experiments.config import MeshConfig, OptimConfig
 from experiments.objectives import make_objective
 from experiments.runners import RUNNERS
+from experiments.settings import ClipSettings
 from experiments.state import initial_state, state_shardings
 from experiments.train import check_mesh
 
@@ -92,6 +93,25 @@ def test_a_step_is_the_same_however_it_is_run(name, request, rng):
         if way == "2x4x1" and config.objective == "vqgan":
             continue  # its six latent channels are not four devices' to share
         agree(one_step(config, batch, expected[0], **changes), expected, way)
+
+
+def test_sigmoid_ring_and_patch_dropout_too(train_config, rng):
+    config = dataclasses.replace(
+        train_config,
+        model=dataclasses.replace(train_config.model, logit_bias=True),
+        settings=ClipSettings(tile=3, duplicates="masked", patch_dropout=0.5),
+    )
+    batch = batch_of(config, rng)
+    expected = one_step(config, batch, devices=1)
+    ring = dataclasses.replace(config.settings, form="ring")
+    mesh = {"settings": ring, "mesh": MeshConfig(2, 2, 2), "accumulate": 2}
+    agree(one_step(config, batch, expected[0], **mesh), expected, "mesh")
+    tiled = {"settings": dataclasses.replace(ring, form="tiled"), "parallel": "pmap"}
+    agree(one_step(config, batch, expected[0], **tiled), expected, "pmap")
+    # Half of the patches are another picture to the tower, and other halves at another seed.
+    whole = dataclasses.replace(config.settings, patch_dropout=0.0)
+    seen = one_step(config, batch, expected[0], devices=1, settings=whole)
+    assert abs(float(seen[2]["loss"]) - float(expected[2]["loss"])) > 1e-4
 
 
 @pytest.mark.parametrize(
