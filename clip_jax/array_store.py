@@ -108,5 +108,11 @@ def _checkpointer() -> ocp.Checkpointer:
         (_Leaf, few_at_once), (np.ndarray, few_at_once), *others
     )
     # Compression saves 4 % of float32 weights and doubles the time.
-    handler = ocp.PyTreeCheckpointHandler(use_compression=False, type_handler_registry=registry)
-    return ocp.Checkpointer(handler)
+    # A model folder is one process's affair: Orbax would otherwise wait for all of them.
+    alone = ocp.options.MultiprocessingOptions(
+        primary_host=jax.process_index(), active_processes={jax.process_index()}
+    )
+    handler = ocp.PyTreeCheckpointHandler(
+        use_compression=False, type_handler_registry=registry, multiprocessing_options=alone
+    )
+    return ocp.Checkpointer(handler, multiprocessing_options=alone)

@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 
 from clip_jax.config import ClipConfig, Compute, TextConfig, VisionConfig
+from clip_jax.sharding import looked_up, split_rows
 
 INITIAL_LOGIT_SCALE = 2.659260036932778  # ln(1 / 0.07)
 # Where a sigmoid tells pairs apart: most of a batch's pairs are wrong (Zhai et al. 2023, 3.2).
@@ -101,6 +102,7 @@ class Block(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> tuple[jax.Array, None]:
         epsilon = self.config.layer_norm_epsilon
+        x = split_rows(x)
         y = LayerNorm(epsilon, name="attention_norm")(x)
         x = x + Attention(self.config, self.tower, name="attention")(y, self.causal)
         y = LayerNorm(epsilon, name="mlp_norm")(x)
@@ -205,7 +207,7 @@ class TextTower(nn.Module):
         positions = self.param(
             "position_embedding", nn.initializers.normal(0.01), (text.context_length, D)
         )
-        x = table[input_ids].astype(dtype) + positions[:S].astype(dtype)
+        x = looked_up(table[input_ids].astype(dtype)) + positions[:S].astype(dtype)
         x, _ = scanned_blocks(self.config, text, self.compute, causal=True)(x)
         first_eos = jnp.argmax(input_ids == self.config.eos_id, axis=1)
         x = jnp.take_along_axis(x, first_eos[:, None, None], axis=1)[:, 0].astype(jnp.float32)

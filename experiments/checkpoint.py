@@ -1,22 +1,29 @@
 """Checkpoints of a training run; nothing else touches Orbax's manager.
 
-A step's folder holds `params`, `train` (optimiser, step, random key) and `config`. The data need
-no state: a batch follows from the step alone. Orbax writes beside and renames, so a folder that an
-interruption left unfinished is never picked up.
+A step's folder holds `params`, `train` (optimiser, step, random key, skipped steps, averages) and
+`config`. The data need no state: a batch follows from the step alone. Orbax writes beside and
+renames, so a folder that an interruption left unfinished is never picked up. Nothing of the mesh
+is stored with an array: it is restored to whatever sharding is asked for.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
-from collections.abc import Mapping
+import math
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
 from absl import logging as absl_logging
+from flax.traverse_util import flatten_dict, unflatten_dict
+from orbax.checkpoint import checkpoint_managers as policies
 
 from clip_jax.errors import InputError
+from experiments.storage import storage_errors
 
 # Each item: how it is written, how it is read.
 _ARRAYS = (ocp.args.PyTreeSave, ocp.args.PyTreeRestore, ocp.PyTreeCheckpointHandler)
@@ -25,25 +32,74 @@ _ITEMS = {"params": _ARRAYS, "train": _ARRAYS, "config": _JSON}
 
 
 class Checkpoints:
-    """The checkpoints in one folder; use as a context manager, which waits for writes to end."""
+    """The checkpoints in one folder; use as a context manager, which waits for writes to end.
 
-    def __init__(self, folder: str | Path, keep: int = 2) -> None:
-        absl_logging.set_verbosity(absl_logging.ERROR)
+    With several processes each has one of these on the same folder, and all of them call `save`,
+    `restore` and the end of the context together.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        keep: int = 2,
+        best_metric: str = "",
+        best_is: str = "highest",
+        read_only: bool = False,
+    ) -> None:
+        """keep: so many of the newest. best_metric: the one with the best value is kept too.
+
+        read_only: a folder that is not there raises InputError, and nothing in it is changed.
+        """
+        # Orbax logs every step, and pages of traces of errors that it also raises.
+        absl_logging.set_verbosity(absl_logging.FATAL)
         logging.getLogger("jax._src.distributed").setLevel(logging.ERROR)
         self.folder = Path(folder).absolute()
+        self._best_metric = best_metric
+        if read_only and not self.folder.is_dir():
+            raise InputError(f"{folder}: no checkpoints here; expected a run's checkpoints/")
+        # Named one by one, processes wait for each other by way of the coordination service, not
+        # by a collective, which in a thread of its own would cross the ones of a step.
+        together = ocp.options.MultiprocessingOptions(
+            active_processes=set(range(jax.process_count()))
+        )
         registry = ocp.handlers.DefaultCheckpointHandlerRegistry()
         for name, (save, restore, handler_type) in _ITEMS.items():
-            handler = handler_type()
+            handler = handler_type(multiprocessing_options=together)
             registry.add(name, save, handler)
             registry.add(name, restore, handler)
+        options: dict[str, Any] = {"preservation_policy": policies.LatestN(keep)}
+        if best_metric:
+            lowest = best_is == "lowest"
+            worst = math.inf if lowest else -math.inf
+
+            def value(metrics: Mapping[str, float]) -> float:
+                return metrics.get(best_metric, worst)
+
+            best = policies.BestN(
+                get_metric_fn=value,
+                reverse=lowest,
+                n=1,
+                keep_checkpoints_without_metrics=False,
+            )
+            options = {
+                "preservation_policy": policies.AnyPreservationPolicy(
+                    [policies.LatestN(keep), best]
+                ),
+                "best_fn": value,
+                "best_mode": "min" if lowest else "max",
+            }
         try:
+            self.folder.mkdir(parents=True, exist_ok=True)
             self._manager = ocp.CheckpointManager(
                 self.folder,
                 handler_registry=registry,
                 options=ocp.CheckpointManagerOptions(
-                    preservation_policy=ocp.checkpoint_managers.LatestN(keep),
-                    save_decision_policy=ocp.checkpoint_managers.FixedIntervalPolicy(1),
-                    cleanup_tmp_directories=True,
+                    save_decision_policy=policies.FixedIntervalPolicy(1),
+                    cleanup_tmp_directories=not read_only,
+                    read_only=read_only,
+                    create=False,
+                    multiprocessing_options=together,
+                    **options,
                 ),
             )
         except OSError as error:
@@ -53,24 +109,55 @@ class Checkpoints:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._manager.close()
+        with self._storage_errors():
+            self._manager.close()
 
     def latest_step(self) -> int | None:
         """The step of the newest complete checkpoint, None where there is none."""
         return self._manager.latest_step()
 
-    def save(self, step: int, state: Mapping[str, Any], config: Mapping[str, Any]) -> None:
-        """Starts writing a state (see `train.py`); returns once its arrays are copied."""
+    def best_step(self) -> int | None:
+        """The step with the best value of `best_metric`, None where none has one."""
+        return self._manager.best_step() if self._best_metric else None
+
+    def save(
+        self,
+        step: int,
+        state: Mapping[str, Any],
+        config: Mapping[str, Any],
+        metrics: Mapping[str, float] | None = None,
+    ) -> None:
+        """Starts writing a state (see `state.py`); returns once its arrays are copied.
+
+        metrics: of an evaluation of this very state. Raises StorageError where the disk takes no
+        more, of this state or the one before.
+        """
         train = {key: value for key, value in state.items() if key != "params"}
-        self._manager.save(
-            step,
-            args=ocp.args.Composite(
-                params=ocp.args.PyTreeSave(state["params"]),
-                train=ocp.args.PyTreeSave(train),
-                config=ocp.args.JsonSave(dict(config)),
-            ),
-            force=True,
-        )
+        best = (metrics or {}).get(self._best_metric, math.nan)
+        with self._storage_errors():
+            self._manager.save(
+                step,
+                args=ocp.args.Composite(
+                    params=ocp.args.PyTreeSave(state["params"]),
+                    train=ocp.args.PyTreeSave(train),
+                    config=ocp.args.JsonSave(dict(config)),
+                ),
+                metrics=None if math.isnan(best) else {self._best_metric: best},
+                force=True,
+            )
+
+    def _storage_errors(self) -> contextlib.AbstractContextManager[None]:
+        return storage_errors(self.folder.parent, lambda: last_good(self.folder))
+
+    def look(self) -> None:
+        """Raises StorageError if the last writing has failed; waits for nothing."""
+        if not self._manager.is_saving_in_progress():
+            self.wait()
+
+    def wait(self) -> None:
+        """Until what was saved lies there complete."""
+        with self._storage_errors():
+            self._manager.wait_until_finished()
 
     def read_config(self, step: int) -> dict[str, Any]:
         """The config that a step was saved with."""
@@ -84,10 +171,53 @@ class Checkpoints:
         restored = self._manager.restore(step, args=args)
         return {"params": restored.params, **restored.train}
 
+    def param_shapes(self, step: int) -> dict[str, Any]:
+        """Shapes and dtypes of a step's parameters, as they were saved."""
+        found = self._manager.item_metadata(step).params
+        return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), dict(found))
 
-def _reading(target: Any) -> ocp.args.PyTreeRestore:
+    def restore_params(
+        self, step: int, target: Mapping[str, Any], patterns: Sequence[str] = (".*",)
+    ) -> dict[str, Any]:
+        """The parameters whose names a pattern matches whole, "visual/.*" say, and no others.
+
+        target: shapes, dtypes and maybe shardings, of all parameters or more. A pattern that
+        names nothing in it, and a parameter that the step has not or has in another shape, raise
+        InputError. Optimiser state is not read.
+        """
+        saved = flatten_dict(self.param_shapes(step), sep="/")
+        wanted = flatten_dict(dict(target), sep="/")
+        for pattern in patterns:
+            if not any(re.fullmatch(pattern, name) for name in wanted):
+                raise InputError(
+                    f"pattern {pattern!r} names no parameter; names are such as "
+                    f"{', '.join(list(wanted)[:3])}"
+                )
+        chosen = {
+            name: leaf
+            for name, leaf in wanted.items()
+            if any(re.fullmatch(pattern, name) for pattern in patterns)
+        }
+        for name, leaf in chosen.items():
+            found = list(saved[name].shape) if name in saved else "no such parameter"
+            if found != list(leaf.shape):
+                raise InputError(
+                    f"{self.folder / str(step)}: {name} is {found}; expected {list(leaf.shape)}"
+                )
+        tree = unflatten_dict(chosen, sep="/")
+        args = ocp.args.Composite(params=_reading(tree, partial_restore=True))
+        return self._manager.restore(step, args=args).params
+
+
+def last_good(folder: Path) -> str:
+    """For messages: where the newest complete checkpoint of a folder lies."""
+    done = ocp.utils.checkpoint_steps(folder) if folder.is_dir() else []
+    return str(folder / str(max(done))) if done else "there is none"
+
+
+def _reading(target: Any, **options: Any) -> ocp.args.PyTreeRestore:
     how = ocp.checkpoint_utils.construct_restore_args(target)
-    return ocp.args.PyTreeRestore(item=target, restore_args=how)
+    return ocp.args.PyTreeRestore(item=target, restore_args=how, **options)
 
 
 def abstract_state(state: Any) -> Any:

@@ -43,6 +43,14 @@ def parse_command_line(argv: Sequence[str]) -> tuple[TrainConfig, Path]:
     return TrainConfig.from_dict(chosen), Path(values.workdir)
 
 
+def take_distributed(argv: Sequence[str]) -> tuple[str, list[str]]:
+    """The value of `--distributed=...`, "none" where it is not given, and all other arguments."""
+    flag = "--distributed="
+    given = [argument for argument in argv if argument.startswith(flag)]
+    how = given[-1].removeprefix(flag) if given else "none"
+    return how, [argument for argument in argv if argument not in given]
+
+
 def describe_keys() -> str:
     """Every key that `--config.key=value` takes, with its default, a line each."""
     flat = {name: flatten(default_config(name).to_dict()) for name in DEFAULTS}

@@ -60,18 +60,35 @@ def last_metrics(folder: str | Path) -> dict[str, float]:
     return newest
 
 
+class NoMetrics:
+    """A writer for a process that is not the first."""
+
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
 class Progress:
     """A bar with loss, examples a second and time left on a terminal; plain lines elsewhere."""
 
     def __init__(
-        self, first_step: int, steps: int, batch_size: int, stream: TextIO = sys.stderr
+        self,
+        first_step: int,
+        steps: int,
+        batch_size: int,
+        stream: TextIO = sys.stderr,
+        quiet: bool = False,
     ) -> None:
+        """quiet: of a process that is not the first; nothing is told."""
+        self._quiet = quiet
         self._steps, self._batch_size, self._stream = steps, batch_size, stream
         self._first, self._start = first_step, time.monotonic()
         self._told = self._start
         self._compiled = False
         self._bar = None
-        if stream.isatty():
+        if stream.isatty() and not quiet:
             self._bar = tqdm(total=steps, initial=first_step, unit="step", file=stream, leave=True)
 
     def update(self, step: int, loss: float) -> None:
@@ -100,7 +117,7 @@ class Progress:
     def say(self, line: str) -> None:
         if self._bar is not None:
             self._bar.write(line, file=self._stream)
-        else:
+        elif not self._quiet:
             print(line, file=self._stream, flush=True)
 
     def close(self) -> None:

@@ -11,8 +11,9 @@ from experiments.config import TrainConfig, flatten
 # What may differ between a checkpoint's config and the one that resumes it: how a run is carried
 # out and reported, never what it computes.
 RESUMABLE = (
-    "log_every", "checkpoint_every", "keep_checkpoints", "evaluate_every", "evaluators", "mesh",
-    "compute.remat", "compute.unroll", "data.directory", "data.threads",
+    "log_every", "checkpoint_every", "keep_checkpoints", "evaluate_every", "evaluators",
+    "best_metric", "best_is", "watchdog_seconds", "mesh", "parallel", "compute.remat",
+    "compute.unroll", "data.directory", "data.threads",
 )  # fmt: skip
 
 

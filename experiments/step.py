@@ -12,10 +12,11 @@ import optax
 from jax import lax
 
 from clip_jax.random_rows import row_keys
+from clip_jax.sharding import spread_rows
 from experiments.config import TrainConfig
 from experiments.objectives import Objective
 from experiments.objectives.objective import Batch, Metrics, Now, Params
-from experiments.parallel import example_numbers, in_parts
+from experiments.parallel import BATCH_AXES, example_numbers, in_parts
 from experiments.state import State
 from experiments.trainable import merge, split, trained
 
@@ -48,7 +49,8 @@ def step_body(
         trainable, frozen = split(state["params"], chosen)
 
         def loss(trainable: Params, batch: Batch, now: Now) -> tuple[jax.Array, Metrics]:
-            return objective.loss(merge(trainable, frozen), batch, now)
+            with spread_rows(BATCH_AXES if axis_name is None else ()):
+                return objective.loss(merge(trainable, frozen), batch, now)
 
         gradient = jax.value_and_grad(loss, has_aux=True)
         parts = 1 if objective.accumulates else config.accumulate

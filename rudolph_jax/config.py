@@ -9,6 +9,8 @@ from typing import Any
 from clip_jax.config import build, check_positive, one_of
 from clip_jax.errors import InputError
 
+MASK_ORDERS = ("rudolph", "rudalle", "causal", "row", "column", "conv")
+
 
 @dataclasses.dataclass(frozen=True)
 class RudolphConfig:
@@ -17,7 +19,8 @@ class RudolphConfig:
     text_vocab_size, image_vocab_size: BPE pieces and codes of the image tokenizer, without the
         special tokens that follow each.
     kernel_size, last_kernel_size: sides of the convolution masks, of the last layer apart.
-    mask_order: which layer has which mask, RUDOLPH's or ruDALL-E's (`masks.py`).
+    mask_order: which layer has which mask, RUDOLPH's ("rudolph") or ruDALL-E's ("rudalle"), or
+        the one kind that all have (`masks.py`): no published model does that.
     conv_edges: a convolution mask ends at the picture's edge ("clamp") or goes on at the other
         side ("wrap", ruDALL-E v2).
     bos_prefix: one more BOS before the left text (ruDALL-E v2); masks do not count it, so that
@@ -67,7 +70,7 @@ class RudolphConfig:
         for name in ("kernel_size", "last_kernel_size"):
             if getattr(self, name) % 2 == 0:
                 raise InputError(f"{name} is {getattr(self, name)}; expected an odd number")
-        one_of("mask_order", self.mask_order, ("rudolph", "rudalle"))
+        one_of("mask_order", self.mask_order, MASK_ORDERS)
         one_of("conv_edges", self.conv_edges, ("clamp", "wrap"))
         one_of("activation", self.activation, ("gelu_tanh", "gelu"))
         for name in ("attention_dropout", "output_dropout"):

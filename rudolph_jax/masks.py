@@ -6,18 +6,20 @@ sees, of the tokens before it and itself,
     row     as many as a row has, and itself
     column  those straight above
     conv    those within a square of side `kernel` around it
+    causal  all
 
 With one text token on either side of a 2x2 picture (1 may look, . may not):
 
-    row             column          conv, kernel 1
-    1 . . . . .     1 . . . . .     1 . . . . .
-    1 1 . . . .     1 1 . . . .     1 1 . . . .
-    1 1 1 . . .     1 . 1 . . .     1 . 1 . . .
-    1 1 1 1 . .     1 1 . 1 . .     1 . . 1 . .
-    1 . 1 1 1 .     1 . 1 . 1 .     1 . . . 1 .
-    1 1 1 1 1 1     1 1 1 1 1 1     1 1 1 1 1 1
+    row             column          conv, kernel 1  causal
+    1 . . . . .     1 . . . . .     1 . . . . .     1 . . . . .
+    1 1 . . . .     1 1 . . . .     1 1 . . . .     1 1 . . . .
+    1 1 1 . . .     1 . 1 . . .     1 . 1 . . .     1 1 1 . . .
+    1 1 1 1 . .     1 1 . 1 . .     1 . . 1 . .     1 1 1 1 . .
+    1 . 1 1 1 .     1 . 1 . 1 .     1 . . . 1 .     1 1 1 1 1 .
+    1 1 1 1 1 1     1 1 1 1 1 1     1 1 1 1 1 1     1 1 1 1 1 1
 
-Source: `rudolph.model.image_attention` and `rudalle.dalle.image_attention`.
+Source: `rudolph.model.image_attention` and `rudalle.dalle.image_attention`; no published model has
+the causal one.
 """
 
 from __future__ import annotations
@@ -27,7 +29,8 @@ import numpy as np
 from rudolph_jax.config import RudolphConfig
 from rudolph_jax.layout import Layout
 
-KINDS = ("row", "column", "conv", "last_conv")
+PUBLISHED_KINDS = ("row", "column", "conv", "last_conv")
+KINDS = (*PUBLISHED_KINDS, "causal")
 
 
 def layer_kinds(config: RudolphConfig) -> tuple[str, ...]:
@@ -41,7 +44,9 @@ def mask(config: RudolphConfig, kind: str) -> np.ndarray:
     allowed = np.tril(np.ones((layout.length, layout.length), bool))
     asking, seen = np.indices((layout.image_length, layout.image_length))
     before = seen <= asking
-    if kind == "row":
+    if kind == "causal":
+        picture = before
+    elif kind == "row":
         picture = before & (asking - seen <= d)
     elif kind == "column":
         picture = before & ((asking - seen) % d == 0)
@@ -58,6 +63,8 @@ def masks(config: RudolphConfig) -> np.ndarray:
 
 
 def _kind(config: RudolphConfig, layer: int) -> str:
+    if config.mask_order in KINDS:
+        return config.mask_order
     if (layer - 1) % 4 == 0:
         return "column"
     if layer == config.layers - 1:

@@ -21,6 +21,7 @@ import numpy as np
 from clip_jax.config import Compute
 from clip_jax.model import LayerNorm, rematted
 from clip_jax.random_rows import dropout, fold_in
+from clip_jax.sharding import looked_up, split_rows
 from rudolph_jax.config import RudolphConfig
 from rudolph_jax.layout import BOS, PAD, Layout
 from rudolph_jax.masks import KINDS, layer_kinds, masks
@@ -136,6 +137,7 @@ class Block(nn.Module):
 
         keys: this layer's random keys, one a sequence, for dropout.
         """
+        x = split_rows(x)
         y, key_value = self.attention(self.attention_norm(x), allowed, past, keys)
         x = x + (self.attention_out_norm(y) if self.config.sandwich_norm else y)
         y = self.mlp(self.mlp_norm(x), keys)
@@ -265,13 +267,14 @@ class Rudolph(nn.Module):
 
     def embed_text(self, ids: jax.Array, positions: jax.Array) -> jax.Array:
         """ids int32[B, T], position embeddings [T, D]"""
-        return (self.text_embedding[ids] + positions).astype(self.compute.dtype)
+        x = looked_up(self.text_embedding[ids])
+        return (x + positions).astype(self.compute.dtype)
 
     def embed_image(self, codes: jax.Array, positions: jax.Array) -> jax.Array:
         """codes int32[B, T] at positions int32[T] of the picture, row by row."""
         row, column = jnp.divmod(positions, self.config.image_tokens_per_side)
         place = self.image_row_embedding[row] + self.image_column_embedding[column]
-        return (self.image_embedding[codes] + place).astype(self.compute.dtype)
+        return (looked_up(self.image_embedding[codes]) + place).astype(self.compute.dtype)
 
     def logits(self, x: jax.Array) -> jax.Array:
         """What the last layer puts out, float[..., D] -> float32[..., V]."""

@@ -32,10 +32,14 @@ TRAINED_TOKENS = ("LT_UNK", "RT_UNK", "LT_T2I", "LT_I2T", "LT_T2T", "RT_I2T")
 
 
 def rudolph_objective(config: TrainConfig, mesh: Mesh) -> Objective:
-    model, settings = config.model, config.settings
     del mesh
     # Codes are the likeliest ones, found in float32 whatever the decoder is trained in.
-    vqgan = load_vqgan(settings.vqgan)
+    return decoder_objective(config, load_vqgan(config.settings.vqgan))
+
+
+def decoder_objective(config: TrainConfig, vqgan: PretrainedVqgan) -> Objective:
+    """The objective over an image tokenizer, of which the loss needs nothing but its codes."""
+    model, settings = config.model, config.settings
     _check_fit(config, vqgan)
     layout = Layout(model)
     rudolph = Rudolph(model, config.compute)

@@ -52,7 +52,8 @@ def small_demos(monkeypatch, train_config):
 
 
 @pytest.mark.filterwarnings("ignore::rudolph_jax.texts.TruncationWarning")
-@pytest.mark.parametrize("data", ["digits", pytest.param("emoji", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("data", ["digits", "emoji"])
 def test_from_pictures_to_a_page(small_demos, data, tmp_path, capsys):
     arguments = [f"--data={data}", f"--workdir={tmp_path}", "--steps=3"]
     assert quickstart.main(arguments) == 0

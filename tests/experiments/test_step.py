@@ -14,7 +14,7 @@ from experiments.config import MeshConfig, OptimConfig
 from experiments.objectives import make_objective
 from experiments.runners import RUNNERS
 from experiments.settings import ClipSettings
-from experiments.state import initial_state, state_shardings
+from experiments.state import initial_state, model_params, state_shardings
 from experiments.train import check_mesh
 
 SLOW = pytest.mark.slow
@@ -143,6 +143,7 @@ def test_a_step_without_a_finite_gradient_is_left_out(train_config, rng):
     optimizer = optax.sgd(0.1)
     with jax.set_mesh(mesh):
         state, shardings = initial_state(config, broken, optimizer, mesh)
+        begun = jax.device_get(state["params"])
         runner = RUNNERS["jit"](config, broken, optimizer, mesh, shardings)
         seen = []
         for _ in range(3):
@@ -151,6 +152,11 @@ def test_a_step_without_a_finite_gradient_is_left_out(train_config, rng):
     assert [skipped for _, skipped in seen] == [0, 1, 1]
     assert [int(state["step"]) for state, _ in seen] == [1, 2, 3]
     first, second, third = (state for state, _ in seen)
+    halves = jax.tree.map(lambda a, b: (a + b) / 2, begun, first["params"])
+    for a, b in zip(
+        jax.tree.leaves(model_params(first)), jax.tree.leaves(halves), strict=True
+    ):
+        np.testing.assert_allclose(a, b, atol=1e-6)
     for part in ("params", "ema"):
         for a, b in zip(
             jax.tree.leaves(first[part]), jax.tree.leaves(second[part]), strict=True

@@ -15,6 +15,8 @@ from experiments.train import train
 from rudolph_jax import pretrained
 from rudolph_jax.image_tokenizer import load_vqgan
 
+ONE = jax.devices()[:1]
+
 
 def assert_bit_equal(a, b):
     for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
@@ -29,7 +31,7 @@ def finished(tmp_path_factory):
     def run(config):
         if config not in runs:
             folder = tmp_path_factory.mktemp("finished")
-            runs[config] = (train(config, folder), folder)
+            runs[config] = (train(config, folder, ONE), folder)
         return runs[config]
 
     return run
@@ -86,8 +88,8 @@ def test_interrupted_run_resumes_bit_equal(
     with monkeypatch.context() as patch:
         patch.setattr(train_module.parallel, "put_batch", interrupt_at_fourth)
         with pytest.raises(KeyboardInterrupt):
-            train(config, tmp_path)
-    resumed = train(config, tmp_path)
+            train(config, tmp_path, ONE)
+    resumed = train(config, tmp_path, ONE)
     assert_bit_equal(resumed.model.params, expected.model.params)
     assert read_metrics(tmp_path) == read_metrics(folder)
 
@@ -95,7 +97,7 @@ def test_interrupted_run_resumes_bit_equal(
 def test_pictures_encoded_batch_by_batch_train_too(rudolph_train_config, tmp_path):
     data = dataclasses.replace(rudolph_train_config.data, in_memory=False)
     config = dataclasses.replace(rudolph_train_config, data=data, steps=2, evaluators=())
-    run = train(config, tmp_path)
+    run = train(config, tmp_path, ONE)
     assert math.isfinite(run.metrics["train/image_loss"])
     with Checkpoints(tmp_path / "checkpoints") as checkpoints:
         assert checkpoints.read_config(2)["settings"]["vqgan"] == config.settings.vqgan

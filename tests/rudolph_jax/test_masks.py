@@ -1,11 +1,17 @@
 import dataclasses
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rudolph_jax import PRESETS, RudolphConfig
+from clip_jax import Compute
+from clip_jax.layers import unstack_layers
+from rudolph_jax import PRESETS, Rudolph, RudolphConfig
+from rudolph_jax.decode import Plan, Request, generate
 from rudolph_jax.layout import Layout
 from rudolph_jax.masks import layer_kinds, mask
+from rudolph_jax.sampling import Sampling
 
 
 def config(left=1, side=2, right=1, **changes):
@@ -46,7 +52,16 @@ def test_the_matrices_of_the_docstring():
         1 . . . 1 .
         1 1 1 1 1 1
     """
-    for kind, expected in {"row": row, "column": column, "conv": conv}.items():
+    causal = """
+        1 . . . . .
+        1 1 . . . .
+        1 1 1 . . .
+        1 1 1 1 . .
+        1 1 1 1 1 .
+        1 1 1 1 1 1
+    """
+    matrices = {"row": row, "column": column, "conv": conv, "causal": causal}
+    for kind, expected in matrices.items():
         np.testing.assert_array_equal(mask(config(), kind), matrix(expected))
 
 
@@ -60,7 +75,7 @@ def test_a_convolution_ends_at_the_edge_or_goes_round_it():
     np.testing.assert_array_equal(seen, [[1, 0, 1, 1], [0, 0, 0, 0], [1, 0, 1, 1], [1, 0, 1, 1]])
 
 
-@pytest.mark.parametrize("kind", ["row", "column", "conv", "last_conv"])
+@pytest.mark.parametrize("kind", ["row", "column", "conv", "last_conv", "causal"])
 @pytest.mark.parametrize("sizes", [(3, 4, 5), (2, 5, 0), (1, 1, 1)])
 def test_every_mask_is_causal_and_lets_text_see_everything(kind, sizes):
     made = config(*sizes, kernel_size=3)
@@ -84,3 +99,28 @@ def test_the_layer_rule():
     assert layer_kinds(config(layers=5))[-1] == "last_conv"
     rudalle = layer_kinds(PRESETS["malevich"])
     assert set(rudalle[:-1]) == {"row", "column"} and rudalle[-1] == "last_conv"
+
+
+@pytest.mark.parametrize("kind", ["row", "column", "conv", "causal"])
+def test_one_kind_for_all_layers(kind):
+    assert layer_kinds(config(layers=6, mask_order=kind)) == (kind,) * 6
+
+
+def test_a_causal_model_draws_what_its_logits_say(tiny_config, tiny_params, tiny_ids):
+    """Each code that the cached sampler takes at temperature 0 is the model's first choice."""
+    model = dataclasses.replace(tiny_config, mask_order="causal", layers=2)
+    params, layout = unstack_layers(tiny_params(model)), Layout(model)
+    codes = generate(Plan(model, Compute(), "image", samples=1), params, Request(
+        prompts=jnp.asarray(tiny_ids[None, :, layout.left]),
+        start=jnp.int32(layout.left.stop),
+        stop=jnp.int32(layout.image_length),
+        fixed=jnp.full((len(tiny_ids), layout.image_length), -1),
+        allowed=jnp.ones(1, bool),
+        keys=jax.random.split(jax.random.key(0), len(tiny_ids)),
+        options=Sampling(temperature=0.0).traced(),
+        guidance_weight=jnp.float32(0),
+    ))  # fmt: skip
+    ids = np.concatenate([tiny_ids[:, layout.left], codes], axis=1)
+    logits = jax.jit(Rudolph(model, stacked=False).apply)({"params": params}, ids)
+    before = slice(layout.image.start - 1, layout.image.stop - 1)
+    np.testing.assert_array_equal(codes, logits[:, before, layout.code_logits].argmax(axis=-1))

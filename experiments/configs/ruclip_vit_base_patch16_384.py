@@ -1,0 +1,30 @@
+"""ruCLIP ViT-B/16 at 384 pixels, on from the model at 224.
+
+    python -m experiments.train --config=experiments/configs/ruclip_vit_base_patch16_384.py \\
+        --workdir=runs/ruclip-b16-384 --config.init.folder=runs/ruclip-b16-224/model
+"""
+
+import dataclasses
+
+from ml_collections import ConfigDict
+
+from clip_jax.config import PRESETS
+from experiments.config import TrainConfig
+from experiments.configs import ruclip_vit_base_patch16_224
+from experiments.init_config import InitConfig
+
+
+def get_config() -> ConfigDict:
+    return train_config().to_config_dict()
+
+
+def train_config() -> TrainConfig:
+    first = ruclip_vit_base_patch16_224.train_config()
+    return dataclasses.replace(
+        first,
+        model=PRESETS["ruclip-vit-base-patch16-384"],
+        init=InitConfig(folder="models/ruclip-vit-base-patch16-224"),
+        # Unpublished. The rate of CLIP's stage of larger pictures: Radford et al. 2021, table 20.
+        optim=dataclasses.replace(first.optim, learning_rate=2e-5),
+        steps=20_000,  # report: 2.7 epochs of 240 million pairs
+    )

@@ -1,0 +1,28 @@
+"""RUDOLPH-1.3B, pre-training on pictures and captions.
+
+    python -m experiments.train --config=experiments/configs/rudolph_1_3b.py \\
+        --workdir=runs/rudolph-1_3b --config.data.name=data/pairs
+"""
+
+import dataclasses
+
+from ml_collections import ConfigDict
+
+from experiments.config import TrainConfig
+from experiments.configs import rudolph_350m
+from rudolph_jax.config import PRESETS
+
+
+def get_config() -> ConfigDict:
+    return train_config().to_config_dict()
+
+
+def train_config() -> TrainConfig:
+    small = rudolph_350m.train_config()
+    return dataclasses.replace(
+        small,
+        model=PRESETS["1.3B"],
+        # Unpublished, as all of rudolph_350m.py; the rate for this size is that of Brown et al.
+        # 2020, table 2.1. 2,048 sequences are 2.6 million tokens.
+        optim=dataclasses.replace(small.optim, learning_rate=2e-4),
+    )

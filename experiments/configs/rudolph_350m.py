@@ -1,0 +1,48 @@
+"""RUDOLPH-350M, pre-training on pictures and captions.
+
+    python -m experiments.train --config=experiments/configs/rudolph_350m.py \\
+        --workdir=runs/rudolph-350m --config.data.name=data/pairs
+
+Sets prepared with `--vqgan` have their codes already (docs/data.md); slices that this fits:
+`docs/scaling.md`. Everything but the model, the share of unknown task tokens and the loss weights
+is unpublished.
+"""
+
+from ml_collections import ConfigDict
+
+from clip_jax import Compute
+from experiments.config import MeshConfig, OptimConfig, TrainConfig
+from experiments.data.config import DataConfig
+from experiments.settings import RudolphSettings
+from rudolph_jax.config import PRESETS
+
+
+def get_config() -> ConfigDict:
+    return train_config().to_config_dict()
+
+
+def train_config() -> TrainConfig:
+    return TrainConfig(
+        objective="rudolph",
+        model=PRESETS["350M"],
+        settings=RudolphSettings(
+            vqgan="models/vqgan-gumbelf8",
+            # The original's default of its loss.
+            left_weight=1.0, image_weight=7.0, right_weight=1.0,
+            unknown_token_share=0.3,  # original: README of ru-dolph
+        ),
+        compute=Compute(dtype="bfloat16", remat="block"),
+        # Unpublished: 0.8 million tokens a step, between GPT-3's 0.5 for this size and 1 for 1.3B
+        # (Brown et al. 2020, table 2.1).
+        data=DataConfig(name="data/pairs", batch_size=2048, in_memory=False, threads=16),
+        # Unpublished. Rate and betas: Brown et al. 2020, table 2.1 and appendix B; the norm's limit
+        # is that of the published fine-tunes.
+        optim=OptimConfig(
+            learning_rate=3e-4, warmup_steps=2000, final=0.1, beta1=0.9, beta2=0.95, epsilon=1e-8,
+            weight_decay=0.1, clip_norm=1.0,
+        ),
+        mesh=MeshConfig(fsdp=8),
+        steps=200_000,  # unpublished
+        log_every=50,
+        checkpoint_every=1000,
+    )  # fmt: skip

@@ -1,0 +1,188 @@
+"""Steps of training, with everything that happens between them."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+
+from clip_jax.errors import InputError
+from clip_jax.tokenizer import Tokenizer
+from experiments.checkpoint import Checkpoints
+from experiments.command import DivergedError, Stopped
+from experiments.config import MeshConfig, TrainConfig
+from experiments.evaluation.evaluators import Evaluator
+from experiments.hosts import Hosts, to_host
+from experiments.metrics import MetricsWriter, NoMetrics, Progress, read_metrics
+from experiments.objectives.objective import Objective, Pretrained
+from experiments.optim import make_schedule
+from experiments.parallel import make_mesh
+from experiments.runners import JitRunner, PmapRunner
+from experiments.state import State, all_finite, model_params
+from experiments.stopping import Stopping
+from experiments.watchdog import Watchdog
+
+
+class Loop:
+    """From the first step that is not taken yet to the last."""
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        objective: Objective,
+        workdir: Path,
+        hosts: Hosts,
+        stopping: Stopping,
+        watchdog: Watchdog,
+        checkpoints: Checkpoints,
+        tokenizer: Tokenizer | None,
+        evaluators: Mapping[str, Evaluator],
+        first_step: int,
+        mesh: Mesh,
+    ) -> None:
+        self.config, self.objective, self.workdir = config, objective, workdir
+        self.hosts, self.stopping, self.watchdog = hosts, stopping, watchdog
+        self.checkpoints = checkpoints
+        self.tokenizer, self.evaluators = tokenizer, evaluators
+        self.schedule = make_schedule(config.optim, config.steps)
+        self.first_step, self.skipped_in_a_row = first_step, 0
+        self.mesh = mesh
+        self.not_evaluated = hosts.from_first(self._find_not_evaluated, Stopped)
+
+    def run(self, runner: JitRunner | PmapRunner, state: State, stream: Any) -> State:
+        config, first = self.config, self.hosts.first
+        self.writer = MetricsWriter(self.workdir, self.first_step) if first else NoMetrics()
+        self.progress = Progress(
+            self.first_step, config.steps, config.data.batch_size, quiet=not first
+        )
+        pending: tuple[int, Any] | None = None
+        done = self.first_step
+        if done:
+            self.progress.say(f"resuming at step {done}")
+        try:
+            if self.not_evaluated:
+                self._evaluate(done, state, self.not_evaluated)
+            for number in range(self.first_step + 1, config.steps + 1):
+                if self.stopping.due(done):
+                    raise self.stopping.stopped()
+                with self.stopping.breaking():
+                    batch = next(stream)
+                self.watchdog.reached(number)
+                state, metrics = runner.step(state, runner.put(batch))
+                self.stopping.nothing_to_save = False
+                # The step before is looked at while this one runs.
+                if pending is not None:
+                    self._record(*pending)
+                pending, done = (number, metrics), number
+                self.checkpoints.look()
+                evaluate = bool(self.evaluators) and self._due(config.evaluate_every, number)
+                save = self._due(config.checkpoint_every, number)
+                if evaluate or save:
+                    self._record(*pending)
+                    pending = None
+                values = self._evaluate(number, state, list(self.evaluators)) if evaluate else {}
+                if save:
+                    self._save(number, state, values)
+        except (KeyboardInterrupt, Stopped) as stop:
+            # With several processes an interrupt that is one's own must not wait for the others.
+            if self.hosts.count > 1 and not isinstance(stop, Stopped):
+                raise
+            if pending is not None:
+                self._record(*pending)
+            if done > self.first_step and self.checkpoints.latest_step() != done:
+                self._save(done, state, {})
+            self.checkpoints.wait()
+            self.progress.say(f"interrupted; step {done} is saved, the same command resumes it")
+            raise
+        finally:
+            self.progress.close()
+            self.writer.close()
+        self.watchdog.reached(config.steps + 1)
+        return state
+
+    def _record(self, number: int, metrics: Mapping[str, jax.Array]) -> None:
+        loss, grad_norm = float(metrics["loss"]), float(metrics["grad_norm"])
+        good = math.isfinite(loss) and math.isfinite(grad_norm)
+        self.skipped_in_a_row = 0 if good else self.skipped_in_a_row + 1
+        if self.skipped_in_a_row > self.config.optim.skip_nonfinite:
+            raise self._diverged(number, f"loss is {loss}, gradient norm {grad_norm}")
+        if not good:
+            self.progress.say(
+                f"step {number}: loss is {loss}, gradient norm {grad_norm}; it is left out, "
+                f"{int(metrics['skipped'])} so far"
+            )
+        self.progress.update(number, loss)
+        if number % self.config.log_every == 0 or number == self.config.steps:
+            values = {f"train/{key}": float(value) for key, value in metrics.items()}
+            values["train/learning_rate"] = float(self.schedule(number - 1))
+            self.writer.write(number, values)
+
+    def _due(self, every: int, number: int) -> bool:
+        return number == self.config.steps or (every > 0 and number % every == 0)
+
+    def _save(self, number: int, state: State, values: Mapping[str, float]) -> None:
+        # A step's loss is of the parameters before it: what it made of them is looked at here.
+        if not all_finite(state["params"]):
+            raise self._diverged(number, "parameters are not finite")
+        self.checkpoints.save(number, state, self.config.to_dict(), values)
+
+    def _diverged(self, number: int, finding: str) -> DivergedError:
+        good = self.checkpoints.latest_step()
+        where = "there is none" if good is None else str(self.checkpoints.folder / str(good))
+        return DivergedError(
+            f"step {number}: {finding}; last good checkpoint: {where}; try a lower "
+            "optim.learning_rate, longer warm-up or optim.clip_norm"
+        )
+
+    def _find_not_evaluated(self) -> list[str]:
+        """The evaluators that an interrupted run still owed its last step."""
+        if not self.first_step or not self._due(self.config.evaluate_every, self.first_step):
+            return []
+        rows = [row for row in read_metrics(self.workdir) if row["step"] == self.first_step]
+        known = {key.partition("/")[0] for row in rows for key in row}
+        return [name for name in self.evaluators if name not in known]
+
+    def _evaluate(self, number: int, state: State, names: list[str]) -> dict[str, float]:
+        """Values of all the evaluators named, on every process.
+
+        The first process evaluates the whole of each split on a device of its own, so that no
+        number of rows is uneven and nothing is counted twice; the others wait for its values.
+        """
+        params = to_host(model_params(state))
+
+        def evaluate() -> dict[str, float]:
+            found: dict[str, float] = {}
+            with self.stopping.breaking(alone=False), self._alone():
+                model = as_pretrained(self.objective, params, self.tokenizer)
+                for name in names:
+                    values = self.evaluators[name](model)
+                    values = {f"{name}/{key}": value for key, value in values.items()}
+                    self.writer.write(number, values)
+                    listed = "  ".join(f"{key} {value:.4f}" for key, value in values.items())
+                    self.progress.say(f"step {number}: {listed}")
+                    found |= values
+            return found
+
+        values = self.hosts.from_first(evaluate, Stopped)
+        best = self.config.best_metric
+        if best and best.partition("/")[0] in names and best not in values:
+            raise InputError(
+                f"config.best_metric is {best!r}; expected one of {', '.join(values)}"
+            )
+        return values
+
+    def _alone(self) -> contextlib.AbstractContextManager[Any]:
+        """In which a compiled function needs no device of another process."""
+        own = [d for d in self.mesh.devices.flat if d.process_index == self.hosts.index]
+        return jax.set_mesh(make_mesh(MeshConfig(), own[:1]))
+
+
+def as_pretrained(objective: Objective, params: Any, tokenizer: Tokenizer | None) -> Pretrained:
+    """The model that users load, of parameters on this host."""
+    return objective.pretrained(jax.tree.map(jnp.asarray, params), tokenizer)

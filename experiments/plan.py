@@ -1,0 +1,133 @@
+"""What a training step would take on a TPU slice: python -m experiments.plan --config=FILE
+--topology=v4:8x8x8 [--config.key=value ...]
+
+Compiles the very step that `experiments.train` runs, for a slice that need not be at hand, and
+prints its memory, operations and messages by device, and how long it takes at best. Needs no data,
+no tokenizer and no weights. The TPU compiler comes with `pip install 'rudolph-jax[tpu]'`; without
+it --topology=cpu:8 compiles for pretended CPU devices.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from typing import Any
+
+import jax
+
+from clip_jax.errors import InputError
+from experiments.command import exit_status
+from experiments.command_line import parse_command_line
+from experiments.config import TrainConfig
+from experiments.planning.chips import CHIPS, Chip, chip_named
+from experiments.planning.plan import Plan, make_plan
+from experiments.planning.search import search
+from experiments.planning.topology import FORM, slice_devices
+
+
+def run(argv: list[str]) -> None:
+    args, others = _parser().parse_known_args(argv)
+    if args.topology is None:
+        raise InputError(f"--topology is needed: {FORM}")
+    if not 0 < args.mfu <= 1:
+        raise InputError(f"--mfu is {args.mfu}; expected a share, above 0 to 1")
+    config, _ = parse_command_line([*others, "--workdir=."])
+    chip = find_chip(args.topology, args.chip)
+    jax.config.update("jax_platforms", "cpu")
+    devices = slice_devices(args.topology)
+    if args.search:
+        if chip is None:
+            raise InputError("--search compares times; choose a --chip for CPU devices")
+        config, plan = search(
+            config, devices, chip, mfu=args.mfu, limit=args.limit, tell=_tell_variant
+        )
+    else:
+        plan = make_plan(config, devices, chip, mfu=args.mfu, quick=args.quick)
+    if args.json:
+        print(json.dumps(plan.to_dict()))
+    else:
+        print(describe(config, plan, args.topology, chip))
+
+
+def find_chip(topology: str, name: str) -> Chip | None:
+    """The chip that is named, else the topology's own; pretended devices have none."""
+    generation = topology.partition(":")[0]
+    if not name and generation not in CHIPS:
+        return None
+    return chip_named(name or generation)
+
+
+def describe(config: TrainConfig, plan: Plan, topology: str, chip: Chip | None) -> str:
+    """Lines of text for a person."""
+    mesh = ", ".join(f"{axis} {size}" for axis, size in plan.mesh.items())
+    lines = [
+        f"{topology}: mesh {mesh}; remat {plan.remat}, {plan.accumulate} micro-batches; batch "
+        f"{config.data.batch_size:,}",
+        f"parameters            {plan.parameters:,}",
+        "bytes per device",
+        f"  parameters          {_bytes(plan.parameter_bytes)}",
+        f"  optimiser state     {_bytes(plan.optimizer_bytes)}",
+        f"  batch               {_bytes(plan.batch_bytes)}",
+        f"  temporaries         {_bytes(plan.temporary_bytes)}",
+        f"  peak                {_bytes(plan.peak_bytes)}{_fit(plan, chip)}",
+        "FLOPs per device and step",
+        f"  of the model        {plan.model_flops:.3e}",
+        f"  with remat          {plan.executed_flops:.3e}",
+    ]
+    if plan.counted_flops is not None:
+        lines.append(f"  XLA, loops once     {plan.counted_flops:.3e}")
+    if plan.sent_bytes is not None:
+        lines.append("bytes that a device sends in a step")
+        lines += [f"  {kind:<20}{_bytes(size)}" for kind, size in sorted(plan.sent_bytes.items())]
+    if plan.step_seconds is not None:
+        lines += [
+            f"step time at best     {plan.step_seconds:.3f} s, MFU {plan.mfu:.0%}",
+            f"  to compute          {plan.compute_seconds:.3f} s",
+            f"  to update           {plan.update_seconds:.3f} s",
+            f"  to send             {plan.message_seconds:.3f} s",
+        ]
+    return "\n".join(lines)
+
+
+def _fit(plan: Plan, chip: Chip | None) -> str:
+    if chip is None:
+        return ""
+    verdict = "fits" if plan.fits else "does not fit"
+    return f"; {verdict}, a chip has {_bytes(chip.hbm_bytes)}"
+
+
+def _bytes(size: float | None) -> str:
+    return "unknown" if size is None else f"{size / 1e9:.3f} GB"
+
+
+def _tell_variant(config: TrainConfig, plan: Plan) -> None:
+    time = f"{plan.step_seconds:.3f} s" if plan.fits else "does not fit"
+    print(
+        f"{plan.mesh} remat={plan.remat} accumulate={plan.accumulate}: "
+        f"{_bytes(plan.peak_bytes)}, {time}",
+        file=sys.stderr,
+    )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m experiments.plan", description=__doc__, allow_abbrev=False
+    )
+    add: Any = parser.add_argument
+    add("--topology", help=FORM)
+    add("--chip", default="", help="whose peak numbers to use, " + ", ".join(CHIPS))
+    add("--mfu", type=float, default=0.5, help="share of the peak at which operations run")
+    add("--quick", action="store_true", help="let the compiler take less time over fast code")
+    add("--search", action="store_true", help="try meshes, remat policies and micro-batches")
+    add("--limit", type=int, default=40, help="compilations that a search makes at most")
+    add("--json", action="store_true", help="print one JSON object")
+    return parser
+
+
+def main(argv: list[str]) -> int:
+    return exit_status(lambda: run(argv))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,170 @@
+"""What one training step takes of each device: memory, operations, messages, time at best."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import math
+import re
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import jax
+from jax.errors import JaxRuntimeError
+
+from experiments.config import TrainConfig
+from experiments.planning.chips import Chip
+from experiments.planning.collectives import sent_bytes
+from experiments.planning.flops import product_flops
+from experiments.planning.step import device_bytes, trace_step
+
+USED = re.compile(r"Used ([\d.]+)([KMGT]?) of [\d.]+[KMGT]? hbm")
+UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """Bytes and floating-point operations are one device's, seconds a step's.
+
+    parameters: their number. model_flops: of the model alone; executed_flops: with what is run
+        again to save memory. counted_flops: XLA's count, in which a loop's body counts once.
+    peak_bytes: of everything that is held at once; temporary_bytes: without what the step is given.
+    counted_flops, temporary_bytes, sent_bytes: None where the compiler found memory too short.
+    fits: None without a chip.
+    compute_seconds: executed operations at the given share of the chip's peak. update_seconds:
+        state read and written at full memory bandwidth. message_seconds: what is sent at full
+        bandwidth. step_seconds: the largest of them. mfu: what model operations are of the peak in
+        that time.
+    """
+
+    mesh: dict[str, int]
+    accumulate: int
+    remat: str
+    parameters: int
+    parameter_bytes: int
+    optimizer_bytes: int
+    batch_bytes: int
+    temporary_bytes: int | None
+    peak_bytes: int
+    fits: bool | None
+    model_flops: float
+    executed_flops: float
+    counted_flops: float | None
+    sent_bytes: dict[str, float] | None
+    compute_seconds: float | None
+    update_seconds: float | None
+    message_seconds: float | None
+    step_seconds: float | None
+    mfu: float | None
+    compile_seconds: float
+
+    def to_dict(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+
+def make_plan(
+    config: TrainConfig,
+    devices: Sequence[jax.Device],
+    chip: Chip | None,
+    *,
+    mfu: float = 0.5,
+    quick: bool = False,
+) -> Plan:
+    """Compiles the config's step for these devices.
+
+    mfu: share of the chip's peak at which operations run that are run at all. quick: the compiler
+    takes less time over fast code.
+    """
+    step = trace_step(config, devices)
+    executed = product_flops(step.traced.jaxpr) / len(devices)
+    start = time.perf_counter()
+    with _effort(-1.0 if quick else 0.0):
+        found = _compile(step.traced)
+    compile_seconds = time.perf_counter() - start
+    state = {key: leaf for key, leaf in step.state.items() if key != "rng"}
+    parameter_bytes = device_bytes(state["params"])
+    optimizer_bytes = device_bytes(state) - parameter_bytes
+    sent = None if found.hlo is None else sent_bytes(found.hlo, len(devices))
+    model = _model_flops(config, devices)
+    seconds = _bounds(executed, parameter_bytes + optimizer_bytes, sent, chip, mfu)
+    longest = max(seconds.values()) if seconds and sent is not None else None
+    return Plan(
+        mesh=dict(step.mesh.shape),
+        accumulate=config.accumulate,
+        remat=config.compute.remat,
+        parameters=sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(state["params"])),
+        parameter_bytes=parameter_bytes,
+        optimizer_bytes=optimizer_bytes,
+        batch_bytes=device_bytes(step.batch),
+        temporary_bytes=found.temporary_bytes,
+        peak_bytes=found.peak_bytes,
+        fits=None if chip is None else found.hlo is not None and found.peak_bytes < chip.hbm_bytes,
+        model_flops=model,
+        executed_flops=executed,
+        counted_flops=found.flops,
+        sent_bytes=sent,
+        compute_seconds=seconds.get("compute"),
+        update_seconds=seconds.get("update"),
+        message_seconds=seconds.get("message"),
+        step_seconds=longest,
+        mfu=model / (longest * chip.flops) if chip and longest else None,
+        compile_seconds=compile_seconds,
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Compiled:
+    """hlo, flops, temporary_bytes: None where the compiler gave up."""
+
+    peak_bytes: int
+    temporary_bytes: int | None = None
+    flops: float | None = None
+    hlo: str | None = None
+
+
+def _compile(traced: Any) -> _Compiled:
+    try:
+        compiled = traced.lower().compile()
+    except JaxRuntimeError as error:
+        used = USED.search(str(error))
+        if "RESOURCE_EXHAUSTED" not in str(error) or not used:
+            raise
+        return _Compiled(int(float(used[1]) * UNITS[used[2]]))
+    memory = compiled.memory_analysis()
+    return _Compiled(
+        memory.peak_memory_in_bytes,
+        max(memory.peak_memory_in_bytes - memory.argument_size_in_bytes, 0),
+        compiled.cost_analysis()["flops"],
+        compiled.as_text(),
+    )
+
+
+def _model_flops(config: TrainConfig, devices: Sequence[jax.Device]) -> float:
+    """Of one pass forwards and one backwards, nothing run twice."""
+    plain = dataclasses.replace(
+        config, accumulate=1, compute=dataclasses.replace(config.compute, remat="none")
+    )
+    return product_flops(trace_step(plain, devices).traced.jaxpr) / len(devices)
+
+
+def _bounds(
+    flops: float, state: int, sent: dict[str, float] | None, chip: Chip | None, mfu: float
+) -> dict[str, float]:
+    if chip is None:
+        return {}
+    bounds = {"compute": flops / (mfu * chip.flops), "update": 2 * state / chip.hbm_bandwidth}
+    if sent is not None:
+        bounds["message"] = sum(sent.values()) / chip.ici_bandwidth
+    return bounds
+
+
+@contextlib.contextmanager
+def _effort(effort: float) -> Iterator[None]:
+    """How hard the compiler tries for fast code, -1 to 1."""
+    before = jax.config.jax_exec_time_optimization_effort
+    jax.config.update("jax_exec_time_optimization_effort", effort)
+    try:
+        yield
+    finally:
+        jax.config.update("jax_exec_time_optimization_effort", before)

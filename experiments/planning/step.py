@@ -1,0 +1,112 @@
+"""A config's own training step, traced and compiled for devices that need not exist."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+
+from clip_jax.errors import InputError
+from experiments import parallel
+from experiments.config import TrainConfig
+from experiments.lora import with_lora
+from experiments.objectives import Objective, make_objective
+from experiments.objectives.rudolph import decoder_objective
+from experiments.optim import make_optimizer
+from experiments.state import fresh_state, state_shardings
+from experiments.step import step_body
+from experiments.train import check_mesh
+from rudolph_jax.config import VQGAN_PRESETS
+from rudolph_jax.image_tokenizer import PretrainedVqgan
+from rudolph_jax.layout import Layout
+from rudolph_jax.vqgan import abstract_params as abstract_vqgan
+
+
+@dataclasses.dataclass(frozen=True)
+class TracedStep:
+    """state, batch: what the step takes: shapes with dtypes and shardings. traced: not lowered."""
+
+    mesh: Mesh
+    state: Any
+    batch: dict[str, jax.ShapeDtypeStruct]
+    traced: Any
+
+
+def trace_step(config: TrainConfig, devices: Sequence[jax.Device]) -> TracedStep:
+    """The step of `experiments.train` on these devices; no array is made.
+
+    Raises InputError where training would.
+    """
+    if config.parallel != "jit":
+        raise InputError(f"config.parallel is {config.parallel!r}; only 'jit' can be planned")
+    mesh = parallel.make_mesh(config.mesh, devices)
+    check_mesh(config, mesh)
+    objective = planned_objective(config, mesh)
+    if config.optim.lora.rank:
+        objective = with_lora(objective, config.optim.lora)
+    optimizer = make_optimizer(config.optim, config.steps)
+    shardings = state_shardings(config, objective, optimizer, mesh)
+    # Outside of the mesh, whose devices run nothing, not even a constant.
+    rng = jax.eval_shape(partial(jax.random.key, config.seed))
+    shapes = jax.eval_shape(partial(fresh_state, config, objective, optimizer), rng)
+    with parallel.mesh_context(mesh, config.parallel):
+        state = jax.tree.map(_placed, shapes, shardings)
+        rows = parallel.batch_sharding(mesh)
+        batch = {key: _placed(leaf, rows) for key, leaf in batch_shapes(config).items()}
+        step = jax.jit(
+            step_body(config, objective, optimizer),
+            donate_argnums=0,
+            out_shardings=(shardings, None),
+        )
+        return TracedStep(mesh, state, batch, step.trace(state, batch))
+
+
+def planned_objective(config: TrainConfig, mesh: Mesh) -> Objective:
+    """The config's objective; of an image tokenizer that it trains over, only the shapes."""
+    if config.objective != "rudolph":
+        return make_objective(config, mesh)
+    vqgan = dataclasses.replace(
+        VQGAN_PRESETS["gumbelf8"], codebook_size=config.model.image_vocab_size
+    )
+    return decoder_objective(config, PretrainedVqgan(vqgan, abstract_vqgan(vqgan)))
+
+
+def batch_shapes(config: TrainConfig) -> dict[str, jax.ShapeDtypeStruct]:
+    """What the loss takes, of all devices together; RUDOLPH's rows have their codes already."""
+    B, model = config.data.batch_size, config.model
+
+    def pictures(size: int) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct((B, size, size, 3), jnp.uint8)
+
+    def ids(length: int) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct((B, length), jnp.int32)
+
+    if config.objective == "clip":
+        return {
+            "image": pictures(model.vision.image_size),
+            "input_ids": ids(model.text.context_length),
+        }
+    if config.objective == "rudolph":
+        return {"input_ids": ids(Layout(model).length)}
+    return {"image": pictures(config.settings.image_size)}
+
+
+def device_bytes(tree: Any) -> int:
+    """Of one device's share of a tree of placed shapes."""
+    leaves = jax.tree.leaves(tree)
+    return sum(_share(leaf) for leaf in leaves)
+
+
+def _share(leaf: jax.ShapeDtypeStruct) -> int:
+    shape = leaf.sharding.shard_shape(leaf.shape)
+    return math.prod(shape) * leaf.dtype.itemsize
+
+
+def _placed(leaf: jax.ShapeDtypeStruct, sharding: Any) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)

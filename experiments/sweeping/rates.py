@@ -1,0 +1,35 @@
+"""How fast a run went, from the times that its TensorBoard files hold."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+
+from tensorboardX.proto.event_pb2 import Event
+
+TAG = "train/loss"
+
+
+def steps_per_second(folder: str | Path) -> float | None:
+    """From the first to the last step logged by the process that ended the run; None if but one.
+
+    Compilation, which is over when the first step is logged, does not count; evaluations and
+    checkpoints between the two do.
+    """
+    files = sorted(Path(folder, "tensorboard").glob("events.*"), key=lambda f: f.stat().st_mtime)
+    points = [(event.step, event.wall_time) for event in _events(files[-1])] if files else []
+    if len(points) < 2 or points[-1][1] <= points[0][1]:
+        return None
+    return (points[-1][0] - points[0][0]) / (points[-1][1] - points[0][1])
+
+
+def _events(file: Path) -> Iterator[Event]:
+    """Those with the loss. A record is its length (uint64), a checksum, the event, a checksum."""
+    with file.open("rb") as stream:
+        while len(header := stream.read(12)) == 12:
+            (length,) = struct.unpack("<Q", header[:8])
+            event = Event.FromString(stream.read(length))
+            stream.read(4)
+            if any(value.tag == TAG for value in event.summary.value):
+                yield event

@@ -1,0 +1,218 @@
+import dataclasses
+import json
+import math
+from types import SimpleNamespace
+
+import jax
+import jax.numpy as jnp
+import pytest
+from jax.sharding import NamedSharding, PartitionSpec
+
+from clip_jax import InputError
+from experiments import plan
+from experiments.config import MeshConfig
+from experiments.parallel import make_mesh
+from experiments.plan_table import CONFIGS, planned_config, read, table
+from experiments.planning.chips import CHIPS
+from experiments.planning.collectives import sent_bytes
+from experiments.planning.flops import product_flops
+from experiments.planning.plan import make_plan
+from experiments.planning.search import search, variants
+from experiments.planning.step import trace_step
+from experiments.planning.topology import slice_devices
+
+HLO = """HloModule step
+
+%body (arg: (s32[], f32[8])) -> (s32[], f32[8]) {
+  %x = f32[8,128]{1,0:T(8,128)} parameter(0)
+  %gathered = f32[32,128]{1,0} all-gather(%x), replica_groups=[2,4]<=[8], dimensions={0}
+  ROOT %sum = f32[8,128]{1,0} all-reduce(%x), replica_groups=mesh['a'=2,'b'=4] {'a'}, to_apply=%add
+}
+
+%condition (arg: (s32[], f32[8])) -> pred[] {
+  %limit = s32[]{:T(128)} constant(5)
+  ROOT %less = pred[] compare(%i, %limit), direction=LT
+}
+
+%all-reduce-scatter.1 (input: bf16[64]) -> bf16[8] {
+  %input = bf16[64]{0} parameter(0)
+  ROOT %reduced = bf16[64]{0} all-reduce(%input), replica_groups={{0,1,2,3},{4,5,6,7}}, to_apply=%add
+}
+
+ENTRY %main (p: f32[8]) -> f32[8] {
+  %y = bf16[64]{0} parameter(0)
+  %loop = (s32[], f32[8]) while(%start), condition=%condition, body=%body
+  %known = (s32[], f32[8]) while(%start), condition=%c, body=%body, backend_config={"known_trip_count":{"n":"2"}}
+  %part = bf16[8]{0} fusion(%y), kind=kCustom, calls=%all-reduce-scatter.1
+  ROOT %moved = (bf16[64]{0}, bf16[64]{0}) collective-permute-start(%y), source_target_pairs={{0,1}}
+}
+"""  # noqa: E501
+
+
+def test_messages_of_loops_count_as_often_as_they_run():
+    array, runs = 8 * 128 * 4, 5 + 2
+    assert sent_bytes(HLO, 8) == {
+        "all-gather": runs * 3 * array,
+        "all-reduce": runs * 2 * array / 2,
+        "reduce-scatter": 128 * 3 / 4,
+        "collective-permute": 128,
+    }
+
+
+def test_messages_of_a_compiled_program():
+    mesh = make_mesh(MeshConfig(data=8))
+    rows = NamedSharding(mesh, PartitionSpec("data"))
+    x = jax.ShapeDtypeStruct((8, 16), jnp.float32, sharding=rows)
+    compiled = jax.jit(lambda x: x.sum(0)).lower(x).compile()
+    assert sent_bytes(compiled.as_text(), 8) == {"all-reduce": 2 * 7 / 8 * 16 * 4}
+
+
+def test_operations_of_scans_and_shards_count_as_often_as_they_run():
+    mesh = make_mesh(MeshConfig(data=8))
+
+    def product(x, w):
+        return x @ w
+
+    def looped(x, w):
+        return jax.lax.scan(lambda x, _: (jax.checkpoint(product)(x, w), None), x, length=5)[0]
+
+    sharded = jax.shard_map(
+        product, mesh=mesh, in_specs=(PartitionSpec("data"), PartitionSpec()),
+        out_specs=PartitionSpec("data"),
+    )  # fmt: skip
+    x, w = jnp.zeros((16, 4)), jnp.zeros((4, 4))
+    once = 2 * 16 * 4 * 4
+    assert product_flops(jax.make_jaxpr(looped)(x, w)) == 5 * once
+    assert product_flops(jax.make_jaxpr(sharded)(x, w)) == once
+    # Backwards twice as much again, and forwards once more for what was not kept but is needed.
+    again = jax.make_jaxpr(jax.grad(lambda w: jnp.sin(looped(x, w)).sum()))(w)
+    assert product_flops(again) == (5 + 2 * 5) * once
+
+
+def test_a_plan_tells_what_lies_where(train_config):
+    config = dataclasses.replace(train_config, mesh=MeshConfig(data=2, fsdp=4))
+    plan = make_plan(config, slice_devices("cpu:8"), CHIPS["v5e"], mfu=0.5)
+    traced = trace_step(config, slice_devices("cpu:8"))
+    leaves = jax.tree.leaves(traced.state["params"])
+    assert plan.parameters == sum(math.prod(leaf.shape) for leaf in leaves)
+    # Most lies on a fourth of the devices' memory; AdamW has two moments of each.
+    assert plan.parameters < plan.parameter_bytes < 2 * plan.parameters
+    assert plan.optimizer_bytes == pytest.approx(2 * plan.parameter_bytes, rel=1e-3)
+    size, length = config.model.vision.image_size, config.model.text.context_length
+    assert plan.batch_bytes == 2 * (3 * size**2 + 4 * length)
+    assert plan.peak_bytes >= plan.parameter_bytes + plan.optimizer_bytes
+    assert plan.fits
+    assert plan.model_flops == plan.executed_flops > 0  # no remat
+    assert plan.step_seconds == max(
+        plan.compute_seconds, plan.update_seconds, plan.message_seconds
+    )
+    assert plan.compute_seconds == plan.executed_flops / (0.5 * 197e12)
+
+
+@pytest.mark.parametrize("objective", ["clip", "rudolph"])
+def test_activations_keep_their_rows(objective, train_config, rudolph_train_config):
+    """Sharded parameters are gathered; no product of whole activations is summed over devices."""
+    config = train_config if objective == "clip" else rudolph_train_config
+    config = dataclasses.replace(
+        config,
+        mesh=MeshConfig(data=2, fsdp=4),
+        data=dataclasses.replace(config.data, batch_size=512),
+    )
+    plan = make_plan(config, slice_devices("cpu:8"), None)
+    # Of a batch so large next to the model, activations would be many times this.
+    assert plan.sent_bytes["all-reduce"] < 4 * 4 * plan.parameters
+    assert plan.fits is None and plan.step_seconds is None
+
+
+def test_rudolph_needs_no_image_tokenizer(rudolph_train_config):
+    settings = dataclasses.replace(rudolph_train_config.settings, vqgan="nowhere")
+    config = dataclasses.replace(rudolph_train_config, settings=settings)
+    batch = trace_step(config, slice_devices("cpu:4")).batch
+    assert {key: leaf.shape for key, leaf in batch.items()} == {"input_ids": (16, 26)}
+
+
+def test_search_takes_the_quickest_that_fits(train_config, monkeypatch):
+    def pretended(config, devices, chip, **_):
+        """Needs up to 4 GB for each row; remat costs up to a quarter more time, fsdp none."""
+        rows = config.data.batch_size // (len(devices) // config.mesh.tensor * config.accumulate)
+        size = rows * {"none": 4e9, "dots": 3e9, "block": 1e9}[config.compute.remat]
+        seconds = {"none": 1.0, "dots": 1.1, "block": 1.25}[config.compute.remat]
+        seconds += 0.001 * config.accumulate
+        return SimpleNamespace(fits=size < chip.hbm_bytes, peak_bytes=size, step_seconds=seconds)
+
+    monkeypatch.setattr("experiments.planning.search.make_plan", pretended)
+    devices, tried = [object()] * 2, []
+    chosen, plan = search(
+        train_config, devices, CHIPS["v5e"], mfu=0.5, limit=100,
+        tell=lambda config, plan: tried.append((config.mesh, config.compute.remat, plan.fits)),
+    )  # fmt: skip
+    # 16 rows on 2 devices: 4 of them fit in 16 GiB without remat, 8 do not.
+    assert (chosen.compute.remat, chosen.accumulate, chosen.mesh.tensor) == ("none", 2, 1)
+    assert plan.peak_bytes == 16e9
+    # Nothing more is tried of a mesh and policy once it fits.
+    assert len([1 for *_, fits in tried if fits]) == len({(m, r) for m, r, fits in tried if fits})
+    none = dataclasses.replace(CHIPS["v5e"], hbm_bytes=1)
+    with pytest.raises(InputError, match="no mesh, remat and accumulate"):
+        search(train_config, devices, none, mfu=0.5, limit=1)
+
+
+def test_variants_divide_the_batch(train_config):
+    found = list(variants(train_config, 8))
+    assert len({(v.mesh, v.compute.remat, v.accumulate) for v in found}) == len(found) > 50
+    for variant in found:
+        shards = variant.mesh.data * variant.mesh.fsdp * variant.accumulate
+        assert variant.data.batch_size % shards == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "--topology is needed"),
+        (["--topology=v4"], "--topology is 'v4'; expected"),
+        (["--topology=cpu:2x2"], "expected a number of devices"),
+        (["--topology=cpu:99"], "this process has 8 CPU devices"),
+        (["--topology=cpu:8", "--chip=v3"], "--chip is 'v3'; expected one of v4"),
+        (["--topology=cpu:8", "--mfu=2"], "--mfu is 2.0"),
+        (["--topology=cpu:8", "--search"], "choose a --chip"),
+        (["--topology=cpu:8", "--config.stepz=1"], "did you mean config.steps?"),
+        (["--topology=cpu:8", "--config.data.batch_size=12"], "expected a multiple of 8"),
+        (["--topology=cpu:8", "--config.parallel=pmap"], "only 'jit' can be planned"),
+    ],
+)
+def test_mistakes_are_one_line(arguments, message, capsys):
+    digits = "--config=experiments/configs/digits.py"
+    assert plan.main([digits, *arguments]) == 2
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1
+
+
+def test_the_command_prints_json(capsys):
+    digits = "--config=experiments/configs/digits.py"
+    small = ["--config.compute.unroll=1", "--config.data.batch_size=2"]
+    assert plan.main([digits, *small, "--topology=cpu:1", "--json", "--chip=v4"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["mesh"] == {"data": 1, "fsdp": 1, "tensor": 1}
+    assert found["sent_bytes"] == {} and found["fits"]
+
+
+def test_the_table_goes_on_where_it_stopped(tmp_path):
+    row = {
+        "config": "rudolph_350m", "topology": "v5e:2x4",
+        "mesh": {"data": 1, "fsdp": 8, "tensor": 1}, "accumulate": 16, "fits": False,
+        "parameter_bytes": 1e9, "optimizer_bytes": 2e9, "batch_bytes": 0,
+        "temporary_bytes": None, "peak_bytes": 2e10, "sent_bytes": None,
+    }  # fmt: skip
+    path = tmp_path / "rows.jsonl"
+    assert read(path) == []
+    path.write_text(json.dumps(row) + "\n")
+    line = table(read(path)).splitlines()[-1]
+    assert line == (
+        "| rudolph_350m | v5e:2x4 | 8 | 1x8x1 | 16 | 1.00 | 2.00 | 0.00 | ? | 20.00 | no | ? |"
+    )
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("devices", [8, 64, 2048])
+def test_the_tables_configs_divide_their_batches(name, devices):
+    config = planned_config(name, devices)
+    assert config.data.batch_size % (devices * config.accumulate) == 0

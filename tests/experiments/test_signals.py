@@ -1,0 +1,165 @@
+"""SIGTERM wherever it may come: in compilation, a step, an evaluation and a save."""
+
+import dataclasses
+import os
+import signal
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+from experiments import command, loop
+from experiments import train as train_module
+from experiments.checkpoint import Checkpoints
+from experiments.command import SAVED, TERMINATED, Stopped
+from experiments.metrics import read_metrics
+from experiments.train import train
+
+
+def on_one_device(config, folder):
+    return train(config, folder, devices=jax.devices()[:1])
+
+
+def terminate():
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    made = {}
+
+    def run(config):
+        if config not in made:
+            folder = tmp_path_factory.mktemp("undisturbed")
+            made[config] = (on_one_device(config, folder), read_metrics(folder))
+        return made[config]
+
+    return run
+
+
+@pytest.fixture
+def config(train_config):
+    return dataclasses.replace(
+        train_config, steps=5, checkpoint_every=2, evaluate_every=2,
+        evaluators=("retrieval:validation",),
+    )  # fmt: skip
+
+
+def in_step(patch):
+    """While step 3 is handed over."""
+    real, calls = train_module.parallel.put_batch, []
+
+    def put(batch, mesh):
+        calls.append(1)
+        if len(calls) == 3:
+            terminate()
+        return real(batch, mesh)
+
+    patch.setattr(train_module.parallel, "put_batch", put)
+    return 3
+
+
+def in_evaluation(patch):
+    """Of step 2; nothing of its values is written."""
+    real = loop.as_pretrained
+
+    def as_pretrained(*args):
+        terminate()
+        return real(*args)
+
+    patch.setattr(loop, "as_pretrained", as_pretrained)
+    return 2
+
+
+def in_save(patch):
+    """While step 2 is written."""
+    real = Checkpoints.save
+
+    def save(self, step, *args):
+        real(self, step, *args)
+        terminate()
+
+    patch.setattr(Checkpoints, "save", save)
+    return 2
+
+
+@pytest.mark.parametrize("come", [in_step, in_evaluation, in_save])
+def test_the_last_finished_step_is_saved_and_the_run_goes_on_bit_equal(
+    undisturbed, config, tmp_path, monkeypatch, come
+):
+    expected, metrics = undisturbed(config)
+    handler = signal.getsignal(signal.SIGTERM)
+    with monkeypatch.context() as patch:
+        done = come(patch)
+        with pytest.raises(Stopped) as stopped:
+            on_one_device(config, tmp_path)
+    assert stopped.value.args == (signal.SIGTERM,)
+    assert signal.getsignal(signal.SIGTERM) == handler
+    with Checkpoints(tmp_path / "checkpoints", read_only=True) as checkpoints:
+        assert checkpoints.latest_step() == done
+    assert not (tmp_path / "model").exists()
+
+    resumed = on_one_device(config, tmp_path)
+    jax.tree.map(np.testing.assert_array_equal, resumed.model.params, expected.model.params)
+    # Each step's row once, and the evaluation that was cut short is made up for.
+    assert by_step(read_metrics(tmp_path)) == by_step(metrics)
+
+
+def by_step(rows):
+    merged = {}
+    for row in rows:
+        assert not merged.get(row["step"], {}).keys() & (row.keys() - {"step"})
+        merged.setdefault(row["step"], {}).update(row)
+    return merged
+
+
+CHILD = """
+import sys, time
+from experiments.hosts import Hosts
+from experiments.stopping import Stopping
+with Stopping(Hosts()) as stopping:
+    stopping.nothing_to_save = sys.argv[1] == "compiling"
+    print("there", flush=True)
+    time.sleep(100)
+"""
+
+
+@pytest.mark.parametrize(("state", "signals"), [("compiling", 1), ("stepping", 2)])
+def test_at_once_while_there_is_nothing_to_save_and_the_second_time(state, signals):
+    child = subprocess.Popen(
+        [sys.executable, "-c", CHILD, state],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        assert child.stdout.readline() == "there\n"
+        for _ in range(signals - 1):
+            child.send_signal(signal.SIGTERM)
+            with pytest.raises(subprocess.TimeoutExpired):
+                child.wait(timeout=0.5)
+        child.send_signal(signal.SIGTERM)
+        _, errors = child.communicate(timeout=60)
+    finally:
+        child.kill()
+        child.wait()
+    assert child.returncode == TERMINATED
+    assert "nothing more is saved" in errors
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (Stopped(signal.SIGTERM), SAVED),
+        (Stopped(signal.SIGINT), command.INTERRUPTED),
+        (KeyboardInterrupt(), command.INTERRUPTED),
+        (command.StorageError("full"), command.STORAGE),
+        (command.DivergedError("nan"), command.DIVERGED),
+    ],
+)
+def test_exit_statuses_tell_the_ends_apart(error, status, capsys):
+    def work():
+        raise error
+
+    assert command.exit_status(work) == status
+    assert capsys.readouterr().err.count("\n") <= 1
