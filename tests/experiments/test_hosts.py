@@ -128,9 +128,14 @@ def test_killed_restarted_and_finished_as_one(launch, config, tmp_path):
     two = clip_jax.load(workdir / "model")
     assert_close(two.params, one.model.params)
 
-    # The last checkpoint but one that both wrote, and the steps after it by one process.
-    shutil.rmtree(workdir / "checkpoints" / "6")
-    resumed = train(config, workdir, devices=jax.devices()[:4])
+
+@pytest.mark.slow
+def test_one_process_goes_on_where_two_stopped(launch, config, tmp_path):
+    config = dataclasses.replace(config, evaluators=())
+    assert [status for status, _, _ in ends(launch(config, tmp_path / "two"))] == [0, 0]
+    one = train(config, tmp_path / "one", devices=jax.devices()[:4])
+    shutil.rmtree(tmp_path / "two" / "checkpoints" / "6")
+    resumed = train(config, tmp_path / "two", devices=jax.devices()[:4])
     assert_close(resumed.model.params, one.model.params)
 
 

@@ -85,7 +85,9 @@ def in_save(patch):
     return 2
 
 
-@pytest.mark.parametrize("come", [in_step, in_evaluation, in_save])
+@pytest.mark.parametrize(
+    "come", [in_step, in_evaluation, pytest.param(in_save, marks=pytest.mark.slow)]
+)
 def test_the_last_finished_step_is_saved_and_the_run_goes_on_bit_equal(
     undisturbed, config, tmp_path, monkeypatch, come
 ):

@@ -92,6 +92,8 @@ def test_a_step_is_the_same_however_it_is_run(name, request, rng):
     for way, changes in WAYS.items():
         if way == "2x4x1" and config.objective == "vqgan":
             continue  # its six latent channels are not four devices' to share
+        if way == "micro-batches" and config.objective == "rudolph":
+            continue  # the last way has them, too
         agree(one_step(config, batch, expected[0], **changes), expected, way)
 
 

@@ -23,6 +23,8 @@ from experiments.metrics import read_metrics
 from experiments.objectives import make_objective
 from experiments.train import train
 
+ONE = jax.devices()[:1]
+
 
 def assert_bit_equal(a, b):
     for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
@@ -37,7 +39,7 @@ def finished(tmp_path_factory):
     def run(config):
         if config not in runs:
             folder = tmp_path_factory.mktemp("finished")
-            runs[config] = (train(config, folder), folder)
+            runs[config] = (train(config, folder, ONE), folder)
         return runs[config]
 
     return run
@@ -72,9 +74,9 @@ def test_interrupted_run_resumes_bit_equal(finished, train_config, tmp_path, mon
     with monkeypatch.context() as patch:
         patch.setattr(train_module.parallel, "put_batch", interrupt_at_sixth)
         with pytest.raises(KeyboardInterrupt):
-            train(train_config, tmp_path)
+            train(train_config, tmp_path, ONE)
     assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["3", "5"]
-    resumed = train(train_config, tmp_path)
+    resumed = train(train_config, tmp_path, ONE)
     assert_bit_equal(resumed.model.params, expected.model.params)
     assert read_metrics(tmp_path) == read_metrics(folder)
 
@@ -92,7 +94,10 @@ def test_killed_at_a_random_step_resumes_bit_equal(finished, train_config, tmp_p
         f"--config={tmp_path / 'config.py'}", f"--workdir={tmp_path / 'run'}",
     ]  # fmt: skip
     stop_after = random.randrange(1, 6)
-    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    # The last of two flags counts.
+    flags = os.environ["XLA_FLAGS"] + " --xla_force_host_platform_device_count=1"
+    alone = {**os.environ, "XLA_FLAGS": flags}
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, env=alone)
     try:
         deadline = time.monotonic() + 120
         while time.monotonic() < deadline and process.poll() is None:
@@ -106,7 +111,7 @@ def test_killed_at_a_random_step_resumes_bit_equal(finished, train_config, tmp_p
     done = len(read_metrics(tmp_path / "run"))
     assert done >= stop_after
     # The very command again; its model is the one that was never disturbed.
-    finish = subprocess.run(command, capture_output=True, text=True, check=True)
+    finish = subprocess.run(command, capture_output=True, text=True, check=True, env=alone)
     assert finish.stdout == f"model: {tmp_path / 'run' / 'model'}\n"
     resumed = clip_jax.load(tmp_path / "run" / "model")
     assert_bit_equal(resumed.params, expected.model.params)
@@ -114,11 +119,11 @@ def test_killed_at_a_random_step_resumes_bit_equal(finished, train_config, tmp_p
 
 def test_one_device_and_eight_agree(finished, train_config, tmp_path):
     _, folder = finished(train_config)
-    train(train_config, tmp_path / "one", devices=jax.devices()[:1])
+    train(train_config, tmp_path / "eight")
     mesh = dataclasses.replace(train_config, mesh=MeshConfig(data=2, fsdp=4))
     train(mesh, tmp_path / "fsdp")
     expected = [row["train/loss"] for row in read_metrics(folder)]
-    for other in ("one", "fsdp"):
+    for other in ("eight", "fsdp"):
         found = [row["train/loss"] for row in read_metrics(tmp_path / other)]
         np.testing.assert_allclose(found, expected, rtol=1e-4)
 
@@ -146,7 +151,8 @@ def test_nan_stops_the_run_and_names_the_last_good_checkpoint(
     with monkeypatch.context() as patch:
         patch.setattr(train_module, "make_optimizer", poisoned)
         with pytest.raises(DivergedError) as caught:
-            train(dataclasses.replace(train_config, checkpoint_every=checkpoint_every), tmp_path)
+            config = dataclasses.replace(train_config, checkpoint_every=checkpoint_every)
+            train(config, tmp_path, ONE)
     assert str(caught.value).startswith(message)
     assert f"last good checkpoint: {tmp_path}/checkpoints/{good};" in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -158,9 +164,10 @@ def test_another_config_is_refused_and_harmless_changes_are_not(finished, train_
     _, folder = finished(train_config)
     other = dataclasses.replace(train_config, seed=1)
     with pytest.raises(InputError, match="holds a run with config.seed = 0, not 1"):
-        train(other, folder)
+        train(other, folder, ONE)
     harmless = dataclasses.replace(train_config, log_every=2)
-    assert_bit_equal(train(harmless, folder).model.params, finished(train_config)[0].model.params)
+    resumed = train(harmless, folder, ONE)
+    assert_bit_equal(resumed.model.params, finished(train_config)[0].model.params)
 
 
 def test_logit_scale_is_clipped(train_config):

@@ -84,6 +84,7 @@ def test_strided_convolution_is_padded_on_the_right_and_below():
     np.testing.assert_array_equal(found, [[15, 17, 0], [27, 29, 0], [0, 0, 0]])
 
 
+@pytest.mark.slow
 def test_fresh_parameters_are_pytorchs_in_scale():
     config = dataclasses.replace(SMALL, latent_channels=24)
     params = jax.jit(lambda rng: init_params(config, rng))(jax.random.key(3))

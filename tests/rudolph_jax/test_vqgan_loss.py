@@ -121,7 +121,8 @@ def test_a_colder_draw_gives_sharper_gradients(params, pictures):
     np.testing.assert_allclose(*values, rtol=1e-5)
 
 
-@pytest.mark.parametrize("wavelet", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("wavelet", [False, True])
 def test_it_learns_a_few_pictures(pictures, wavelet):
     config = dataclasses.replace(CONFIG, wavelet=wavelet)
     objective = loss_of(config, temperature=0.5)
