@@ -45,6 +45,6 @@ def train_config() -> TrainConfig:
         optim=OptimConfig(
             learning_rate=1.5e-3, warmup_steps=50, weight_decay=0.1, clip_norm=1.0, final=0.02
         ),
-        steps=2500,
+        steps=1000,
         checkpoint_every=500,
     )

@@ -40,6 +40,6 @@ def train_config() -> TrainConfig:
         optim=OptimConfig(
             learning_rate=3e-3, warmup_steps=50, weight_decay=0.0, clip_norm=1.0, final=0.02
         ),
-        steps=1500,
+        steps=1000,
         checkpoint_every=500,
     )
