@@ -7,12 +7,10 @@ from typing import Any
 
 from clip_jax.config import PRESETS as CLIP_PRESETS
 from clip_jax.config import ClipConfig
+from clip_jax.contrastive import DUPLICATES, FORMS
 from experiments.data.config import expect
 from rudolph_jax.config import PRESETS as RUDOLPH_PRESETS
 from rudolph_jax.config import VQGAN_PRESETS, RudolphConfig, VqganConfig
-
-FORMS = ("gathered", "tiled", "ring")
-DUPLICATES = ("negatives", "positives", "masked")
 
 
 @dataclasses.dataclass(frozen=True)

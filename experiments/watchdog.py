@@ -7,6 +7,8 @@ import sys
 import threading
 import time
 
+import jax
+
 from experiments import hosts
 from experiments.command import LEFT_BEHIND
 from experiments.hosts import Hosts
@@ -48,7 +50,7 @@ class Watchdog:
             try:
                 self._hosts.put(f"steps/{self._hosts.index}", str(self._own), overwrite=True)
                 told = self._hosts.get_all("steps")
-            except Exception:
+            except jax.errors.JaxRuntimeError:
                 continue  # `_judge` counts how long there has been no answer
             self._seen = {int(index): int(step) for index, step in told.items()}
             self._answered = time.monotonic()

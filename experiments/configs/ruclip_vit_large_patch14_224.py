@@ -4,8 +4,7 @@
         --workdir=runs/ruclip-l14-224 --config.data.name=data/pairs
 
 `data/pairs` is made by `python -m experiments.prepare`; slices that this fits: `docs/scaling.md`.
-Steps and batch: the ruCLIP report (Shonenkov et al. 2022, arXiv:2202.10784 cites the models; its
-repository's README has the table of stages).
+Steps and batch: the ruCLIP report (Shonenkov et al. 2022, arXiv:2202.10784).
 """
 
 from ml_collections import ConfigDict

@@ -5,6 +5,7 @@ Batches hold "image" uint8[B, H, W, 3] and "input_ids" int32[B, S], each row wit
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 
 import jax
@@ -16,6 +17,7 @@ from clip_jax import PretrainedClip, sharding
 from clip_jax.config import ImageConfig
 from clip_jax.contrastive import contrastive_loss, sigmoid_loss
 from clip_jax.model import MAX_LOGIT_SCALE, Clip, abstract_params, normalize
+from clip_jax.tiles import AxisName
 from clip_jax.tokenizer import Tokenizer
 from experiments.config import TrainConfig
 from experiments.data.examples import CaptionedPictures
@@ -24,11 +26,16 @@ from experiments.data.vocabulary import Vocabulary
 from experiments.objectives.objective import Batch, Metrics, Now, Objective, Params
 from experiments.parallel import BATCH_AXES, PMAP_AXIS, in_parts
 
+# (image, text, scale, bias, groups) -> loss, metrics
+FeaturesLoss = Callable[..., tuple[jax.Array, Metrics]]
+
 
 def clip_objective(config: TrainConfig, mesh: Mesh) -> Objective:
     model, settings = config.model, config.settings
     clip = Clip(model, config.compute)
-    features_loss = _pmap_loss(config) if config.parallel == "pmap" else _mesh_loss(config, mesh)
+    features_loss = (
+        _local_loss(config, PMAP_AXIS) if config.parallel == "pmap" else _mesh_loss(config, mesh)
+    )
 
     def init(rng: jax.Array) -> Params:
         size = model.vision.image_size
@@ -79,7 +86,9 @@ def clip_objective(config: TrainConfig, mesh: Mesh) -> Objective:
     )
 
 
-def _encode_in_parts(encode, rows, parts: int) -> tuple[jax.Array, jax.Array]:
+def _encode_in_parts(
+    encode: Callable[..., tuple[jax.Array, jax.Array]], rows: tuple[jax.Array, ...], parts: int
+) -> tuple[jax.Array, jax.Array]:
     """Features of all rows, whose gradients are those of one pass over them.
 
     Of all parts but one at a time only the features are kept; the backward pass runs each part's
@@ -92,7 +101,7 @@ def _encode_in_parts(encode, rows, parts: int) -> tuple[jax.Array, jax.Array]:
     return jax.tree.map(lambda x: x.swapaxes(0, 1).reshape(-1, *x.shape[2:]), encoded)
 
 
-def _loss_of(config: TrainConfig, axis_name):
+def _local_loss(config: TrainConfig, axis_name: AxisName) -> FeaturesLoss:
     """(image, text, scale, bias, groups) -> this shard's loss and metrics."""
     settings = config.settings
     options = {
@@ -102,8 +111,9 @@ def _loss_of(config: TrainConfig, axis_name):
         "axis_name": axis_name,
     }
 
-    def local(image, text, scale, bias, groups):
-        groups = None if settings.duplicates == "negatives" else groups
+    def local(
+        image: jax.Array, text: jax.Array, scale: jax.Array, bias: jax.Array, groups: jax.Array
+    ) -> tuple[jax.Array, Metrics]:
         if config.model.logit_bias:
             return sigmoid_loss(image, text, scale, bias, groups=groups, **options)
         return contrastive_loss(image, text, scale, groups=groups, **options)
@@ -111,14 +121,10 @@ def _loss_of(config: TrainConfig, axis_name):
     return local
 
 
-def _pmap_loss(config: TrainConfig):
-    return _loss_of(config, PMAP_AXIS)
-
-
-def _mesh_loss(config: TrainConfig, mesh: Mesh):
+def _mesh_loss(config: TrainConfig, mesh: Mesh) -> FeaturesLoss:
     """The same for the whole batch's arrays on a mesh."""
     rows, everywhere = PartitionSpec(BATCH_AXES), PartitionSpec()
-    local = _loss_of(config, BATCH_AXES)
+    local = _local_loss(config, BATCH_AXES)
 
     @partial(
         jax.shard_map,
@@ -126,8 +132,8 @@ def _mesh_loss(config: TrainConfig, mesh: Mesh):
         in_specs=(rows, rows, everywhere, everywhere, rows),
         out_specs=everywhere,
     )
-    def sharded(image, text, scale, bias, groups):
-        return lax.pmean(local(image, text, scale, bias, groups), BATCH_AXES)
+    def sharded(*features: jax.Array) -> tuple[jax.Array, Metrics]:
+        return lax.pmean(local(*features), BATCH_AXES)
 
     return sharded
 

@@ -1,7 +1,7 @@
 """Published peak numbers of TPU chips.
 
-Source: docs.cloud.google.com/tpu/docs, pages v4, v5e, v5p and v6e, tables "System architecture" and
-"Key chip specifications".
+Source: docs.cloud.google.com/tpu/docs, pages v5e and v6e, table "System architecture". Those of v4
+and v5p are as other pages quote Google's; compare them with its own before money hangs on them.
 """
 
 from __future__ import annotations
