@@ -31,8 +31,7 @@ class Predictor:
     """Class embeddings, picture embeddings and labels for one model.
 
     templates: each with one {}; None: ruCLIP's six.
-    average: "ruclip" takes the mean of the templates' embeddings as they come, "clip" gives each
-        unit length first (Radford et al. 2021, section 3.1.4). The mean gets unit length in both.
+    average: of the templates' embeddings, see `mean_latents`.
     batch_size: pictures, or texts, that are encoded at once.
     quiet: no progress bar (there is none off a terminal anyway).
     """
@@ -51,8 +50,7 @@ class Predictor:
         self.average = average
         self.batch_size = batch_size
         self.quiet = quiet
-        if average not in ("ruclip", "clip"):
-            raise InputError(f"average is {average!r}; expected 'ruclip' or 'clip'")
+        check_average(average)
         if not self.templates:
             raise InputError("templates are empty; expected at least one, such as '{}'")
         for template in self.templates:
@@ -67,12 +65,15 @@ class Predictor:
             raise InputError(f"class_labels are {class_labels!r}; expected a list of names")
         names = [label.lower().strip() for label in class_labels]
         prompts = [t.replace("{}", name) for t in self.templates for name in names]
-        ids = self.clip.processor(text=prompts)["input_ids"]
-        latents = self._in_batches(self.clip.encode_text, ids, "texts")
-        latents = latents.reshape(len(self.templates), len(names), -1)
-        if self.average == "clip":
-            latents = np.asarray(normalize(latents))
-        return np.asarray(normalize(jnp.asarray(latents).mean(0)))
+        latents = self.encode_texts(prompts).reshape(len(self.templates), len(names), -1)
+        return mean_latents(latents, self.average)
+
+    def encode_texts(self, texts: Sequence[str]) -> np.ndarray:
+        """float32[texts, E], as the model gives them."""
+        if not texts:
+            return np.zeros((0, self.clip.config.embed_dim), np.float32)
+        ids = self.clip.processor(text=texts)["input_ids"]
+        return self._in_batches(self.clip.encode_text, ids, "texts")
 
     def get_image_latents(self, images: Sequence[Any]) -> np.ndarray:
         """float32[images, E], unit rows."""
@@ -97,6 +98,24 @@ class Predictor:
                 parts.append(np.asarray(encode(chunk))[:used])
                 bar.update(used)
         return np.concatenate(parts)
+
+
+def mean_latents(latents: np.ndarray, average: str) -> np.ndarray:
+    """float32[templates, ..., E] -> float32[..., E], unit rows.
+
+    average: "ruclip" takes the mean of the embeddings as they come, "clip" gives each unit length
+    first (Radford et al. 2021, section 3.1.4). The mean gets unit length in both.
+    """
+    check_average(average)
+    if average == "clip":
+        latents = np.asarray(normalize(latents))
+    return np.asarray(normalize(jnp.asarray(latents).mean(0)))
+
+
+def check_average(average: str) -> None:
+    """Raises InputError for a way that `mean_latents` does not know."""
+    if average not in ("ruclip", "clip"):
+        raise InputError(f"average is {average!r}; expected 'ruclip' or 'clip'")
 
 
 def _padded(items: Any, size: int) -> Iterator[tuple[Any, int]]:

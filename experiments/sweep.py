@@ -33,6 +33,7 @@ from types import ModuleType
 import jax
 
 from clip_jax.errors import InputError
+from experiments.atomic import replace_file
 from experiments.command import DivergedError, exit_status
 from experiments.command_line import parse_command_line
 from experiments.config import TrainConfig
@@ -45,7 +46,6 @@ from experiments.sweeping.results import (
     Row,
     default_metrics,
     read_result,
-    replace_file,
     table,
 )
 from experiments.sweeping.variants import Variant, make_variants, parse_grid

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from clip_jax.errors import InputError
+from experiments.atomic import replace_file
 from experiments.config import TrainConfig, flatten
 from experiments.sweeping.variants import Variant, describe
 
@@ -134,14 +134,6 @@ def mean_and_spread(mean: float | None, deviation: float | None) -> str:
     if mean is None:
         return ""
     return f"{mean:.4f}" + ("" if deviation is None else f" ± {deviation:.4f}")
-
-
-def replace_file(file: Path, content: str | bytes) -> None:
-    """Writes beside and renames: an interruption leaves the old file."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    beside = file.with_name(f".{file.name}.new")
-    beside.write_bytes(content.encode("utf-8") if isinstance(content, str) else content)
-    os.replace(beside, file)
 
 
 def _line(cells: Sequence[str]) -> str:

@@ -1,0 +1,117 @@
+import json
+
+import jax
+import numpy as np
+import pytest
+
+import clip_jax
+import converters
+from clip_jax import InputError, Predictor
+from experiments.evaluation.systems import open_system
+from experiments.evaluation.translations import read_translations
+
+
+@pytest.fixture(scope="module")
+def ruclip(goldens, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("systems") / "ruclip"
+    converters.convert("ruclip", goldens / "ruclip", folder)
+    return folder
+
+
+@pytest.fixture
+def cache(tmp_path):
+    """A file of translations; into Russian here, for a model that reads some."""
+    file = tmp_path / "translations.json"
+    texts = {"a cat": "кошка", "a dog": "собака"}
+    translator = {"name": "toy-en-ru", "sha256": "0" * 64}
+    file.write_text(json.dumps({"format": 1, "translator": translator, "texts": texts}))
+    return file
+
+
+def test_a_system_is_its_model(ruclip, goldens):
+    system, clip = open_system(ruclip, batch_size=3), clip_jax.load(ruclip)
+    assert (system.name, system.language, system.average) == ("ruclip", "ru", "ruclip")
+    assert (system.embed_dim, system.preset) == (48, None)
+    prompts = ["кошка", "фото собаки", "дом", "лес"]
+    features = np.asarray(clip.encode_text(clip.processor(text=prompts)["input_ids"]))
+    expected = features / np.linalg.norm(features, axis=1, keepdims=True)
+    np.testing.assert_allclose(system.text_latents(prompts), expected, atol=1e-6)
+    images = [goldens / "ruclip" / f"image{i}.png" for i in range(5)]
+    expected = Predictor(clip).get_image_latents(images)
+    np.testing.assert_allclose(system.image_latents(images), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("average", ["ruclip", "clip"])
+def test_classes_may_have_any_number_of_prompts(ruclip, average):
+    system = open_system(ruclip, average=average)
+    templates, names = ["{}", "фото {}"], ["кошка", "дом", "лес"]
+    prompts = [[template.replace("{}", name) for template in templates] for name in names]
+    found = system.class_latents([*prompts, ["собака"]])
+    expected = Predictor(system.clip, templates, average=average).get_text_latents(names)
+    np.testing.assert_allclose(found[:3], expected, atol=1e-6)
+    np.testing.assert_allclose(found[3:], system.text_latents(["собака"]), atol=1e-6)
+    with pytest.raises(InputError, match="prompts are empty"):
+        system.class_latents([["кошка"], []])
+
+
+def test_translations_stand_before_the_model(ruclip, cache):
+    plain = open_system(ruclip, language="en", average="clip")
+    system = open_system(ruclip, language="en", average="clip", translations=cache)
+    assert (system.name, system.language) == ("toy-en-ru + ruclip", "ru")
+    found = system.class_latents([["a cat", "a dog"], ["a dog"]])
+    expected = plain.class_latents([["кошка", "собака"], ["собака"]])
+    np.testing.assert_array_equal(found, expected)
+    with pytest.raises(InputError, match=r"no translation of 'a fox' and 1 more.*translate") as e:
+        system.text_latents(["a cat", "a fox", "a hare"])
+    assert "\n" not in str(e.value)
+    with pytest.raises(InputError, match="reads Russian"):
+        open_system(ruclip, translations=cache)
+
+
+def test_what_a_result_tells(ruclip, cache, goldens, tmp_path):
+    about = open_system(ruclip, language="en", translations=cache).about()
+    json.dumps(about)
+    assert about["translations"]["translator"]["name"] == "toy-en-ru"
+    assert (about["converted_from"], about["dtype"], about["average"]) == (
+        "ruclip", "float32", "ruclip"
+    )  # fmt: skip
+    # The same model written again, and another one.
+    clip = clip_jax.load(ruclip)
+    again = open_system(clip.save(tmp_path / "again"))
+    assert again.content_hash == about["sha256"]
+    params = jax.tree.map(np.asarray, dict(clip.params))
+    params["logit_scale"] = params["logit_scale"] + 1
+    other = clip_jax.PretrainedClip(clip.config, params, clip.processor.tokenizer)
+    assert open_system(other.save(tmp_path / "other")).content_hash != about["sha256"]
+
+
+def test_broken_translations_are_one_line_errors(tmp_path, cache):
+    whole = json.loads(cache.read_text())
+    for content, message in (
+        ("{", "not JSON"),
+        ("[]", "holds list"),
+        (json.dumps({"кошка": "a cat"}), r"holds \['кошка'\]; expected format"),
+        (json.dumps(whole | {"format": 2}), "is of format 2; expected 1"),
+        (json.dumps(whole | {"texts": {"a": 3}}), "not an object of strings"),
+        (json.dumps(whole | {"translator": []}), "translator is a list"),
+    ):
+        cache.write_text(content)
+        with pytest.raises(InputError, match=message):
+            read_translations(cache)
+    with pytest.raises(InputError, match="no translations here"):
+        read_translations(tmp_path / "absent.json")
+
+
+def test_saved_translations_come_back(cache):
+    kept = read_translations(cache)
+    kept.save()
+    again = read_translations(cache)
+    assert (again.texts, again.sha256) == (kept.texts, kept.sha256)
+    assert [path.name for path in cache.parent.iterdir()] == ["translations.json"]
+
+
+def test_open_system_refuses_what_it_does_not_know(ruclip):
+    with pytest.raises(InputError, match="language is 'de'"):
+        open_system(ruclip, language="de")
+    with pytest.raises(InputError, match="average is 'median'"):
+        open_system(ruclip, average="median")
