@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import struct
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import tensorflow_datasets as tfds
 from array_record.python.array_record_data_source import ArrayRecordDataSource
 
 from clip_jax.errors import InputError
+from experiments.data.sources import tf_records
 from experiments.data.sources.columns import (
     CAPTION_COLUMNS,
     IMAGE_COLUMNS,
@@ -21,10 +21,9 @@ from experiments.data.sources.columns import (
     look_up,
 )
 from experiments.data.sources.plan import Options, Plan, stamps
-from experiments.data.sources.records import LARGEST_FILE, BadRecord, Candidate, Rejected
+from experiments.data.sources.records import BadRecord, Candidate, Rejected
 
 INFO, FEATURES = "dataset_info.json", "features.json"
-LENGTH = struct.Struct("<QI")  # of a TFRecord, and a checksum; another one ends the record
 
 
 def fits(source: Path) -> bool:
@@ -34,7 +33,7 @@ def fits(source: Path) -> bool:
 def plan(options: Options) -> Plan:
     """Pieces are shards."""
     folder = _folder(options)
-    builder = _builder(folder)
+    builder = open_builder(folder)
     features, splits = builder.info.features, builder.info.splits
     if options.from_split not in splits:
         known = ", ".join(splits)
@@ -49,26 +48,19 @@ def plan(options: Options) -> Plan:
     caption = choose_column(
         features, options.caption_column, CAPTION_COLUMNS, "--caption-column", folder
     )
-    files = [Path(path) for path in splits[options.from_split].filepaths]
-    absent = [file.name for file in files if not file.is_file()]
-    if absent:
-        raise InputError(f"{folder}: {absent[0]} is missing")
-    if _format(builder) not in _READERS:
-        raise InputError(
-            f"{folder}: is in the form {_format(builder)}; expected {' or '.join(_READERS)}"
-        )
+    files = split_files(builder, options.from_split)
     options = dataclasses.replace(options, image_column=image, caption_column=caption)
     return Plan(options, stamps(folder, [folder / INFO, *files]), [file.name for file in files])
 
 
 def read(options: Options, piece: str) -> Iterator[Candidate | Rejected]:
     folder = _folder(options)
-    builder = _builder(folder)
+    builder = open_builder(folder)
     features = builder.info.features
     skip = {options.image_column: tfds.decode.SkipDecoding()}
     number = 0
     try:
-        for number, serialized in enumerate(_READERS[_format(builder)](folder / piece)):
+        for number, serialized in enumerate(_READERS[form(builder)](folder / piece)):
             where = {"file": piece, "row": number}
             try:
                 row = features.deserialize_example_np(serialized, decoders=skip)
@@ -100,7 +92,8 @@ def _folder(options: Options) -> Path:
     )
 
 
-def _builder(folder: Path) -> Any:
+def open_builder(folder: Path) -> Any:
+    """TFDS's builder of one version's folder; what is none raises InputError."""
     try:
         return tfds.builder_from_directory(folder)
     except (FileNotFoundError, ValueError, OSError) as error:
@@ -108,8 +101,23 @@ def _builder(folder: Path) -> Any:
         raise InputError(f"{folder}: cannot be read as a TFDS set ({reason})") from error
 
 
-def _format(builder: Any) -> str:
+def form(builder: Any) -> str:
     return builder.info.file_format.value
+
+
+def split_files(builder: Any, split: str) -> list[Path]:
+    """The files of a split, all there and in a form that can be read, or InputError."""
+    folder = builder.data_path
+    if form(builder) not in _READERS:
+        raise InputError(
+            f"{folder}: is in the form {form(builder)}; expected {' or '.join(_READERS)}: convert "
+            "it with tensorflow_datasets.scripts.convert_format"
+        )
+    files = [Path(path) for path in builder.info.splits[split].filepaths]
+    absent = [file.name for file in files if not file.is_file()]
+    if absent:
+        raise InputError(f"{folder}: {absent[0]} is missing")
+    return files
 
 
 def _array_records(file: Path) -> Iterator[bytes]:
@@ -118,22 +126,4 @@ def _array_records(file: Path) -> Iterator[bytes]:
             yield rows[i]
 
 
-def _tf_records(file: Path) -> Iterator[bytes]:
-    """Checksums are not looked at: a damaged picture is found when it is decoded.
-
-    Source of the form: TensorFlow's guide "TFRecord and tf.train.Example".
-    """
-    with file.open("rb") as opened:
-        while head := opened.read(LENGTH.size):
-            if len(head) < LENGTH.size:
-                raise ValueError("the file is cut off")
-            length, _ = LENGTH.unpack(head)
-            if length > LARGEST_FILE:
-                raise ValueError(f"a record of {length} bytes")
-            body = opened.read(length + 4)
-            if len(body) < length + 4:
-                raise ValueError("the file is cut off")
-            yield body[:-4]
-
-
-_READERS = {"array_record": _array_records, "tfrecord": _tf_records}
+_READERS = {"array_record": _array_records, "tfrecord": tf_records.records}

@@ -1,0 +1,58 @@
+"""TFRecord files without TensorFlow.
+
+Source of the form: TensorFlow's guide "TFRecord and tf.train.Example". Checksums are not looked at:
+a damaged picture is found when it is decoded.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from experiments.data.sources.records import LARGEST_FILE
+
+LENGTH = struct.Struct("<QI")  # of a record, and its checksum; the record's own of 4 bytes ends it
+
+
+def spans(file: Path) -> Iterator[tuple[int, int]]:
+    """Place and length of each record, in bytes; a file that is cut off raises ValueError."""
+    end = file.stat().st_size
+    place = 0
+    with file.open("rb") as opened:
+        while place < end:
+            opened.seek(place)
+            head = opened.read(LENGTH.size)
+            if len(head) < LENGTH.size:
+                raise ValueError("the file is cut off")
+            length, _ = LENGTH.unpack(head)
+            if length > LARGEST_FILE:
+                raise ValueError(f"a record of {length} bytes")
+            if place + LENGTH.size + length + 4 > end:
+                raise ValueError("the file is cut off")
+            yield place + LENGTH.size, length
+            place += LENGTH.size + length + 4
+
+
+def records(file: Path) -> Iterator[bytes]:
+    """One after another."""
+    with file.open("rb") as opened:
+        for place, length in spans(file):
+            opened.seek(place)
+            yield opened.read(length)
+
+
+class TfRecords(Sequence[bytes]):
+    """Records of several files by their number, as ArrayRecordDataSource gives them."""
+
+    def __init__(self, files: Sequence[Path]) -> None:
+        self._spans = [(file, *span) for file in files for span in spans(file)]
+
+    def __len__(self) -> int:
+        return len(self._spans)
+
+    def __getitem__(self, index: int) -> bytes:
+        file, place, length = self._spans[index]
+        with file.open("rb") as opened:
+            opened.seek(place)
+            return opened.read(length)

@@ -1,0 +1,123 @@
+"""What every reader gives: labels in memory, pictures as files, by their place."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import operator
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from clip_jax.errors import InputError
+
+PICTURES_HASHED = 16
+
+
+class Pictures(Sequence[bytes]):
+    """Encoded pictures, each read when it is asked for; a slice is a list."""
+
+    def __init__(self, count: int, read: Callable[[int], bytes]) -> None:
+        self._count, self._read = count, read
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return [self._read(i) for i in range(self._count)[index]]
+        return self._read(range(self._count)[operator.index(index)])
+
+
+@dataclasses.dataclass(frozen=True)
+class Rows:
+    """What a reader finds: a label and a key of each picture, and how to read the i-th."""
+
+    class_names: Sequence[str]
+    labels: Sequence[int]
+    keys: Sequence[str]
+    read: Callable[[int], bytes]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class LabelledSet:
+    """One split of a labelled data set.
+
+    name, split: as they were asked for. version: "food101:2.0.0", or "folder". class_names: by
+    label, spelt as the source spells them; Russian for embedded sets. labels: int64[N]. keys: N
+    names of examples that stay the same whenever and wherever this version is read. pictures: N
+    encoded files, read when they are asked for.
+    """
+
+    name: str
+    split: str
+    version: str
+    class_names: tuple[str, ...]
+    labels: np.ndarray
+    keys: tuple[str, ...]
+    pictures: Sequence[bytes]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def image(self, index: int) -> bytes:
+        """The encoded file of the index-th picture; one that cannot be read raises InputError."""
+        return self.pictures[index]
+
+    @functools.cached_property
+    def source_hash(self) -> str:
+        """SHA-256 of the class names, of all keys and labels, and of 16 pictures spread evenly."""
+        digest = hashlib.sha256()
+        names = [self.class_names[label] for label in self.labels]
+        lines = [*self.class_names, *map("\t".join, zip(self.keys, names, strict=True))]
+        digest.update("\n".join(lines).encode("utf-8", "surrogateescape"))
+        places = np.linspace(0, len(self) - 1, min(PICTURES_HASHED, len(self))).astype(int)
+        for place in places:
+            digest.update(hashlib.sha256(self.image(int(place))).digest())
+        return digest.hexdigest()
+
+
+def labelled_set(name: str, split: str, version: str, rows: Rows) -> LabelledSet:
+    """The set of these rows; labels that are no class, or a key given twice, raise InputError."""
+    labels = np.asarray(rows.labels, dtype=np.int64)
+    count = len(rows.class_names)
+    if not len(labels):
+        raise InputError(f"{name}: split {split!r} holds no examples")
+    if labels.min() < 0 or labels.max() >= count:
+        wrong = labels[(labels < 0) | (labels >= count)][0]
+        raise InputError(f"{name}: split {split!r} has label {wrong}; expected 0 to {count - 1}")
+    if len(set(rows.keys)) != len(rows.keys):
+        raise InputError(f"{name}: split {split!r} has examples of the same key")
+    return LabelledSet(
+        name, split, version, tuple(rows.class_names), labels, tuple(rows.keys),
+        Pictures(len(labels), rows.read),
+    )  # fmt: skip
+
+
+def join(parts: Sequence[LabelledSet]) -> LabelledSet:
+    """Splits of one set, one after another."""
+    first = parts[0]
+    if len(parts) == 1:
+        return first
+    for part in parts[1:]:
+        if part.class_names != first.class_names:
+            raise InputError(
+                f"{first.name}: splits {first.split!r} and {part.split!r} have other classes"
+            )
+    ends = np.cumsum([len(part) for part in parts])
+
+    def read(index: int) -> bytes:
+        which = int(np.searchsorted(ends, index, side="right"))
+        return parts[which].image(index - int(ends[which]) + len(parts[which]))
+
+    return LabelledSet(
+        first.name,
+        "+".join(part.split for part in parts),
+        first.version,
+        first.class_names,
+        np.concatenate([part.labels for part in parts]),
+        tuple(f"{part.split}/{key}" for part in parts for key in part.keys),
+        Pictures(int(ends[-1]), read),
+    )

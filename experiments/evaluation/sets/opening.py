@@ -1,0 +1,91 @@
+"""A labelled set by its name, from wherever it lies on disk."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from types import ModuleType
+
+from clip_jax.errors import InputError
+from experiments.data import embedded
+from experiments.evaluation.sets import class_folders, tfds_reader
+from experiments.evaluation.sets.labelled import LabelledSet, Rows, join, labelled_set
+from experiments.evaluation.sets.missing import MissingSet
+from experiments.evaluation.sets.record import EMBEDDED, FOLDER, SetRecord, own_record
+from experiments.evaluation.sets.table import RECORDS
+
+DATA_DIR = "~/tensorflow_datasets"
+# Each tells the splits of a folder that has its layout, and reads one.
+LAYOUTS: dict[str, ModuleType] = {
+    "TFDS": tfds_reader,
+    "class folders": class_folders,
+}
+
+
+def open_set(
+    name: str,
+    split: str = "test",
+    data_dir: str | Path = DATA_DIR,
+    records: Mapping[str, SetRecord] = RECORDS,
+) -> LabelledSet:
+    """A split of one of the known sets, or of a user's own in a folder called `name`.
+
+    split: train, validation, test or another of the set's; "train+validation" is both. data_dir:
+    where TFDS sets lie, and folders by the sets' names; embedded sets are built there.
+    Raises MissingSet where the set is not on disk, InputError where it is not the expected one.
+    """
+    record = records.get(name)
+    if record is None and not Path(name).expanduser().is_dir():
+        known = ", ".join(records)
+        raise InputError(f"data set {name!r} is unknown; expected a folder or one of {known}")
+    folder, record = (
+        _locate(record, Path(data_dir).expanduser())
+        if record
+        else (Path(name).expanduser(), own_record(Path(name).expanduser().resolve().name))
+    )
+    return join([_open_one(folder, record, part) for part in split.split("+")])
+
+
+def _locate(record: SetRecord, data_dir: Path) -> tuple[Path, SetRecord]:
+    """The version of TFDS, or else a folder by the set's own name."""
+    if record.source == EMBEDDED:
+        return embedded.prepare(record.name, data_dir), record
+    prepared = data_dir / record.source.replace(":", "/")
+    if record.is_tfds and prepared.is_dir():
+        return prepared, record
+    folder = data_dir / record.name
+    if _layouts(folder):
+        return folder, record
+    place = prepared if record.is_tfds else folder
+    raise MissingSet(f"{record.name}: not in {data_dir}; {record.fetch.format(place=place)}")
+
+
+def _open_one(folder: Path, record: SetRecord, split: str) -> LabelledSet:
+    found = _layouts(folder)
+    if len(found) != 1:
+        known = ", ".join(LAYOUTS)
+        seen = f"could be {' or '.join(found)}" if found else f"is none of {known}"
+        raise InputError(f"{folder}: {seen}; expected one layout of a labelled set")
+    rows = LAYOUTS[found[0]].read(folder, record, split)
+    _check(record, split, rows)
+    version = FOLDER if found[0] != "TFDS" else tfds_reader.version(folder)
+    return labelled_set(record.name, split, version, rows)
+
+
+def _layouts(folder: Path) -> list[str]:
+    """Those that fit what lies there."""
+    if not folder.is_dir():
+        return []
+    return [name for name, reader in LAYOUTS.items() if reader.splits(folder)]
+
+
+def _check(record: SetRecord, split: str, rows: Rows) -> None:
+    """The expected numbers of classes and examples."""
+    found = len(rows.class_names)
+    if record.classes is not None and found != record.classes:
+        raise InputError(f"{record.name}: has {found} classes; expected {record.classes}")
+    expected = record.examples.get(split)
+    if expected is not None and record.exact and len(rows.labels) != expected:
+        raise InputError(
+            f"{record.name}: split {split!r} has {len(rows.labels)} examples; expected {expected}"
+        )

@@ -1,0 +1,95 @@
+"""A prepared TFDS set without TensorFlow: ArrayRecord, or TFRecord by the places of its records."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import tensorflow_datasets as tfds
+from array_record.python.array_record_data_source import ArrayRecordDataSource
+from tqdm import tqdm
+
+from clip_jax.errors import InputError
+from experiments.data.sources import tfds_sets
+from experiments.data.sources.tf_records import TfRecords
+from experiments.evaluation.sets.labelled import Rows
+from experiments.evaluation.sets.record import SetRecord
+from experiments.evaluation.sets.split_names import find_split
+
+IMAGE = "image"
+# The source's own names of examples, where it has them.
+KEYS = ("id", "file_name", "image/file_name")
+
+
+def splits(folder: Path) -> list[str]:
+    """Of one version's folder; none elsewhere."""
+    return list(tfds_sets.open_builder(folder).info.splits) if tfds_sets.fits(folder) else []
+
+
+def version(folder: Path) -> str:
+    """As TFDS writes it: "sun397/standard-part1-120k:4.0.0"."""
+    *name, number = tfds_sets.open_builder(folder).info.full_name.split("/")
+    return f"{'/'.join(name)}:{number}"
+
+
+def read(folder: Path, record: SetRecord, split: str) -> Rows:
+    """One pass over the records finds all labels; pictures are read again when asked for."""
+    builder = tfds_sets.open_builder(folder)
+    features = builder.info.features
+    absent = {IMAGE, record.label} - set(features)
+    if absent:
+        found = ", ".join(sorted(features))
+        raise InputError(f"{folder}: features are {found}; expected {', '.join(sorted(absent))}")
+    split = find_split(folder, record, split, builder.info.splits)
+    records = _records(builder, split)
+    image = _part(features, [IMAGE])
+    rest = _part(features, [record.label, *(key for key in KEYS if key in features)])
+    rows = [
+        rest.deserialize_example_np(records[i])
+        for i in tqdm(range(len(records)), f"labels of {record.name}", disable=None, leave=False)
+    ]
+    names = record.class_names or features[record.label].names
+    labels = [_label(row[record.label], record) for row in rows]
+
+    def read_image(index: int) -> bytes:
+        skip = {IMAGE: tfds.decode.SkipDecoding()}
+        return image.deserialize_example_np(records[index], decoders=skip)[IMAGE]
+
+    return Rows(names, labels, _keys(rows, [names[i] for i in labels], split), read_image)
+
+
+def _records(builder: Any, split: str) -> Sequence[bytes]:
+    files = tfds_sets.split_files(builder, split)
+    if tfds_sets.form(builder) == "array_record":
+        return ArrayRecordDataSource([str(file) for file in files])
+    try:
+        return TfRecords(files)
+    except ValueError as error:
+        raise InputError(f"{builder.data_path}: split {split!r} is damaged: {error}") from error
+
+
+def _part(features: Any, names: Sequence[str]) -> tfds.features.FeaturesDict:
+    """These alone, so that no picture or mask is decoded on the way."""
+    return tfds.features.FeaturesDict({name: features[name] for name in names})
+
+
+def _label(value: Any, record: SetRecord) -> int:
+    if record.count_from is None:
+        return int(value)
+    # A sequence of dicts comes as a dict of sequences.
+    return len(next(iter(value.values()))) - record.count_from
+
+
+def _keys(rows: Sequence[Any], names: Sequence[str], split: str) -> list[str]:
+    """The source's own, with the class where they are not unique; else places in the split."""
+    for feature in (key for key in KEYS if key in rows[0]):
+        own = [_text(row[feature]) for row in rows]
+        for keys in (own, [f"{name}/{key}" for name, key in zip(names, own, strict=True)]):
+            if len(set(keys)) == len(keys):
+                return keys
+    return [f"{split}[{place}]" for place in range(len(rows))]
+
+
+def _text(value: Any) -> str:
+    return value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else str(value)
