@@ -38,7 +38,7 @@ LANGUAGES = ("en", "ru")
 GENITIVES = {"cifar10", "cifar100", "stl10", "mnist", "oxford_pets", "clevr_counts"}
 
 # Words that Russian text too writes in Latin letters: names of makers and models.
-LATIN_WORDS = {"fgvc_aircraft": r"[A-Z]\w*|de"}
+LATIN_WORDS = {"fgvc_aircraft": r"[A-Z0-9]\w*|de"}
 
 
 def each(language):
