@@ -142,9 +142,13 @@ class VisionTower(nn.Module):
 
     @nn.compact
     def __call__(
-        self, pixel_values: jax.Array, patch_keys: jax.Array | None = None, dropped: float = 0.0
+        self,
+        pixel_values: jax.Array,
+        patch_keys: jax.Array | None = None,
+        dropped: float = 0.0,
+        project: bool = True,
     ) -> jax.Array:
-        """float[B, image_size, image_size, 3] -> float32[B, E]
+        """float[B, image_size, image_size, 3] -> float32[B, E], or float32[B, D] unprojected.
 
         patch_keys: key[B]; where given, a share `dropped` of each picture's patches is left out.
         """
@@ -164,7 +168,8 @@ class VisionTower(nn.Module):
         x = LayerNorm(epsilon, name="pre_norm")(x)
         x, _ = scanned_blocks(self.config, vision, self.compute, causal=False)(x)
         x = LayerNorm(epsilon, name="post_norm")(x[:, 0].astype(jnp.float32))
-        return jnp.einsum("BD,DE->BE", x, self.param("projection", scale, (D, E)))
+        kernel = self.param("projection", scale, (D, E))
+        return jnp.einsum("BD,DE->BE", x, kernel) if project else x
 
 
 def _some_patches(x: jax.Array, keys: jax.Array, dropped: float) -> jax.Array:
@@ -243,6 +248,10 @@ class Clip(nn.Module):
         patch_keys, dropped: see `VisionTower`; for training alone.
         """
         return self.visual(pixel_values, patch_keys, dropped)
+
+    def encode_image_features(self, pixel_values: jax.Array) -> jax.Array:
+        """float[B, H, W, 3] -> float32[B, D], what `encode_image` projects."""
+        return self.visual(pixel_values, project=False)
 
     def encode_text(self, input_ids: jax.Array) -> jax.Array:
         """int32[B, S] -> float32[B, E], not of unit length."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from clip_jax import model_folder
 from clip_jax.config import ClipConfig, Compute
@@ -37,21 +38,45 @@ class PretrainedClip:
         params: Mapping[str, Any],
         tokenizer: Tokenizer | None = None,
         compute: Compute = Compute(),
+        mesh: Mesh | None = None,
     ) -> None:
+        """mesh: what `over_devices` lays the parameters on; None: wherever they are."""
         self.config = config
         self.params = params
         self.compute = compute
         self.processor = Processor(config, tokenizer)
+        self._mesh = mesh
+
+    def over_devices(self, devices: Sequence[jax.Device]) -> PretrainedClip:
+        """The same model, whole on each of these devices: they share a batch's rows evenly.
+
+        A batch may have any number of rows. Rows get the same features as on one device that is
+        given as many at once.
+        """
+        mesh = Mesh(np.asarray(devices), ("rows",), axis_types=(AxisType.Auto,))
+        params = jax.device_put(dict(self.params), NamedSharding(mesh, PartitionSpec()))
+        return PretrainedClip(self.config, params, self.processor.tokenizer, self.compute, mesh)
 
     def encode_image(self, pixel_values: np.ndarray | jax.Array) -> jax.Array:
         """float32[B, H, W, 3], normalised pixels -> float32[B, E], not of unit length."""
+        self._check_pixels(pixel_values)
+        return self._run_rows(self._encode_image, pixel_values)
+
+    def encode_image_features(self, pixel_values: np.ndarray | jax.Array) -> jax.Array:
+        """float32[B, H, W, 3], normalised pixels -> float32[B, D], before the projection.
+
+        D: the vision tower's width. What linear probes of CLIP take (Radford et al. 2021, A.3).
+        """
+        self._check_pixels(pixel_values)
+        return self._run_rows(self._encode_image_features, pixel_values)
+
+    def _check_pixels(self, pixel_values: np.ndarray | jax.Array) -> None:
         size = self.config.vision.image_size
         shape = np.shape(pixel_values)
         if len(shape) != 4 or shape[1:] != (size, size, 3):
             raise InputError(
                 f"pixel_values are {list(shape)}; expected [B, {size}, {size}, 3], channels last"
             )
-        return self._run(self._encode_image, pixel_values)
 
     def encode_text(self, input_ids: np.ndarray | jax.Array) -> jax.Array:
         """int32[B, S], S at most context_length -> float32[B, E], not of unit length."""
@@ -75,7 +100,7 @@ class PretrainedClip:
                 f"input_ids row {without_eos[0]} has no EOS (id {self.config.eos_id}), where the "
                 "text is pooled; end each text with it, as the processor does"
             )
-        return self._run(self._encode_text, ids.astype(np.int32))
+        return self._run_rows(self._encode_text, ids.astype(np.int32))
 
     def logits(
         self, input_ids: np.ndarray | jax.Array, pixel_values: np.ndarray | jax.Array
@@ -103,7 +128,7 @@ class PretrainedClip:
             resize_position_embedding(visual["position_embedding"], vision.patches_per_side)
         )
         params = {**self.params, "visual": visual}
-        return PretrainedClip(config, params, self.processor.tokenizer, self.compute)
+        return PretrainedClip(config, params, self.processor.tokenizer, self.compute, self._mesh)
 
     def save(self, folder: str | Path, **provenance: Any) -> Path:
         """Writes a model folder; an existing one raises InputError."""
@@ -117,6 +142,16 @@ class PretrainedClip:
             provenance=provenance,
         )
 
+    def _run_rows(self, function: Any, rows: np.ndarray | jax.Array) -> jax.Array:
+        if self._mesh is None:
+            return self._run(function, rows)
+        count = len(rows)
+        fill = np.repeat(np.asarray(rows[-1:]), -count % self._mesh.size, axis=0)
+        placed = jax.device_put(
+            np.concatenate([rows, fill]), NamedSharding(self._mesh, PartitionSpec("rows"))
+        )
+        return self._run(function, placed)[:count]
+
     def _run(self, function: Any, *args: Any, params: bool = True) -> jax.Array:
         precision = "highest" if self.compute.dtype == "float32" else "default"
         with jax.default_matmul_precision(precision):
@@ -126,6 +161,13 @@ class PretrainedClip:
     def _encode_image(self) -> Any:
         clip = Clip(self.config, self.compute)
         return jax.jit(lambda params, x: clip.apply({"params": params}, x, method="encode_image"))
+
+    @cached_property
+    def _encode_image_features(self) -> Any:
+        clip = Clip(self.config, self.compute)
+        return jax.jit(
+            lambda params, x: clip.apply({"params": params}, x, method="encode_image_features")
+        )
 
     @cached_property
     def _encode_text(self) -> Any:
