@@ -1,4 +1,8 @@
+"""Small runs and models; makes `label_sources.py` importable, as importlib mode does not."""
+
 import dataclasses
+import sys
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +15,8 @@ from experiments.settings import RudolphSettings, VqganSettings
 from rudolph_jax.config import RudolphConfig, VqganConfig
 from rudolph_jax.image_tokenizer import PretrainedVqgan
 from rudolph_jax.vqgan import Vqgan
+
+sys.path.append(str(Path(__file__).parent))
 
 
 @pytest.fixture(scope="session")

@@ -5,28 +5,11 @@ import io
 
 import numpy as np
 import pytest
+from label_sources import make_parquet, make_table, make_tars, make_tree, picture
 from PIL import Image
 
 from clip_jax import InputError
 from experiments.evaluation.sets import RECORDS, MissingSet, open_set
-
-
-def picture(i, format="PNG"):
-    buffer = io.BytesIO()
-    Image.new("RGB", (6, 4), (i, 2 * i, 255 - i)).save(buffer, format)
-    return buffer.getvalue()
-
-
-def make_tree(folder, splits):
-    """SPLIT/CLASS/*.png of splits {name: {class: how many}}; returns the bytes by path."""
-    written = {}
-    for split, classes in splits.items():
-        for name, count in classes.items():
-            (folder / split / name).mkdir(parents=True)
-            for i in range(count):
-                written[f"{split}/{name}/{i}.png"] = picture(len(written))
-                (folder / split / name / f"{i}.png").write_bytes(picture(len(written) - 1))
-    return written
 
 
 def test_embedded_digits(data_directory):
@@ -88,8 +71,8 @@ def test_sets_that_are_not_there(tmp_path):
             open_set(name, "test", tmp_path)
         (line,) = str(caught.value).splitlines()
         assert line.startswith(f"{name}: not in {tmp_path}; ")
-        source = record.source.replace(":", "/") if record.is_tfds else name
-        assert str(tmp_path / source) in line
+        places = (tmp_path / name, tmp_path / record.source.replace(":", "/"))
+        assert any(str(place) in line for place in places)
     with pytest.raises(InputError, match="data set 'food' is unknown; expected a folder or one of"):
         open_set("food", "test", tmp_path)
     (tmp_path / "own").mkdir()
@@ -107,3 +90,88 @@ def test_sizes_that_are_not_the_expected(tmp_path):
         open_set("birdsnap", "test", tmp_path, {"birdsnap": exact})
     with pytest.raises(InputError, match="birdsnap: has 2 classes; expected 500"):
         open_set("birdsnap", "test", tmp_path)
+
+
+def pictures_of(opened):
+    """All of them, asked for in another order."""
+    found = {i: opened.image(i) for i in reversed(range(len(opened)))}
+    return [found[i] for i in range(len(opened))]
+
+
+@pytest.mark.parametrize("kind", [".csv", ".tsv", ".jsonl"])
+def test_tables_of_names(tmp_path, kind):
+    written = make_table(tmp_path, f"test{kind}", ["сова", "дрозд", "сова"], "file", "class")
+    make_table(tmp_path, f"train{kind}", ["утка"], "file", "class")
+    (tmp_path / "captions.csv").write_text("file,caption\nimg/0.png,птица\n", encoding="utf-8")
+    test = open_set(str(tmp_path))
+    assert test.class_names == ("дрозд", "сова", "утка") and test.labels.tolist() == [1, 0, 1]
+    assert test.keys == ("img/0.png", "img/1.png", "img/2.png")
+    assert pictures_of(test) == written
+
+
+def test_tables_of_numbers(tmp_path):
+    make_table(tmp_path, "test.csv", [10, 2, 10])
+    assert open_set(str(tmp_path)).class_names == ("2", "10")
+    (tmp_path / "classnames.txt").write_text("ноль\nодин\nдва\n\n", encoding="utf-8")
+    with pytest.raises(InputError, match="has label '10'; expected one of 3 names or 0 to 2"):
+        open_set(str(tmp_path))
+    (tmp_path / "test.csv").write_text("image,label\nimg/0.png,2\nimg/0.png,один\n", "utf-8")
+    test = open_set(str(tmp_path))
+    assert test.labels.tolist() == [2, 1] and test.class_names[2] == "два"
+    assert test.keys == ("img/0.png#2", "img/0.png#3")
+
+
+def test_tables_that_are_wrong(tmp_path):
+    make_table(tmp_path, "test.jsonl", ["a", "b"])
+    (tmp_path / "img" / "1.png").unlink()
+    with pytest.raises(InputError, match="row 2: picture is missing: 'img/1.png'"):
+        open_set(str(tmp_path))
+    (tmp_path / "img" / "1.png").symlink_to("/etc/hostname")
+    with pytest.raises(InputError, match="path leaves the folder"):
+        open_set(str(tmp_path)).image(1)
+    with (tmp_path / "test.jsonl").open("a") as file:
+        file.write('\n{"image": "img/0.png"}')
+    with pytest.raises(InputError, match="test.jsonl: row 3: image or label is missing"):
+        open_set(str(tmp_path))
+    make_table(tmp_path, "test.csv", ["a"])
+    with pytest.raises(InputError, match="test.csv and test.jsonl are one split"):
+        open_set(str(tmp_path))
+
+
+def test_tars_of_clip_benchmark(tmp_path):
+    labels = [i % 3 for i in range(23)]  # twelve shards: 10.tar comes after 9.tar
+    written = make_tars(tmp_path, {"test": labels, "train": [1]}, ["abbey", "airplane cabin", "z"])
+    test = open_set(str(tmp_path))
+    assert test.class_names == ("abbey", "airplane cabin", "z") and test.labels.tolist() == labels
+    assert test.keys[21] == "s0000021" and pictures_of(test) == written["test"]
+    tar = tmp_path / "test" / "11.tar"
+    whole = tar.read_bytes()
+    tar.write_bytes(whole[:1024])
+    with pytest.raises(InputError, match="11.tar: s0000022: has no picture or no cls"):
+        open_set(str(tmp_path))
+    tar.write_bytes(whole[:700])
+    with pytest.raises(InputError, match="11.tar: .*damaged"):
+        open_set(str(tmp_path))
+    tar.write_bytes(whole)
+    (tmp_path / "classnames.txt").write_text("abbey\nairplane cabin\n")
+    with pytest.raises(InputError, match="has label '2'; expected one of 2 names or 0 to 1"):
+        open_set(str(tmp_path))
+
+
+def test_parquet_of_the_hub(tmp_path):
+    labels = [0, 1, 1, 0, 1, 0, 1]
+    written = make_parquet(tmp_path, {"test": labels, "train": [1, 1]}, ["сова", "дрозд"])
+    test = open_set(str(tmp_path))
+    assert test.class_names == ("сова", "дрозд") and test.labels.tolist() == labels
+    assert test.keys[6] == "test[6]" and pictures_of(test) == written["test"]
+    file = tmp_path / "data" / "test-00001-of-00002.parquet"
+    file.write_bytes(file.read_bytes()[:-9])
+    with pytest.raises(InputError, match="test-00001-of-00002.parquet: cannot be read as Parquet"):
+        open_set(str(tmp_path))
+
+
+def test_layouts_that_cannot_be_told(tmp_path):
+    make_tree(tmp_path, {"test": {"a": 1}})
+    make_table(tmp_path, "test.csv", ["a"])
+    with pytest.raises(InputError, match="could be class folders or tables; expected one"):
+        open_set(str(tmp_path))

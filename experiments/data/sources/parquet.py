@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from clip_jax.errors import InputError
@@ -28,7 +28,7 @@ def fits(source: Path) -> bool:
 def plan(options: Options) -> Plan:
     """Pieces are runs of row groups."""
     parquet, lib = import_arrow("pyarrow.parquet"), import_arrow("pyarrow.lib")
-    folder, files = _files(options)
+    folder, files = choose_files(options)
     pieces: list[Piece] = []
     names: list[str] | None = None
     for file in files:
@@ -75,23 +75,22 @@ def read(options: Options, piece: Piece) -> Iterator[Candidate | Rejected]:
         yield Rejected({"file": name, "row": row}, f"rows from here on cannot be read: {reason}")
 
 
-def _files(options: Options) -> tuple[Path, list[Path]]:
-    """Those of `from_split` alone, where the names tell splits."""
+def choose_files(options: Options) -> tuple[Path, list[Path]]:
+    """The source's folder, and its files: those of `from_split` alone where the names tell."""
     source = Path(options.source)
     if source.is_file():
         return source.parent, [source]
     files = sorted(source.rglob("*.parquet"))
     if not files:
         raise InputError(f"{source}: no *.parquet here")
-    matches = [HUB_NAME.fullmatch(file.name) for file in files]
-    if all(matches):
-        splits = [match[1] for match in matches]
+    splits = splits_by_name(files)
+    if splits:
         if options.from_split not in splits:
-            known = ", ".join(sorted(set(splits)))
+            known = ", ".join(sorted(splits))
             raise InputError(
                 f"{source}: has no split {options.from_split!r}; say --from-split, one of {known}"
             )
-        files = [file for file, s in zip(files, splits, strict=True) if s == options.from_split]
+        files = splits[options.from_split]
         folders = sorted({str(file.parent.relative_to(source)) for file in files})
         if len(folders) > 1:
             raise InputError(
@@ -99,3 +98,13 @@ def _files(options: Options) -> tuple[Path, list[Path]]:
                 f"SOURCE: {', '.join(folders)}"
             )
     return source, files
+
+
+def splits_by_name(files: Sequence[Path]) -> dict[str, list[Path]]:
+    """The files of each split, as the hub names them; {} where any has another name."""
+    matches = [HUB_NAME.fullmatch(file.name) for file in files]
+    found: dict[str, list[Path]] = {}
+    if all(matches):
+        for file, match in zip(files, matches, strict=True):
+            found.setdefault(match[1], []).append(file)
+    return found

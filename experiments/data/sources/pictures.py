@@ -93,10 +93,9 @@ def _find_table(options: Options) -> Path:
 
 
 def _entries(table: Path, options: Options) -> Iterator[Entry]:
-    read_rows = _json_rows if table.suffix.lower() == JSON_LINES else _csv_rows
     captions_of: dict[str, list[tuple[int, Any]]] = {}
     bad = []
-    for number, row in read_rows(table):
+    for number, row in table_rows(table):
         try:
             if isinstance(row, BadRecord):
                 raise row
@@ -111,6 +110,11 @@ def _entries(table: Path, options: Options) -> Iterator[Entry]:
     yield from captions_of.items()
     if bad:
         yield None, bad
+
+
+def table_rows(table: Path) -> Iterator[tuple[int, dict[str, Any] | BadRecord]]:
+    """The rows with their numbers, as a spreadsheet or an editor counts lines."""
+    return (_json_rows if table.suffix.lower() == JSON_LINES else _csv_rows)(table)
 
 
 def _name_columns(table: Path, options: Options) -> Options:

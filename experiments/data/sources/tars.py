@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from experiments.data.sources.records import (
     Rejected,
     printable,
 )
+from experiments.data.sources.spans import Span, read_span
 
 PICTURES = ("jpg", "jpeg", "png", "webp")
 TEXTS = ("txt", "json")
@@ -45,11 +46,12 @@ def plan(options: Options) -> Plan:
 def read(options: Options, piece: str) -> Iterator[Candidate | Rejected]:
     source = Path(options.source)
     file = source / piece if source.is_dir() else source
-    for key, members in _records(file):
+    for key, spans in records(file, (*PICTURES, *TEXTS)):
         where = {"file": piece} if key is None else {"file": piece, "key": printable(key)}
         try:
-            if isinstance(members, BadRecord):
-                raise members
+            if isinstance(spans, BadRecord):
+                raise spans
+            members = {kind: read_span(file, span) for kind, span in spans.items()}
             image = next((members[kind] for kind in PICTURES if kind in members), None)
             if image is None:
                 raise BadRecord(f"picture is missing: no member {' or '.join(PICTURES)}")
@@ -73,10 +75,12 @@ def _captions(members: Members, options: Options) -> list[Any]:
     return caption_list(look_up(about, options.caption_column, CAPTION_COLUMNS))
 
 
-def _records(file: Path) -> Iterator[tuple[str | None, Members | BadRecord]]:
-    """Consecutive members of one key; a damaged end comes without a key."""
+def records(
+    file: Path, kinds: Collection[str]
+) -> Iterator[tuple[str | None, dict[str, Span] | BadRecord]]:
+    """Consecutive members of one key, by extension; a damaged end comes without a key."""
     key: str | None = None
-    members: Members = {}
+    members: dict[str, Span] = {}
     wrong: BadRecord | None = None
     try:
         with tarfile.open(file, "r:", errors="surrogateescape") as tar:
@@ -84,7 +88,7 @@ def _records(file: Path) -> Iterator[tuple[str | None, Members | BadRecord]]:
                 folder, slash, name = member.name.rpartition("/")
                 stem, dot, kind = name.partition(".")
                 kind = kind.lower()
-                if not member.isreg() or not stem or kind not in (*PICTURES, *TEXTS):
+                if not member.isreg() or member.issparse() or not stem or kind not in kinds:
                     continue
                 if folder + slash + stem != key:
                     if key is not None:
@@ -95,7 +99,7 @@ def _records(file: Path) -> Iterator[tuple[str | None, Members | BadRecord]]:
                 elif member.size > LARGEST_FILE:
                     wrong = BadRecord(f"member {kind} is too large: {member.size} bytes")
                 else:
-                    members[kind] = tar.extractfile(member).read()
+                    members[kind] = member.offset_data, member.size
             # What is no header ends the archive without a word, as zeros do.
             tar.fileobj.seek(tar.offset)
             end = tar.fileobj.read(tarfile.BLOCKSIZE)

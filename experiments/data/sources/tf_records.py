@@ -11,12 +11,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from experiments.data.sources.records import LARGEST_FILE
+from experiments.data.sources.spans import Span, read_span
 
 LENGTH = struct.Struct("<QI")  # of a record, and its checksum; the record's own of 4 bytes ends it
 
 
-def spans(file: Path) -> Iterator[tuple[int, int]]:
-    """Place and length of each record, in bytes; a file that is cut off raises ValueError."""
+def spans(file: Path) -> Iterator[Span]:
+    """Of each record; a file that is cut off raises ValueError."""
     end = file.stat().st_size
     place = 0
     with file.open("rb") as opened:
@@ -36,23 +37,17 @@ def spans(file: Path) -> Iterator[tuple[int, int]]:
 
 def records(file: Path) -> Iterator[bytes]:
     """One after another."""
-    with file.open("rb") as opened:
-        for place, length in spans(file):
-            opened.seek(place)
-            yield opened.read(length)
+    return (read_span(file, span) for span in spans(file))
 
 
 class TfRecords(Sequence[bytes]):
     """Records of several files by their number, as ArrayRecordDataSource gives them."""
 
     def __init__(self, files: Sequence[Path]) -> None:
-        self._spans = [(file, *span) for file in files for span in spans(file)]
+        self._places = [(file, span) for file in files for span in spans(file)]
 
     def __len__(self) -> int:
-        return len(self._spans)
+        return len(self._places)
 
     def __getitem__(self, index: int) -> bytes:
-        file, place, length = self._spans[index]
-        with file.open("rb") as opened:
-            opened.seek(place)
-            return opened.read(length)
+        return read_span(*self._places[index])

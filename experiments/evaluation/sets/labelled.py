@@ -96,6 +96,11 @@ def labelled_set(name: str, split: str, version: str, rows: Rows) -> LabelledSet
     )  # fmt: skip
 
 
+def first_unique(*candidates: Sequence[str]) -> Sequence[str]:
+    """The first of these lists of keys that names no two examples the same, or the last."""
+    return next((keys for keys in candidates if len(set(keys)) == len(keys)), candidates[-1])
+
+
 def join(parts: Sequence[LabelledSet]) -> LabelledSet:
     """Splits of one set, one after another."""
     first = parts[0]

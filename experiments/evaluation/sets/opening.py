@@ -8,7 +8,13 @@ from types import ModuleType
 
 from clip_jax.errors import InputError
 from experiments.data import embedded
-from experiments.evaluation.sets import class_folders, tfds_reader
+from experiments.evaluation.sets import (
+    class_folders,
+    label_parquet,
+    label_tables,
+    label_tars,
+    tfds_reader,
+)
 from experiments.evaluation.sets.labelled import LabelledSet, Rows, join, labelled_set
 from experiments.evaluation.sets.missing import MissingSet
 from experiments.evaluation.sets.record import EMBEDDED, FOLDER, SetRecord, own_record
@@ -19,6 +25,9 @@ DATA_DIR = "~/tensorflow_datasets"
 LAYOUTS: dict[str, ModuleType] = {
     "TFDS": tfds_reader,
     "class folders": class_folders,
+    "tables": label_tables,
+    "webdataset tars": label_tars,
+    "Parquet files": label_parquet,
 }
 
 
@@ -50,14 +59,12 @@ def _locate(record: SetRecord, data_dir: Path) -> tuple[Path, SetRecord]:
     """The version of TFDS, or else a folder by the set's own name."""
     if record.source == EMBEDDED:
         return embedded.prepare(record.name, data_dir), record
-    prepared = data_dir / record.source.replace(":", "/")
-    if record.is_tfds and prepared.is_dir():
-        return prepared, record
-    folder = data_dir / record.name
-    if _layouts(folder):
-        return folder, record
-    place = prepared if record.is_tfds else folder
-    raise MissingSet(f"{record.name}: not in {data_dir}; {record.fetch.format(place=place)}")
+    place, folder = data_dir / record.source.replace(":", "/"), data_dir / record.name
+    for candidate in (place, folder) if record.is_tfds else (folder,):
+        if _layouts(candidate):
+            return candidate, record
+    fetch = record.fetch.format(place=place, folder=folder)
+    raise MissingSet(f"{record.name}: not in {data_dir}; {fetch}")
 
 
 def _open_one(folder: Path, record: SetRecord, split: str) -> LabelledSet:

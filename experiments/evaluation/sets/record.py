@@ -20,7 +20,8 @@ class SetRecord:
     test. metric: one of METRICS. classes, examples: how many there must be, the latter by split;
     None and {} expect nothing. exact: False where copies of the set differ in size, so that
     `examples` only tells what CLIP's authors had.
-    fetch: what to get, for a person; `{place}` is where to put it. note: what else one must know.
+    fetch: what to get, for a person; `{place}` is where to put it as TFDS, `{folder}` as a folder.
+    note: what else one must know.
     label: the feature that holds the label. count_from: that feature is a list, and the label is
     its length less this number. class_names: for sources that have numbers only.
     """

@@ -16,7 +16,7 @@ PREPARE = (
     "tfds.builder({name!r}, file_format='array_record').download_and_prepare(), "
     "and put it at {{place}}"
 )
-HUB = "fetch https://huggingface.co/datasets/clip-benchmark/wds_{name} into {{place}}"
+HUB = "fetch https://huggingface.co/datasets/clip-benchmark/wds_{name} into {{folder}}"
 
 
 def _prepare(source: str) -> str:
@@ -46,8 +46,9 @@ _ALL = (
     SetRecord(
         name="birdsnap", title="Birdsnap", source=FOLDER, metric="accuracy", classes=500,
         examples={"train": 42283, "test": 2149}, exact=False,
-        fetch="fetch what is left of it with https://thomasberg.org/datasets/birdsnap and put the "
-        "pictures into {place}/train/SPECIES/*.jpg and {place}/test/SPECIES/*.jpg",
+        fetch="fetch what is left of it with get_birdsnap.py from "
+        "https://thomasberg.org/datasets/birdsnap/1.1/birdsnap.tgz and put the pictures of "
+        "test_images.txt into {folder}/test/SPECIES, the others into {folder}/train/SPECIES",
         note="The pictures' links die, so that copies differ in size.",
     ),
     _tfds(
@@ -56,8 +57,9 @@ _ALL = (
         examples={"train": 19850, "test": 19850},
     ),
     SetRecord(
-        name="stanford_cars", title="Stanford Cars", source=FOLDER, metric="accuracy", classes=196,
-        examples={"train": 8144, "test": 8041}, fetch=HUB.format(name="cars"),
+        name="stanford_cars", title="Stanford Cars", source="cars196:2.1.0",
+        metric="accuracy", classes=196, examples={"train": 8144, "test": 8041},
+        fetch=HUB.format(name="cars"),
         note="TFDS's cars196 cannot be downloaded any more (tensorflow/datasets#5053).",
     ),
     _tfds(
@@ -80,7 +82,7 @@ _ALL = (
         "patch_camelyon:2.0.0",
         name="patch_camelyon", title="PCam", metric="accuracy", classes=2,
         examples={"train": 262144, "validation": 32768, "test": 32768},
-        class_names=("lymph node", "lymph node containing metastatic tumor tissue"),
+        class_names=("no_tumor", "tumor"),
     ),
     _tfds(
         "clevr:3.1.0",
@@ -126,9 +128,9 @@ _ALL = (
     SetRecord(
         name="hateful_memes", title="Hateful Memes", source=FOLDER, metric="roc_auc", classes=2,
         examples={"train": 8500, "test": 500}, splits={"test": "dev_seen"},
-        class_names=("meme", "hatespeech meme"),
+        class_names=("not_hateful", "hateful"),
         fetch="accept the licence at https://hatefulmemeschallenge.com and unpack train.jsonl, "
-        "dev_seen.jsonl and img/ into {place}",
+        "dev_seen.jsonl and img/ into {folder}",
     ),
     SetRecord(
         name="digits_ru", title="Digits", source=EMBEDDED, metric="accuracy", classes=10,

@@ -13,7 +13,7 @@ from tqdm import tqdm
 from clip_jax.errors import InputError
 from experiments.data.sources import tfds_sets
 from experiments.data.sources.tf_records import TfRecords
-from experiments.evaluation.sets.labelled import Rows
+from experiments.evaluation.sets.labelled import Rows, first_unique
 from experiments.evaluation.sets.record import SetRecord
 from experiments.evaluation.sets.split_names import find_split
 
@@ -81,14 +81,12 @@ def _label(value: Any, record: SetRecord) -> int:
     return len(next(iter(value.values()))) - record.count_from
 
 
-def _keys(rows: Sequence[Any], names: Sequence[str], split: str) -> list[str]:
+def _keys(rows: Sequence[Any], names: Sequence[str], split: str) -> Sequence[str]:
     """The source's own, with the class where they are not unique; else places in the split."""
-    for feature in (key for key in KEYS if key in rows[0]):
-        own = [_text(row[feature]) for row in rows]
-        for keys in (own, [f"{name}/{key}" for name, key in zip(names, own, strict=True)]):
-            if len(set(keys)) == len(keys):
-                return keys
-    return [f"{split}[{place}]" for place in range(len(rows))]
+    own = ([_text(row[key]) for row in rows] for key in KEYS if key in rows[0])
+    places = [f"{split}[{place}]" for place in range(len(rows))]
+    keys = next(own, places)
+    return first_unique(keys, [f"{n}/{k}" for n, k in zip(names, keys, strict=True)], places)
 
 
 def _text(value: Any) -> str:

@@ -1,0 +1,76 @@
+"""A folder of pictures with a table a split, test.csv, .tsv or .jsonl, of pictures and labels."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from clip_jax.errors import InputError
+from experiments.data.sources.columns import IMAGE_COLUMNS, read_inside
+from experiments.data.sources.pictures import TABLES, table_rows
+from experiments.data.sources.records import BadRecord
+from experiments.evaluation.sets.labelled import Rows, first_unique
+from experiments.evaluation.sets.labels import LABEL_COLUMNS, find_column, known_names, resolve
+from experiments.evaluation.sets.record import SetRecord
+from experiments.evaluation.sets.split_names import find_split
+
+
+def splits(folder: Path) -> list[str]:
+    """The names of tables whose first row has a picture and a label."""
+    return list(_tables(folder))
+
+
+def read(folder: Path, record: SetRecord, split: str) -> Rows:
+    """Pictures are looked for at once, and read when they are asked for."""
+    tables = _tables(folder)
+    name = find_split(folder, record, split, tables)
+    rows = {split: list(_rows(table)) for split, table in tables.items()}
+    values = {split: [label for _, _, label in listed] for split, listed in rows.items()}
+    names, labels = resolve(values, name, known_names(folder, record), tables[name])
+    files = [file for _, file, _ in rows[name]]
+    for number, file, _ in rows[name]:
+        if not (folder / file).is_file():
+            raise InputError(f"{tables[name]}: row {number}: picture is missing: {file!r}")
+
+    def image(index: int) -> bytes:
+        try:
+            return read_inside(folder, files[index])
+        except BadRecord as error:
+            raise InputError(f"{tables[name]}: {error}") from error
+
+    numbered = [f"{file}#{number}" for number, file, _ in rows[name]]
+    return Rows(names, labels, first_unique(files, numbered), image)
+
+
+def _tables(folder: Path) -> dict[str, Path]:
+    found: dict[str, Path] = {}
+    for table in sorted(folder.iterdir()):
+        if not table.is_file() or table.suffix.lower() not in TABLES or not _columns(table):
+            continue
+        if table.stem in found:
+            raise InputError(f"{folder}: {found[table.stem].name} and {table.name} are one split")
+        found[table.stem] = table
+    return found
+
+
+def _columns(table: Path) -> tuple[str, str] | None:
+    """Of picture and label, as the first good row has them."""
+    good = (row for _, row in table_rows(table) if isinstance(row, Mapping))
+    for row in itertools.islice(good, 1):
+        image, label = (find_column(row, usual) for usual in (IMAGE_COLUMNS, LABEL_COLUMNS))
+        return (image, label) if image and label else None
+    return None
+
+
+def _rows(table: Path) -> Iterator[tuple[int, str, Any]]:
+    """Number, picture and label; a row without either raises InputError."""
+    image, label = _columns(table)
+    for number, row in table_rows(table):
+        if isinstance(row, BadRecord):
+            raise InputError(f"{table}: row {number}: {row}")
+        file, value = row.get(image), row.get(label)
+        if not isinstance(file, str) or not file.strip() or value in (None, ""):
+            raise InputError(f"{table}: row {number}: {image} or {label} is missing")
+        yield number, file.strip(), value
