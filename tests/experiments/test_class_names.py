@@ -22,12 +22,16 @@ CLASSES = {
     "food101": 101,
     "cifar10": 10,
     "cifar100": 100,
+    "birdsnap": 500,
+    "sun397": 397,
+    "stanford_cars": 196,
     "dtd": 47,
     "mnist": 10,
     "stl10": 10,
     "patch_camelyon": 2,
     "clevr_counts": 8,
     "rendered_sst2": 2,
+    "imagenet": 1000,
     "fgvc_aircraft": 100,
     "oxford_pets": 37,
     "caltech101": 102,
@@ -38,7 +42,11 @@ LANGUAGES = ("en", "ru")
 GENITIVES = {"cifar10", "cifar100", "stl10", "mnist", "oxford_pets", "clevr_counts"}
 
 # Words that Russian text too writes in Latin letters: names of makers and models.
-LATIN_WORDS = {"fgvc_aircraft": r"[A-Z0-9]\w*|de"}
+LATIN_WORDS = {
+    "fgvc_aircraft": r"[A-Z0-9]\w*|de",
+    "imagenet": "iPod",
+    "stanford_cars": r"[A-Z0-9]\w*|and|fortwo|smart|xD",
+}
 
 
 def each(language):
@@ -140,8 +148,11 @@ TFDS_FILES = {
     "food101": "image_classification/food-101_classes.txt",
     "dtd": "image_classification/dtd_key_attributes.txt",
     "caltech101": "image_classification/caltech101_labels.txt",
+    "sun397": "image_classification/sun397_labels.txt",
+    "imagenet": "datasets/imagenet2012/labels.txt",
 }
 TFDS_CONSTANTS = {
+    "stanford_cars": "image_classification/cars196.py",
     "oxford_flowers102": "datasets/oxford_flowers102/oxford_flowers102_dataset_builder.py",
     "oxford_pets": "datasets/oxford_iiit_pet/oxford_iiit_pet_dataset_builder.py",
 }
@@ -178,6 +189,12 @@ def test_any_order_and_spelling_gives_the_same_prompts():
     assert dict(zip(labels[::-1], names.prompts(labels[::-1]), strict=True)) == forward
     spelled = ["Maple Tree", "maple-tree", "MAPLE_TREE", " maple/tree"]
     assert [names.prompts([label]) for label in spelled] == 4 * [[forward["maple tree"]]]
+    places = load_class_names("sun397", "ru")
+    assert places.prompts(["/b/bakery/shop"]) == places.prompts(["bakery shop"])
+    cars = load_class_names("stanford_cars", "ru")
+    assert cars.prompts(["BMW 3 Series Sedan 2012"])[0][0] == "BMW 3 серии, седан, 2012 год"
+    birds = load_class_names("birdsnap", "ru")
+    assert birds.prompts(["Allen's Hummingbird"]) == birds.prompts(["Allens_Hummingbird"])
     flowers = load_class_names("oxford_flowers102", "ru")
     assert flowers.prompts(["colts foot"]) == flowers.prompts(["Colt’s_foot"])
 
@@ -189,6 +206,23 @@ def test_labels_of_other_loaders():
     assert digits.prompts(["7"])[0][0] == "рукописная цифра семь"
     tissue = load_class_names("patch_camelyon", "en")
     assert tissue.prompts(["1", "0"]) == tissue.prompts(["tumor", "no_tumor"])
+
+
+def test_imagenet_by_wordnet_id():
+    """Words that English has for two classes; wnids in an order that is not the sorted one."""
+    twins = {
+        "n02012849": ("crane bird", "птица журавль"),
+        "n03126707": ("construction crane", "подъёмный кран"),
+        "n03710637": ("tights", "облегающее трико"),
+        "n03710721": ("one-piece swimsuit", "слитный купальник"),
+        "n02963159": ("cardigan", "кофта кардиган"),
+        "n02113186": ("Cardigan Welsh corgi", "вельш-корги кардиган"),
+        "n01440764": ("tench", "рыба линь"),
+        "n15075141": ("toilet paper", "рулон туалетной бумаги"),
+    }
+    for place, language in enumerate(LANGUAGES):
+        prompts = load_class_names("imagenet", language).prompts(list(twins))
+        assert [filled[0] for filled in prompts] == [names[place] for names in twins.values()]
 
 
 def test_uncovered_doubled_and_unknown():
