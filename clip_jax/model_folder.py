@@ -23,6 +23,7 @@ import jax
 from clip_jax.errors import InputError
 
 CONFIG, PARAMS, REPORT = "config.json", "params", "report.json"
+CONFIG_KEYS = {"kind", "config", "provenance"}
 
 
 def write(
@@ -89,16 +90,17 @@ def read_config(folder: str | Path) -> dict[str, Any]:
         about = json.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(
-            f"{folder}: not a model folder, {CONFIG} cannot be read ({error.strerror})"
+            f"{folder}: not a model folder, {CONFIG} cannot be read ({error.strerror}); published "
+            "models come from converters.pretrained(NAME)"
         ) from error
     except ValueError as error:
         raise InputError(f"{file}: not JSON ({error})") from error
-    keys = {"kind", "config", "provenance"}
-    if not isinstance(about, dict) or set(about) != keys:
+    if not isinstance(about, dict) or set(about) != CONFIG_KEYS:
         found = sorted(about) if isinstance(about, dict) else type(about).__name__
         raise InputError(
-            f"{file}: holds {found}; expected {sorted(keys)}; a foreign checkpoint must be "
-            "converted first: python -m converters --help"
+            f"{file}: holds {found}; expected {sorted(CONFIG_KEYS)}; a foreign checkpoint must be "
+            "converted first: python -m converters --help; a published model comes converted: "
+            "converters.pretrained(NAME)"
         )
     return about
 

@@ -3,6 +3,8 @@
     python -m converters ruclip SRC DST [--dtype bfloat16]
     python -m converters rudolph SRC DST [--preset 350M]
     python -m converters export SRC_FOLDER DST_FOLDER
+    python -m converters pretrained NAME
+    python -m converters share FOLDER REPO
 
 Each kind is a module with `read(path) -> Source` and `export(model, folder)`; mostly a table.
 A kind whose checkpoints may come without a config has PRESETS, the names of those it knows, and
@@ -11,91 +13,9 @@ A kind whose checkpoints may come without a config has PRESETS, the names of tho
 
 from __future__ import annotations
 
-from pathlib import Path
-from types import ModuleType
+from converters.conversion import Summary
+from converters.hub import pretrained
+from converters.kinds import KINDS, convert, export, presets
+from converters.sharing import share
 
-from clip_jax import model_folder
-from clip_jax.errors import InputError
-from converters import (
-    conversion,
-    hf_clip,
-    openai_clip,
-    ruclip,
-    rudalle,
-    rudolph,
-    vqgan,
-    youtokentome,
-)
-from converters.conversion import DTYPES, Summary
-
-KINDS: dict[str, ModuleType] = {
-    "ruclip": ruclip,
-    "openai-clip": openai_clip,
-    "hf-clip": hf_clip,
-    "rudolph": rudolph,
-    "rudalle": rudalle,
-    "vqgan": vqgan,
-    "youtokentome": youtokentome,
-}
-# What a model of ours becomes that was not converted: model kind -> kind of checkpoint.
-HOME_KINDS = {
-    "clip": "ruclip",
-    "rudolph": "rudolph",
-    "tokenizer": "youtokentome",
-    "vqgan": "vqgan",
-}
-
-__all__ = ["KINDS", "Summary", "convert", "export", "presets"]
-
-
-def convert(
-    kind: str,
-    src: str | Path,
-    dst: str | Path,
-    dtype: str = "float32",
-    preset: str | None = None,
-) -> Summary:
-    """Converts a foreign checkpoint to the model folder `dst`, with report.json.
-
-    kind: one of KINDS. dtype: of the parameters, float32, bfloat16 or float16.
-    preset: for a kind with PRESETS, which of them the checkpoint is; where its config.json says
-    otherwise, that is an error.
-    InputError for any wrong input; then nothing is left at `dst`.
-    """
-    if kind not in KINDS:
-        raise InputError(f"kind is {kind!r}; expected one of {', '.join(KINDS)}")
-    if dtype not in DTYPES:
-        raise InputError(f"dtype is {dtype!r}; expected one of {', '.join(DTYPES)}")
-    if preset is not None and preset not in presets(kind):
-        known = ", ".join(presets(kind)) or f"none, for {kind} has no presets"
-        raise InputError(f"preset is {preset!r}; expected one of {known}")
-    destination = model_folder.check_destination(dst)
-    src = Path(src)
-    if not src.exists():
-        raise InputError(f"{src}: does not exist")
-    read = KINDS[kind].read
-    source = read(src, preset) if presets(kind) else read(src)
-    return conversion.convert(kind, source, destination, dtype)
-
-
-def presets(kind: str) -> tuple[str, ...]:
-    """The presets that one of KINDS knows; most know none."""
-    return getattr(KINDS[kind], "PRESETS", ())
-
-
-def export(src: str | Path, dst: str | Path) -> Summary:
-    """Writes the original's own files of a model folder to the new folder `dst`.
-
-    A converted model goes back to what it was, each tensor in its dtype; one trained here becomes
-    what HOME_KINDS says. InputError for any wrong input; then nothing is left at `dst`.
-    """
-    destination = model_folder.check_destination(dst)
-    model = conversion.open_model(Path(src))
-    kind = model.converted_from or HOME_KINDS.get(model.kind)
-    if kind == "rudolph" and model.config.get("mask_order") == "rudalle":
-        kind = "rudalle"  # one of ours that began as a ruDALL-E
-    if kind not in KINDS:
-        raise InputError(f"{src}: a model of kind {kind or model.kind!r} has no export")
-    with model_folder.new_folder(destination) as beside:
-        KINDS[kind].export(model, beside)
-    return conversion.export_summary(kind, model, destination)
+__all__ = ["KINDS", "Summary", "convert", "export", "presets", "pretrained", "share"]

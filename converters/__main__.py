@@ -1,4 +1,4 @@
-"""The command line: `python -m converters KIND SRC DST`, `python -m converters export SRC DST`."""
+"""The command line: `python -m converters KIND|export|pretrained|share ...`."""
 
 from __future__ import annotations
 
@@ -7,15 +7,18 @@ import sys
 from collections.abc import Sequence
 
 from clip_jax.errors import InputError
-from converters import KINDS, convert, export, presets
+from converters import KINDS, convert, export, presets, pretrained, share
 from converters.conversion import DTYPES
+from converters.released import RELEASED
 
-ABOUT = "Foreign checkpoints to model folders (KIND), and model folders back (export)."
+ABOUT = "Foreign checkpoints to model folders (KIND) and back (export); models from and to a hub."
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m converters", description=ABOUT)
-    commands = parser.add_subparsers(dest="kind", required=True, metavar="KIND|export")
+    commands = parser.add_subparsers(
+        dest="kind", required=True, metavar="KIND|export|pretrained|share"
+    )
     for kind, module in KINDS.items():
         about = (module.__doc__ or "").partition("\n")[0]
         command = commands.add_parser(kind, help=about, description=about)
@@ -32,10 +35,33 @@ def main(argv: Sequence[str] | None = None) -> int:
     command = commands.add_parser("export", help="a model folder back to the original's files")
     command.add_argument("src", help="the model folder")
     command.add_argument("dst", help="the folder to write")
+    about = "the folder of a published model, downloaded and converted once"
+    command = commands.add_parser(
+        "pretrained", help=about, description=f"{about}. Released: {', '.join(RELEASED)}"
+    )
+    command.add_argument("model", help="a released name, or OWNER/NAME on the hub")
+    command.add_argument("--dtype", choices=DTYPES, default=DTYPES[0], help="of the parameters")
+    command = commands.add_parser("share", help="a model folder to the hub, with a model card")
+    command.add_argument("folder", help="the model folder")
+    command.add_argument("repo", help="OWNER/NAME; made where it does not exist")
+    command.add_argument("--private", action="store_true", help="a repository that is made")
+    command.add_argument("--licence", help="the hub's identifier, such as apache-2.0")
+    command.add_argument(
+        "--evaluation", action="append", default=[], metavar="FILE", help="JSON, for the card"
+    )
     args = parser.parse_args(argv)
     try:
         if args.kind == "export":
             print(export(args.src, args.dst))
+        elif args.kind == "pretrained":
+            print(pretrained(args.model, args.dtype))
+        elif args.kind == "share":
+            print(
+                share(
+                    args.folder, args.repo, private=args.private, licence=args.licence,
+                    evaluations=args.evaluation,
+                )
+            )  # fmt: skip
         else:
             preset = getattr(args, "preset", None)
             print(convert(args.kind, args.src, args.dst, args.dtype, preset))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,7 +13,7 @@ import numpy as np
 from clip_jax import model_folder
 from clip_jax.errors import InputError
 from converters import rules
-from converters.files import read_json
+from converters.files import read_json, sha256
 from converters.torch_unpickler import STORAGES
 from converters.weights import Weights
 
@@ -78,8 +77,14 @@ class Summary:
         return f"{self.kind}: {counts if self.tensors else ''}{size} -> {self.destination}"
 
 
-def convert(kind: str, source: Source, destination: Path, dtype: str) -> Summary:
-    """Writes the model folder of a source."""
+def convert(
+    kind: str,
+    source: Source,
+    destination: Path,
+    dtype: str,
+    origin: Mapping[str, Any] | None = None,
+) -> Summary:
+    """Writes the model folder of a source. origin: where its files came from, if that is known."""
     params, tensors = None, []
     read = [*(source.weights.sources if source.weights else ()), *source.others]
     if source.weights is not None:
@@ -95,7 +100,12 @@ def convert(kind: str, source: Source, destination: Path, dtype: str) -> Summary
         config=source.config,
         params=params,
         files=source.files,
-        provenance={"converted_from": kind, "files": files, "original": dict(source.original)},
+        provenance={
+            "converted_from": kind,
+            "files": files,
+            "original": dict(source.original),
+            **({"origin": dict(origin)} if origin else {}),
+        },
         report={
             "kind": kind,
             "files": files,
@@ -173,9 +183,7 @@ def _summary(kind: str, tensors: int, parameters: int, folder: Path) -> Summary:
 
 
 def _fingerprint(path: Path) -> dict[str, Any]:
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return {"name": path.name, "bytes": path.stat().st_size, "sha256": digest}
+    return {"name": path.name, "bytes": path.stat().st_size, "sha256": sha256(path)}
 
 
 def _flatten(tree: Mapping[str, Any], prefix: str, into: dict[str, np.ndarray]) -> None:

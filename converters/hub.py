@@ -1,0 +1,187 @@
+"""Models by name: downloaded once, converted once, a folder ever after.
+
+folder = converters.pretrained("ruclip-vit-base-patch32-384")
+clip = clip_jax.load(folder)
+"""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import os
+import shutil
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from clip_jax import model_folder
+from clip_jax.cache import cache_folder
+from clip_jax.errors import InputError
+from converters import hf_clip, ruclip, youtokentome
+from converters.conversion import DTYPES
+from converters.files import read_json
+from converters.hub_files import Listing, UnreachableError, fetch, listing, listing_here
+from converters.kinds import KINDS, convert
+from converters.released import RELEASED, Release
+
+OURS = ""  # the kind of a repository that holds a model folder
+
+
+def pretrained(model: str | Path, dtype: str = "float32") -> Path:
+    """The model folder of a released model, of a repository, or of a folder.
+
+    model: a name in `released.RELEASED`; OWNER/NAME on the hub that holds a model folder
+        (`share`), a ruCLIP or transformers' CLIP; or a model folder, which is returned as it is.
+    dtype: of the parameters, where they are converted.
+    The newest commit is downloaded with huggingface_hub, checked against the sizes and hashes that
+    the hub tells, converted, and kept in `cache_folder()/models`; without a network what was made
+    last is returned. Several processes may ask at once: one works, the others wait.
+    InputError for anything that cannot be had; then nothing new is in the cache.
+    """
+    if Path(model).is_dir():
+        model_folder.read_config(model)
+        return Path(model)
+    if dtype not in DTYPES:
+        raise InputError(f"dtype is {dtype!r}; expected one of {', '.join(DTYPES)}")
+    model = str(model)
+    release = RELEASED.get(model) or _repository(model)
+    place = cache_folder() / "models"
+    stem = f"{model.replace('/', '--')}--{dtype}--"
+    with _alone(place, stem, model):
+        try:
+            listings = [listing(repo) for repo in release.repos]
+        except UnreachableError as error:
+            if made := sorted(place.glob(f"{stem}*"), key=lambda path: path.stat().st_mtime):
+                return made[-1]
+            here = [listing_here(repo) for repo in release.repos]
+            listings = [found for found in here if found]
+            if len(listings) < len(here):
+                raise UnreachableError(
+                    f"{error}, and {model} is not in the cache, where one download would put it"
+                ) from error
+        folder = place / (stem + "-".join(found.commit[:12] for found in listings))
+        if not folder.exists():
+            _make(folder, release, {found.repo: found for found in listings}, dtype)
+        return folder
+
+
+@dataclass(frozen=True)
+class Plan:
+    """kind: how to convert; OURS: not at all. files: name -> the repository that holds it."""
+
+    kind: str
+    files: Mapping[str, str]
+
+
+def _repository(model: str) -> Release:
+    if model.count("/") == 1 and not model.startswith((".", "/", "~")):
+        return Release((model,))
+    near = difflib.get_close_matches(model, RELEASED, n=1)
+    hint = f"; did you mean {near[0]}?" if near else f": {', '.join(RELEASED)}"
+    raise InputError(
+        f"{model!r} is no folder, no OWNER/NAME on the hub and no released model{hint}"
+    )
+
+
+def _make(folder: Path, release: Release, found: Mapping[str, Listing], dtype: str) -> None:
+    plan = Plan(release.kind, release.files) if release.files else _recognise(found)
+    if plan.kind != OURS and plan.kind not in KINDS:
+        raise InputError(f"{plan.kind} models cannot be converted yet; kinds: {', '.join(KINDS)}")
+    fetched: dict[str, Path] = {}
+    for repo, there in found.items():
+        fetched |= fetch(there, [name for name, home in plan.files.items() if home == repo])
+    origin = {repo: there.commit for repo, there in found.items()}
+    if plan.kind == OURS:
+        with model_folder.new_folder(folder) as beside:
+            _place(fetched, beside)
+            model_folder.read_config(beside)
+        return
+    source = folder.with_name(f".{folder.name}.source")
+    source.mkdir()
+    try:
+        _place(fetched, source)
+        convert(plan.kind, source, folder, dtype, release.preset, origin)
+    finally:
+        shutil.rmtree(source, ignore_errors=True)
+
+
+def _recognise(found: Mapping[str, Listing]) -> Plan:
+    """What a repository holds that is in no table."""
+    ((repo, there),) = found.items()
+    names: list[str] = []
+    kind = None
+    if "config.json" in there.files:
+        config = read_json(fetch(there, ["config.json"])["config.json"])
+        kind = _kind(config)
+    if kind == OURS:
+        names = [name for name in there.files if name not in ("README.md", ".gitattributes")]
+    elif kind == "ruclip":
+        names = ["config.json", _first(there, ruclip.WEIGHTS), youtokentome.ORIGINAL_NAME]
+    elif kind == "hf-clip":
+        weights = _first(there, hf_clip.WEIGHTS)
+        names = ["config.json", weights, *_shards(there, weights)]
+        names += [name for name in hf_clip.CARRIED if name in there.files]
+    else:
+        held = ", ".join(sorted(there.files)[:8]) or "nothing"
+        raise InputError(
+            f"{repo}: holds {held}; expected a model folder of this package, ruCLIP's files or "
+            "transformers' CLIP (config.json tells); convert another by python -m converters KIND"
+        )
+    return Plan(kind, dict.fromkeys(names, repo))
+
+
+def _kind(config: Mapping[str, Any]) -> str | None:
+    if set(config) == model_folder.CONFIG_KEYS:
+        return OURS
+    if config.get("model_type") == "clip":
+        return "hf-clip"
+    return "ruclip" if set(ruclip.SIZES) <= set(config) else None
+
+
+def _first(there: Listing, names: tuple[str, ...]) -> str:
+    held = [name for name in names if name in there.files]
+    if not held:
+        raise InputError(f"{there.repo}: holds no weights; expected {' or '.join(names)}")
+    return held[0]
+
+
+def _shards(there: Listing, weights: str) -> list[str]:
+    if not weights.endswith(".index.json"):
+        return []
+    places = read_json(fetch(there, [weights])[weights]).get("weight_map")
+    return sorted(set(places.values())) if isinstance(places, dict) else []
+
+
+def _place(files: Mapping[str, Path], folder: Path) -> None:
+    """Puts the hub's files into a folder: as links to the same content, or copied."""
+    for name, path in files.items():
+        target = folder / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            os.link(path.resolve(), target)
+        except OSError:  # another file system, or one without links
+            shutil.copyfile(path, target)
+
+
+@contextlib.contextmanager
+def _alone(place: Path, stem: str, model: str) -> Iterator[None]:
+    """One process at a time; what an interrupted one left behind goes first."""
+    locks = place.with_name("locks")
+    for folder in (place, locks):
+        folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(locks / f"{stem}.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        print(f"waiting for another process that makes {model}", file=sys.stderr)
+        lock.acquire()
+    try:
+        for left in place.glob(f".{stem}*"):
+            shutil.rmtree(left, ignore_errors=True)
+        yield
+    finally:
+        lock.release()

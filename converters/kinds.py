@@ -1,0 +1,93 @@
+"""The kinds of foreign checkpoints, and the two ways: to a model folder, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from clip_jax import model_folder
+from clip_jax.errors import InputError
+from converters import (
+    conversion,
+    hf_clip,
+    openai_clip,
+    ruclip,
+    rudalle,
+    rudolph,
+    vqgan,
+    youtokentome,
+)
+from converters.conversion import DTYPES, Summary
+
+KINDS: dict[str, ModuleType] = {
+    "ruclip": ruclip,
+    "openai-clip": openai_clip,
+    "hf-clip": hf_clip,
+    "rudolph": rudolph,
+    "rudalle": rudalle,
+    "vqgan": vqgan,
+    "youtokentome": youtokentome,
+}
+# What a model of ours becomes that was not converted: model kind -> kind of checkpoint.
+HOME_KINDS = {
+    "clip": "ruclip",
+    "rudolph": "rudolph",
+    "tokenizer": "youtokentome",
+    "vqgan": "vqgan",
+}
+
+
+def convert(
+    kind: str,
+    src: str | Path,
+    dst: str | Path,
+    dtype: str = "float32",
+    preset: str | None = None,
+    origin: Mapping[str, Any] | None = None,
+) -> Summary:
+    """Converts a foreign checkpoint to the model folder `dst`, with report.json.
+
+    kind: one of KINDS. dtype: of the parameters, float32, bfloat16 or float16.
+    preset: for a kind with PRESETS, which of them the checkpoint is; where its config.json says
+    otherwise, that is an error. origin: where the files came from, to be noted in config.json.
+    InputError for any wrong input; then nothing is left at `dst`.
+    """
+    if kind not in KINDS:
+        raise InputError(f"kind is {kind!r}; expected one of {', '.join(KINDS)}")
+    if dtype not in DTYPES:
+        raise InputError(f"dtype is {dtype!r}; expected one of {', '.join(DTYPES)}")
+    if preset is not None and preset not in presets(kind):
+        known = ", ".join(presets(kind)) or f"none, for {kind} has no presets"
+        raise InputError(f"preset is {preset!r}; expected one of {known}")
+    destination = model_folder.check_destination(dst)
+    src = Path(src)
+    if not src.exists():
+        raise InputError(f"{src}: does not exist")
+    read = KINDS[kind].read
+    source = read(src, preset) if presets(kind) else read(src)
+    return conversion.convert(kind, source, destination, dtype, origin)
+
+
+def presets(kind: str) -> tuple[str, ...]:
+    """The presets that one of KINDS knows; most know none."""
+    return getattr(KINDS[kind], "PRESETS", ())
+
+
+def export(src: str | Path, dst: str | Path) -> Summary:
+    """Writes the original's own files of a model folder to the new folder `dst`.
+
+    A converted model goes back to what it was, each tensor in its dtype; one trained here becomes
+    what HOME_KINDS says. InputError for any wrong input; then nothing is left at `dst`.
+    """
+    destination = model_folder.check_destination(dst)
+    model = conversion.open_model(Path(src))
+    kind = model.converted_from or HOME_KINDS.get(model.kind)
+    if kind == "rudolph" and model.config.get("mask_order") == "rudalle":
+        kind = "rudalle"  # one of ours that began as a ruDALL-E
+    if kind not in KINDS:
+        raise InputError(f"{src}: a model of kind {kind or model.kind!r} has no export")
+    with model_folder.new_folder(destination) as beside:
+        KINDS[kind].export(model, beside)
+    return conversion.export_summary(kind, model, destination)

@@ -1,0 +1,75 @@
+"""A model folder to the hub, as one commit with a model card."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
+
+from clip_jax import model_folder
+from clip_jax.errors import InputError
+from converters.files import read_json
+from converters.hub_files import Listing, fetch, hub_errors, listing
+from converters.model_card import model_card
+
+CARD = "README.md"
+
+
+def share(
+    folder: str | Path,
+    repo: str,
+    *,
+    private: bool = False,
+    licence: str | None = None,
+    evaluations: Sequence[str | Path] = (),
+) -> str:
+    """Puts a model folder into OWNER/NAME on the hub, and returns the commit's address.
+
+    The repository is made where it does not exist; `private` then says who sees it. An older model
+    of this package in it is replaced, anything else refused. licence, evaluations: for the model
+    card (`model_card`). HF_TOKEN, or `hf auth login`, says who you are.
+    `converters.pretrained(repo)` loads it back.
+    """
+    folder = Path(folder)
+    card = model_card(folder, repo, [Path(file) for file in evaluations], licence)
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    if not any(path.is_relative_to(folder / model_folder.PARAMS) for path in files) and (
+        model_folder.read_config(folder)["kind"] != "tokenizer"
+    ):
+        raise InputError(f"{folder}: has no parameters; write or convert the model again")
+    names = {path.relative_to(folder).as_posix(): path for path in files}
+    names.pop(CARD, None)
+    with hub_errors(repo):
+        api = HfApi()
+        api.create_repo(repo, private=private or None, exist_ok=True)
+    there = listing(repo)
+    _check_ours(there)
+    stale = [
+        name
+        for name in there.files
+        if name.startswith(f"{model_folder.PARAMS}/") and name not in names
+    ]
+    operations = [
+        CommitOperationAdd(CARD, card.encode()),
+        *(CommitOperationAdd(name, path) for name, path in names.items()),
+        *(CommitOperationDelete(name) for name in stale),
+    ]
+    with hub_errors(repo):
+        done = api.create_commit(
+            repo, operations, commit_message="Share a model", parent_commit=there.commit or None
+        )
+    return str(done.commit_url)
+
+
+def _check_ours(there: Listing) -> None:
+    others = set(there.files) - {CARD, ".gitattributes"}
+    if not others:
+        return
+    name = model_folder.CONFIG
+    if name in others and set(read_json(fetch(there, [name])[name])) == model_folder.CONFIG_KEYS:
+        return
+    some = ", ".join(sorted(others)[:5])
+    raise InputError(
+        f"{there.repo}: holds {some}, which is no model of this package; name a new repository"
+    )

@@ -1,0 +1,81 @@
+"""A model to a hub and back."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+
+import clip_jax
+from clip_jax import model_folder
+from converters import convert, pretrained, share
+from converters.__main__ import main
+
+REPO = "me/my-clip"
+
+
+@pytest.fixture
+def folder(tmp_path, goldens):
+    convert("ruclip", goldens / "ruclip", tmp_path / "model")
+    return tmp_path / "model"
+
+
+def test_there_and_back(hub, folder, tmp_path, capsys):
+    evaluation = tmp_path / "digits.json"
+    evaluation.write_text(json.dumps({"zero_shot": {"accuracy": 0.982}, "pictures": 167}))
+    arguments = ["share", str(folder), REPO, "--licence=mit", f"--evaluation={evaluation}"]
+    assert main(arguments) == 0
+    assert capsys.readouterr().out == f"{hub.url}/{REPO}/commit/{hub.commit(REPO)}\n"
+    again = pretrained(REPO)
+    assert (again / "tokenizer.model").read_bytes() == (folder / "tokenizer.model").read_bytes()
+    jax.tree.map(
+        np.testing.assert_array_equal,
+        model_folder.read_params(again),
+        model_folder.read_params(folder),
+    )
+    assert clip_jax.load(again).config == clip_jax.load(folder).config
+    card = hub.repos[REPO]["README.md"].decode()
+    assert card.startswith("---\n") and "license: mit\n" in card
+    assert "pipeline_tag: zero-shot-image-classification\n" in card
+    assert f'converters.pretrained("{REPO}")' in card
+    assert f"| vision.image_size | {clip_jax.load(folder).config.vision.image_size} |" in card
+    report = json.loads((folder / "report.json").read_text())
+    assert report["files"][0]["sha256"] in card
+    assert f"{len(report['tensors'])} tensors, {report['parameters']:,} parameters" in card
+    assert "## digits" in card and "| zero_shot.accuracy | 0.982 |" in card
+
+
+def test_a_newer_model_takes_the_older_ones_place(hub, folder, tmp_path):
+    share(folder, REPO)
+    before = set(hub.repos[REPO])
+    clip = clip_jax.load(folder)
+    params = {**clip.params, "logit_scale": clip.params["logit_scale"] + 1}
+    newer = clip_jax.PretrainedClip(clip.config, params, clip.processor.tokenizer)
+    newer.save(tmp_path / "newer", source="a test")
+    hub.repos[REPO]["notes.txt"] = b"mine"
+    share(tmp_path / "newer", REPO)
+    assert "notes.txt" in hub.repos[REPO] and before - set(hub.repos[REPO])
+    again = clip_jax.load(pretrained(REPO))
+    assert float(again.params["logit_scale"]) == float(params["logit_scale"])
+    assert "| source | a test |" in hub.repos[REPO]["README.md"].decode()
+
+
+def test_what_cannot_be_shared(hub, folder, tmp_path, capsys):
+    def fails(*arguments: str) -> str:
+        assert main(["share", *arguments]) == 2
+        line = capsys.readouterr().err
+        assert line.startswith("error: ") and line.count("\n") == 1, line
+        return line
+
+    assert "not a model folder" in fails(str(tmp_path / "absent"), REPO)
+    assert hub.log == []
+    hub.put("me/other", {"pytorch_model.bin": bytes(99), "config.json": b"{}"})
+    assert "which is no model of this package" in fails(str(folder), "me/other")
+    assert "neither a released model" in fails(str(folder), "not a name/x")
+    hub.faults["/preupload/main"] = 403
+    line = fails(str(folder), REPO)
+    assert "answered 403 Forbidden" in line and "set an HF_TOKEN that may do this" in line
+    assert set(hub.repos[REPO]) == {".gitattributes"}
+    (tmp_path / "broken.json").write_text("{")
+    line = fails(str(folder), REPO, f"--evaluation={tmp_path}/broken.json")
+    assert "broken.json: not JSON" in line
