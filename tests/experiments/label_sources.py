@@ -3,10 +3,12 @@
 import csv
 import io
 import json
+import struct
 import tarfile
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from array_record.python.array_record_data_source import ArrayRecordDataSource
 from PIL import Image
 
 
@@ -89,3 +91,19 @@ def make_parquet(folder, splits, class_names, group=2):
             name = f"{split}-{i:05d}-of-00002.parquet"
             pq.write_table(part, folder / "data" / name, row_group_size=group)
     return written
+
+
+def tf_record_file(records):
+    """Of these records, without checksums."""
+    return b"".join(struct.pack("<QI", len(r), 0) + r + bytes(4) for r in records)
+
+
+def to_tf_records(folder):
+    """Turns a TFDS folder in ArrayRecord form into one in TFRecord form."""
+    for file in folder.glob("*.array_record*"):
+        with ArrayRecordDataSource([str(file)]) as records:
+            data = tf_record_file(records[i] for i in range(len(records)))
+        (folder / file.name.replace("array_record", "tfrecord")).write_bytes(data)
+        file.unlink()
+    info = folder / "dataset_info.json"
+    info.write_text(info.read_text("utf-8").replace("array_record", "tfrecord"), "utf-8")

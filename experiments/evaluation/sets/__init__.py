@@ -1,9 +1,13 @@
-"""The data sets of the ruCLIP report, embedded ones, and users' own: labels and pictures."""
+"""The report's data sets, embedded ones, and users' own: pictures with labels or captions."""
 
+from experiments.evaluation.sets.captioned import CaptionedSet, open_captioned
 from experiments.evaluation.sets.labelled import LabelledSet
 from experiments.evaluation.sets.missing import MissingSet
 from experiments.evaluation.sets.opening import DATA_DIR, open_set
 from experiments.evaluation.sets.record import SetRecord
 from experiments.evaluation.sets.table import RECORDS
 
-__all__ = ["DATA_DIR", "RECORDS", "LabelledSet", "MissingSet", "SetRecord", "open_set"]
+__all__ = [
+    "DATA_DIR", "RECORDS", "CaptionedSet", "LabelledSet", "MissingSet", "SetRecord",
+    "open_captioned", "open_set",
+]  # fmt: skip

@@ -73,10 +73,15 @@ class LabelledSet:
         names = [self.class_names[label] for label in self.labels]
         lines = [*self.class_names, *map("\t".join, zip(self.keys, names, strict=True))]
         digest.update("\n".join(lines).encode("utf-8", "surrogateescape"))
-        places = np.linspace(0, len(self) - 1, min(PICTURES_HASHED, len(self))).astype(int)
-        for place in places:
-            digest.update(hashlib.sha256(self.image(int(place))).digest())
+        hash_pictures(digest, self.pictures)
         return digest.hexdigest()
+
+
+def hash_pictures(digest: Any, pictures: Sequence[bytes]) -> None:
+    """Adds 16 of the pictures, spread evenly, or all of fewer."""
+    count = min(PICTURES_HASHED, len(pictures))
+    for place in np.linspace(0, len(pictures) - 1, count).astype(int).tolist():
+        digest.update(hashlib.sha256(pictures[place]).digest())
 
 
 def labelled_set(name: str, split: str, version: str, rows: Rows) -> LabelledSet:

@@ -1,7 +1,7 @@
 """The 18 data sets of the ruCLIP report, in its order, and the two that come out of wheels.
 
-Splits, numbers and metrics are those of the CLIP paper (Radford et al. 2021, table 9) where the
-source has them; docs/evaluation_sets.md says where it has not.
+Splits, numbers and metrics are those of the CLIP paper (Radford et al. 2021, appendix A.1) where
+the source has them; docs/evaluation_sets.md says where it has not.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ PREPARE = (
     "tfds.builder({name!r}, file_format='array_record').download_and_prepare(), "
     "and put it at {{place}}"
 )
-HUB = "fetch https://huggingface.co/datasets/clip-benchmark/wds_{name} into {{folder}}"
+HUB = "hf download clip-benchmark/wds_{name} --repo-type dataset --local-dir {{folder}}"
 
 
 def _prepare(source: str) -> str:

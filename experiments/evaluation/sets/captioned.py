@@ -1,0 +1,74 @@
+"""A prepared set of pictures with captions, several to a picture: what retrieval is measured on."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+from tqdm import tqdm
+
+from clip_jax.errors import InputError
+from experiments.data import embedded
+from experiments.data.source import Split
+from experiments.evaluation.sets.labelled import Pictures, hash_pictures
+from experiments.evaluation.sets.opening import DATA_DIR
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class CaptionedSet:
+    """One split. captions: of each of N pictures, one or more. keys: N stable names of examples.
+
+    pictures: N encoded files, read when they are asked for.
+    """
+
+    name: str
+    split: str
+    captions: tuple[tuple[str, ...], ...]
+    keys: tuple[str, ...]
+    pictures: Sequence[bytes]
+
+    def __len__(self) -> int:
+        return len(self.captions)
+
+    def image(self, index: int) -> bytes:
+        """The encoded file of the index-th picture."""
+        return self.pictures[index]
+
+    @functools.cached_property
+    def source_hash(self) -> str:
+        """SHA-256 of all keys and captions, and of 16 pictures spread evenly."""
+        digest = hashlib.sha256()
+        for key, captions in zip(self.keys, self.captions, strict=True):
+            digest.update("\t".join((key, *captions, "\n")).encode())
+        hash_pictures(digest, self.pictures)
+        return digest.hexdigest()
+
+
+def open_captioned(
+    folder: str | Path, split: str = "test", data_dir: str | Path = DATA_DIR
+) -> CaptionedSet:
+    """A split of a set that `experiments.prepare` made, or of an embedded one by its name.
+
+    data_dir: where embedded sets are built. A set without captions raises InputError.
+    """
+    name, place = str(folder), Path(folder).expanduser()
+    if name in embedded.SETS:
+        place = embedded.prepare(name, Path(data_dir).expanduser())
+    opened = Split(place, split)
+    opened.need_captions()
+    captions, keys = [], []
+    for i in tqdm(range(len(opened)), f"captions of {name}", disable=None, leave=False):
+        row = opened[i]
+        found = row["captions"]
+        if not isinstance(found, list) or not found or not isinstance(found[0], str):
+            raise InputError(
+                f"{name}: example {i} of split {split!r} has captions {found!r}; expected a list "
+                "of texts, as `python -m experiments.prepare` writes them"
+            )
+        captions.append(tuple(found))
+        keys.append(row.get("key") or f"{split}[{i}]")
+    pictures = Pictures(len(opened), lambda i: opened[i]["image"])
+    return CaptionedSet(name, split, tuple(captions), tuple(keys), pictures)
