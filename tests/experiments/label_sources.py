@@ -99,7 +99,7 @@ def tf_record_file(records):
 
 
 def to_tf_records(folder):
-    """Turns a TFDS folder in ArrayRecord form into one in TFRecord form."""
+    """Turns a TFDS folder in ArrayRecord form into one in TFRecord form; returns it."""
     for file in folder.glob("*.array_record*"):
         with ArrayRecordDataSource([str(file)]) as records:
             data = tf_record_file(records[i] for i in range(len(records)))
@@ -107,3 +107,4 @@ def to_tf_records(folder):
         file.unlink()
     info = folder / "dataset_info.json"
     info.write_text(info.read_text("utf-8").replace("array_record", "tfrecord"), "utf-8")
+    return folder

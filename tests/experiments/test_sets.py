@@ -2,8 +2,11 @@
 
 import dataclasses
 import io
+from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from label_sources import make_parquet, make_table, make_tars, make_tree, picture
 from PIL import Image
@@ -12,6 +15,8 @@ from clip_jax import InputError
 from experiments.data.preparation import prepare
 from experiments.data.sources.plan import Options
 from experiments.evaluation.sets import RECORDS, MissingSet, open_captioned, open_set
+from experiments.evaluation.sets.record import SPLITS
+from experiments.evaluation.sets.table import REPORT
 
 
 def test_embedded_digits(data_directory):
@@ -155,6 +160,9 @@ def test_tars_of_clip_benchmark(tmp_path):
     with pytest.raises(InputError, match="11.tar: .*damaged"):
         open_set(str(tmp_path))
     tar.write_bytes(whole)
+    (tmp_path / "classnames.txt").unlink()
+    with pytest.raises(InputError, match="has no classnames.txt; expected the classes' names"):
+        open_set(str(tmp_path))
     (tmp_path / "classnames.txt").write_text("abbey\nairplane cabin\n")
     with pytest.raises(InputError, match="has label '2'; expected one of 2 names or 0 to 1"):
         open_set(str(tmp_path))
@@ -169,6 +177,19 @@ def test_parquet_of_the_hub(tmp_path):
     file = tmp_path / "data" / "test-00001-of-00002.parquet"
     file.write_bytes(file.read_bytes()[:-9])
     with pytest.raises(InputError, match="test-00001-of-00002.parquet: cannot be read as Parquet"):
+        open_set(str(tmp_path))
+
+
+def test_parquet_of_names(tmp_path):
+    for split, labels in {"test": ["сова", "дрозд"], "dev": ["утка"]}.items():
+        table = pa.table({"img": [picture(i) for i in range(len(labels))], "class": labels})
+        pq.write_table(table, tmp_path / f"{split}-00000-of-00001.parquet")
+    test = open_set(str(tmp_path))
+    # Of all splits, so that train and test agree.
+    assert test.class_names == ("дрозд", "сова", "утка") and test.labels.tolist() == [1, 0]
+    assert open_set(str(tmp_path), "validation").labels.tolist() == [2]
+    pq.write_table(pa.table({"img": [b""]}), tmp_path / "test-00000-of-00001.parquet")
+    with pytest.raises(InputError, match="columns are img; expected one of label, labels, class"):
         open_set(str(tmp_path))
 
 
@@ -202,3 +223,19 @@ def test_captions_of_embedded_sets(data_directory):
     digits = open_captioned("digits_ru", "test", data_directory)
     assert len(digits) == 167 and all(len(captions) == 6 for captions in digits.captions)
     assert digits.keys[3] == "test[3]" and digits.name == "digits_ru"
+
+
+def test_the_docs_tell_what_the_records_say():
+    text = (Path(__file__).parents[2] / "docs" / "evaluation_sets.md").read_text("utf-8")
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines()]
+    told = {row[0].strip("`"): row[1:] for row in rows if len(row) == 7}
+    for name in REPORT:
+        record, (classes, *examples, metric, source) = RECORDS[name], told[name]
+        numbers = [cell.replace(",", "").strip(" ¹²") for cell in (classes, *examples)]
+        expected = [record.classes, *(record.examples.get(split, "") for split in SPLITS)]
+        assert numbers == [str(number) for number in expected], name
+        assert {"mean per class": "mean_per_class", "ROC-AUC": "roc_auc"}.get(
+            metric, metric
+        ) == record.metric
+        assert record.source in source
+        assert ("¹" in examples[2]) != record.exact

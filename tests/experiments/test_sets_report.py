@@ -10,7 +10,7 @@ import io
 
 import pytest
 import tensorflow_datasets as tfds
-from label_sources import make_table, make_tars, make_tree, picture, to_tf_records
+from label_sources import make_table, make_tars, make_tree, picture, tf_record_file, to_tf_records
 
 from clip_jax import InputError
 from experiments.evaluation.class_names import load_class_names
@@ -185,6 +185,27 @@ def test_tfrecord_form_reads_the_same(tmp_path):
     info.write_text(info.read_text().replace('"tfrecord"', '"riegeli"'))
     with pytest.raises(InputError, match="in the form riegeli; expected .* convert it with"):
         open_set(record.name, "test", tmp_path, records)
+
+
+def test_tfds_sets_that_are_wrong(tmp_path):
+    record, _ = miniature(RECORDS["mnist"], tmp_path)
+    for change, message in (
+        ({"label": "digit"}, "features are image, label; expected digit"),
+        ({"label": "image"}, "feature 'image' is Image.*; expected a ClassLabel"),
+    ):
+        with pytest.raises(InputError, match=message):
+            open_set("mnist", "test", tmp_path, {"mnist": dataclasses.replace(record, **change)})
+    folder = to_tf_records(tmp_path / "mnist" / "3.0.1")
+    (file,) = folder.glob("*-test.tfrecord*")
+    file.write_bytes(tf_record_file([b"\xff" * 20]))
+    with pytest.raises(InputError, match="example 0 of split 'test' cannot be read: "):
+        open_set("mnist", "test", tmp_path, {"mnist": record})
+    file.unlink()
+    with pytest.raises(InputError, match="mnist-test.tfrecord-00000-of-00001 is missing"):
+        open_set("mnist", "test", tmp_path, {"mnist": record})
+    record, _ = miniature(RECORDS["stl10"], tmp_path)
+    with pytest.raises(InputError, match="split 'unlabelled' has label -1; expected 0 to 9"):
+        open_set("stl10", "unlabelled", tmp_path, {"stl10": record})
 
 
 def test_keys_are_the_sources_own(tmp_path):

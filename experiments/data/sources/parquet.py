@@ -28,7 +28,7 @@ def fits(source: Path) -> bool:
 def plan(options: Options) -> Plan:
     """Pieces are runs of row groups."""
     parquet, lib = import_arrow("pyarrow.parquet"), import_arrow("pyarrow.lib")
-    folder, files = choose_files(options)
+    folder, files = _files(options)
     pieces: list[Piece] = []
     names: list[str] | None = None
     for file in files:
@@ -75,8 +75,8 @@ def read(options: Options, piece: Piece) -> Iterator[Candidate | Rejected]:
         yield Rejected({"file": name, "row": row}, f"rows from here on cannot be read: {reason}")
 
 
-def choose_files(options: Options) -> tuple[Path, list[Path]]:
-    """The source's folder, and its files: those of `from_split` alone where the names tell."""
+def _files(options: Options) -> tuple[Path, list[Path]]:
+    """Those of `from_split` alone, where the names tell splits."""
     source = Path(options.source)
     if source.is_file():
         return source.parent, [source]

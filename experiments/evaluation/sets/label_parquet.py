@@ -14,59 +14,91 @@ import numpy as np
 from clip_jax.errors import InputError
 from experiments.data.sources.arrow_package import import_arrow
 from experiments.data.sources.columns import IMAGE_COLUMNS, image_bytes
-from experiments.data.sources.parquet import choose_files, splits_by_name
-from experiments.data.sources.plan import Options
+from experiments.data.sources.parquet import splits_by_name
 from experiments.data.sources.records import BadRecord
 from experiments.evaluation.sets.labelled import Rows
 from experiments.evaluation.sets.labels import LABEL_COLUMNS, find_column, known_names, resolve
 from experiments.evaluation.sets.record import SetRecord
 from experiments.evaluation.sets.split_names import find_split
 
+Group = tuple[Path, int]  # a row group of a file
+
 
 def splits(folder: Path) -> list[str]:
     """As the names of the files tell them."""
-    return list(splits_by_name(sorted(folder.rglob("*.parquet"))))
+    return list(_files(folder))
 
 
 def read(folder: Path, record: SetRecord, split: str) -> Rows:
     """Labels at once; pictures by row groups, the last two of which stay in memory."""
-    name = find_split(folder, record, split, splits(folder))
-    _, files = choose_files(Options(str(folder), from_split=name))
-    with _reading(files[0]) as opened:
-        columns = opened.schema_arrow.names
-        image, label = find_column(columns, IMAGE_COLUMNS), find_column(columns, LABEL_COLUMNS)
-        if not image or not label:
-            usual = f"{', '.join(IMAGE_COLUMNS)} and {', '.join(LABEL_COLUMNS)}"
-            raise InputError(
-                f"{files[0]}: columns are {', '.join(columns)}; expected one of each of {usual}"
-            )
+    files = _files(folder)
+    name = find_split(folder, record, split, files)
+    with _reading(files[name][0]) as opened:
+        image, label = _columns(opened.schema_arrow.names, files[name][0])
         names = _class_names(opened.schema_arrow, label) or known_names(folder, record)
-    groups, values = [], []
-    for file in files:
-        with _reading(file) as opened:
-            for group in range(opened.num_row_groups):
-                column = opened.read_row_group(group, [label]).column(0).to_pylist()
-                groups.append((file, group))
-                values.append(column)
-    ends = np.cumsum([len(column) for column in values])
+    groups = {split: _groups(files[split]) for split in ([name] if names else files)}
+    values = {
+        split: [value for group in listed for value in _column(group, label).to_pylist()]
+        for split, listed in groups.items()
+    }
+    names, labels = resolve(values, name, names, folder)
+    ends = np.cumsum([_rows(group) for group in groups[name]])
 
     @functools.lru_cache(maxsize=2)
     def pictures(number: int) -> Any:
-        file, group = groups[number]
-        with _reading(file) as opened:
-            return opened.read_row_group(group, [image]).column(0)
+        return _column(groups[name][number], image)
 
     def read_image(index: int) -> bytes:
         number = int(np.searchsorted(ends, index, side="right"))
-        row = index - int(ends[number]) + len(values[number])
+        column = pictures(number)
         try:
-            return image_bytes(pictures(number)[row].as_py(), folder)
+            return image_bytes(column[index - int(ends[number])].as_py(), folder)
         except BadRecord as error:
-            raise InputError(f"{groups[number][0]}: example {index}: {error}") from error
+            raise InputError(f"{groups[name][number][0]}: example {index}: {error}") from error
 
-    flat = [value for column in values for value in column]
-    names, labels = resolve({split: flat}, split, names, folder)
-    return Rows(names, labels, [f"{name}[{row}]" for row in range(len(flat))], read_image)
+    return Rows(names, labels, [f"{name}[{row}]" for row in range(len(labels))], read_image)
+
+
+def _files(folder: Path) -> dict[str, list[Path]]:
+    """By split, in the folder or in one below it, such as "data"."""
+    files = splits_by_name(sorted([*folder.glob("*.parquet"), *folder.glob("*/*.parquet")]))
+    for split, listed in files.items():
+        places = sorted({str(file.parent) for file in listed})
+        if len(places) > 1:
+            raise InputError(
+                f"{folder}: has split {split!r} in several folders; keep one of {', '.join(places)}"
+            )
+    return files
+
+
+def _columns(names: list[str], file: Path) -> tuple[str, str]:
+    """Of pictures and of labels."""
+    found = []
+    for usual in (IMAGE_COLUMNS, LABEL_COLUMNS):
+        found.append(find_column(names, usual))
+        if found[-1] is None:
+            raise InputError(
+                f"{file}: columns are {', '.join(names)}; expected one of {', '.join(usual)}"
+            )
+    return found[0], found[1]
+
+
+def _groups(files: list[Path]) -> list[Group]:
+    found = []
+    for file in files:
+        with _reading(file) as opened:
+            found += [(file, group) for group in range(opened.num_row_groups)]
+    return found
+
+
+def _rows(group: Group) -> int:
+    with _reading(group[0]) as opened:
+        return opened.metadata.row_group(group[1]).num_rows
+
+
+def _column(group: Group, name: str) -> Any:
+    with _reading(group[0]) as opened:
+        return opened.read_row_group(group[1], [name]).column(0)
 
 
 @contextlib.contextmanager

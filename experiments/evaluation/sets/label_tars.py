@@ -12,7 +12,7 @@ from experiments.data.sources.records import BadRecord, printable
 from experiments.data.sources.spans import read_span
 from experiments.data.sources.tars import PICTURES, records
 from experiments.evaluation.sets.labelled import Rows, first_unique
-from experiments.evaluation.sets.labels import known_names, resolve
+from experiments.evaluation.sets.labels import CLASS_NAMES, known_names, resolve
 from experiments.evaluation.sets.record import SetRecord
 from experiments.evaluation.sets.split_names import find_split
 
@@ -41,7 +41,10 @@ def read(folder: Path, record: SetRecord, split: str) -> Rows:
             places.append((tar, picture))
             keys.append(printable(key))
             longer.append(f"{tar.name}/{keys[-1]}")
-    names, labels = resolve({split: values}, split, known_names(folder, record), folder / name)
+    names = known_names(folder, record)
+    if not names:
+        raise InputError(f"{folder}: has no {CLASS_NAMES}; expected the classes' names, one a line")
+    names, labels = resolve({split: values}, split, names, folder / name)
     return Rows(
         names, labels, first_unique(keys, longer), lambda index: read_span(*places[index])
     )

@@ -21,9 +21,10 @@ from experiments.evaluation.sets.record import EMBEDDED, FOLDER, SetRecord, own_
 from experiments.evaluation.sets.table import RECORDS
 
 DATA_DIR = "~/tensorflow_datasets"
+TFDS = "TFDS"
 # Each tells the splits of a folder that has its layout, and reads one.
 LAYOUTS: dict[str, ModuleType] = {
-    "TFDS": tfds_reader,
+    TFDS: tfds_reader,
     "class folders": class_folders,
     "tables": label_tables,
     "webdataset tars": label_tars,
@@ -43,40 +44,29 @@ def open_set(
     where TFDS sets lie, and folders by the sets' names; embedded sets are built there.
     Raises MissingSet where the set is not on disk, InputError where it is not the expected one.
     """
-    record = records.get(name)
-    if record is None and not Path(name).expanduser().is_dir():
+    place = Path(name).expanduser()
+    if name in records:
+        record = records[name]
+        place = _locate(record, Path(data_dir).expanduser())
+    elif place.is_dir():
+        record = own_record(place.resolve().name)
+    else:
         known = ", ".join(records)
         raise InputError(f"data set {name!r} is unknown; expected a folder or one of {known}")
-    folder, record = (
-        _locate(record, Path(data_dir).expanduser())
-        if record
-        else (Path(name).expanduser(), own_record(Path(name).expanduser().resolve().name))
-    )
-    return join([_open_one(folder, record, part) for part in split.split("+")])
+    layout = _layout(place)
+    return join([_open_split(place, layout, record, part) for part in split.split("+")])
 
 
-def _locate(record: SetRecord, data_dir: Path) -> tuple[Path, SetRecord]:
+def _locate(record: SetRecord, data_dir: Path) -> Path:
     """The version of TFDS, or else a folder by the set's own name."""
     if record.source == EMBEDDED:
-        return embedded.prepare(record.name, data_dir), record
+        return embedded.prepare(record.name, data_dir)
     place, folder = data_dir / record.source.replace(":", "/"), data_dir / record.name
     for candidate in (place, folder) if record.is_tfds else (folder,):
         if _layouts(candidate):
-            return candidate, record
+            return candidate
     fetch = record.fetch.format(place=place, folder=folder)
     raise MissingSet(f"{record.name}: not in {data_dir}; {fetch}")
-
-
-def _open_one(folder: Path, record: SetRecord, split: str) -> LabelledSet:
-    found = _layouts(folder)
-    if len(found) != 1:
-        known = ", ".join(LAYOUTS)
-        seen = f"could be {' or '.join(found)}" if found else f"is none of {known}"
-        raise InputError(f"{folder}: {seen}; expected one layout of a labelled set")
-    rows = LAYOUTS[found[0]].read(folder, record, split)
-    _check(record, split, rows)
-    version = FOLDER if found[0] != "TFDS" else tfds_reader.version(folder)
-    return labelled_set(record.name, split, version, rows)
 
 
 def _layouts(folder: Path) -> list[str]:
@@ -84,6 +74,22 @@ def _layouts(folder: Path) -> list[str]:
     if not folder.is_dir():
         return []
     return [name for name, reader in LAYOUTS.items() if reader.splits(folder)]
+
+
+def _layout(folder: Path) -> str:
+    """The one that fits."""
+    found = _layouts(folder)
+    if len(found) != 1:
+        seen = f"could be {' or '.join(found)}" if found else f"is none of {', '.join(LAYOUTS)}"
+        raise InputError(f"{folder}: {seen}; expected one layout of a labelled set")
+    return found[0]
+
+
+def _open_split(folder: Path, layout: str, record: SetRecord, split: str) -> LabelledSet:
+    rows = LAYOUTS[layout].read(folder, record, split)
+    _check(record, split, rows)
+    version = tfds_reader.version(folder) if layout == TFDS else FOLDER
+    return labelled_set(record.name, split, version, rows)
 
 
 def _check(record: SetRecord, split: str, rows: Rows) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from experiments.data import digits_ru, emoji_ru
+from experiments.data import emoji_ru
 from experiments.evaluation.sets.record import EMBEDDED, FOLDER, SetRecord
 
 PREPARE = (
@@ -95,7 +95,8 @@ _ALL = (
         name="rendered_sst2", title="Rendered SST2", source=FOLDER, metric="accuracy", classes=2,
         examples={"train": 6920, "validation": 872, "test": 1821},
         fetch=HUB.format(name="renderedsst2")
-        + ", or unpack https://openaipublic.azureedge.net/clip/data/rendered-sst2.tgz there",
+        + ", or put train, dev and test of "
+        "https://openaipublic.azureedge.net/clip/data/rendered-sst2.tgz there",
     ),
     SetRecord(
         name="imagenet", title="ImageNet", source="imagenet2012:5.1.0", metric="accuracy",
@@ -135,7 +136,6 @@ _ALL = (
     SetRecord(
         name="digits_ru", title="Digits", source=EMBEDDED, metric="accuracy", classes=10,
         examples={"train": 1431, "validation": 199, "test": 167}, fetch="",
-        class_names=digits_ru.NAMES,
     ),
     SetRecord(
         name="emoji_ru", title="Emoji", source=EMBEDDED, metric="accuracy", classes=9,

@@ -42,21 +42,27 @@ def read(folder: Path, record: SetRecord, split: str) -> Rows:
         found = ", ".join(sorted(features))
         raise InputError(f"{folder}: features are {found}; expected {', '.join(sorted(absent))}")
     split = find_split(folder, record, split, builder.info.splits)
+    names = _class_names(features[record.label], record, folder)
     records = _records(builder, split)
     image = _part(features, [IMAGE])
     rest = _part(features, [record.label, *(key for key in KEYS if key in features)])
-    rows = [
-        rest.deserialize_example_np(records[i])
-        for i in tqdm(range(len(records)), f"labels of {record.name}", disable=None, leave=False)
-    ]
-    names = record.class_names or features[record.label].names
-    labels = [_label(row[record.label], record) for row in rows]
+
+    def parse(part: Any, index: int, **how: Any) -> dict[str, Any]:
+        try:
+            return part.deserialize_example_np(records[index], **how)
+        except Exception as error:  # the parser's own are many, and of no common kind
+            reason = " ".join(str(error).split())
+            raise InputError(
+                f"{folder}: example {index} of split {split!r} cannot be read: {reason}"
+            ) from error
 
     def read_image(index: int) -> bytes:
-        skip = {IMAGE: tfds.decode.SkipDecoding()}
-        return image.deserialize_example_np(records[index], decoders=skip)[IMAGE]
+        return parse(image, index, decoders={IMAGE: tfds.decode.SkipDecoding()})[IMAGE]
 
-    return Rows(names, labels, _keys(rows, [names[i] for i in labels], split), read_image)
+    places = tqdm(range(len(records)), f"labels of {record.name}", disable=None, leave=False)
+    rows = [parse(rest, place) for place in places]
+    labels = [_label(row[record.label], record) for row in rows]
+    return Rows(names, labels, _keys(rows, labels, names, split), read_image)
 
 
 def _records(builder: Any, split: str) -> Sequence[bytes]:
@@ -74,6 +80,14 @@ def _part(features: Any, names: Sequence[str]) -> tfds.features.FeaturesDict:
     return tfds.features.FeaturesDict({name: features[name] for name in names})
 
 
+def _class_names(feature: Any, record: SetRecord, folder: Path) -> Sequence[str]:
+    if record.class_names:
+        return record.class_names
+    if not isinstance(feature, tfds.features.ClassLabel):
+        raise InputError(f"{folder}: feature {record.label!r} is {feature}; expected a ClassLabel")
+    return feature.names
+
+
 def _label(value: Any, record: SetRecord) -> int:
     if record.count_from is None:
         return int(value)
@@ -81,12 +95,16 @@ def _label(value: Any, record: SetRecord) -> int:
     return len(next(iter(value.values()))) - record.count_from
 
 
-def _keys(rows: Sequence[Any], names: Sequence[str], split: str) -> Sequence[str]:
+def _keys(
+    rows: Sequence[Any], labels: Sequence[int], names: Sequence[str], split: str
+) -> Sequence[str]:
     """The source's own, with the class where they are not unique; else places in the split."""
-    own = ([_text(row[key]) for row in rows] for key in KEYS if key in rows[0])
     places = [f"{split}[{place}]" for place in range(len(rows))]
+    own = ([_text(row[key]) for row in rows] for key in KEYS if rows and key in rows[0])
     keys = next(own, places)
-    return first_unique(keys, [f"{n}/{k}" for n, k in zip(names, keys, strict=True)], places)
+    named = dict(enumerate(names))
+    longer = [f"{named.get(label)}/{key}" for label, key in zip(labels, keys, strict=True)]
+    return first_unique(keys, longer, places)
 
 
 def _text(value: Any) -> str:
