@@ -216,6 +216,8 @@ def test_labels_of_other_loaders():
     digits = load_class_names("mnist", "ru")
     assert digits.prompts(["7 - seven"]) == digits.prompts(["7"])
     assert digits.prompts(["7"])[0][0] == "рукописная цифра семь"
+    flowers = load_class_names("oxford_flowers102", "en")
+    assert flowers.prompts(["air plant"]) == flowers.prompts(["ball_moss"])
     tissue = load_class_names("patch_camelyon", "en")
     assert tissue.prompts(["1", "0"]) == tissue.prompts(["tumor", "no_tumor"])
 
