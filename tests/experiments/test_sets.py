@@ -120,12 +120,26 @@ def test_tables_of_numbers(tmp_path):
     make_table(tmp_path, "test.csv", [10, 2, 10])
     assert open_set(str(tmp_path)).class_names == ("2", "10")
     (tmp_path / "classnames.txt").write_text("ноль\nодин\nдва\n\n", encoding="utf-8")
-    with pytest.raises(InputError, match="has label '10'; expected one of 3 names or 0 to 2"):
+    with pytest.raises(InputError, match="label '10', which is no class; expected one of 3 names"):
         open_set(str(tmp_path))
     (tmp_path / "test.csv").write_text("image,label\nimg/0.png,2\nimg/0.png,один\n", "utf-8")
     test = open_set(str(tmp_path))
     assert test.labels.tolist() == [2, 1] and test.class_names[2] == "два"
     assert test.keys == ("img/0.png#2", "img/0.png#3")
+
+
+def test_names_that_look_like_numbers(tmp_path):
+    make_table(tmp_path, "test.csv", ["4", "3"])
+    make_table(tmp_path, "train.jsonl", [1, 0])
+    (tmp_path / "classnames.txt").write_text("3\n4\n")
+    # Numbers are places; "4" can only be a name.
+    assert open_set(str(tmp_path), "train").labels.tolist() == [1, 0]
+    assert open_set(str(tmp_path)).labels.tolist() == [1, 0]
+    (tmp_path / "classnames.txt").write_text("3\n4\n1\n")
+    assert open_set(str(tmp_path), "train").labels.tolist() == [1, 0]
+    make_table(tmp_path, "validation.csv", ["1"])
+    with pytest.raises(InputError, match="has label '1', which is a name and another's number"):
+        open_set(str(tmp_path), "validation")
 
 
 def test_tables_that_are_wrong(tmp_path):
@@ -164,7 +178,7 @@ def test_tars_of_clip_benchmark(tmp_path):
     with pytest.raises(InputError, match="has no classnames.txt; expected the classes' names"):
         open_set(str(tmp_path))
     (tmp_path / "classnames.txt").write_text("abbey\nairplane cabin\n")
-    with pytest.raises(InputError, match="has label '2'; expected one of 2 names or 0 to 1"):
+    with pytest.raises(InputError, match="has label 2, which is no class; expected one of 2"):
         open_set(str(tmp_path))
 
 

@@ -37,7 +37,7 @@ def read(folder: Path, record: SetRecord, split: str) -> Rows:
             picture = next((members[kind] for kind in PICTURES if kind in members), None)
             if picture is None or LABEL not in members:
                 raise InputError(f"{tar}: {printable(key)}: has no picture or no {LABEL}")
-            values.append(read_span(tar, members[LABEL]).decode("utf-8", "backslashreplace"))
+            values.append(_number(read_span(tar, members[LABEL])))
             places.append((tar, picture))
             keys.append(printable(key))
             longer.append(f"{tar.name}/{keys[-1]}")
@@ -48,3 +48,9 @@ def read(folder: Path, record: SetRecord, split: str) -> Rows:
     return Rows(
         names, labels, first_unique(keys, longer), lambda index: read_span(*places[index])
     )
+
+
+def _number(content: bytes) -> int | str:
+    """What is no number stays as it is, and is found to be no class."""
+    text = content.decode("utf-8", "backslashreplace").strip()
+    return int(text) if text.isdecimal() else text

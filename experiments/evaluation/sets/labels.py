@@ -37,20 +37,30 @@ def resolve(
 ) -> tuple[list[str], list[int]]:
     """Class names, and the labels of a split, from the values of all splits.
 
-    names: of the classes, if they are known: a value is one of them or its number. Otherwise the
-    values themselves are the names, numbers in their order.
+    names: of the classes, if they are known: a number is one's place among them, and a text its
+    name or its place. Otherwise the values themselves are the names, numbers in their order.
     """
-    text = [str(value).strip() for value in values[split]]
-    if not names:
-        found = {str(value).strip() for listed in values.values() for value in listed}
-        numbers = all(value.isdecimal() for value in found)
-        names = sorted(found, key=(lambda value: (int(value), value)) if numbers else None)
-    labels = {name: label for label, name in enumerate(names)}
-    numbered = {str(label): label for label in range(len(names))}
-    wrong = next((value for value in text if value not in labels | numbered), None)
-    if wrong is not None:
-        raise InputError(
-            f"{place}: split {split!r} has label {wrong!r}; expected one of {len(names)} names or "
-            f"0 to {len(names) - 1}"
-        )
-    return list(names), [labels.get(value, numbered.get(value)) for value in text]
+    numbered: dict[str, int] = {}
+    if names:
+        numbered = {str(label): label for label in range(len(names))}
+    else:
+        texts = {_text(value) for listed in values.values() for value in listed}
+        numbers = all(text.isdecimal() for text in texts)
+        names = sorted(texts, key=(lambda text: (int(text), text)) if numbers else None)
+    named = {name: label for label, name in enumerate(names)}
+    labels = []
+    for value in values[split]:
+        tables = (numbered,) if numbered and isinstance(value, int) else (numbered, named)
+        found = {table[_text(value)] for table in tables if _text(value) in table}
+        if len(found) != 1:
+            problem = "which is a name and another's number" if found else "which is no class"
+            raise InputError(
+                f"{place}: split {split!r} has label {value!r}, {problem}; expected one of "
+                f"{len(names)} names or 0 to {len(names) - 1}"
+            )
+        labels += found
+    return list(names), labels
+
+
+def _text(value: Any) -> str:
+    return str(value).strip()
