@@ -1,7 +1,6 @@
 """What predictions are worth: the measures of the report, in NumPy.
 
-Each equals scikit-learn's function of the same kind, ties included (tests/experiments/
-test_metrics_of_predictions.py), which is no dependency of an evaluation.
+Each equals scikit-learn's function of the same kind, ties included, as its test has it.
 """
 
 from __future__ import annotations
@@ -111,13 +110,14 @@ def confused_pairs(matrix: np.ndarray, most: int = 20) -> list[tuple[int, int, i
     return [(i, j, int(wrong[i, j])) for i, j in pairs if wrong[i, j]]
 
 
-def _roc_auc_of_classes(labels: np.ndarray, probabilities: np.ndarray) -> float:
-    if probabilities.shape[1] != 2:
-        raise InputError(f"ROC-AUC of {probabilities.shape[1]} classes; expected 2")
-    return roc_auc(labels, probabilities[:, 1])
+def _roc_auc_of_classes(labels: np.ndarray, scores: np.ndarray) -> float:
+    if scores.shape[1] != 2:
+        raise InputError(f"ROC-AUC of {scores.shape[1]} classes; expected 2")
+    # The softmax's second probability grows with it, and would round small ones to ties.
+    return roc_auc(labels, scores[:, 1].astype(np.float64) - scores[:, 0])
 
 
-# By the name that a set's record has: (labels, float[N, classes] that grow with probability).
+# By the name that a set's record has: (labels, float[N, classes], logits or cosines).
 METRICS: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
     "accuracy": lambda labels, scores: accuracy(labels, scores.argmax(axis=1)),
     "mean_per_class": lambda labels, scores: mean_per_class(labels, scores.argmax(axis=1)),

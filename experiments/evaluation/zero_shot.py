@@ -9,6 +9,9 @@ from typing import Any
 import numpy as np
 
 from clip_jax import Predictor, PretrainedClip
+from experiments.evaluation import metrics
+
+TOP = 5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,7 +24,7 @@ class ZeroShotResult:
 
     @property
     def accuracy(self) -> float:
-        return float((self.labels == self.predicted).mean())
+        return metrics.accuracy(self.labels, self.predicted)
 
 
 def zero_shot(
@@ -38,5 +41,50 @@ def zero_shot(
     """
     predictor = Predictor(clip, templates, batch_size=batch_size, quiet=True)
     class_latents = predictor.get_text_latents(class_names)
-    similarities = predictor.get_image_latents(images) @ class_latents.T
-    return ZeroShotResult(np.asarray(labels), similarities.argmax(axis=1), similarities)
+    return compare(predictor.get_image_latents(images), class_latents, np.asarray(labels))
+
+
+def compare(images: np.ndarray, classes: np.ndarray, labels: np.ndarray) -> ZeroShotResult:
+    """images: float32[N, E], classes: float32[classes, E], unit rows both. labels: int[N]."""
+    similarities = images @ classes.T
+    return ZeroShotResult(labels, similarities.argmax(axis=1), similarities)
+
+
+def measure(
+    result: ZeroShotResult, class_names: Sequence[str], metric: str, logit_scale: float
+) -> dict[str, Any]:
+    """All that is told of a result, for JSON.
+
+    metric: of `metrics.METRICS`, the set's own, whose value is "value". logit_scale: what the model
+    multiplies cosines by, so that their softmax is its probability.
+    """
+    labels, predicted = result.labels, result.predicted
+    probabilities = metrics.softmax(logit_scale * result.similarities)
+    bins = metrics.reliability(labels, probabilities)
+    matrix = metrics.confusion(labels, predicted, len(class_names))
+    return {
+        "metric": metric,
+        "value": metrics.METRICS[metric](labels, result.similarities),
+        "examples": len(labels),
+        "accuracy": result.accuracy,
+        f"top{TOP}": metrics.top_k_accuracy(labels, result.similarities, TOP),
+        "mean_per_class": metrics.mean_per_class(labels, predicted),
+        "calibration": {
+            "expected_error": bins.expected_error,
+            "bins": [
+                {"count": int(count), "confidence": confidence, "accuracy": accuracy}
+                for count, confidence, accuracy in zip(
+                    bins.counts, bins.confidence.tolist(), bins.accuracy.tolist(), strict=True
+                )
+                if count
+            ],
+        },
+        "per_class": [
+            {"class": class_names[c], "examples": int(matrix[c].sum()), "accuracy": share}
+            for c, share in metrics.per_class(labels, predicted).items()
+        ],
+        "confused": [
+            {"class": class_names[i], "taken_for": class_names[j], "count": count}
+            for i, j, count in metrics.confused_pairs(matrix)
+        ],
+    }

@@ -1,0 +1,51 @@
+"""Measures of models: python -m experiments.evaluate TASK --model=FOLDER ...
+
+    [--distributed=auto|HOST:PORT,COUNT,INDEX]
+
+docs/evaluation.md tells what each task does; TASK --help lists its arguments. Every number is kept
+as JSON with what it is of, and what is there already is not computed again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from types import ModuleType
+
+from experiments.command import exit_status
+from experiments.command_line import take_distributed
+from experiments.evaluation.tasks import zero_shot
+from experiments.hosts import leave_with, start
+
+TASKS: dict[str, ModuleType] = {
+    "zero-shot": zero_shot,
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    how, rest = take_distributed(sys.argv[1:] if argv is None else argv)
+    args = _parser().parse_args(rest)
+
+    def work() -> None:
+        start(how)
+        TASKS[args.task].run(args)
+
+    return leave_with(lambda: exit_status(work))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m experiments.evaluate",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    tasks = parser.add_subparsers(dest="task", required=True, metavar="TASK")
+    for name, task in TASKS.items():
+        added = tasks.add_parser(name, help=task.ABOUT, description=task.__doc__)
+        task.add_arguments(added)
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

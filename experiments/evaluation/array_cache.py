@@ -1,0 +1,42 @@
+"""Arrays kept on disk by what they are of, so that nothing is computed twice."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from experiments.atomic import replace_file
+
+
+class ArrayCache:
+    """folder: holds KEY.npy and, to be read by a person, KEY.json; made when it is needed."""
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+
+    def get(self, about: Mapping[str, Any]) -> np.ndarray | None:
+        """The array that `about` tells of, or None where there is none, or a broken file."""
+        try:
+            return np.load(self._file(about), allow_pickle=False)
+        except (OSError, ValueError, EOFError):
+            return None
+
+    def put(self, about: Mapping[str, Any], array: np.ndarray) -> None:
+        """Writes beside and renames: an interruption leaves nothing that looks whole."""
+        file = self._file(about)
+        text = json.dumps(about, ensure_ascii=False, indent=1)
+        replace_file(file.with_suffix(".json"), text + "\n")
+        beside = file.with_name(f".{file.name}.new")
+        with open(beside, "wb") as out:
+            np.save(out, array, allow_pickle=False)
+        os.replace(beside, file)
+
+    def _file(self, about: Mapping[str, Any]) -> Path:
+        text = json.dumps(about, ensure_ascii=False, sort_keys=True)
+        return self.folder / f"{hashlib.sha256(text.encode('utf-8')).hexdigest()}.npy"

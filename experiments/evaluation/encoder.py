@@ -1,0 +1,167 @@
+"""Features of whole data sets: over all devices of all hosts, kept on disk by content.
+
+A device always takes the same number of rows, the last ones filled up with repeats that are
+dropped again: so a picture's features do not depend on how many devices or hosts there are.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+from tqdm import tqdm
+
+from clip_jax.errors import InputError
+from clip_jax.image import normalize_pixels, open_image, resize_square
+from clip_jax.model import normalize
+from experiments.evaluation.array_cache import ArrayCache
+from experiments.evaluation.sets.labelled import LabelledSet
+from experiments.evaluation.systems import System
+
+KINDS = ("pre", "post")
+FORMAT = 1  # raised when the same model and pictures are to give other features
+AHEAD = 2  # batches that are decoded while the devices work
+
+
+class Encoder:
+    """One system's features of pictures and of classes.
+
+    devices: of this process, to split batches over; None: wherever the model is. rows: pictures
+    that a device takes at once. process: (index, count) of the hosts that share the work, each of
+    which must make the same calls. cache: where features are kept; None: nowhere.
+    """
+
+    def __init__(
+        self,
+        system: System,
+        *,
+        devices: Sequence[jax.Device] | None = None,
+        rows: int = 64,
+        process: tuple[int, int] = (0, 1),
+        cache: ArrayCache | None = None,
+    ) -> None:
+        if rows < 1:
+            raise InputError(f"batch size is {rows}; expected at least 1")
+        self.system = system
+        self._clip = system.clip.over_devices(devices) if devices else system.clip
+        self._batch = rows * len(devices or (None,))
+        self._index, self._count = process
+        self._cache = cache
+
+    def images(self, pictures: LabelledSet, kind: str = "post") -> np.ndarray:
+        """Features of all pictures of a set, in its order.
+
+        kind: "post" gives unit rows of the shared space, float32[N, E]; "pre" what the tower has
+        before its projection, float32[N, D]. A picture that is broken raises InputError.
+        """
+        if kind not in KINDS:
+            raise InputError(f"features are {kind!r}; expected one of {', '.join(KINDS)}")
+        about = self._about() | {
+            "features": kind,
+            "set": pictures.name,
+            "split": pictures.split,
+            "version": pictures.version,
+            "source": pictures.source_hash,
+        }
+        kept = self._cached(about)
+        if kept is not None:
+            return kept
+        features = self._gather(self._encode_share(pictures, kind), len(pictures))
+        self._keep(about, features)
+        return features
+
+    def classes(self, prompts: Sequence[Sequence[str]]) -> np.ndarray:
+        """float32[classes, E], unit rows. prompts: of each class."""
+        # The average and the translator change what prompts become.
+        about = self._about() | {
+            "average": self.system.average,
+            "translations": self.system.about()["translations"],
+            "prompts": [list(texts) for texts in prompts],
+        }
+        kept = self._cached(about)
+        if kept is None:
+            kept = self.system.class_latents(prompts)
+            self._keep(about, kept)
+        return kept
+
+    def _about(self) -> dict:
+        return {
+            "format": FORMAT,
+            "model": self.system.content_hash,
+            "dtype": self.system.clip.compute.dtype,
+        }
+
+    def _encode_share(self, pictures: LabelledSet, kind: str) -> np.ndarray:
+        """float32[share, ...]: this host's part, filled up with zeros to the share of each."""
+        share = -(-len(pictures) // self._count)
+        places = range(len(pictures))[self._index * share : (self._index + 1) * share]
+        parts = []
+        title = f"{pictures.name} {pictures.split}"
+        bar = tqdm(total=len(places), desc=title, unit=" pictures", disable=None, leave=False)
+        with bar:
+            for squares in self._squares(pictures, places):
+                used = len(squares)
+                fill = np.repeat(squares[-1:], self._batch - used, axis=0)
+                pixels = normalize_pixels(
+                    np.concatenate([squares, fill]), self._clip.config.image
+                )
+                parts.append(self._encode(pixels, kind)[:used])
+                bar.update(used)
+        if not parts:  # more hosts than pictures
+            size = self._clip.config.vision.image_size
+            parts.append(self._encode(np.zeros((0, size, size, 3), np.float32), kind))
+        encoded = np.concatenate(parts)
+        return np.pad(encoded, ((0, share - len(encoded)), (0, 0)))
+
+    def _encode(self, pixels: np.ndarray, kind: str) -> np.ndarray:
+        if kind == "pre":
+            return np.asarray(self._clip.encode_image_features(pixels))
+        return np.asarray(normalize(self._clip.encode_image(pixels)))
+
+    def _squares(self, pictures: LabelledSet, places: range) -> Iterator[np.ndarray]:
+        """Batches uint8[B, size, size, 3], decoded by threads while the devices work."""
+        config = self._clip.config
+
+        def square(place: int) -> np.ndarray:
+            try:
+                image = open_image(pictures.image(place))
+                return resize_square(image, config.vision.image_size, config.image)
+            except InputError as error:
+                raise InputError(
+                    f"{pictures.name} {pictures.split} {pictures.keys[place]}: {error}"
+                ) from error
+
+        waiting: deque[list[Future[np.ndarray]]] = deque()
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            try:
+                for start in range(0, len(places), self._batch):
+                    batch = places[start : start + self._batch]
+                    waiting.append([pool.submit(square, place) for place in batch])
+                    if len(waiting) > AHEAD:
+                        yield np.stack([future.result() for future in waiting.popleft()])
+                while waiting:
+                    yield np.stack([future.result() for future in waiting.popleft()])
+            finally:
+                pool.shutdown(wait=False, cancel_futures=True)
+
+    def _gather(self, share: np.ndarray, count: int) -> np.ndarray:
+        if self._count == 1:
+            return share
+        return multihost_utils.process_allgather(share).reshape(-1, share.shape[1])[:count]
+
+    def _cached(self, about: dict) -> np.ndarray | None:
+        """What is kept, where every host finds it: all of them compute or none does."""
+        kept = self._cache.get(about) if self._cache else None
+        if self._count > 1:
+            found = multihost_utils.process_allgather(np.asarray(kept is not None))
+            return kept if found.all() else None
+        return kept
+
+    def _keep(self, about: dict, array: np.ndarray) -> None:
+        if self._cache and self._index == 0:
+            self._cache.put(about, array)

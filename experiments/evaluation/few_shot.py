@@ -1,0 +1,107 @@
+"""Which examples a few-shot probe learns from: seeded, nested, and told by their keys."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import itertools
+from collections.abc import Sequence
+
+import numpy as np
+
+from clip_jax.errors import InputError
+from experiments.evaluation.sets.labelled import LabelledSet
+
+# Of a set without a validation split, the share of each class's pictures that chooses the penalty.
+HELD_OUT = 0.2
+VALIDATION_SHOTS = 4  # at most, as many as shots (Zhou et al. 2022, CoOp's linear probe)
+
+
+@dataclasses.dataclass(frozen=True)
+class Pool:
+    """Pictures that may be drawn: places in a set, whose labels and keys these are.
+
+    keys: with the split before each, so that no two splits share one by accident.
+    """
+
+    labels: np.ndarray
+    keys: Sequence[str]
+    places: np.ndarray
+
+    def keys_of(self, places: np.ndarray) -> list[str]:
+        return [self.keys[place] for place in places]
+
+
+def pools(
+    train: LabelledSet, validation: LabelledSet | None, test: LabelledSet, seed: int
+) -> tuple[Pool, Pool]:
+    """The pictures to learn from and those to choose the penalty on.
+
+    Without a validation split a seeded part of each class of `train` is kept for it. A picture
+    that is in two of the three raises InputError.
+    """
+    keys, everything = qualified_keys(train), np.arange(len(train))
+    if validation is not None:
+        own = qualified_keys(validation)
+        learned = Pool(train.labels, keys, everything)
+        chosen = Pool(validation.labels, own, np.arange(len(validation)))
+    else:
+        held = _held_out(train, keys, seed)
+        learned = Pool(train.labels, keys, np.setdiff1d(everything, held))
+        chosen = Pool(train.labels, keys, held)
+    splits = {
+        train.split: learned.keys_of(learned.places),
+        "validation": chosen.keys_of(chosen.places),
+        test.split: qualified_keys(test),
+    }
+    if len(splits) < 3:
+        raise InputError(f"{train.name}: splits are {', '.join(splits)}; expected different ones")
+    for one, other in itertools.combinations(splits, 2):
+        shared = set(splits[one]) & set(splits[other])
+        if shared:
+            raise InputError(
+                f"{train.name}: {one} and {other} share {len(shared)} pictures, {min(shared)!r} "
+                "say; expected none"
+            )
+    return learned, chosen
+
+
+def draw(pool: Pool, shots: int, seed: int, number: int) -> np.ndarray:
+    """Places of `shots` pictures of each class, or all where a class has fewer; sorted.
+
+    number: of the draw. A draw of more shots holds the draw of fewer. It depends on the seed and
+    on the keys alone, not on the pictures' order.
+    """
+    orders = _orders(pool, seed, f"draw {number}")
+    return np.sort(np.concatenate([order[:shots] for order in orders.values()]))
+
+
+def qualified_keys(pictures: LabelledSet) -> tuple[str, ...]:
+    if "+" in pictures.split:  # joined splits say it themselves
+        return pictures.keys
+    return tuple(f"{pictures.split}/{key}" for key in pictures.keys)
+
+
+def _held_out(train: LabelledSet, keys: Sequence[str], seed: int) -> np.ndarray:
+    held = []
+    pool = Pool(train.labels, keys, np.arange(len(train)))
+    for label, order in _orders(pool, seed, "held out").items():
+        if len(order) < 2:
+            raise InputError(
+                f"{train.name}: class {train.class_names[label]!r} has one training picture; "
+                "expected 2 at least, one of them to choose the penalty on"
+            )
+        held.append(order[: max(round(HELD_OUT * len(order)), 1)])
+    return np.sort(np.concatenate(held))
+
+
+def _orders(pool: Pool, seed: int, purpose: str) -> dict[int, np.ndarray]:
+    """Label -> its places in a random order, by a hash of each key."""
+
+    def rank(place: int) -> bytes:
+        return hashlib.sha256(f"{seed}\t{purpose}\t{pool.keys[place]}".encode()).digest()
+
+    orders: dict[int, list[int]] = {}
+    for place in sorted(pool.places.tolist(), key=rank):
+        orders.setdefault(int(pool.labels[place]), []).append(place)
+    return {label: np.asarray(orders[label]) for label in sorted(orders)}

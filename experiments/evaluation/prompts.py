@@ -1,0 +1,69 @@
+"""The prompts by which a system is to tell the classes of a set."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from clip_jax.errors import InputError
+from clip_jax.predictor import TEMPLATES
+from experiments.data import digits_ru, emoji_ru
+from experiments.evaluation.class_names import ClassNames, load_class_names, read_class_names
+from experiments.evaluation.sets import RECORDS
+from experiments.evaluation.sets.labelled import LabelledSet
+
+
+@dataclasses.dataclass(frozen=True)
+class Prompts:
+    """by_class: of each class, in the set's order, its prompts. source: where they come from."""
+
+    by_class: list[list[str]]
+    source: dict[str, Any]
+
+
+def prompts_for(pictures: LabelledSet, language: str, file: str | Path | None = None) -> Prompts:
+    """The project's prompts for a known set, or those of a file of class names.
+
+    A user's own set without a file gets ruCLIP's six templates around its classes' own names.
+    Classes that the names do not cover raise InputError.
+    """
+    if file is not None:
+        return _from_names(read_class_names(Path(file)), pictures)
+    if pictures.name in EMBEDDED:
+        if language != "ru":
+            raise InputError(
+                f"{pictures.name}: has prompts in 'ru' alone; the system reads {language!r}; give "
+                "it translations"
+            )
+        return Prompts(EMBEDDED[pictures.name](pictures.class_names), {"embedded": pictures.name})
+    if pictures.name in RECORDS:
+        return _from_names(load_class_names(pictures.name, language), pictures)
+    return Prompts(
+        filled(TEMPLATES, pictures.class_names), {"templates": "ruclip", "names": "the set's"}
+    )
+
+
+def filled(templates: Sequence[str], names: Sequence[str]) -> list[list[str]]:
+    return [[template.replace("{}", name) for template in templates] for name in names]
+
+
+def _from_names(names: ClassNames, pictures: LabelledSet) -> Prompts:
+    source = {"names": names.set_name, "version": names.version, "sha256": names.sha256}
+    return Prompts(names.prompts(pictures.class_names), source)
+
+
+def _digits(class_names: Sequence[str]) -> list[list[str]]:
+    return filled(digits_ru.TEMPLATES, class_names)
+
+
+def _emoji(class_names: Sequence[str]) -> list[list[str]]:
+    words = {titles[0]: list(titles) for titles in emoji_ru.CATEGORY_WORDS.values()}
+    return [words[name] for name in class_names]
+
+
+EMBEDDED: dict[str, Callable[[Sequence[str]], list[list[str]]]] = {
+    "digits_ru": _digits,
+    "emoji_ru": _emoji,
+}

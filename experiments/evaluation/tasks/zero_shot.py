@@ -1,0 +1,58 @@
+"""evaluate zero-shot: each picture gets the class whose prompts are most like it."""
+
+from __future__ import annotations
+
+import argparse
+
+from experiments.evaluation.bench import Bench, Result, record_of
+from experiments.evaluation.tasks import options
+from experiments.evaluation.zero_shot import compare, measure
+
+ABOUT, NAME = "classify by prompts alone", "zero-shot"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    options.add_systems(parser)
+    options.add_sets(parser)
+
+
+def run(args: argparse.Namespace) -> None:
+    for bench in options.benches(args):
+
+        def of_set(name: str, bench: Bench = bench) -> None:
+            result = measure_set(bench, name, args.test_split)
+            options.say(
+                f"{bench.name}  {result['title']}: {result['metric']} {result['value']:.4f}, "
+                f"top-5 {result['top5']:.4f}, calibration error "
+                f"{result['calibration']['expected_error']:.4f}, {result['examples']} pictures"
+            )
+
+        options.for_each_set(options.set_names(args), of_set)
+        options.say(f"results: {bench.folder / NAME}")
+
+
+def measure_set(bench: Bench, name: str, split: str) -> Result:
+    """All that is told of a system on a set; MissingSet where it is not on disk."""
+    pictures = bench.open(name, split)
+    prompts = bench.prompts(pictures)
+    asked = {
+        **bench.about(pictures),
+        "prompts": {"source": prompts.source, "by_class": dict(
+            zip(pictures.class_names, prompts.by_class, strict=True)
+        )},
+    }  # fmt: skip
+
+    def work() -> Result:
+        found = compare(
+            bench.encoder.images(pictures),
+            bench.encoder.classes(prompts.by_class),
+            pictures.labels,
+        )
+        return measure(
+            found,
+            pictures.class_names,
+            record_of(name).metric,
+            bench.encoder.system.clip.logit_scale,
+        )
+
+    return bench.kept(NAME, pictures.name, asked, work)

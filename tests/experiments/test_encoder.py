@@ -1,0 +1,142 @@
+"""Features of whole sets: devices, hosts, what is kept on disk."""
+
+import json
+import os
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+import converters
+from clip_jax import InputError, Predictor
+from experiments.evaluation.array_cache import ArrayCache
+from experiments.evaluation.encoder import Encoder
+from experiments.evaluation.sets import open_set
+from experiments.evaluation.systems import open_system
+from experiments.evaluation.zero_shot import compare, measure
+from tests.experiments.test_hosts import free_address
+
+CLASSES = ("дом", "кошка", "собака")
+
+
+@pytest.fixture(scope="module")
+def ruclip(goldens, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("systems") / "ruclip"
+    converters.convert("ruclip", goldens / "ruclip", folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    """21 pictures of three classes, no multiple of any number of devices above three."""
+    rng = np.random.default_rng(0)
+    folder = tmp_path_factory.mktemp("sets") / "mine"
+    for label in CLASSES:
+        (folder / "test" / label).mkdir(parents=True)
+        for i in range(7):
+            pixels = rng.integers(0, 256, (20 + i, 24, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(folder / "test" / label / f"{i}.png")
+    return folder
+
+
+def test_one_device_and_eight_give_the_same(ruclip, pictures):
+    system, mine = open_system(ruclip), open_set(str(pictures), "test")
+    found = []
+    for devices in (jax.devices()[:1], jax.devices()):
+        encoder = Encoder(system, devices=devices, rows=2)
+        images = encoder.images(mine)
+        result = compare(images, encoder.classes([[name] for name in CLASSES]), mine.labels)
+        found.append((images, measure(result, CLASSES, "accuracy", system.clip.logit_scale)))
+    (images, measured), (spread_images, spread_measured) = found
+    assert images.shape == (21, 48)
+    np.testing.assert_array_equal(images, spread_images)
+    assert measured == spread_measured
+    expected = Predictor(system.clip).get_image_latents([mine.image(i) for i in range(21)])
+    np.testing.assert_allclose(images, expected, atol=1e-5)
+    assert np.linalg.norm(Encoder(system).images(mine, "pre"), axis=1).max() > 2
+
+
+def test_features_are_kept_by_content(ruclip, pictures, tmp_path, monkeypatch):
+    system, mine = open_system(ruclip), open_set(str(pictures), "test")
+    encoder = Encoder(system, cache=ArrayCache(tmp_path))
+    first = encoder.images(mine), encoder.classes([["кошка"], ["дом", "фото дома"]])
+    assert len(list(tmp_path.glob("*.npy"))) == len(list(tmp_path.glob("*.json"))) == 2
+    again = Encoder(open_system(ruclip), cache=ArrayCache(tmp_path))
+
+    def never(*_):
+        raise AssertionError("computed again")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Encoder, "_encode", never)
+        patch.setattr(type(system), "class_latents", never)
+        np.testing.assert_array_equal(again.images(mine), first[0])
+        np.testing.assert_array_equal(again.classes([["кошка"], ["дом", "фото дома"]]), first[1])
+        for asked in (
+            lambda: again.images(mine, "pre"),
+            lambda: again.classes([["кошка"], ["дом"]]),
+            lambda: Encoder(
+                open_system(ruclip, average="clip"), cache=ArrayCache(tmp_path)
+            ).classes([["кошка"], ["дом", "фото дома"]]),
+        ):
+            with pytest.raises(AssertionError, match="computed again"):
+                asked()
+    for file in tmp_path.glob("*.npy"):  # cut off: computed anew
+        file.write_bytes(file.read_bytes()[:50])
+    np.testing.assert_array_equal(again.images(mine), first[0])
+
+
+def test_a_broken_picture_is_named(ruclip, pictures, tmp_path):
+    broken = tmp_path / "broken" / "test" / "дом"
+    broken.mkdir(parents=True)
+    (broken / "a.png").write_bytes(b"not a picture")
+    encoder = Encoder(open_system(ruclip))
+    with pytest.raises(InputError, match="broken test дом/a.png: .*not a readable image"):
+        encoder.images(open_set(str(tmp_path / "broken"), "test"))
+    with pytest.raises(InputError, match="features are 'middle'"):
+        encoder.images(open_set(str(pictures), "test"), "middle")
+
+
+CHILD = """
+import sys
+from experiments.evaluate import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.slow
+def test_two_hosts_share_the_pictures(ruclip, pictures, tmp_path):
+    address, flags = free_address(), "--xla_force_host_platform_device_count=2"
+    environment = {**os.environ, "XLA_FLAGS": f"{os.environ['XLA_FLAGS']} {flags}"}
+
+    def arguments(name):
+        return [
+            "zero-shot", f"--model={ruclip}", f"--sets={pictures}", "--batch-size=2",
+            f"--out={tmp_path / name}", f"--cache={tmp_path / name / 'cache'}",
+        ]  # fmt: skip
+
+    children = [
+        subprocess.Popen(
+            [sys.executable, "-c", CHILD, *arguments("two"), f"--distributed={address},2,{i}"],
+            env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )
+        for i in range(2)
+    ]  # fmt: skip
+    try:
+        for child in children:
+            _, told = child.communicate(timeout=400)
+            assert child.returncode == 0, told
+    finally:
+        for child in children:
+            child.kill()
+    from experiments.evaluate import main
+
+    assert main(arguments("one")) == 0
+    one, two = (
+        json.loads(next((tmp_path / name).glob("*/zero-shot/mine.json")).read_text())
+        for name in ("one", "two")
+    )
+    assert two.pop("made_with")["hosts"] == 2 and one.pop("made_with")["hosts"] == 1
+    assert one == two

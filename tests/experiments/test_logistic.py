@@ -1,0 +1,63 @@
+"""The probe's optimum against scikit-learn's, which is written in other words."""
+
+import jax
+import numpy as np
+import pytest
+from sklearn.datasets import load_digits
+from sklearn.linear_model import LogisticRegression
+
+from experiments.evaluation.logistic import Problem
+
+
+def loss(kernel, bias, features, labels, C):
+    """The objective over C and the number of examples, in float64."""
+    logits = features.astype(np.float64) @ kernel + bias
+    top = logits.max(axis=1)
+    sums = np.log(np.exp(logits - top[:, None]).sum(axis=1)) + top
+    losses = sums - logits[np.arange(len(labels)), labels]
+    return losses.mean() + np.square(kernel).sum() / (2 * C * len(labels))
+
+
+@pytest.fixture(scope="module")
+def separable():
+    features, labels = load_digits(return_X_y=True)
+    return (features[:100] / 16).astype(np.float32), labels[:100]
+
+
+@pytest.fixture(scope="module")
+def mixed():
+    rng = np.random.default_rng(1)
+    return 3 * rng.normal(size=(203, 24)).astype(np.float32), rng.integers(0, 7, 203)
+
+
+@pytest.mark.parametrize("data", ["separable", "mixed"])
+def test_the_optimum_is_scikit_learns(data, request):
+    features, labels = request.getfixturevalue(data)
+    classes = labels.max() + 1
+    problem = Problem(features, labels, classes)
+    found = None
+    for C in (1e-6, 1e-2, 1.0, 1e2, 1e6):
+        found = problem.fit(C, found)
+        oracle = LogisticRegression(C=C, max_iter=300, tol=1e-9, solver="newton-cg")
+        oracle.fit(features.astype(np.float64), labels)
+        best = loss(oracle.coef_.T, oracle.intercept_, features, labels, C)
+        reached = loss(found.kernel, found.bias, features, labels, C)
+        assert reached - best < 1e-4 and reached - best < 1e-3 * best + 1e-5
+        same = oracle.predict(features) == found.scores(features).argmax(axis=1)
+        assert same.mean() > 0.99
+
+
+def test_a_start_elsewhere_and_more_devices_change_nothing(mixed):
+    features, labels = mixed
+    alone = Problem(features, labels, 7)
+    spread = Problem(features, labels, 7, jax.devices())  # 203 is no multiple of 8
+    cold = alone.fit(1.0)
+    for other in (alone.fit(1.0, alone.fit(1e-4)), spread.fit(1.0)):
+        np.testing.assert_allclose(other.kernel, cold.kernel, atol=2e-4)
+        np.testing.assert_allclose(other.bias, cold.bias, atol=2e-4)
+
+
+def test_a_class_without_examples_is_never_chosen(mixed):
+    features, labels = mixed
+    found = Problem(features, labels, 9).fit(1.0)
+    assert set(found.scores(features).argmax(axis=1)) <= set(range(7))
