@@ -5,16 +5,29 @@
     logits_per_image, logits_per_text = clip.logits(**inputs)
 """
 
-from clip_jax.config import PRESETS, ClipConfig, Compute, ImageConfig, TextConfig, VisionConfig
+from clip_jax.byte_bpe import ByteBpe
+from clip_jax.config import (
+    PRESETS,
+    RUCLIP_SMALL,
+    ClipConfig,
+    Compute,
+    ImageConfig,
+    RuclipSmallConfig,
+    TextConfig,
+    VisionConfig,
+)
 from clip_jax.errors import InputError
 from clip_jax.model import Clip
 from clip_jax.predictor import Predictor
 from clip_jax.pretrained import PretrainedClip, load
 from clip_jax.processor import Processor
+from clip_jax.ruclip_small import RuclipSmall
 from clip_jax.tokenizer import Tokenizer, load_tokenizer
 
 __all__ = [
     "PRESETS",
+    "RUCLIP_SMALL",
+    "ByteBpe",
     "Clip",
     "ClipConfig",
     "Compute",
@@ -23,6 +36,8 @@ __all__ = [
     "Predictor",
     "PretrainedClip",
     "Processor",
+    "RuclipSmall",
+    "RuclipSmallConfig",
     "TextConfig",
     "Tokenizer",
     "VisionConfig",

@@ -63,7 +63,7 @@ class ClipConfig:
     vision: VisionConfig
     text: TextConfig
     embed_dim: int
-    activation: str = "quick_gelu"  # or "gelu"
+    activation: str = "quick_gelu"  # or "gelu", "gelu_tanh"
     layer_norm_epsilon: float = 1e-5
     bos_id: int = 2
     eos_id: int = 3
@@ -87,7 +87,7 @@ class ClipConfig:
             )
         if self.embed_dim <= 0:
             raise InputError(f"embed_dim is {self.embed_dim}; expected a positive integer")
-        one_of("activation", self.activation, ("quick_gelu", "gelu"))
+        one_of("activation", self.activation, ("quick_gelu", "gelu", "gelu_tanh"))
         one_of("image.resample", self.image.resample, ("bilinear", "bicubic"))
         one_of("image.crop", self.image.crop, ("square_then_resize", "resize_then_crop"))
         for name in ("bos_id", "eos_id", "pad_id"):
@@ -97,17 +97,80 @@ class ClipConfig:
                     f"text.vocab_size ({self.text.vocab_size})"
                 )
 
+    @property
+    def prompt_length(self) -> int:
+        """To how many tokens a text is cut or padded."""
+        return self.text.context_length
+
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> ClipConfig:
         """The inverse of `to_dict`, through JSON too. Unknown or missing keys raise InputError."""
-        data = dict(data)
-        for key, part in (("vision", VisionConfig), ("text", TextConfig), ("image", ImageConfig)):
-            if key in data:
-                data[key] = build(part, data[key], key + ".")
-        return build(cls, data, "")
+        return _build_with_towers(cls, data)
+
+
+@dataclasses.dataclass(frozen=True)
+class RuclipSmallConfig:
+    """The first ruCLIP: CLIP's picture tower and a GPT-2, each under a projection of its own.
+
+    visual_width: of the picture tower's features, which the projection takes to embed_dim.
+    prompt_length: to how many tokens a text is cut or padded; the GPT-2 has positions for more.
+    """
+
+    vision: VisionConfig
+    text: TextConfig
+    visual_width: int
+    embed_dim: int
+    prompt_length: int = 128
+    layer_norm_epsilon: float = 1e-5
+    bos_id: int = 1
+    eos_id: int = 2
+    pad_id: int = 0
+    lowercase: bool = False
+    image: ImageConfig = ImageConfig(resample="bicubic", crop="resize_then_crop")
+
+    def __post_init__(self) -> None:
+        check_positive("", self, ("visual_width", "embed_dim", "prompt_length"))
+        if self.prompt_length > self.text.context_length:
+            raise InputError(
+                f"prompt_length is {self.prompt_length}; expected at most text.context_length "
+                f"({self.text.context_length})"
+            )
+        _ = self.picture_clip, self.text_clip  # whose own checks are these towers' too
+
+    @property
+    def picture_clip(self) -> ClipConfig:
+        """The CLIP that the picture tower belongs to."""
+        return self._clip("quick_gelu")
+
+    @property
+    def text_clip(self) -> ClipConfig:
+        """A CLIP whose text tower is this GPT-2, but for the projection."""
+        return self._clip("gelu_tanh")
+
+    def _clip(self, activation: str) -> ClipConfig:
+        return ClipConfig(
+            self.vision,
+            self.text,
+            self.visual_width,
+            activation,
+            self.layer_norm_epsilon,
+            self.bos_id,
+            self.eos_id,
+            self.pad_id,
+            self.lowercase,
+            self.image,
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> RuclipSmallConfig:
+        """The inverse of `to_dict`, as ClipConfig's."""
+        return _build_with_towers(cls, data)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -162,6 +225,14 @@ def build(cls: type, data: Mapping[str, Any], prefix: str) -> Any:
     return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in data.items()})
 
 
+def _build_with_towers(cls: type, data: Mapping[str, Any]) -> Any:
+    data = dict(data)
+    for key, part in (("vision", VisionConfig), ("text", TextConfig), ("image", ImageConfig)):
+        if key in data:
+            data[key] = build(part, data[key], key + ".")
+    return build(cls, data, "")
+
+
 def _vit(image_size: int, patch_size: int, width: int, layers: int) -> VisionConfig:
     return VisionConfig(image_size, patch_size, width, layers, width // 64, 4 * width)
 
@@ -204,3 +275,11 @@ PRESETS: dict[str, ClipConfig] = {
         image=ImageConfig(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)),
     ),
 }
+
+# ViT-B/32 of OpenAI's CLIP and ruGPT-3 small, whose context of 2,048 tokens is cut to 128.
+RUCLIP_SMALL = RuclipSmallConfig(
+    _vit(224, 32, 768, 12),
+    TextConfig(50264, 2048, 768, 12, 12, 4 * 768),
+    visual_width=512,
+    embed_dim=1024,
+)

@@ -33,6 +33,7 @@ def quick_gelu(x: jax.Array) -> jax.Array:
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "quick_gelu": quick_gelu,
     "gelu": lambda x: jax.nn.gelu(x, approximate=False),
+    "gelu_tanh": lambda x: jax.nn.gelu(x, approximate=True),
 }
 
 
@@ -196,12 +197,15 @@ class _PatchEmbedding(nn.Module):
 
 
 class TextTower(nn.Module):
+    """projected: False leaves the width as it is, for a model that goes on otherwise."""
+
     config: ClipConfig
     compute: Compute
+    projected: bool = True
 
     @nn.compact
     def __call__(self, input_ids: jax.Array) -> jax.Array:
-        """int32[B, S] -> float32[B, E], S at most context_length.
+        """int32[B, S] -> float32[B, E], or [B, D] not projected; S at most context_length.
 
         The sequence is pooled at its first EOS; a row without one is pooled at position 0 here
         (compiled code cannot raise): `PretrainedClip` and the data pipeline refuse such rows.
@@ -218,6 +222,8 @@ class TextTower(nn.Module):
         x = jnp.take_along_axis(x, first_eos[:, None, None], axis=1)[:, 0].astype(jnp.float32)
         # The norm acts on each token alone, so one token a row is enough.
         x = LayerNorm(self.config.layer_norm_epsilon, name="final_norm")(x)
+        if not self.projected:
+            return x
         kernel = self.param("projection", nn.initializers.normal(D**-0.5), (D, E))
         return jnp.einsum("BD,DE->BE", x, kernel)
 
@@ -271,9 +277,12 @@ def normalize(x: jax.Array) -> jax.Array:
     return x / jnp.linalg.norm(x, axis=-1, keepdims=True)
 
 
-def abstract_params(config: ClipConfig) -> dict:
-    """Shapes and dtypes of the parameters, layers stacked, without computing anything."""
+def abstract_params(config: ClipConfig, model: type[nn.Module] = Clip) -> dict:
+    """Shapes and dtypes of the parameters, layers stacked, without computing anything.
+
+    model: what the config describes, where it is another than a Clip.
+    """
     vision, text = config.vision, config.text
     ids = jax.ShapeDtypeStruct((1, text.context_length), jnp.int32)
     pixels = jax.ShapeDtypeStruct((1, vision.image_size, vision.image_size, 3), jnp.float32)
-    return jax.eval_shape(Clip(config).init, jax.random.key(0), ids, pixels)["params"]
+    return jax.eval_shape(model(config).init, jax.random.key(0), ids, pixels)["params"]

@@ -8,39 +8,49 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from clip_jax import model_folder
-from clip_jax.config import ClipConfig, Compute
+from clip_jax.byte_bpe import ByteBpe
+from clip_jax.config import ClipConfig, Compute, RuclipSmallConfig
 from clip_jax.errors import InputError
 from clip_jax.layers import stack_layers, unstack_layers
 from clip_jax.model import Clip, abstract_params, normalize
 from clip_jax.positions import resize_position_embedding
 from clip_jax.processor import Processor
-from clip_jax.tokenizer import FILE_NAME, Tokenizer, load_tokenizer
+from clip_jax.ruclip_small import RuclipSmall
+from clip_jax.tokenizer import Tokenizer, has_tokenizer, load_tokenizer
 
 KIND = "clip"
+# By the kind of a folder: its config and what that describes.
+KINDS: dict[str, tuple[type, type[nn.Module]]] = {
+    KIND: (ClipConfig, Clip),
+    "ruclip-small": (RuclipSmallConfig, RuclipSmall),
+}
 
 
 class PretrainedClip:
     """Parameters (layers stacked), config and processor, with compiled encoders.
 
+    The config tells a Clip from a RuclipSmall, whose features have unit length.
     In float32 matrix products run at full precision on every device: a TPU would otherwise round
     them to bfloat16.
     """
 
     def __init__(
         self,
-        config: ClipConfig,
+        config: ClipConfig | RuclipSmallConfig,
         params: Mapping[str, Any],
-        tokenizer: Tokenizer | None = None,
+        tokenizer: Tokenizer | ByteBpe | None = None,
         compute: Compute = Compute(),
         mesh: Mesh | None = None,
     ) -> None:
         """mesh: what `over_devices` lays the parameters on; None: wherever they are."""
+        self.kind = next(kind for kind, (made_of, _) in KINDS.items() if type(config) is made_of)
         self.config = config
         self.params = params
         self.compute = compute
@@ -135,10 +145,10 @@ class PretrainedClip:
         tokenizer = self.processor.tokenizer
         return model_folder.write(
             folder,
-            kind=KIND,
+            kind=self.kind,
             config=self.config.to_dict(),
             params=unstack_layers(jax.tree.map(np.asarray, dict(self.params))),
-            files={} if tokenizer is None else {FILE_NAME: tokenizer.model},
+            files={} if tokenizer is None else tokenizer.files,
             provenance=provenance,
         )
 
@@ -159,20 +169,19 @@ class PretrainedClip:
 
     @cached_property
     def _encode_image(self) -> Any:
-        clip = Clip(self.config, self.compute)
-        return jax.jit(lambda params, x: clip.apply({"params": params}, x, method="encode_image"))
+        return self._compiled("encode_image")
 
     @cached_property
     def _encode_image_features(self) -> Any:
-        clip = Clip(self.config, self.compute)
-        return jax.jit(
-            lambda params, x: clip.apply({"params": params}, x, method="encode_image_features")
-        )
+        return self._compiled("encode_image_features")
 
     @cached_property
     def _encode_text(self) -> Any:
-        clip = Clip(self.config, self.compute)
-        return jax.jit(lambda params, x: clip.apply({"params": params}, x, method="encode_text"))
+        return self._compiled("encode_text")
+
+    def _compiled(self, method: str) -> Any:
+        clip = KINDS[self.kind][1](self.config, self.compute)
+        return jax.jit(lambda params, x: clip.apply({"params": params}, x, method=method))
 
 
 @jax.jit
@@ -183,18 +192,31 @@ def _similarity(image: jax.Array, text: jax.Array, logit_scale: jax.Array) -> ja
 def load(folder: str | Path, compute: Compute = Compute()) -> PretrainedClip:
     """The model in a folder. Another kind of model, or damaged files, raise InputError."""
     about = model_folder.read_config(folder)
-    if about["kind"] != KIND:
+    if about["kind"] not in KINDS:
         raise InputError(f"{folder}: holds a model of kind {about['kind']!r}; expected {KIND!r}")
-    config = ClipConfig.from_dict(about["config"])
+    make_config, model = KINDS[about["kind"]]
+    config = make_config.from_dict(about["config"])
     params = model_folder.read_params(folder)
-    model_folder.check_params(folder, params, unstack_layers(abstract_params(config)))
+    model_folder.check_params(folder, params, unstack_layers(abstract_params(config, model)))
     tokenizer = None
-    if (Path(folder) / FILE_NAME).exists():
+    if has_tokenizer(folder):
         tokenizer = load_tokenizer(folder)
-        if tokenizer.vocab_size > config.text.vocab_size:
-            raise InputError(
-                f"{folder}: the tokenizer has {tokenizer.vocab_size} pieces, the model's table "
-                f"only {config.text.vocab_size} rows; they belong to different models"
-            )
+        check_vocabulary(tokenizer, config, str(folder))
     params = jax.tree.map(jnp.asarray, stack_layers(params))
     return PretrainedClip(config, params, tokenizer, compute)
+
+
+def check_vocabulary(
+    tokenizer: Tokenizer | ByteBpe, config: ClipConfig | RuclipSmallConfig, where: str
+) -> None:
+    """Raises InputError unless the model can read what the tokenizer writes."""
+    if tokenizer.vocab_size > config.text.vocab_size:
+        raise InputError(
+            f"{where}: the tokenizer has {tokenizer.vocab_size} pieces, the model's table "
+            f"only {config.text.vocab_size} rows; they belong to different models"
+        )
+    if tokenizer.eos_id != config.eos_id:
+        raise InputError(
+            f"{where}: the tokenizer ends a text with id {tokenizer.eos_id}, the model expects "
+            f"{config.eos_id}; they belong to different models"
+        )

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from clip_jax import image as pictures
-from clip_jax.config import ClipConfig
+from clip_jax.byte_bpe import ByteBpe
+from clip_jax.config import ClipConfig, RuclipSmallConfig
 from clip_jax.errors import InputError
 from clip_jax.tokenizer import Tokenizer
 
@@ -18,8 +19,8 @@ from clip_jax.tokenizer import Tokenizer
 class Processor:
     """What `ruclip.processor.RuCLIPProcessor` does; pixels are channels-last here."""
 
-    config: ClipConfig
-    tokenizer: Tokenizer | None
+    config: ClipConfig | RuclipSmallConfig
+    tokenizer: Tokenizer | ByteBpe | None
 
     def __call__(
         self, text: str | Sequence[str] | None = None, images: Any | None = None
@@ -42,12 +43,12 @@ class Processor:
         return out
 
     def encode_text(self, texts: Sequence[str]) -> np.ndarray:
-        """int32[B, context_length]: BOS, the text cut to fit, EOS, padding."""
+        """int32[B, prompt_length]: BOS, the text cut to fit, EOS, padding."""
         if self.tokenizer is None:
             raise InputError(
-                "this model folder has no tokenizer.model, so texts cannot be encoded; "
-                "pass input_ids, or convert the model from a folder that holds its tokenizer"
+                "this model folder has no tokenizer.model and no vocab.json with merges.txt, so "
+                "texts cannot be encoded; pass input_ids, or convert the model with its vocabulary"
             )
         return self.tokenizer.encode_batch(
-            list(texts), self.config.text.context_length, lowercase=self.config.lowercase
+            list(texts), self.config.prompt_length, lowercase=self.config.lowercase
         )

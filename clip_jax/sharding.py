@@ -1,4 +1,4 @@
-"""Where each parameter of Clip lies: path pattern -> logical axes, one row a kind of parameter.
+"""Where each parameter of Clip and RuclipSmall lies: path pattern -> logical axes, a row a kind.
 
 Paths are those of the stacked form, joined by "/". `experiments/parallel.py` maps logical axes to
 mesh axes. A parameter that no row names raises there.
@@ -32,6 +32,8 @@ AXES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
     (LAYER + r"(attention|mlp)_norm/(scale|bias)", ("layers", None)),
     (TOWER + r"(pre|post|final)_norm/(scale|bias)", (None,)),
     (TOWER + r"projection", ("embed", None)),
+    (r"(visual|text)_projection/(in|out)_kernel", ("embed", None)),  # ruCLIP Small's
+    (r"(visual|text)_projection/norm/(scale|bias)", (None,)),
     (TOWER + r"position_embedding", (None, "embed")),
     (r"visual/class_embedding", (None,)),
     (r"visual/patch_embedding/kernel", (None, None, None, "embed")),

@@ -1,4 +1,4 @@
-"""Text to ids and back, over a sentencepiece model.
+"""Text to ids and back, over a sentencepiece model; `byte_bpe.py` has the other kind.
 
 A model converted from youtokentome gives exactly the original's ids: see
 `converters/youtokentome.py`, which also names the special pieces as `decode` spells them.
@@ -11,7 +11,10 @@ from pathlib import Path
 import numpy as np
 import sentencepiece
 
+from clip_jax import byte_bpe
+from clip_jax.byte_bpe import ByteBpe
 from clip_jax.errors import InputError
+from clip_jax.token_rows import check_texts, token_rows
 
 FILE_NAME = "tokenizer.model"
 WORD_START = "\N{LOWER ONE EIGHTH BLOCK}"  # how sentencepiece writes a space inside a piece
@@ -37,6 +40,11 @@ class Tokenizer:
         self.eos_id = self._processor.eos_id()
         self.vocab_size = self._processor.get_piece_size()
 
+    @property
+    def files(self) -> dict[str, bytes]:
+        """What a folder holds of it."""
+        return {FILE_NAME: self.model}
+
     def encode(self, text: str) -> list[int]:
         """The ids of a text, without BOS and EOS. Letters keep their case."""
         return self._processor.encode(text)
@@ -60,24 +68,25 @@ class Tokenizer:
     def encode_batch(
         self, texts: list[str], context_length: int, *, lowercase: bool = True
     ) -> np.ndarray:
-        """int32[B, context_length]: BOS, the text cut to fit, EOS, then padding.
-
-        Source: `ruclip.processor.RuCLIPProcessor.encode_text`.
-        """
-        for text in texts:
-            if not isinstance(text, str):
-                raise InputError(f"text is {type(text).__name__}; expected str")
-        out = np.full((len(texts), context_length), self.pad_id, np.int32)
-        for row, text in zip(out, texts, strict=True):
-            ids = self.encode(text.lower() if lowercase else text)[: context_length - 2]
-            row[: len(ids) + 2] = [self.bos_id, *ids, self.eos_id]
-        return out
+        """int32[B, context_length]: see `token_rows`."""
+        check_texts(texts)
+        encoded = [self.encode(text.lower() if lowercase else text) for text in texts]
+        return token_rows(
+            encoded, context_length, bos_id=self.bos_id, eos_id=self.eos_id, pad_id=self.pad_id
+        )
 
 
-def load_tokenizer(path: str | Path) -> Tokenizer:
-    """The tokenizer in a file, or in a folder that holds `tokenizer.model`."""
+def has_tokenizer(folder: str | Path) -> bool:
+    """Whether a folder holds a vocabulary that `load_tokenizer` reads."""
+    return (Path(folder) / FILE_NAME).exists() or byte_bpe.lies_in(folder)
+
+
+def load_tokenizer(path: str | Path) -> Tokenizer | ByteBpe:
+    """The tokenizer in a file, or in a folder: `tokenizer.model` or a byte-level vocabulary."""
     path = Path(path)
     file = path / FILE_NAME if path.is_dir() else path
+    if (path.is_dir() and not file.exists() and byte_bpe.lies_in(path)) or path.suffix == ".json":
+        return byte_bpe.read(path)
     try:
         return Tokenizer(file.read_bytes(), str(file))
     except OSError as error:

@@ -8,7 +8,8 @@
 
 Each kind is a module with `read(path) -> Source` and `export(model, folder)`; mostly a table.
 A kind whose checkpoints may come without a config has PRESETS, the names of those it knows, and
-`read(path, preset)`.
+`read(path, preset)`. One whose vocabulary comes apart from the checkpoint has VOCABULARY = True and
+`read(path, vocabulary)`.
 """
 
 from __future__ import annotations

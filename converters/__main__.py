@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from clip_jax.errors import InputError
 from converters import KINDS, convert, export, presets, pretrained, share
 from converters.conversion import DTYPES
+from converters.kinds import takes_vocabulary
 from converters.released import RELEASED
 
 ABOUT = "Foreign checkpoints to model folders (KIND) and back (export); models from and to a hub."
@@ -31,6 +32,11 @@ def main(argv: Sequence[str] | None = None) -> int:
                 choices=presets(kind),
                 help="which published model it is, where it comes without config.json "
                 "(by default told from the sizes of its tensors)",
+            )
+        if takes_vocabulary(kind):
+            command.add_argument(
+                "--vocabulary",
+                help="file or folder of its byte-level BPE (by default what lies beside SRC)",
             )
     command = commands.add_parser("export", help="a model folder back to the original's files")
     command.add_argument("src", help="the model folder")
@@ -63,8 +69,8 @@ def main(argv: Sequence[str] | None = None) -> int:
                 )
             )  # fmt: skip
         else:
-            preset = getattr(args, "preset", None)
-            print(convert(args.kind, args.src, args.dst, args.dtype, preset))
+            asked = {name: getattr(args, name, None) for name in ("preset", "vocabulary")}
+            print(convert(args.kind, args.src, args.dst, args.dtype, **asked))
     except (InputError, OSError) as error:
         print("error:", " ".join(str(error).splitlines()), file=sys.stderr)
         return 2

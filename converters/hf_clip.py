@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from clip_jax import byte_bpe
 from clip_jax.config import (
     OPENAI_MEAN,
     OPENAI_STD,
@@ -22,7 +23,7 @@ from clip_jax.config import (
     VisionConfig,
 )
 from clip_jax.errors import InputError
-from converters import safetensors_file
+from converters import byte_vocabulary, safetensors_file
 from converters.clip_tables import parameter_shapes, require_kind
 from converters.conversion import Model, Source, export_tensors
 from converters.files import read_bytes, read_json
@@ -67,6 +68,7 @@ VISION_DEFAULTS = {
     "layer_norm_eps": 1e-5,
 }
 ImageSettings = tuple[str, Mapping[str, Any]]  # the file's name, CLIPImageProcessor's arguments
+ACTIVATIONS = {"gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh"}  # ours by their names
 RESAMPLING = {2: "bilinear", 3: "bicubic"}  # PIL.Image.Resampling
 LEGACY_EOS = 2  # stands for "the highest id of each text" (transformers PR 24773)
 
@@ -143,6 +145,8 @@ def read(folder: Path) -> Source:
     original = read_json(file)
     carried = [folder / name for name in CARRIED if (folder / name).is_file()]
     config = translate(original, _image_processor(folder), str(file))
+    if byte_bpe.lies_in(folder):
+        byte_vocabulary.check(folder, config)
     return Source(
         model_kind="clip",
         config=config.to_dict(),
@@ -206,7 +210,7 @@ def translate(original: Mapping[str, Any], image: ImageSettings | None, where: s
                 text["intermediate_size"],
             ),
             embed_dim,
-            activation=text["hidden_act"],
+            activation=ACTIVATIONS.get(text["hidden_act"], text["hidden_act"]),
             layer_norm_epsilon=text["layer_norm_eps"],
             bos_id=bos,
             eos_id=eos,

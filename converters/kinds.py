@@ -14,6 +14,7 @@ from converters import (
     hf_clip,
     openai_clip,
     ruclip,
+    ruclip_small,
     rudalle,
     rudolph,
     vqgan,
@@ -23,6 +24,7 @@ from converters.conversion import DTYPES, Summary
 
 KINDS: dict[str, ModuleType] = {
     "ruclip": ruclip,
+    "ruclip-small": ruclip_small,
     "openai-clip": openai_clip,
     "hf-clip": hf_clip,
     "rudolph": rudolph,
@@ -33,6 +35,7 @@ KINDS: dict[str, ModuleType] = {
 # What a model of ours becomes that was not converted: model kind -> kind of checkpoint.
 HOME_KINDS = {
     "clip": "ruclip",
+    "ruclip-small": "ruclip-small",
     "rudolph": "rudolph",
     "tokenizer": "youtokentome",
     "vqgan": "vqgan",
@@ -46,12 +49,14 @@ def convert(
     dtype: str = "float32",
     preset: str | None = None,
     origin: Mapping[str, Any] | None = None,
+    vocabulary: str | Path | None = None,
 ) -> Summary:
     """Converts a foreign checkpoint to the model folder `dst`, with report.json.
 
     kind: one of KINDS. dtype: of the parameters, float32, bfloat16 or float16.
     preset: for a kind with PRESETS, which of them the checkpoint is; where its config.json says
     otherwise, that is an error. origin: where the files came from, to be noted in config.json.
+    vocabulary: for a kind with VOCABULARY, a file or folder; None: what lies beside the checkpoint.
     InputError for any wrong input; then nothing is left at `dst`.
     """
     if kind not in KINDS:
@@ -61,18 +66,30 @@ def convert(
     if preset is not None and preset not in presets(kind):
         known = ", ".join(presets(kind)) or f"none, for {kind} has no presets"
         raise InputError(f"preset is {preset!r}; expected one of {known}")
+    if vocabulary is not None and not takes_vocabulary(kind):
+        raise InputError(f"vocabulary is {vocabulary}; {kind} has its own beside the checkpoint")
     destination = model_folder.check_destination(dst)
-    src = Path(src)
-    if not src.exists():
-        raise InputError(f"{src}: does not exist")
-    read = KINDS[kind].read
-    source = read(src, preset) if presets(kind) else read(src)
+    for path in (src, vocabulary):
+        if path is not None and not Path(path).exists():
+            raise InputError(f"{path}: does not exist")
+    read, src = KINDS[kind].read, Path(src)
+    if presets(kind):
+        source = read(src, preset)
+    elif takes_vocabulary(kind):
+        source = read(src, Path(vocabulary) if vocabulary else None)
+    else:
+        source = read(src)
     return conversion.convert(kind, source, destination, dtype, origin)
 
 
 def presets(kind: str) -> tuple[str, ...]:
     """The presets that one of KINDS knows; most know none."""
     return getattr(KINDS[kind], "PRESETS", ())
+
+
+def takes_vocabulary(kind: str) -> bool:
+    """Whether one of KINDS may be told where its vocabulary lies."""
+    return getattr(KINDS[kind], "VOCABULARY", False)
 
 
 def export(src: str | Path, dst: str | Path) -> Summary:

@@ -2,6 +2,7 @@
 
 import os
 import tempfile
+from collections.abc import Callable
 from importlib.metadata import version
 
 # Before JAX starts its backends.
@@ -26,8 +27,10 @@ from pathlib import Path  # noqa: E402
 
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
+from tokenizers.pre_tokenizers import ByteLevel  # noqa: E402
 
 from clip_jax import ClipConfig, ImageConfig, TextConfig, VisionConfig  # noqa: E402
+from clip_jax.byte_bpe import Family  # noqa: E402
 
 GOLDENS = Path(__file__).parent / "goldens"
 
@@ -46,6 +49,35 @@ def small_config() -> ClipConfig:
         embed_dim=20,
         image=ImageConfig(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)),
     )
+
+
+@pytest.fixture(scope="session")
+def byte_vocabulary() -> Callable[..., tuple[dict[str, int], list[tuple[str, str]]]]:
+    """Makes (vocab, merges) of byte-level BPE: all bytes and random merges of common ones."""
+
+    def make(family: Family, merges: int = 400, seed: int = 0):
+        generator = np.random.default_rng(seed)
+        alphabet = sorted(ByteLevel.alphabet())
+        ends = [byte + family.end_of_word for byte in alphabet] if family.end_of_word else []
+        # English and Russian letters, and the space of families that keep it.
+        common = [*"etaoinshr'", *"ÐÑ°ºĄĠ", *(c for c in alphabet if 0xA1 <= ord(c) < 0xC0)]
+        starts, rests = list(common), [*common, *(c + family.end_of_word for c in common)]
+        pairs: dict[str, tuple[str, str]] = {}
+        while len(pairs) < merges:
+            left, right = generator.choice(starts), generator.choice(rests)
+            piece = str(left + right)
+            if piece in pairs or piece in alphabet or len(piece) > 16:
+                continue
+            pairs[piece] = (str(left), str(right))
+            rests.append(piece)
+            if not (family.end_of_word and piece.endswith(family.end_of_word)):
+                starts.append(piece)
+        pieces = [*alphabet, *ends, *pairs]
+        special = [family.pad, family.bos, family.eos] if family.pad else []
+        pieces = special + pieces if special else [*pieces, family.bos, family.eos]
+        return {piece: i for i, piece in enumerate(pieces)}, list(pairs.values())
+
+    return make
 
 
 @pytest.fixture

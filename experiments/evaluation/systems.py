@@ -83,7 +83,8 @@ class System:
             digest.update(f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape}".encode())
             digest.update(np.ascontiguousarray(array).view(np.uint8).data)
         if self.clip.processor.tokenizer is not None:
-            digest.update(self.clip.processor.tokenizer.model)
+            for name, content in sorted(self.clip.processor.tokenizer.files.items()):
+                digest.update(name.encode() + content)
         return digest.hexdigest()
 
     def about(self) -> dict[str, Any]:

@@ -5,7 +5,16 @@ import jax
 import numpy as np
 import pytest
 
-from clip_jax import PRESETS, ClipConfig, Compute, InputError, VisionConfig
+from clip_jax import (
+    PRESETS,
+    RUCLIP_SMALL,
+    ClipConfig,
+    Compute,
+    InputError,
+    RuclipSmall,
+    RuclipSmallConfig,
+    VisionConfig,
+)
 from clip_jax.model import abstract_params
 
 PUBLISHED_PARAMETERS = {
@@ -22,6 +31,27 @@ PUBLISHED_PARAMETERS = {
 def test_parameter_counts_are_the_published_ones(name):
     leaves = jax.tree.leaves(abstract_params(PRESETS[name]))
     assert sum(int(np.prod(leaf.shape)) for leaf in leaves) == PUBLISHED_PARAMETERS[name]
+
+
+def test_ruclip_small_has_the_printed_count():
+    leaves = jax.tree.leaves(abstract_params(RUCLIP_SMALL, RuclipSmall))
+    assert sum(int(np.prod(leaf.shape)) for leaf in leaves) == 216_492_801
+    data = json.loads(json.dumps(RUCLIP_SMALL.to_dict()))
+    assert RuclipSmallConfig.from_dict(data) == RUCLIP_SMALL
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"prompt_length": 2049}, r"prompt_length is 2049; expected at most .* \(2048\)"),
+        ({"prompt_length": 0}, "prompt_length is 0"),
+        ({"visual_width": "512"}, "visual_width is '512'"),
+        ({"eos_id": 50264}, "eos_id is 50264"),
+    ],
+)
+def test_impossible_sizes_of_ruclip_small_are_refused(change, message):
+    with pytest.raises(InputError, match=message):
+        dataclasses.replace(RUCLIP_SMALL, **change)
 
 
 @pytest.mark.parametrize("name", PRESETS)

@@ -104,6 +104,23 @@ def test_openai_clip(goldens, tmp_path):
         clip.processor(text="a cat")
 
 
+def test_ruclip_small(goldens, tmp_path):
+    converters.convert("ruclip-small", goldens / "ruclip_small", tmp_path / "model")
+    clip = clip_jax.load(tmp_path / "model")
+    outputs = np.load(goldens / "ruclip_small" / "outputs.npz")
+    pixels, ids = outputs["pixel_values"].transpose(0, 2, 3, 1), outputs["input_ids"]
+    assert_close(clip.encode_image(pixels), outputs["image_features"])
+    assert_close(clip.encode_text(ids), outputs["text_features"])
+    per_image, per_text = clip.logits(ids, pixels)
+    assert_close(per_image, outputs["logits_per_image"])
+    assert_close(per_text, outputs["logits_per_text"])
+    assert clip.encode_image_features(pixels).shape == (3, 64)
+    # Whatever pads behind the EOS.
+    np.testing.assert_array_equal(
+        clip.encode_text(np.where(outputs["attention_mask"], ids, 7)), clip.encode_text(ids)
+    )
+
+
 def test_bfloat16_folder_stays_near(goldens, tmp_path):
     converters.convert("ruclip", goldens / "ruclip", tmp_path / "model", dtype="bfloat16")
     clip = clip_jax.load(tmp_path / "model")

@@ -6,9 +6,9 @@ from pathlib import Path
 import ml_dtypes
 import numpy as np
 
-from clip_jax import ClipConfig
+from clip_jax import ClipConfig, TextConfig, VisionConfig
 from converters import hf_clip, rules, safetensors_file, torch_writer
-from converters.clip_tables import parameter_shapes
+from converters.clip_tables import OPENAI_RULES, parameter_shapes
 
 
 def random_tensors(table, config: ClipConfig, dtype=np.float32) -> dict[str, np.ndarray]:
@@ -19,6 +19,17 @@ def random_tensors(table, config: ClipConfig, dtype=np.float32) -> dict[str, np.
         for move in moves
         for name in move.sources
     }
+
+
+def openai_checkpoint(file: Path, vocab_size: int) -> Path:
+    """OpenAI's tensors with towers 64 wide and a text table of so many rows."""
+    config = ClipConfig(
+        VisionConfig(image_size=16, patch_size=8, width=64, layers=1, heads=1, mlp_width=256),
+        TextConfig(vocab_size, context_length=12, width=64, layers=1, heads=1, mlp_width=256),
+        embed_dim=20,
+    )
+    torch_writer.write(file, random_tensors(OPENAI_RULES, config, np.float16))
+    return file
 
 
 def hf_config(config: ClipConfig) -> dict:
@@ -71,8 +82,11 @@ def hf_folder(folder: Path, config: ClipConfig, layout: str = "safetensors") -> 
     else:
         write(folder / stem, tensors)
     (folder / "config.json").write_text(json.dumps(hf_config(config)))
-    (folder / "vocab.json").write_text('{"a": 0}')
-    (folder / "merges.txt").write_text("#version: 0.2\n")
+    pieces = [*"abcdefghijklmnopqrstuvwxyz", *(f"{c}</w>" for c in "abcdefghijklmnopqrstuvwxyz")]
+    pieces += ["ab", "cd</w>", "abcd</w>", "ef", "gh", "efgh", "<|startoftext|>", "<|endoftext|>"]
+    vocab = {piece: i for i, piece in enumerate(pieces)}
+    (folder / "vocab.json").write_text(json.dumps(vocab))
+    (folder / "merges.txt").write_text("#version: 0.2\na b\nc d</w>\nab cd</w>\n")
     (folder / "preprocessor_config.json").write_text(
         json.dumps({"crop_size": 24, "size": 24, "resample": 3, "image_mean": [0.1, 0.2, 0.3]})
     )

@@ -141,7 +141,7 @@ MARKS = {
 }
 
 
-@pytest.mark.parametrize("kind", ["ruclip", "openai-clip"])
+@pytest.mark.parametrize("kind", ["ruclip", "ruclip-small", "openai-clip"])
 @pytest.mark.parametrize("mark", MARKS)
 def test_wrong_kind(fails, tmp_path, kind, mark):
     folder = tmp_path / "foreign"
@@ -154,6 +154,8 @@ def test_one_clip_for_another(fails, goldens):
     fails("openai-clip", goldens / "ruclip", expected="looks like ruclip")
     fails("hf-clip", goldens / "ruclip", expected="a CLIP under OpenAI's names")
     fails("ruclip", goldens / "openai_clip_vit", expected="holds no weights")
+    fails("openai-clip", goldens / "ruclip_small", expected="the first ruCLIP (ruclip-small)")
+    fails("ruclip-small", goldens / "ruclip", expected="a CLIP under OpenAI's names")
 
 
 def test_openai_clip_s_shapes_agree_among_themselves(fails, tmp_path, goldens):

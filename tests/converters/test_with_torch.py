@@ -121,7 +121,9 @@ def hf_model(activation, eos):
     return model
 
 
-@pytest.mark.parametrize(("activation", "eos"), [("quick_gelu", 2), ("gelu", 59), ("gelu", 7)])
+@pytest.mark.parametrize(
+    ("activation", "eos"), [("quick_gelu", 2), ("gelu", 59), ("gelu", 7), ("gelu_new", 2)]
+)
 @pytest.mark.parametrize("shards", [False, True])
 def test_transformers_clip_model(tmp_path, rng, activation, eos, shards):
     import torch

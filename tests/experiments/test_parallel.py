@@ -2,17 +2,19 @@ import jax
 import pytest
 from jax.sharding import PartitionSpec
 
-from clip_jax import PRESETS, InputError, sharding
+from clip_jax import PRESETS, RUCLIP_SMALL, InputError, RuclipSmall, sharding
 from clip_jax.model import abstract_params
 from experiments import parallel
 from experiments.config import MeshConfig, OptimConfig
 from experiments.optim import make_optimizer
 
 
-@pytest.mark.parametrize("name", PRESETS)
+@pytest.mark.parametrize("name", [*PRESETS, "ruclip-small"])
 def test_the_table_names_every_parameter_once(name):
     mesh = parallel.make_mesh(MeshConfig(data=2, fsdp=2, tensor=1), jax.devices()[:4])
-    parallel.param_shardings(abstract_params(PRESETS[name]), sharding.AXES, mesh)
+    small = name == "ruclip-small"
+    params = abstract_params(*((RUCLIP_SMALL, RuclipSmall) if small else (PRESETS[name],)))
+    parallel.param_shardings(params, sharding.AXES, mesh)
 
 
 def test_parameters_and_moments_lie_alike():

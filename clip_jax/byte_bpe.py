@@ -1,0 +1,255 @@
+"""Byte-level BPE, the vocabularies of OpenAI's CLIP and of ruGPT-3, by the tokenizers library.
+
+A folder holds `vocab.json` with `merges.txt`, or `tokenizer.json`, which has both. Of the latter
+only vocabulary and merges are read: what comes before them is known for either family, and told by
+its special pieces.
+
+CLIP's texts become lower-case, in NFC, with runs of white space as one space, as in transformers'
+CLIPTokenizer. OpenAI's own code mends its texts before that: HTML entities (`&amp;`), and with the
+package ftfy broken encodings, curly quotes, ligatures and full-width letters. Texts that hold none
+of these have the same ids; mend others yourself.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
+
+from clip_jax.errors import InputError
+from clip_jax.token_rows import check_texts, token_rows
+
+VOCAB, MERGES, WHOLE = "vocab.json", "merges.txt", "tokenizer.json"
+# Where transformers says which piece pads; the first that there is.
+SETTINGS = ("tokenizer_config.json", "special_tokens_map.json")
+FILES = (VOCAB, MERGES, WHOLE, *SETTINGS)
+
+
+@dataclasses.dataclass(frozen=True)
+class Family:
+    """What is the same for all vocabularies of a kind.
+
+    bos, eos, pad: special pieces; pad None: id 0 pads. end_of_word: what a word's last piece
+    ends in. lowers: whether the vocabulary is of lower-case texts.
+    """
+
+    bos: str
+    eos: str
+    pad: str | None
+    end_of_word: str
+    lowers: bool
+
+
+CLIP = Family("<|startoftext|>", "<|endoftext|>", None, "</w>", True)
+RUGPT3 = Family("<s>", "</s>", "<pad>", "", False)
+# Source: `clip.simple_tokenizer`, with its special pieces and English contractions.
+CLIP_WORDS = (
+    r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
+)
+
+
+class ByteBpe:
+    """One vocabulary in memory: the interface of `tokenizer.Tokenizer`."""
+
+    def __init__(
+        self,
+        vocab: Mapping[str, int],
+        merges: Sequence[tuple[str, str]],
+        name: str = VOCAB,
+        pad: str | None = None,
+    ) -> None:
+        """vocab: piece -> id. merges: first the most frequent. name: what errors call them.
+
+        pad: the piece that pads; None: the family's.
+        """
+        self.family = _check(vocab, merges, name)
+        self._vocab, self._merges, self._pad = dict(vocab), list(merges), pad
+        try:
+            self._library = _assemble(self._vocab, self._merges, self.family)
+        except Exception as error:  # the library has no types of its own
+            reason = " ".join(str(error).split())
+            raise InputError(f"{name}: the vocabulary cannot be used ({reason})") from error
+        self.bos_id, self.eos_id = vocab[self.family.bos], vocab[self.family.eos]
+        padding = pad or self.family.pad
+        if padding is not None and padding not in vocab:
+            raise InputError(f"{name}: has no piece {padding!r}, which is to pad")
+        self.pad_id = 0 if padding is None else vocab[padding]
+        self.vocab_size = 1 + max(vocab.values())
+
+    @property
+    def files(self) -> dict[str, bytes]:
+        """What a folder holds of it."""
+        merges = "".join(f"{left} {right}\n" for left, right in self._merges)
+        files = {
+            VOCAB: json.dumps(self._vocab, ensure_ascii=False).encode("utf-8"),
+            MERGES: f"#version: 0.2\n{merges}".encode(),
+        }
+        if self._pad is not None:
+            files[SETTINGS[0]] = json.dumps({"pad_token": self._pad}).encode("utf-8")
+        return files
+
+    def encode(self, text: str) -> list[int]:
+        """The ids of a text, without BOS and EOS; ruGPT-3's letters keep their case."""
+        if self.family is RUGPT3:
+            text = " ".join(text.split())  # as the first ruCLIP's `prc_text`
+        return self._library.encode(text, add_special_tokens=False).ids
+
+    def decode(self, ids: Sequence[int] | np.ndarray) -> str:
+        """The text of ids; special ids are spelled out. An id outside of the vocabulary raises."""
+        ids = [int(i) for i in ids]
+        for i in ids:
+            if not 0 <= i < self.vocab_size:
+                raise InputError(f"id {i} is outside the vocabulary of {self.vocab_size} pieces")
+        text = self._library.decode(ids, skip_special_tokens=False)
+        end = self.family.end_of_word
+        return text.replace(end, " ").strip() if end else text
+
+    def piece(self, i: int) -> str:
+        """How an id is written in the vocabulary, a character for each byte."""
+        return self._library.id_to_token(i)
+
+    def encode_batch(
+        self, texts: Sequence[str], context_length: int, *, lowercase: bool = True
+    ) -> np.ndarray:
+        """int32[B, context_length]: see `token_rows`. lowercase: CLIP's texts always are."""
+        check_texts(texts)
+        lower = lowercase and not self.family.lowers
+        encoded = [self.encode(text.lower() if lower else text) for text in texts]
+        return token_rows(
+            encoded, context_length, bos_id=self.bos_id, eos_id=self.eos_id, pad_id=self.pad_id
+        )
+
+
+def lies_in(folder: str | Path) -> bool:
+    """Whether a folder holds a byte-level vocabulary."""
+    folder = Path(folder)
+    whole, halves = (folder / WHOLE).is_file(), [(folder / n).is_file() for n in (VOCAB, MERGES)]
+    return whole or all(halves)
+
+
+def read(path: str | Path) -> ByteBpe:
+    """The vocabulary of a folder, or of a file like `tokenizer.json`; InputError for any other."""
+    path = Path(path)
+    folder, file = (path, path / VOCAB) if path.is_dir() else (path.parent, path)
+    if path.is_dir() and all((path / name).is_file() for name in (VOCAB, MERGES)):
+        vocab, merges = _json(file), _parse_merges(_bytes(path / MERGES), str(path / MERGES))
+    else:
+        file = path / WHOLE if path.is_dir() else path
+        vocab, merges = _take_out(_json(file), str(file))
+    return ByteBpe(vocab, merges, str(file), _padding(folder))
+
+
+def _assemble(vocab: dict[str, int], merges: list[tuple[str, str]], family: Family) -> Tokenizer:
+    """The pipeline of transformers' CLIPTokenizer or GPT2Tokenizer."""
+    # transformers has <|endoftext|> for bytes that a vocabulary lacks; the published lack none.
+    unknown = {"unk_token": family.eos} if family is CLIP else {}
+    model = models.BPE(vocab, merges, end_of_word_suffix=family.end_of_word, **unknown)
+    library = Tokenizer(model)
+    by_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    library.pre_tokenizer = by_bytes
+    if family is CLIP:
+        library.normalizer = normalizers.Sequence(
+            [normalizers.NFC(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Lowercase()]
+        )
+        words = pre_tokenizers.Split(Regex(CLIP_WORDS), behavior="removed", invert=True)
+        library.pre_tokenizer = pre_tokenizers.Sequence([words, by_bytes])
+    library.decoder = decoders.ByteLevel()
+    special = [family.bos, family.eos] + [family.pad] * (family.pad is not None)
+    library.add_special_tokens([AddedToken(piece, special=True) for piece in special])
+    return library
+
+
+def _check(vocab: Any, merges: Sequence[Any], name: str) -> Family:
+    """The family; InputError unless the library can be trusted with both."""
+    if not isinstance(vocab, Mapping) or not vocab:
+        raise InputError(f"{name}: holds no vocabulary; expected an object of pieces and ids")
+    for piece, i in vocab.items():
+        if type(i) is not int or not 0 <= i < 1 << 24:
+            raise InputError(f"{name}: piece {piece!r} has id {i!r}; expected a number from 0")
+    if len(set(vocab.values())) != len(vocab):
+        twice = sorted(vocab.values())
+        i = next(a for a, b in zip(twice, twice[1:], strict=False) if a == b)
+        raise InputError(f"{name}: id {i} belongs to more than one piece")
+    family = next((f for f in (CLIP, RUGPT3) if {f.bos, f.eos} <= set(vocab)), None)
+    if family is None or (family.pad and family.pad not in vocab):
+        raise InputError(
+            f"{name}: has neither CLIP's {CLIP.bos} and {CLIP.eos} nor ruGPT-3's {RUGPT3.bos}, "
+            f"{RUGPT3.eos} and {RUGPT3.pad}"
+        )
+    for number, (left, right) in enumerate(merges, 1):
+        for piece in (left, right, left + right):
+            if piece not in vocab:
+                raise InputError(
+                    f"{name}: merge {number}, {left!r} and {right!r}, needs {piece!r}, which is "
+                    "not in the vocabulary; the two belong to different models"
+                )
+    return family
+
+
+def _parse_merges(content: bytes, name: str) -> list[tuple[str, str]]:
+    try:
+        lines = content.decode("utf-8").split("\n")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{name}: not UTF-8 ({error.reason} at byte {error.start})") from error
+    merges = []
+    for number, line in enumerate(lines, 1):
+        if not line or line.startswith("#version"):
+            continue
+        parts = line.split(" ")
+        if len(parts) != 2 or not all(parts):
+            raise InputError(f"{name}: line {number} is {line[:40]!r}; expected two pieces")
+        merges.append((parts[0], parts[1]))
+    return merges
+
+
+def _take_out(content: dict[str, Any], name: str) -> tuple[dict[str, int], list[tuple[str, str]]]:
+    """Vocabulary and merges of a `tokenizer.json`, whose merges are pairs or two words."""
+    model = content.get("model")
+    if not isinstance(model, dict) or model.get("type", "BPE") != "BPE":
+        kind = model.get("type") if isinstance(model, dict) else type(model).__name__
+        raise InputError(f"{name}: its model is {kind!r}; expected BPE")
+    vocab, merges, added = model.get("vocab"), model.get("merges"), content.get("added_tokens", [])
+    if not isinstance(vocab, dict) or not isinstance(merges, list) or not isinstance(added, list):
+        raise InputError(f"{name}: its model has no vocab, merges and list of added_tokens")
+    pairs = [tuple(merge.split(" ")) if isinstance(merge, str) else merge for merge in merges]
+    for pair in pairs:
+        if not isinstance(pair, tuple | list) or [type(part) for part in pair] != [str, str]:
+            raise InputError(f"{name}: merge {pair!r} is not of two pieces")
+    try:
+        extra = {token["content"]: token["id"] for token in added}
+    except (KeyError, TypeError) as error:
+        raise InputError(f"{name}: added_tokens are not objects with content and id") from error
+    return {**vocab, **extra}, [(left, right) for left, right in pairs]
+
+
+def _padding(folder: Path) -> str | None:
+    """The piece that transformers' settings beside a vocabulary name for padding."""
+    for name in SETTINGS:
+        if (folder / name).is_file():
+            pad = _json(folder / name).get("pad_token")
+            pad = pad.get("content") if isinstance(pad, dict) else pad
+            if isinstance(pad, str):
+                return pad
+    return None
+
+
+def _json(file: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(_bytes(file))
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{file}: not JSON ({error})") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{file}: holds a {type(content).__name__}; expected a JSON object")
+    return content
+
+
+def _bytes(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise InputError(f"{file}: cannot be read ({error.strerror})") from error

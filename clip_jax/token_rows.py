@@ -1,0 +1,31 @@
+"""Ids of texts as rows of one length."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from clip_jax.errors import InputError
+
+
+def token_rows(
+    encoded: Sequence[Sequence[int]], length: int, *, bos_id: int, eos_id: int, pad_id: int
+) -> np.ndarray:
+    """int32[B, length]: BOS, the ids cut to fit, EOS, then padding.
+
+    Source: `ruclip.processor.RuCLIPProcessor.encode_text`; `clip.tokenize(truncate=True)` and the
+    first ruCLIP's `get_text_batch` come to the same.
+    """
+    rows = np.full((len(encoded), length), pad_id, np.int32)
+    for row, ids in zip(rows, encoded, strict=True):
+        kept = ids[: length - 2]
+        row[: len(kept) + 2] = [bos_id, *kept, eos_id]
+    return rows
+
+
+def check_texts(texts: Sequence[str]) -> None:
+    """Raises InputError for anything that is no text."""
+    for text in texts:
+        if not isinstance(text, str):
+            raise InputError(f"text is {type(text).__name__}; expected str")

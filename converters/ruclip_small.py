@@ -1,0 +1,225 @@
+"""ruCLIP Small, the first ruCLIP: ViT-B32-small.pt and, for texts, ruGPT-3 small's vocabulary.
+
+The checkpoint comes without a config: sizes are read off its tensors, and heads have 64 numbers. A
+config.json beside it may say otherwise, see `_given`. The vocabulary is vocab.json with merges.txt
+of `rugpt3small_based_on_gpt2`: beside the checkpoint, or in a folder that is named.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from clip_jax.byte_bpe import FILES
+from clip_jax.config import RUCLIP_SMALL, RuclipSmallConfig, TextConfig
+from clip_jax.errors import InputError
+from clip_jax.layers import unstack_layers
+from clip_jax.model import abstract_params
+from clip_jax.ruclip_small import RuclipSmall
+from converters import byte_vocabulary, torch_writer
+from converters.clip_shapes import (
+    ASKED_BY,
+    head_count,
+    layer_count,
+    picture_tower,
+    tensor_shape,
+)
+from converters.clip_tables import OPENAI_RULES, require_kind
+from converters.conversion import Model, Source, export_tensors
+from converters.files import read_json
+from converters.rules import Derived, Rule, Shape, shapes_of
+from converters.weights import Weights, open_weights
+
+VOCABULARY = True
+WEIGHTS = "ViT-B32-small.pt"
+PICTURE, TEXT = "visual_encoder.model.", "text_encoder.model."
+MARK = f"{PICTURE}conv1.weight"
+TABLE = f"{TEXT}wte.weight"
+
+
+def _projection(source: str, target: str) -> tuple[Rule, ...]:
+    return (
+        Rule(f"{source}.linear1.weight", f"{target}/in_kernel", "e i -> i e"),
+        Rule(f"{source}.linear2.weight", f"{target}/out_kernel", "f e -> e f"),
+        Rule(f"{source}.layer_norm.weight", f"{target}/norm/scale"),
+        Rule(f"{source}.layer_norm.bias", f"{target}/norm/bias"),
+    )
+
+
+# GPT-2 keeps its kernels as they multiply, input first.
+_H, _LAYER = f"{TEXT}h.{{i}}", "text/layers/{i}"
+RULES: tuple[Rule, ...] = (
+    *(
+        Rule(PICTURE + rule.source.removeprefix("visual."), rule.target, rule.pattern)
+        for rule in OPENAI_RULES
+        if rule.target.startswith("visual/")
+    ),
+    Rule(TABLE, "text/token_embedding"),
+    Rule(f"{TEXT}wpe.weight", "text/position_embedding"),
+    Rule(f"{_H}.ln_1.weight", f"{_LAYER}/attention_norm/scale"),
+    Rule(f"{_H}.ln_1.bias", f"{_LAYER}/attention_norm/bias"),
+    Rule(
+        f"{_H}.attn.c_attn.weight", f"{_LAYER}/attention/qkv_kernel", "d (c h k) -> d c h k"
+    ),
+    Rule(f"{_H}.attn.c_attn.bias", f"{_LAYER}/attention/qkv_bias", "(c h k) -> c h k"),
+    Rule(f"{_H}.attn.c_proj.weight", f"{_LAYER}/attention/out_kernel", "(h k) d -> h k d"),
+    Rule(f"{_H}.attn.c_proj.bias", f"{_LAYER}/attention/out_bias"),
+    Rule(f"{_H}.ln_2.weight", f"{_LAYER}/mlp_norm/scale"),
+    Rule(f"{_H}.ln_2.bias", f"{_LAYER}/mlp_norm/bias"),
+    Rule(f"{_H}.mlp.c_fc.weight", f"{_LAYER}/mlp/in_kernel"),
+    Rule(f"{_H}.mlp.c_fc.bias", f"{_LAYER}/mlp/in_bias"),
+    Rule(f"{_H}.mlp.c_proj.weight", f"{_LAYER}/mlp/out_kernel"),
+    Rule(f"{_H}.mlp.c_proj.bias", f"{_LAYER}/mlp/out_bias"),
+    Rule(f"{TEXT}ln_f.weight", "text/final_norm/scale"),
+    Rule(f"{TEXT}ln_f.bias", "text/final_norm/bias"),
+    *_projection("visual_encoder.projection", "visual_projection"),
+    *_projection("text_encoder.projection", "text_projection"),
+    Rule("logit_scale", "logit_scale"),
+)
+# Buffers that GPT2Model saved until transformers 4.31.
+DERIVED = (
+    Derived(
+        f"{_H}.attn.bias",
+        "the causal mask",
+        lambda config: np.tri(config.text.context_length, dtype=bool)[None, None],
+    ),
+    Derived(
+        f"{_H}.attn.masked_bias",
+        "what the mask puts in",
+        lambda config: np.array(-1e4, np.float32),
+    ),
+)
+
+
+def read(path: Path, vocabulary: Path | None = None) -> Source:
+    """path: the file, or a folder with WEIGHTS or no other checkpoint. vocabulary: a folder."""
+    own = path / WEIGHTS
+    weights = open_weights(own if own.is_file() else path)
+    require_kind(weights, "ruclip-small", MARK)
+    file = weights.path.parent / "config.json"
+    original = read_json(file) if file.is_file() else {}
+    config = _config(weights, original, str(file))
+    vocabulary = vocabulary or byte_vocabulary.beside(weights.path)
+    files, others = byte_vocabulary.read(vocabulary, config)
+    return Source(
+        model_kind="ruclip-small",
+        config=config.to_dict(),
+        weights=weights,
+        rules=RULES,
+        derived=DERIVED,
+        settings=config,
+        shapes=parameter_shapes(config),
+        asked_by=ASKED_BY,
+        others=(*([file] if original else []), *others),
+        original=original,
+        files=files,
+    )
+
+
+def export(model: Model, folder: Path) -> None:
+    """Writes ViT-B32-small.pt, the vocabulary's files and config.json if there was one."""
+    config = RuclipSmallConfig.from_dict(model.config)
+    tensors = export_tensors(model, RULES, DERIVED, config, parameter_shapes(config))
+    torch_writer.write(folder / WEIGHTS, tensors)
+    original = model.original or ({} if model.converted_from else _settings(config))
+    if original:
+        text = json.dumps(original, ensure_ascii=False, indent=1)
+        (folder / "config.json").write_text(text + "\n", encoding="utf-8")
+    for name in FILES:
+        if (content := model.file(name)) is not None:
+            (folder / name).write_bytes(content)
+
+
+def parameter_shapes(config: RuclipSmallConfig) -> dict[str, Shape]:
+    """path -> shape of every parameter, layers one by one."""
+    return shapes_of(unstack_layers(abstract_params(config, RuclipSmall)))
+
+
+def _config(weights: Weights, original: Mapping[str, Any], where: str) -> RuclipSmallConfig:
+    """The config; InputError where config.json contradicts the tensors."""
+    given = _given(original, where)
+    vision = picture_tower(weights, PICTURE, given.get("vision.heads"))
+    _, visual_width = tensor_shape(weights, f"{PICTURE}proj", 2)
+    vocab_size, width = tensor_shape(weights, TABLE, 2)
+    positions, _ = tensor_shape(weights, f"{TEXT}wpe.weight", 2)
+    embed_dim, _ = tensor_shape(weights, "text_encoder.projection.linear1.weight", 2)
+    heads = given.get("text.n_head") or head_count(weights, TABLE, width)
+    layers = layer_count(weights, f"{TEXT}h.")
+    try:
+        config = RuclipSmallConfig(
+            vision,
+            TextConfig(vocab_size, positions, width, layers, heads, 4 * width),
+            visual_width,
+            embed_dim,
+            prompt_length=min(positions, RUCLIP_SMALL.prompt_length),
+            eos_id=given.get("eos_token_id", RUCLIP_SMALL.eos_id),
+        )
+    except InputError as error:
+        raise InputError(f"{weights.path}: {error}") from error
+    read_off = _flat(_settings(config))
+    for key, value in given.items():
+        if value != read_off[key]:
+            raise InputError(f"{where}: {key} is {value}; the tensors say {read_off[key]}")
+    return config
+
+
+def _settings(config: RuclipSmallConfig) -> dict[str, Any]:
+    """What a config.json beside the checkpoint says."""
+    vision, text = config.vision, config.text
+    return {
+        "vision": {
+            "image_resolution": vision.image_size,
+            "patch_size": vision.patch_size,
+            "width": vision.width,
+            "layers": vision.layers,
+            "heads": vision.heads,
+            "output_dim": config.visual_width,
+        },
+        "text": {
+            "vocab_size": text.vocab_size,
+            "n_positions": text.context_length,
+            "n_embd": text.width,
+            "n_layer": text.layers,
+            "n_head": text.heads,
+        },
+        "projection_dim": config.embed_dim,
+        "eos_token_id": config.eos_id,
+    }
+
+
+def _given(original: Mapping[str, Any], where: str) -> dict[str, int]:
+    """"text.n_head" and the like of config.json: of `_settings`' form, or ruGPT-3's GPT2Config.
+
+    The latter's ids are ignored, for it has those of the English GPT-2.
+    """
+    known = _flat(_settings(RUCLIP_SMALL))
+    if original.get("model_type") == "gpt2":
+        inner = original.get("n_inner")
+        found = {"activation_function": "gelu_new", "layer_norm_epsilon": 1e-5}
+        for key, value in found.items():
+            if original.get(key, value) != value:
+                raise InputError(f"{where}: {key} is {original[key]!r}; expected {value!r}")
+        if inner not in (None, 4 * original.get("n_embd", 0)):
+            raise InputError(f"{where}: n_inner is {inner!r}; expected four times n_embd")
+        given = {k: original[k[5:]] for k in known if k.startswith("text.") and k[5:] in original}
+    else:
+        given = _flat(original)
+    for key, value in given.items():
+        if key not in known:
+            raise InputError(f"{where}: unknown {key!r}; expected some of {', '.join(known)}")
+        if type(value) is not int or value < (key != "eos_token_id"):
+            raise InputError(f"{where}: {key} is {value!r}; expected a positive integer")
+    return given
+
+
+def _flat(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """{"text": {"n_head": 12}} -> {"text.n_head": 12}"""
+    flat = {}
+    for key, value in tree.items():
+        nested = isinstance(value, Mapping)
+        flat |= {f"{key}.{k}": v for k, v in value.items()} if nested else {key: value}
+    return flat
