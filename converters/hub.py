@@ -25,7 +25,7 @@ from converters import hf_clip, ruclip, youtokentome
 from converters.conversion import DTYPES
 from converters.files import read_json
 from converters.hub_files import Listing, UnreachableError, fetch, listing, listing_here
-from converters.kinds import KINDS, convert
+from converters.kinds import convert
 from converters.released import RELEASED, Release
 
 OURS = ""  # the kind of a repository that holds a model folder
@@ -89,8 +89,6 @@ def _repository(model: str) -> Release:
 
 def _make(folder: Path, release: Release, found: Mapping[str, Listing], dtype: str) -> None:
     plan = Plan(release.kind, release.files) if release.files else _recognise(found)
-    if plan.kind != OURS and plan.kind not in KINDS:
-        raise InputError(f"{plan.kind} models cannot be converted yet; kinds: {', '.join(KINDS)}")
     fetched: dict[str, Path] = {}
     for repo, there in found.items():
         fetched |= fetch(there, [name for name, home in plan.files.items() if home == repo])

@@ -21,12 +21,13 @@ import jax
 import numpy as np
 
 import clip_jax
-from clip_jax import PRESETS, Predictor, PretrainedClip, model_folder
+from clip_jax import PRESETS, RUCLIP_SMALL, Predictor, PretrainedClip, model_folder
 from clip_jax.errors import InputError
 from clip_jax.predictor import check_average, mean_latents
 from experiments.evaluation.translations import Translations, read_translations
 
 FROM_OPENAI = ("openai-clip", "hf-clip")  # kinds of checkpoint whose texts are English
+PUBLISHED = {**PRESETS, "ruclip-small": RUCLIP_SMALL}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,9 +54,11 @@ class System:
 
     @property
     def preset(self) -> str | None:
-        """The published model of these sizes and this preprocessing, a name of PRESETS."""
-        config = self.clip.config
-        return next((name for name, preset in PRESETS.items() if preset == config), None)
+        """The published model of these sizes and this preprocessing, a name of PUBLISHED.
+
+        Ids are left out, for transformers' copies of CLIP name others that nothing reads.
+        """
+        return next((name for name, p in PUBLISHED.items() if _same(p, self.clip.config)), None)
 
     def text_latents(self, prompts: Sequence[str]) -> np.ndarray:
         """float32[prompts, E], unit rows."""
@@ -111,6 +114,11 @@ class System:
     @cached_property
     def _predictor(self) -> Predictor:
         return Predictor(self.clip, batch_size=self.batch_size, quiet=self.quiet)
+
+
+def _same(preset: Any, config: Any) -> bool:
+    ids = {name: getattr(preset, name) for name in ("bos_id", "eos_id", "pad_id")}
+    return type(preset) is type(config) and dataclasses.replace(config, **ids) == preset
 
 
 def open_system(

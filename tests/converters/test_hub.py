@@ -106,7 +106,7 @@ def test_the_table_names_what_can_be_converted():
             assert release.repos == (f"openai/{name}",)
             continue
         assert set(release.files.values()) == set(release.repos)
-        assert release.kind in KINDS or name == "ruclip-small"
+        assert release.kind in KINDS
         assert release.preset is None or release.preset in presets(release.kind)
     with_preset = [r.preset for r in RELEASED.values() if r.kind == "rudolph"]
     assert with_preset == ["350M", "350M_v1", "1.3B", "2.7B", "2.7B_fbc2"]
