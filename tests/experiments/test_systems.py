@@ -1,3 +1,4 @@
+import dataclasses
 import json
 
 import jax
@@ -6,8 +7,8 @@ import pytest
 
 import clip_jax
 import converters
-from clip_jax import InputError, Predictor
-from experiments.evaluation.systems import open_system
+from clip_jax import InputError, Predictor, PretrainedClip
+from experiments.evaluation.systems import PUBLISHED, System, open_system
 from experiments.evaluation.translations import read_translations
 
 
@@ -66,6 +67,18 @@ def test_translations_stand_before_the_model(ruclip, cache):
     assert "\n" not in str(e.value)
     with pytest.raises(InputError, match="reads Russian"):
         open_system(ruclip, translations=cache)
+
+
+def test_published_models_are_known_by_their_sizes():
+    configs = {name: PUBLISHED[name] for name in PUBLISHED if name != "tiny"}
+    configs["hf"] = dataclasses.replace(PUBLISHED["clip-vit-base-patch16"], pad_id=1, bos_id=0)
+    found = {
+        name: System(name, PretrainedClip(config, {}), "ru", "ruclip").preset
+        for name, config in configs.items()
+    }
+    assert found == {**{name: name for name in found}, "hf": "clip-vit-base-patch16"}
+    smaller = dataclasses.replace(configs["ruclip-small"], prompt_length=64)
+    assert System("x", PretrainedClip(smaller, {}), "ru", "ruclip").preset is None
 
 
 def test_what_a_result_tells(ruclip, cache, goldens, tmp_path):
