@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -125,6 +127,20 @@ class PretrainedClip:
     def logit_scale(self) -> float:
         """What cosine similarities are multiplied by (not its logarithm)."""
         return float(np.exp(np.float32(self.params["logit_scale"])))
+
+    @cached_property
+    def content_hash(self) -> str:
+        """SHA-256 of config, parameters and vocabulary: the same however their files lie."""
+        digest = hashlib.sha256(json.dumps(self.config.to_dict(), sort_keys=True).encode())
+        leaves = jax.tree_util.tree_leaves_with_path(dict(self.params))
+        for path, leaf in sorted(leaves, key=lambda item: str(item[0])):
+            array = np.asarray(leaf)
+            digest.update(f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape}".encode())
+            digest.update(np.ascontiguousarray(array).view(np.uint8).data)
+        if self.processor.tokenizer is not None:
+            for name, content in sorted(self.processor.tokenizer.files.items()):
+                digest.update(name.encode() + content)
+        return digest.hexdigest()
 
     def with_image_size(self, image_size: int) -> PretrainedClip:
         """The same model for pictures of another size: its position embedding is resized.

@@ -10,14 +10,11 @@ Russian prompts that a translator made English.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 
 import clip_jax
@@ -76,19 +73,10 @@ class System:
         """float32[images, E], unit rows. images: whatever `clip_jax.image.open_image` takes."""
         return self._predictor.get_image_latents(images)
 
-    @cached_property
+    @property
     def content_hash(self) -> str:
-        """SHA-256 of config, parameters and vocabulary: the same however their files lie."""
-        digest = hashlib.sha256(json.dumps(self.clip.config.to_dict(), sort_keys=True).encode())
-        leaves = jax.tree_util.tree_leaves_with_path(dict(self.clip.params))
-        for path, leaf in sorted(leaves, key=lambda item: str(item[0])):
-            array = np.asarray(leaf)
-            digest.update(f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape}".encode())
-            digest.update(np.ascontiguousarray(array).view(np.uint8).data)
-        if self.clip.processor.tokenizer is not None:
-            for name, content in sorted(self.clip.processor.tokenizer.files.items()):
-                digest.update(name.encode() + content)
-        return digest.hexdigest()
+        """SHA-256 of what the model is: `PretrainedClip.content_hash`."""
+        return self.clip.content_hash
 
     def about(self) -> dict[str, Any]:
         """What a result has to tell so that it can be traced, for JSON."""

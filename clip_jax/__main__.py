@@ -1,0 +1,85 @@
+"""The shell: python -m clip_jax search "кошка" FOLDER --model=FOLDER"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from clip_jax.config import Compute
+from clip_jax.embedding_store import EmbeddingStore
+from clip_jax.errors import InputError
+from clip_jax.pretrained import load
+from clip_jax.search import open_album
+
+EXAMPLES = """примеры:
+  python -m clip_jax search "кошка на подоконнике" фото --model=models/ruclip
+  python -m clip_jax search "закат" фото --model=models/ruclip --count=20 --json"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The exit status: 0, or 2 for a wrong input, 130 after Ctrl-C."""
+    args = make_parser().parse_args(argv)
+    try:
+        _search(args)
+    except (InputError, OSError) as error:
+        print("error:", " ".join(str(error).splitlines()), file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _search(args: argparse.Namespace) -> None:
+    clip = load(args.model, Compute(dtype=args.dtype))
+    store = EmbeddingStore(":memory:") if args.no_cache else None
+    album = open_album(clip, args.folder, store, batch_size=args.batch_size, quiet=args.quiet)
+    for path, why in album.unreadable.items():
+        print(f"warning: {path}: {why}", file=sys.stderr)
+    for found in album.search(args.text, args.count):
+        if args.json:
+            row = {"image": str(found.path), "cosine": round(found.cosine, 6)}
+            print(json.dumps(row, ensure_ascii=False))
+        else:
+            print(f"{found.cosine:6.3f}  {found.path}")
+
+
+def make_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m clip_jax",
+        description="ruCLIP finds pictures by text.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    subparsers = parser.add_subparsers(dest="command", required=True)
+    about = "pictures of a folder, the most similar to a text first"
+    search = subparsers.add_parser(
+        "search", help=about, description=about, epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    search.add_argument("text", help="what the picture shows")
+    search.add_argument("folder", type=Path, help="pictures, in folders below it too")
+    search.add_argument("--model", type=Path, required=True, help="the ruCLIP folder")
+    search.add_argument("--count", type=_positive, default=10, help="pictures to name (10)")
+    search.add_argument("--batch-size", type=_positive, default=32, help="pictures at once (32)")
+    search.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
+    search.add_argument(
+        "--no-cache", action="store_true",
+        help="keep no embeddings; else each picture is encoded once for a model",
+    )  # fmt: skip
+    search.add_argument("--json", action="store_true", help="one JSON object a line")
+    search.add_argument("--quiet", action="store_true", help="no progress bar")
+    return parser
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a positive integer")
+    return int(text)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,74 @@
+"""Picture embeddings on disk, found by what a picture and a model contain, not by their names."""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from clip_jax.cache import cache_folder
+from clip_jax.errors import InputError
+
+FILE_NAME = "embeddings.sqlite"
+ASKED_AT_ONCE = 500  # SQLite before 3.32 takes 999 values in one question
+PATIENCE = 60.0  # seconds that one process waits while another writes
+
+
+class EmbeddingStore:
+    """float32[E] by (model, picture), both named by hashes.
+
+    file: a SQLite file, made where it is not there; None: `cache_folder()/embeddings.sqlite`;
+    ":memory:": nothing is kept. What `put` was given is there whole or not at all, and several
+    processes may use one file. A file that is something else raises InputError.
+    """
+
+    def __init__(self, file: str | Path | None = None) -> None:
+        self.file = cache_folder() / FILE_NAME if file is None else file
+        if self.file != ":memory:":
+            Path(self.file).parent.mkdir(parents=True, exist_ok=True)
+        with self._errors():
+            self._database = sqlite3.connect(self.file, timeout=PATIENCE)
+            with self._database:
+                self._database.execute(
+                    "CREATE TABLE IF NOT EXISTS embeddings "
+                    "(model TEXT, picture TEXT, embedding BLOB, PRIMARY KEY (model, picture))"
+                )
+
+    def get(self, model: str, pictures: Sequence[str]) -> dict[str, np.ndarray]:
+        """Those of `pictures` that are known, each with its embedding."""
+        found = {}
+        for start in range(0, len(pictures), ASKED_AT_ONCE):
+            some = pictures[start : start + ASKED_AT_ONCE]
+            places = ", ".join("?" * len(some))
+            with self._errors():
+                rows = self._database.execute(
+                    "SELECT picture, embedding FROM embeddings "
+                    f"WHERE model = ? AND picture IN ({places})",
+                    (model, *some),
+                ).fetchall()
+            found |= {picture: np.frombuffer(blob, "<f4") for picture, blob in rows}
+        return found
+
+    def put(self, model: str, embeddings: Mapping[str, np.ndarray]) -> None:
+        rows = [
+            (model, picture, np.asarray(embedding, "<f4").tobytes())
+            for picture, embedding in embeddings.items()
+        ]
+        with self._errors(), self._database:
+            self._database.executemany("INSERT OR REPLACE INTO embeddings VALUES (?, ?, ?)", rows)
+
+    def close(self) -> None:
+        self._database.close()
+
+    @contextlib.contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise InputError(
+                f"{self.file}: embeddings cannot be kept here ({error}); remove the file, or set "
+                "XDG_CACHE_HOME to another folder"
+            ) from error

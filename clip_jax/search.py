@@ -1,0 +1,153 @@
+"""Pictures of a folder by text, the most similar first.
+
+    album = open_album(clip, "photos")
+    for found in album.search("кошка на подоконнике", 5):
+        print(found.path, found.cosine)
+
+A picture is encoded once for each model: embeddings are kept on disk by the content of both.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from clip_jax.embedding_store import EmbeddingStore
+from clip_jax.errors import InputError
+from clip_jax.image import open_image, resize_square
+from clip_jax.model import normalize
+from clip_jax.predictor import Predictor
+from clip_jax.pretrained import PretrainedClip
+
+SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+BATCHES_BETWEEN_WRITES = 16
+
+
+@dataclasses.dataclass(frozen=True)
+class Found:
+    """cosine: of the picture's and the text's embeddings, from -1 to 1."""
+
+    path: Path
+    cosine: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Album:
+    """Pictures with their embeddings.
+
+    latents: float32[pictures, E], unit rows. unreadable: file -> why it was left out.
+    """
+
+    clip: PretrainedClip
+    paths: Sequence[Path]
+    latents: np.ndarray
+    unreadable: Mapping[Path, str]
+
+    def search(self, text: str, count: int) -> list[Found]:
+        """At most `count` pictures, the most similar to `text` first; equal ones by name."""
+        if not text.strip():
+            raise InputError("the text is empty; expected what a picture shows: 'кошка'")
+        asked = np.asarray(normalize(Predictor(self.clip, quiet=True).encode_texts([text])))[0]
+        cosines = self.latents @ asked
+        best = np.argsort(-cosines, kind="stable")[:count]
+        return [Found(self.paths[i], float(cosines[i])) for i in best]
+
+
+def open_album(
+    clip: PretrainedClip,
+    folder: str | Path,
+    store: EmbeddingStore | None = None,
+    *,
+    batch_size: int = 32,
+    quiet: bool = False,
+) -> Album:
+    """All pictures below a folder.
+
+    store: of embeddings; None: this user's own. batch_size: pictures that are encoded at once.
+    What is finished is kept when the work is interrupted. A file that cannot be read as a picture
+    is left out and listed; a folder without a single good one raises InputError.
+    """
+    files = picture_files(folder)
+    own = store is None
+    store = EmbeddingStore() if own else store
+    try:
+        names, latents, unreadable = _embed(clip, files, store, batch_size, quiet)
+    finally:
+        if own:
+            store.close()
+    paths = [path for path in files if path in names]
+    if not paths:
+        path, why = next(iter(unreadable.items()))
+        raise InputError(f"{folder}: none of its {len(files)} pictures can be read; {path}: {why}")
+    return Album(clip, paths, np.stack([latents[names[path]] for path in paths]), unreadable)
+
+
+def picture_files(folder: str | Path) -> list[Path]:
+    """Files below a folder that are pictures by their suffix, sorted; InputError for none."""
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise InputError(f"{folder}: not a folder; expected one with pictures in it")
+    found = sorted(
+        Path(place) / name
+        for place, _, names in os.walk(folder)
+        for name in names
+        if Path(name).suffix.lower() in SUFFIXES
+    )
+    if not found:
+        raise InputError(f"{folder}: holds no picture; expected files {', '.join(SUFFIXES)}")
+    return found
+
+
+def _embed(
+    clip: PretrainedClip,
+    files: Sequence[Path],
+    store: EmbeddingStore,
+    batch_size: int,
+    quiet: bool,
+) -> tuple[dict[Path, str], dict[str, np.ndarray], dict[Path, str]]:
+    """Hashes by file, embeddings by hash, and why files were left out."""
+    model = f"{clip.content_hash} {clip.compute.dtype}"
+    predictor = Predictor(clip, batch_size=batch_size, quiet=True)
+    names: dict[Path, str] = {}
+    latents: dict[str, np.ndarray] = {}
+    unreadable: dict[Path, str] = {}
+    with tqdm(total=len(files), unit=" pictures", disable=quiet or None, leave=False) as bar:
+        for some in _groups(files, batch_size * BATCHES_BETWEEN_WRITES):
+            hashes = {path: _hash(path, unreadable) for path in some}
+            hashes = {path: name for path, name in hashes.items() if name}
+            known = store.get(model, list(set(hashes.values())))
+            pixels: dict[str, np.ndarray] = {}
+            for path, name in hashes.items():
+                if name in known or name in latents or name in pixels:
+                    continue
+                try:
+                    size, how = clip.config.vision.image_size, clip.config.image
+                    pixels[name] = resize_square(open_image(path), size, how)
+                except InputError as error:
+                    unreadable[path] = str(error).removeprefix(f"{path}: ")
+            new = dict(zip(pixels, predictor.get_image_latents([*pixels.values()]), strict=True))
+            store.put(model, new)
+            latents |= known | new
+            names |= {path: name for path, name in hashes.items() if name in latents}
+            bar.update(len(some))
+    return names, latents, unreadable
+
+
+def _groups(files: Sequence[Path], size: int) -> Iterator[Sequence[Path]]:
+    for start in range(0, len(files), size):
+        yield files[start : start + size]
+
+
+def _hash(path: Path, unreadable: dict[Path, str]) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        unreadable[path] = error.strerror or str(error)
+        return ""

@@ -1,0 +1,169 @@
+"""Pictures by text: their order, what is kept on disk, what is left out."""
+
+import json
+import sqlite3
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import clip_jax
+import converters
+from clip_jax import Compute, InputError, Predictor
+from clip_jax.__main__ import main
+from clip_jax.embedding_store import FILE_NAME, EmbeddingStore
+from clip_jax.model import normalize
+from clip_jax.search import open_album, picture_files
+
+
+@pytest.fixture(scope="module")
+def model(goldens, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("models") / "ruclip"
+    converters.convert("ruclip", goldens / "ruclip", folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def clip(model):
+    return clip_jax.load(model)
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "rudolph-jax" / FILE_NAME
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """Six pictures, two of them the same, in two folders, and files that are none."""
+    folder = tmp_path / "photos"
+    (folder / "deeper").mkdir(parents=True)
+    for i in range(5):
+        pixels = np.random.default_rng(i).integers(0, 256, (20 + i, 30, 3), np.uint8)
+        Image.fromarray(pixels).save(folder / ("deeper" if i % 2 else ".") / f"{i}.png")
+    (folder / "copy.PNG").write_bytes((folder / "0.png").read_bytes())
+    (folder / "broken.jpg").write_bytes(b"no picture")
+    (folder / "notes.txt").write_text("not looked at")
+    return folder
+
+
+@pytest.fixture
+def encoded(monkeypatch):
+    """How many pictures each call of the encoder was given."""
+    counts, real = [], Predictor.get_image_latents
+
+    def note(self, images):
+        counts.append(len(images))
+        return real(self, images)
+
+    monkeypatch.setattr(Predictor, "get_image_latents", note)
+    return counts
+
+
+def test_the_most_similar_first(clip, photos):
+    album = open_album(clip, photos, batch_size=2)
+    names = [path.relative_to(photos).as_posix() for path in album.paths]
+    assert names == ["0.png", "2.png", "4.png", "copy.PNG", "deeper/1.png", "deeper/3.png"]
+    np.testing.assert_allclose(
+        album.latents, Predictor(clip).get_image_latents(album.paths), atol=1e-6
+    )
+    found = album.search("красный круг", 4)
+    text = normalize(clip.encode_text(clip.processor(text="красный круг")["input_ids"]))[0]
+    cosines = album.latents @ np.asarray(text)
+    assert [each.cosine for each in found] == sorted(cosines, reverse=True)[:4]
+    assert [each.cosine for each in found] == [cosines[names.index(
+        each.path.relative_to(photos).as_posix())] for each in found]  # fmt: skip
+    assert len(album.search("лес", 99)) == 6
+    assert album.unreadable.keys() == {photos / "broken.jpg"}
+
+
+def test_a_picture_is_encoded_once_for_a_model(clip, model, photos, cache, encoded):
+    first = open_album(clip, photos)
+    assert encoded == [5] and cache.exists()  # the copy is not encoded again
+    (photos / "0.png").rename(photos / "renamed.png")
+    Image.new("RGB", (30, 30), "red").save(photos / "new.png")
+    again = open_album(clip_jax.load(model), photos)
+    assert encoded == [5, 1]
+    place = again.paths.index(photos / "renamed.png")
+    np.testing.assert_array_equal(again.latents[place], first.latents[0])
+    # Another model, or another precision, knows nothing of them.
+    other = {**clip.params, "logit_scale": clip.params["logit_scale"] + 1}
+    open_album(clip_jax.PretrainedClip(clip.config, other), photos)
+    open_album(clip_jax.load(model, Compute(dtype="bfloat16")), photos)
+    assert encoded == [5, 1, 6, 6]
+
+
+def test_what_was_finished_before_an_interruption_is_kept(clip, photos, monkeypatch):
+    monkeypatch.setattr("clip_jax.search.BATCHES_BETWEEN_WRITES", 1)
+    real, calls = Predictor.get_image_latents, []
+
+    def stop_at_two(self, images):
+        calls.append(len(images))
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return real(self, images)
+
+    monkeypatch.setattr(Predictor, "get_image_latents", stop_at_two)
+    with pytest.raises(KeyboardInterrupt):
+        open_album(clip, photos, batch_size=3)
+    open_album(clip, photos, batch_size=3)
+    # 0, 2, 4 are there; then come the broken one, the copy of 0, 1 and, after the stop, 3.
+    assert calls == [3, 1, 0, 1, 1]
+
+
+def test_store_of_many(tmp_path, rng):
+    store = EmbeddingStore(tmp_path / "deep" / "er" / "store")
+    rows = {str(i): rng.normal(size=7).astype(np.float32) for i in range(1201)}
+    store.put("model", rows)
+    store.put("other", {"3": np.zeros(7)})
+    store.close()
+    store = EmbeddingStore(tmp_path / "deep" / "er" / "store")
+    found = store.get("model", [*rows, "absent"])
+    assert found.keys() == rows.keys()
+    np.testing.assert_array_equal(np.stack([*found.values()]), np.stack([found[k] for k in found]))
+    assert all((found[name] == row).all() for name, row in rows.items())
+
+
+def test_the_command(model, photos, cache, capsys):
+    assert main(["search", "лес", str(photos), f"--model={model}", "--count=2"]) == 0
+    printed = capsys.readouterr()
+    assert f"warning: {photos / 'broken.jpg'}: not a readable image" in printed.err
+    lines = printed.out.splitlines()
+    assert len(lines) == 2 and all(line.endswith((".png", ".PNG")) for line in lines)
+    before = cache.read_bytes()
+    arguments = ["search", "лес", str(photos), f"--model={model}", "--count=2", "--json"]
+    assert main([*arguments, "--no-cache"]) == 0
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [f"{row['cosine']:6.3f}  {row['image']}" for row in rows] == lines
+    assert cache.read_bytes() == before
+
+
+def test_wrong_input_is_one_line(model, photos, tmp_path, cache, capsys):
+    def told(text, folder):
+        assert main(["search", text, str(folder), f"--model={model}"]) == 2
+        line = capsys.readouterr().err.splitlines()[-1]
+        assert line.startswith("error: ")
+        return line
+
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    assert "absent: not a folder" in told("лес", tmp_path / "absent")
+    assert "empty: holds no picture" in told("лес", empty)
+    (empty / "a.png").write_bytes(b"")
+    assert "none of its 1 pictures can be read" in told("лес", empty)
+    assert "the text is empty" in told("  ", photos)
+    cache.write_bytes(b"something else" * 99)
+    assert "embeddings cannot be kept here (file is not a database)" in told("лес", photos)
+    with pytest.raises(InputError, match="expected one with pictures"):
+        picture_files(photos / "0.png")
+
+
+def test_two_processes_may_write(tmp_path):
+    one, two = EmbeddingStore(tmp_path / "store"), EmbeddingStore(tmp_path / "store")
+    one.put("model", {"a": np.ones(2)})
+    two.put("model", {"b": np.zeros(2)})
+    assert set(one.get("model", ["a", "b"])) == {"a", "b"}
+    with sqlite3.connect(tmp_path / "store") as held:
+        held.execute("INSERT INTO embeddings VALUES ('model', 'c', x'00000000')")
+    assert set(two.get("model", ["c"])) == {"c"}
