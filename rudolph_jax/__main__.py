@@ -114,6 +114,7 @@ def make_parser() -> argparse.ArgumentParser:
     answer = command("answer", "an answer to a question, about a picture or not", 1, 24)
     answer.add_argument("question")
     answer.add_argument("--image", type=Path)
+    answer.add_argument("--context", default="", help="the text that the answer is in")
     answer.add_argument("--about", choices=QUESTIONS, default="plain", help="special tokens to use")
     return parser
 

@@ -95,7 +95,7 @@ def write(rudolph: PretrainedRudolph, args: argparse.Namespace) -> Results:
 def answer(rudolph: PretrainedRudolph, args: argparse.Namespace) -> Results:
     answers = tasks.answer(
         rudolph, args.question, args.image, max(args.candidates, args.count), about=args.about,
-        **_how(args),
+        context=args.context, **_how(args),
     )  # fmt: skip
     return answers[: args.count]
 

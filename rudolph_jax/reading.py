@@ -56,9 +56,9 @@ def generate_captions(
     """
     codes = rudolph.encode_images([image])
     run = Run(TEXT_SAMPLING.override(temperature, top_k, top_p), seed, batch_size, quiet)
-    tokens = (l_special_token, r_special_token)
+    left = encode_left(rudolph.tokenizer, rudolph.config, l_template, l_special_token)[None]
     (texts,) = _right_texts(
-        rudolph, run, l_template, codes, r_template, tokens, captions_num, early_stop
+        rudolph, run, left, codes, r_template, r_special_token, captions_num, early_stop
     )
     counts = Counter(texts)
     counts.pop("", None)
@@ -114,15 +114,14 @@ def caption_images(
 ) -> list[str]:
     """One caption for each of many pictures, the likeliest tokens by default, without ranking."""
     run = Run(Sampling(temperature), seed, batch_size, quiet)
-    tokens = ("LT_I2T", "RT_I2T")
     captions = []
+    rows = min(batch_size, len(images))
+    left = np.tile(encode_left(rudolph.tokenizer, rudolph.config, "", "LT_I2T"), (rows, 1))
     for start in range(0, len(images), batch_size):
-        codes = rudolph.encode_images(images[start : start + batch_size])
-        # Filled up, so that the last batch compiles nothing.
-        full = np.zeros((min(batch_size, len(images)), codes.shape[1]), np.int32)
-        full[: len(codes)] = codes
-        written = _right_texts(rudolph, run, "", full, r_template, tokens, 1, None)
-        captions += [texts[0] for texts in written[: len(codes)]]
+        found = rudolph.encode_images(images[start : start + batch_size])
+        codes = _filled_up(found, rows)
+        written = _right_texts(rudolph, run, left, codes, r_template, "RT_I2T", 1, None)
+        captions += [texts[0] for texts in written[: len(found)]]
     return captions
 
 
@@ -137,29 +136,55 @@ def answer(
     top_k: int | None = None,
     top_p: float | None = None,
     early_stop: int | None = None,
+    context: str = "",
     seed: int = 0,
     batch_size: int = 24,
     quiet: bool = False,
 ) -> list[dict[str, Any]]:
     """[{"text", "count"}]: distinct answers, the most frequent first.
 
-    image: what the question is about; None: a question on its own text (all codes 0, as trained).
+    image: what the question is about; None: a question on a text (all codes 0, as trained).
     about: one of QUESTIONS; "plain" works with every model that has special tokens, the others
         with one that was fine-tuned on them, such as 2.7B_fbc2.
+    context: the text that the answer is in; of one that is too long the end is lost.
     temperature, top_k, top_p: None: 1.0, 32, 0.8.
     """
-    if about not in QUESTIONS:
-        raise InputError(f"about is {about!r}; expected one of {', '.join(QUESTIONS)}")
-    if image is None:
-        codes = np.zeros((1, rudolph.layout.image_length), np.int32)
-    else:
-        codes = rudolph.encode_images([image])
+    left, codes = _asked(rudolph, [question], [image], [context], about)
     run = Run(QUESTION_SAMPLING.override(temperature, top_k, top_p), seed, batch_size, quiet)
-    (texts,) = _right_texts(
-        rudolph, run, question, codes, "", QUESTIONS[about], answers_num, early_stop
-    )
+    token = QUESTIONS[about][1]
+    (texts,) = _right_texts(rudolph, run, left, codes, "", token, answers_num, early_stop)
     counts = Counter(text for text in texts if text)
     return [{"text": text, "count": count} for text, count in counts.most_common()]
+
+
+def answer_questions(
+    rudolph: PretrainedRudolph,
+    questions: Sequence[str],
+    images: Sequence[Any] | None = None,
+    contexts: Sequence[str] | None = None,
+    *,
+    about: str = "plain",
+    temperature: float = 0.0,
+    seed: int = 0,
+    batch_size: int = 64,
+    quiet: bool = False,
+) -> list[str]:
+    """One answer to each of many questions, the likeliest tokens by default; see `answer`."""
+    images = [None] * len(questions) if images is None else images
+    contexts = [""] * len(questions) if contexts is None else contexts
+    for name, given in (("images", images), ("contexts", contexts)):
+        if len(given) != len(questions):
+            raise InputError(f"{len(given)} {name} were given for {len(questions)} questions")
+    run = Run(Sampling(temperature), seed, batch_size, quiet)
+    answers = []
+    for start in range(0, len(questions), batch_size):
+        part = slice(start, start + batch_size)
+        asked = _asked(rudolph, questions[part], images[part], contexts[part], about)
+        rows = min(batch_size, len(questions))
+        left, codes = (_filled_up(ids, rows) for ids in asked)
+        written = _right_texts(rudolph, run, left, codes, "", QUESTIONS[about][1], 1, None)
+        answers += [texts[0] for texts in written[: len(asked[0])]]
+    return answers
 
 
 def image_features(
@@ -179,27 +204,55 @@ def image_features(
     return states[:, rudolph.layout.prefix + rudolph.config.left_text_length :].mean(axis=1)
 
 
+def _asked(
+    rudolph: PretrainedRudolph,
+    questions: Sequence[str],
+    images: Sequence[Any],
+    contexts: Sequence[str],
+    about: str,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Left texts int32[P, L] and codes int32[P, image tokens], 0 where there is no picture."""
+    if about not in QUESTIONS:
+        raise InputError(f"about is {about!r}; expected one of {', '.join(QUESTIONS)}")
+    tokenizer, config, token = rudolph.tokenizer, rudolph.config, QUESTIONS[about][0]
+    left = [
+        encode_left(tokenizer, config, question, token, context)
+        for question, context in zip(questions, contexts, strict=True)
+    ]
+    codes = np.zeros((len(questions), rudolph.layout.image_length), np.int32)
+    pictured = [row for row, image in enumerate(images) if image is not None]
+    if pictured:
+        codes[pictured] = rudolph.encode_images([images[row] for row in pictured])
+    return np.stack(left), codes
+
+
+def _filled_up(ids: np.ndarray, rows: int) -> np.ndarray:
+    """With rows of zeros up to so many, so that the last batch compiles nothing."""
+    return np.pad(ids, ((0, rows - len(ids)), (0, 0)))
+
+
 def _right_texts(
     rudolph: PretrainedRudolph,
     run: Run,
-    left: str,
+    left: np.ndarray,
     codes: np.ndarray,
     template: str,
-    special_tokens: tuple[str, str],
+    special_token: str,
     count: int,
     early_stop: int | None,
 ) -> list[list[str]]:
-    """For each picture, codes int32[P, image tokens], `count` right texts."""
+    """`count` right texts after each left text, int32[P, L], and picture, int32[P, image tokens].
+
+    They begin with the special token and the template.
+    """
     if early_stop is not None and early_stop < 1:
         raise InputError(f"early_stop is {early_stop}; expected at least 1")
-    tokenizer, config = rudolph.tokenizer, rudolph.config
-    left_ids = encode_left(tokenizer, config, left, special_tokens[0])
-    right_ids = encode_right(tokenizer, config, template, special_tokens[1])
+    right = encode_right(rudolph.tokenizer, rudolph.config, template, special_token)
     P = len(codes)
-    prompts = np.concatenate([np.tile(left_ids, (P, 1)), codes, np.tile(right_ids, (P, 1))], axis=1)
-    start = rudolph.layout.right.start + template_size(right_ids)
+    prompts = np.concatenate([left, codes, np.tile(right, (P, 1))], axis=1)
+    start = rudolph.layout.right.start + template_size(right)
     texts: list[list[str]] = [[] for _ in range(P)]
     for part in samples(rudolph, run, "right", prompts[None], start, count, stop=early_stop):
         for kept, tokens in zip(texts, part, strict=True):
-            kept += [decode_text(tokenizer, ids) for ids in tokens]
+            kept += [decode_text(rudolph.tokenizer, ids) for ids in tokens]
     return texts

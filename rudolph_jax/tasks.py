@@ -16,6 +16,7 @@ from rudolph_jax.ranking import (
 )
 from rudolph_jax.reading import (
     answer,
+    answer_questions,
     caption_images,
     generate_captions,
     image_captioning,
@@ -25,6 +26,7 @@ from rudolph_jax.writing import generate_texts, text_perplexities
 
 __all__ = [
     "answer",
+    "answer_questions",
     "caption_images",
     "draw_images",
     "dream",

@@ -22,34 +22,39 @@ class TruncationWarning(UserWarning):
 
 
 def encode_text(
-    tokenizer: Tokenizer, text: str, length: int, special_id: int | None
+    tokenizer: Tokenizer, text: str, length: int, special_id: int | None, context: str = ""
 ) -> tuple[np.ndarray, str]:
-    """int32[length], and the end of the text that found no room ("" where all did).
+    """int32[length], and what of the text, or of its context, found no room ("" where all did).
 
-    The text is lowered and stripped. One that is too long fills the segment, without an EOS, as
-    in the original.
+    Both are lowered and stripped. A text that is too long fills the segment, without an EOS, as in
+    the original. context: stands before the text and leaves it its room: the original cuts the
+    end of both together, which is the question.
     """
-    if not isinstance(text, str):
-        raise InputError(f"text is {type(text).__name__}; expected str")
+    for given in (text, context):
+        if not isinstance(given, str):
+            raise InputError(f"text is {type(given).__name__}; expected str")
     start = [BOS] if special_id is None else [BOS, special_id]
-    pieces = tokenizer.encode(text.lower().strip())
+    # No piece spans words, so these are the pieces of both with a space between them.
+    before, pieces = (tokenizer.encode(given.lower().strip()) for given in (context, text))
+    room = max(length - len(start) - len(pieces) - 1, 0)
+    whole = [*start, *before[:room], *pieces, EOS][:length]
     ids = np.full(length, PAD, np.int32)
-    whole = [*start, *pieces, EOS][:length]
     ids[: len(whole)] = whole
-    return ids, tokenizer.decode(pieces[max(length - len(start), 0) :])
+    return ids, tokenizer.decode(before[room:] + pieces[max(length - len(start), 0) :])
 
 
 def encode_left(
-    tokenizer: Tokenizer, config: RudolphConfig, text: str, special_token: str
+    tokenizer: Tokenizer, config: RudolphConfig, text: str, special_token: str, context: str = ""
 ) -> np.ndarray:
-    """int32[left_text_length]; a text that is cut gives a TruncationWarning.
+    """int32[left_text_length]; a text or context that is cut gives a TruncationWarning.
 
     special_token: such as "LT_T2I"; not used where the model has none. There an empty left text
     is all padding, as those models were trained.
     """
-    if not config.text_special_tokens and not text.strip():
+    if not config.text_special_tokens and not (text.strip() or context.strip()):
         return np.full(config.left_text_length, PAD, np.int32)
-    return _encode(tokenizer, config, text, config.left_text_length, special_token, "left")
+    length = config.left_text_length
+    return _encode(tokenizer, config, text, length, special_token, "left", context)
 
 
 def encode_right(
@@ -79,13 +84,14 @@ def _encode(
     length: int,
     special_token: str,
     segment: str,
+    context: str = "",
 ) -> np.ndarray:
     special = Layout(config).special_id(special_token) if config.text_special_tokens else None
-    ids, lost = encode_text(tokenizer, text, length, special)
+    ids, lost = encode_text(tokenizer, text, length, special, context)
     if lost:
         warnings.warn(
             f"the text is longer than the {length} tokens of the {segment} segment; "
-            f"this end of it is lost: «{lost}»",
+            f"this part of it is lost: «{lost}»",
             TruncationWarning,
             stacklevel=4,
         )
