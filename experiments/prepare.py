@@ -1,8 +1,9 @@
 """Pictures with captions to a set that trains: python -m experiments.prepare SOURCE OUT
 
-The folder OUT is then a data set's name: --config.data.name=OUT. Sources are a folder of pictures
-with a CSV, TSV or JSONL table, webdataset tars, Parquet files, a Hugging Face set saved to disk and
-a prepared TFDS set (docs/data.md). The same command goes on after it was stopped.
+With --form, questions on pictures or on texts. The folder OUT is then a data set's name:
+--config.data.name=OUT. Sources are a folder of pictures with a CSV, TSV or JSONL table, webdataset
+tars, Parquet files, a Hugging Face set saved to disk, a prepared TFDS set and FBC2's JSON files
+(docs/data.md). The same command goes on after it was stopped.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from clip_jax.errors import InputError
 from experiments.command import exit_status
 from experiments.data.preparation import REJECTED, Summary, prepare
 from experiments.data.sources import KINDS
+from experiments.data.sources.forms import COLUMNS, FORMS
 from experiments.data.sources.plan import Options
 from experiments.data.sources.shards import Rules
 
@@ -28,9 +30,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise InputError("--vqgan and --image-size are needed together")
         summary = prepare(
             Options(
-                source=args.source, kind=args.kind, image_column=args.image_column,
-                caption_column=args.caption_column, from_split=args.from_split or args.split,
-                table=args.table, data_dir=args.data_dir,
+                source=args.source, kind=args.kind, form=args.form,
+                from_split=args.from_split or args.split, table=args.table, data_dir=args.data_dir,
+                **{column.field: getattr(args, column.field) for column in COLUMNS.values()},
             ),
             args.out,
             Rules(args.split, args.validation, args.max_side, args.shard_records),
@@ -51,8 +53,12 @@ def _parser() -> argparse.ArgumentParser:
     add("source", metavar="SOURCE", help="file or folder; a TFDS name with --data-dir")
     add("out", metavar="OUT", help="folder of the prepared set")
     add("--kind", choices=KINDS, default="", help="by default told from what lies at SOURCE")
-    add("--image-column", default="", metavar="NAME", help="by default the first usual name")
-    add("--caption-column", default="", metavar="NAME", help="the same; a/b is b inside of a")
+    add("--form", choices=FORMS, default="captions",
+        help="what a record has: captions and a picture; question, answers and a picture, or a "
+        "text (context), or nothing else (captions)")
+    for column in COLUMNS.values():
+        add(column.option, default="", metavar="NAME",
+            help=f"by default a usual name, such as {column.usual[0]}; a/b is b inside of a")
     add("--table", default="", metavar="FILE", help="of a folder that holds several")
     add("--data-dir", default="", metavar="DIR", help="where a TFDS set called SOURCE lies")
     add("--split", default="train", metavar="NAME", help="of the prepared set (train)")

@@ -11,6 +11,7 @@ from clip_jax.contrastive import DUPLICATES, FORMS
 from experiments.data.config import expect
 from rudolph_jax.config import PRESETS as RUDOLPH_PRESETS
 from rudolph_jax.config import VQGAN_PRESETS, RudolphConfig, VqganConfig
+from rudolph_jax.reading import QUESTIONS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,8 +63,10 @@ class RudolphSettings:
     """vqgan: the model folder of the image tokenizer, which is not trained.
 
     left_weight, image_weight, right_weight, legacy_boundary_label: see `rudolph_jax/loss.py`.
-    text_to_image, image_to_text, text_to_text: how often an example is put in the form of each
-        task, relative to the others (`experiments/data/sequences.py`).
+    text_to_image, image_to_text, text_to_text, question: how often an example is put in the form
+        of each task, relative to the others (`experiments/data/task_forms.py`). A set has captions
+        or questions, so the last is 0 or all the others are.
+    question_about: whose special tokens questions have, one of `rudolph_jax.reading.QUESTIONS`.
     unknown_token_share: how often special tokens do not tell the task.
     """
 
@@ -75,13 +78,19 @@ class RudolphSettings:
     text_to_image: float = 0.5
     image_to_text: float = 0.4
     text_to_text: float = 0.1
+    question: float = 0.0
+    question_about: str = "plain"
     unknown_token_share: float = 0.3
 
     @property
     def tasks(self) -> dict[str, float]:
-        return {
-            name: getattr(self, name) for name in ("text_to_image", "image_to_text", "text_to_text")
-        }
+        names = "text_to_image", "image_to_text", "text_to_text", "question"
+        return {name: getattr(self, name) for name in names}
+
+    @property
+    def asks(self) -> bool:
+        """Whether a model is trained to answer, from a set of questions."""
+        return self.question > 0
 
     def check(self) -> None:
         expect(bool(self.vqgan), "settings.vqgan", self.vqgan, "the folder of an image tokenizer")
@@ -93,6 +102,13 @@ class RudolphSettings:
                 expect(value >= 0, f"settings.{name}", value, "0 or above")
             names = ", ".join(group)
             expect(any(group.values()), f"settings.({names})", tuple(group.values()), "one above 0")
+        if self.asks:
+            others = tuple(value for name, value in self.tasks.items() if name != "question")
+            names = "(text_to_image, image_to_text, text_to_text)"
+            expect(not any(others), f"settings.{names}", others, "0 beside settings.question")
+        about = self.question_about
+        known = ", ".join(QUESTIONS)
+        expect(about in QUESTIONS, "settings.question_about", about, f"one of {known}")
         share = self.unknown_token_share
         expect(0 <= share <= 1, "settings.unknown_token_share", share, "a share, 0 to 1")
 

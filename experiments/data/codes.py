@@ -20,6 +20,7 @@ from array_record.python.array_record_data_source import ArrayRecordDataSource
 from clip_jax import model_folder
 from clip_jax.errors import InputError
 from clip_jax.image import open_image, resize_square
+from experiments.data.sources.forms import Form
 from experiments.data.sources.shards import ShardWriter, features, serializer
 from rudolph_jax.image_tokenizer import load_vqgan
 from rudolph_jax.pretrained import PIXELS
@@ -65,17 +66,19 @@ def tokenizer_digest(folder: str) -> str:
 class Coder:
     """Adds codes to shards; what `split[i]["codes"]` gives later is int32[count]."""
 
-    def __init__(self, folder: str, image_size: int) -> None:
+    def __init__(self, folder: str, image_size: int, form: Form) -> None:
         vqgan = load_vqgan(folder)
         patch = vqgan.config.patch_size
         if image_size <= 0 or image_size % patch:
             raise InputError(f"--image-size is {image_size}; expected a multiple of {patch} pixels")
+        self._form = form
         self.about = Codes(tokenizer_digest(folder), image_size, (image_size // patch) ** 2)
         self._encode: Callable[[np.ndarray], Any] = vqgan.encode
 
     def write(self, pictures: Path, coded: Path, threads: int) -> None:
         """A shard with codes from one without. Threads decode pictures."""
-        plain, serialize = features(), serializer(features(self.about.count))
+        plain = features(self._form)
+        serialize = serializer(features(self._form, self.about.count))
         skip = {"image": tfds.decode.SkipDecoding()}
         writer = ShardWriter(coded.parent, f"{coded.name}-coded", 2**62)
         with ArrayRecordDataSource([str(pictures)]) as source, ThreadPoolExecutor(threads) as pool:

@@ -29,6 +29,7 @@ class Pictures:
 
     def __init__(self, split: Split, config: DataConfig, size: int, image: ImageConfig) -> None:
         """size: side of the drawn pictures, in pixels. image: how they are cropped and resized."""
+        split.need_pictures()
         self.split = split
         self._augment, self._size, self._image = config.augment, size, image
         self._draft = config.draft

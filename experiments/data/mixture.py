@@ -20,12 +20,13 @@ class Mixture:
     """
 
     def __init__(self, splits: Sequence[Split], weights: Sequence[float]) -> None:
-        """splits: of sets with pictures; where one has captions all have."""
+        """splits: where one has captions, pictures, questions or contexts all have."""
         self._splits = list(splits)
         self._ends = np.cumsum([len(split) for split in splits])
-        captioned = [bool({"caption", "captions"} & set(split.features)) for split in splits]
-        if any(captioned) and not all(captioned):
-            raise InputError(f"{splits[captioned.index(False)]}: has no captions; the others have")
+        captioned = self._agree("captions", {"caption", "captions"})
+        self.pictured = self._agree("pictures", {"image"})
+        self._agree("questions", {"question"})
+        self._agree("contexts", {"context"})
         first, *others = splits
         self._weights = list(weights)
         self.name = first.name
@@ -34,7 +35,7 @@ class Mixture:
             for name, feature in first.features.items()
             if name == "image" or all(_has(split, name, feature) for split in others)
         }
-        self._shown = {*self.features, "captions"} if all(captioned) else set(self.features)
+        self._shown = {*self.features, "captions"} if captioned else set(self.features)
         self.metadata = {
             key: value
             for key, value in first.metadata.items()
@@ -50,10 +51,29 @@ class Mixture:
         rows = np.split(np.arange(len(self)), self._ends[:-1])
         return list(zip(rows, self._weights, strict=True))
 
+    def need_pictures(self) -> None:
+        """Raises InputError where a set has none, and so on."""
+        for split in self._splits:
+            split.need_pictures()
+
     def need_captions(self) -> None:
-        """Raises InputError where a set has none."""
         for split in self._splits:
             split.need_captions()
+
+    def need_questions(self) -> None:
+        for split in self._splits:
+            split.need_questions()
+
+    def need_texts(self) -> None:
+        for split in self._splits:
+            split.need_texts()
+
+    def _agree(self, noun: str, any_of: set[str]) -> bool:
+        """Whether the sets have one of these features; InputError where only some have."""
+        have = [bool(any_of & set(split.features)) for split in self._splits]
+        if any(have) and not all(have):
+            raise InputError(f"{self._splits[have.index(False)]}: has no {noun}; the others have")
+        return all(have)
 
     def __len__(self) -> int:
         return int(self._ends[-1])

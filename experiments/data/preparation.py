@@ -2,7 +2,7 @@
 
     prepare.json             what was asked for, of which files
     unfinished/              shards and results of pieces; gone at the end
-    rejected.jsonl           every record, or caption of one, that was left out
+    rejected.jsonl           every record, or caption or answer of one, that was left out
     dataset_info.json        last, so that an unfinished folder never opens as a data set
 """
 
@@ -22,6 +22,7 @@ from tqdm import tqdm
 from clip_jax.errors import InputError
 from experiments.data.sources import make_plan
 from experiments.data.sources.finish import CODES, INFO, UNFINISHED, finish
+from experiments.data.sources.forms import COLUMNS, FORMS
 from experiments.data.sources.pieces import write_pieces
 from experiments.data.sources.plan import Options, Plan
 from experiments.data.sources.shards import Rules, Written, summarize, write_json
@@ -54,7 +55,7 @@ def prepare(
     tokenizer whose codes of the pictures, at `image_size` pixels, are stored too.
     Raises InputError for a source without one good record, for a folder that holds anything else.
     """
-    _check(rules, options, workers)
+    _check(rules, options, workers, vqgan)
     out = Path(out)
     options = dataclasses.replace(options, piece_records=rules.shard_records)
     plan = make_plan(options)
@@ -62,7 +63,7 @@ def prepare(
     if vqgan:
         from experiments.data.codes import Coder  # JAX is for these alone
 
-        coder = Coder(vqgan, image_size)
+        coder = Coder(vqgan, image_size, options.what)
     about = dataclasses.asdict(coder.about) if coder else None
     _claim(out, plan, rules, about)
     if not (out / INFO).exists():
@@ -76,12 +77,23 @@ def prepare(
             raise _nothing_left(plan, out, results, rejected)
         if coder is not None:
             shards = _add_codes(coder, shards, unfinished, workers)
-        finish(out, shards, about)
+        finish(out, options.what, shards, about)
     shutil.rmtree(out / UNFINISHED, ignore_errors=True)
     return _summary(out)
 
 
-def _check(rules: Rules, options: Options, workers: int) -> None:
+def _check(rules: Rules, options: Options, workers: int, vqgan: str) -> None:
+    if options.form not in FORMS:
+        raise InputError(f"--form is {options.form!r}; expected one of {', '.join(FORMS)}")
+    for name, column in COLUMNS.items():
+        if getattr(options, column.field) and name not in options.what.columns:
+            wish = ", ".join(form for form, what in FORMS.items() if name in what.columns)
+            raise InputError(
+                f"{column.option} is given, and --form={options.form} has no such column; "
+                f"expected --form to be one of {wish}"
+            )
+    if vqgan and not options.what.picture:
+        raise InputError(f"--vqgan is given, and --form={options.form} has no pictures to encode")
     for name, good, wish in (
         # TFDS takes "all" for all splits together.
         ("split", rules.split != "all" and re.fullmatch(r"[a-zA-Z]\w*", rules.split, re.ASCII),

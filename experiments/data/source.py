@@ -1,4 +1,4 @@
-"""A split of a prepared data set with random access: pictures as files, captions as str."""
+"""A split of a prepared data set with random access: pictures as files, texts as str."""
 
 from __future__ import annotations
 
@@ -17,8 +17,10 @@ from experiments.data.mixture import Mixture
 class Split:
     """`split[i]` is {"image": bytes of a PNG or JPEG, "captions": list of str, ...}.
 
-    Other features come as TFDS gives them, text decoded. `features` describes them, `metadata` what
-    else was written down when the set was prepared. A set of bare pictures has no captions.
+    Of questions it is {"question": str, "answers": list of str} with an "image", with a "context"
+    or with neither. Other features come as TFDS gives them, text decoded. `features` describes
+    them, `metadata` what else was written down when the set was prepared. A set of bare pictures
+    has no captions.
     """
 
     def __init__(self, folder: Path, split: str) -> None:
@@ -34,10 +36,10 @@ class Split:
         self.metadata = dict(builder.info.metadata or {})
         self.name = split
         self._folder = folder
-        self._need("'image'", {"image"})
-        self._rows = builder.as_data_source(
-            split, decoders={"image": tfds.decode.SkipDecoding()}
-        )
+        self._need("'image' or 'question'", {"image", "question"})
+        self.pictured = "image" in self.features
+        decoders = {"image": tfds.decode.SkipDecoding()} if self.pictured else None
+        self._rows = builder.as_data_source(split, decoders=decoders)
         if not len(self._rows):
             raise InputError(f"{folder}: split {split!r} is empty")
 
@@ -49,9 +51,19 @@ class Split:
         """Rows' numbers and their weight: one part, all of it."""
         return [(np.arange(len(self)), 1.0)]
 
+    def need_pictures(self) -> None:
+        """Raises InputError where the set has none, and so on."""
+        self._need("'image'", {"image"})
+
     def need_captions(self) -> None:
-        """Raises InputError where the set has none."""
         self._need("'image' and 'caption' or 'captions'", {"caption", "captions"})
+
+    def need_questions(self) -> None:
+        for name in ("question", "answers"):
+            self._need("'question' and 'answers'", {name})
+
+    def need_texts(self) -> None:
+        self._need("'captions' or 'question'", {"caption", "captions", "question"})
 
     def _need(self, wish: str, any_of: set[str]) -> None:
         if not any_of & set(self.features):
@@ -68,7 +80,13 @@ class Split:
         row = {key: _decode(value) for key, value in raw.items() if key != "image"}
         if "caption" in row and "captions" not in row:
             row["captions"] = [row["caption"]]
-        return {**row, "image": raw["image"]}
+        return {**row, "image": raw["image"]} if self.pictured else row
+
+
+def texts_of(row: dict[str, Any]) -> list[str]:
+    """All that there is to read in a row."""
+    single = [row[name] for name in ("context", "question") if name in row]
+    return [*single, *row.get("captions", []), *row.get("answers", [])]
 
 
 def open_split(config: DataConfig, split: str) -> Split | Mixture:

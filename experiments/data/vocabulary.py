@@ -1,4 +1,4 @@
-"""The vocabulary of a run: a given one, or a new one from its captions."""
+"""The vocabulary of a run: a given one, or a new one from its texts."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sentencepiece import sentencepiece_model_pb2
 from clip_jax.errors import InputError
 from clip_jax.tokenizer import FILE_NAME, Tokenizer, load_tokenizer
 from experiments.data.config import DataConfig
-from experiments.data.source import Split
+from experiments.data.source import Split, texts_of
 
 # youtokentome's idea of a space, so that the vocabulary can be exported to its format.
 WHITESPACE = "\t\n\v\f\r\N{LOWER ONE EIGHTH BLOCK}"
@@ -81,7 +81,7 @@ class Vocabulary:
 def run_tokenizer(
     wanted: Vocabulary, config: DataConfig, split: Split, workdir: Path
 ) -> Tokenizer:
-    """The run's tokenizer: the one it began with, the config's, or a new one of the captions."""
+    """The run's tokenizer: the one it began with, the config's, or a new one of the texts."""
     file = workdir / FILE_NAME
     if file.exists():
         tokenizer = load_tokenizer(file)
@@ -89,9 +89,9 @@ def run_tokenizer(
         if config.vocabulary:
             tokenizer = load_tokenizer(config.vocabulary)
         else:
-            split.need_captions()
-            captions = (caption for i in range(len(split)) for caption in split[i]["captions"])
-            tokenizer = train_tokenizer(captions, wanted.size)
+            split.need_texts()
+            texts = (text for i in range(len(split)) for text in texts_of(split[i]))
+            tokenizer = train_tokenizer(texts, wanted.size)
         workdir.mkdir(parents=True, exist_ok=True)
         beside = file.with_suffix(".new")
         beside.write_bytes(tokenizer.model)

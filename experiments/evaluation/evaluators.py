@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -10,12 +11,15 @@ from clip_jax import PretrainedClip
 from clip_jax.errors import InputError
 from experiments.config import TrainConfig
 from experiments.data.source import Split, open_split
+from experiments.evaluation.answers import score_answers
 from experiments.evaluation.reconstruction import reconstruct
 from experiments.evaluation.retrieval import retrieve
 from experiments.evaluation.sequence_losses import sequence_losses
 from experiments.evaluation.zero_shot import zero_shot
 from rudolph_jax.image_tokenizer import PretrainedVqgan
 from rudolph_jax.pretrained import PretrainedRudolph
+from rudolph_jax.tasks import answer_questions
+from rudolph_jax.texts import TruncationWarning
 
 Evaluator = Callable[[Any], dict[str, float]]
 
@@ -32,11 +36,12 @@ def make_evaluators(config: TrainConfig) -> dict[str, Evaluator]:
                 f"{', '.join(tasks)}"
             )
         opened = open_split(config.data, split)
-        evaluate, needed = tasks[task]
-        if needed not in opened.features:
+        evaluate, *needed = tasks[task]
+        if not set(needed) & set(opened.features):
             raise InputError(
-                f"config.evaluators holds {name!r}, which needs a feature {needed!r}; the data set "
-                f"has {', '.join(sorted(opened.features))}"
+                f"config.evaluators holds {name!r}, which needs a feature "
+                f"{' or '.join(map(repr, needed))}; the data set has "
+                f"{', '.join(sorted(opened.features))}"
             )
         made[name] = partial(evaluate, config, opened)
     return made
@@ -84,9 +89,31 @@ def losses(config: TrainConfig, split: Split, rudolph: PretrainedRudolph) -> dic
     )
 
 
-# By objective: what is done, and the feature that it cannot do without.
-TASKS: dict[str, dict[str, tuple[Callable[..., dict[str, float]], str]]] = {
-    "clip": {"zero-shot": (zero_shot_accuracy, "label"), "retrieval": (caption_recall, "image")},
+def answer_scores(
+    config: TrainConfig, split: Split, rudolph: PretrainedRudolph
+) -> dict[str, float]:
+    """The likeliest answers to the split's questions, held against the right ones."""
+    rows = list(split)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", TruncationWarning)  # sets hold many long contexts
+        answers = answer_questions(
+            rudolph,
+            [row["question"] for row in rows],
+            [row.get("image") for row in rows],
+            [row.get("context", "") for row in rows],
+            about=config.settings.question_about,
+            quiet=True,
+        )
+    return score_answers(answers, [row["answers"] for row in rows])
+
+
+# By objective: what is done, and the features of which it cannot do without one.
+CAPTIONS = "captions", "caption"
+TASKS: dict[str, dict[str, tuple[Any, ...]]] = {
+    "clip": {
+        "zero-shot": (zero_shot_accuracy, "label"),
+        "retrieval": (caption_recall, *CAPTIONS),
+    },
     "vqgan": {"reconstruction": (pixel_errors, "image")},
-    "rudolph": {"losses": (losses, "image")},
+    "rudolph": {"losses": (losses, *CAPTIONS), "questions": (answer_scores, "question")},
 }

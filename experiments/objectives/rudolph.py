@@ -1,4 +1,4 @@
-"""RUDOLPH's pretraining: every next token of left text, image codes and right text.
+"""RUDOLPH's training: every next token of left text, image codes and right text.
 
 Batches hold "input_ids" int32[B, T]; before they are prepared, maybe with zeros in the codes' place
 and the pictures as "image" uint8[B, H, W, 3].
@@ -15,7 +15,7 @@ from clip_jax.errors import InputError
 from clip_jax.layers import unstack_layers
 from clip_jax.tokenizer import Tokenizer
 from experiments.config import TrainConfig
-from experiments.data.sequences import Sequences
+from experiments.data.sequences import Sequences, TextSequences
 from experiments.data.source import Split
 from experiments.data.vocabulary import Vocabulary
 from experiments.objectives.objective import Batch, Metrics, Now, Objective, Params, Preparation
@@ -26,6 +26,7 @@ from rudolph_jax.layout import BOS, EOS, PAD, Layout
 from rudolph_jax.loss import count_right_tokens, rudolph_loss
 from rudolph_jax.model import Rudolph, abstract_params
 from rudolph_jax.pretrained import PretrainedRudolph
+from rudolph_jax.reading import QUESTIONS
 from rudolph_jax.vqgan import Vqgan
 
 TRAINED_TOKENS = ("LT_UNK", "RT_UNK", "LT_T2I", "LT_I2T", "LT_T2T", "RT_I2T")
@@ -64,7 +65,10 @@ def decoder_objective(config: TrainConfig, vqgan: PretrainedVqgan) -> Objective:
     def shared(batch: Batch) -> dict[str, jax.Array]:
         return {"right_tokens": count_right_tokens(batch["input_ids"], model)}
 
-    def examples(split: Split, tokenizer: Tokenizer | None) -> Sequences:
+    def examples(split: Split, tokenizer: Tokenizer | None) -> Sequences | TextSequences:
+        if not split.pictured:
+            return TextSequences(split, config.data, model, settings, tokenizer)
+
         def encode(images: np.ndarray) -> np.ndarray:
             return np.asarray(vqgan.encode(images.astype(np.float32) / 255))
 
@@ -111,10 +115,13 @@ def _check_fit(config: TrainConfig, vqgan: PretrainedVqgan) -> None:
             f"image_vocab_size is {model.image_vocab_size}; they must be equal"
         )
     if model.text_special_tokens:
-        for name in TRAINED_TOKENS:
+        asked = QUESTIONS[config.settings.question_about] if config.settings.asks else ()
+        for name in (*TRAINED_TOKENS, *asked):
             Layout(model).special_id(name)
-    if not model.right_text_length and config.settings.image_to_text:
-        raise InputError(
-            f"config.settings.image_to_text is {config.settings.image_to_text}; expected 0, since "
-            "config.model.right_text_length is 0"
-        )
+    for name in ("image_to_text", "question"):
+        share = config.settings.tasks[name]
+        if share and not model.right_text_length:
+            raise InputError(
+                f"config.settings.{name} is {share}; expected 0, since "
+                "config.model.right_text_length is 0"
+            )

@@ -9,6 +9,8 @@ from clip_jax.config import PRESETS
 from experiments.command_line import parse_command_line
 from experiments.config import TrainConfig
 from rudolph_jax.config import PRESETS as RUDOLPH_PRESETS
+from rudolph_jax.layout import Layout
+from rudolph_jax.reading import QUESTIONS
 
 FOLDER = Path(__file__).parents[2] / "experiments" / "configs"
 ENGLISH = ("text/token_embedding",)
@@ -24,8 +26,13 @@ RUCLIP = {
 }
 RUDOLPH = {"rudolph_350m": ("350M", 3e-4), "rudolph_1_3b": ("1.3B", 2e-4),
            "rudolph_2_7b": ("2.7B", 1.6e-4)}  # fmt: skip
-# batch, weights of left text, picture and right text
-FINE_TUNES = {"rudolph_caption": (10, (0.01, 1.0, 7.0)), "rudolph_draw": (10, (1.0, 7.0, 0.0))}
+# batch, weights of left text, picture and right text, size, the one task, questions' tokens
+FINE_TUNES = {
+    "rudolph_caption": (10, (0.01, 1.0, 7.0), "350M", "image_to_text", "plain"),
+    "rudolph_draw": (10, (1.0, 7.0, 0.0), "350M", "text_to_image", "plain"),
+    "rudolph_sberquad": (4, (0.01, 0.01, 7.0), "2.7B", "question", "text"),
+    "rudolph_vqa": (4, (1.0, 1.0, 7.0), "2.7B", "question", "image"),
+}
 
 
 def load(name: str, *overrides: str) -> TrainConfig:
@@ -64,10 +71,15 @@ def test_rudolphs_have_their_sizes_and_rates(name):
 @pytest.mark.parametrize("name", FINE_TUNES)
 def test_fine_tunes_follow_the_published_recipes(name):
     config = load(name)
-    batch, weights = FINE_TUNES[name]
+    batch, weights, size, task, about = FINE_TUNES[name]
     settings, optim = config.settings, config.optim
     assert config.data.batch_size == batch
     assert (settings.left_weight, settings.image_weight, settings.right_weight) == weights
     assert (optim.schedule, optim.learning_rate) == ("one_cycle", 2e-5)
     assert (optim.final_division, optim.clip_norm) == (500, 1)
-    assert config.init.folder == "models/rudolph-350m"
+    assert config.init.folder == f"models/rudolph-{size.lower()}"
+    assert config.model == RUDOLPH_PRESETS[size]
+    assert [name for name, share in settings.tasks.items() if share] == [task]
+    assert settings.question_about == about
+    for token in QUESTIONS[about]:
+        assert Layout(config.model).special_id(token) >= 16384

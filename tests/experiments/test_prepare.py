@@ -83,7 +83,8 @@ def test_validation_is_a_hash_of_the_key(options, tmp_path):
             keys = {row["key"] for row in split}
             assert found.setdefault(name, keys) == keys
     assert len(found["train"] | found["validation"]) == 18
-    shares = [split_of(str(i), Rules(validation=0.25)) == "validation" for i in range(4000)]
+    rules = Rules(validation=0.25)
+    shares = [split_of(str(i).encode(), rules) == "validation" for i in range(4000)]
     assert np.mean(shares) == pytest.approx(0.25, abs=0.02)
 
 

@@ -66,7 +66,9 @@ def sequences(coded, small_rudolph_config, small_vqgan_folder, small_vqgan):
     return make
 
 
-def test_codes_are_those_that_training_would_find(sequences, coded, options, tmp_path):
+def test_codes_are_those_that_training_would_find(
+    sequences, coded, options, tmp_path, small_rudolph_config
+):
     prepare(options, tmp_path / "plain", FIVE)
     found = [sequences(), sequences(in_memory=False), sequences(name=tmp_path / "plain")]
     drawn = [
@@ -75,7 +77,7 @@ def test_codes_are_those_that_training_would_find(sequences, coded, options, tmp
     ]
     np.testing.assert_array_equal(drawn[0], drawn[1])
     np.testing.assert_array_equal(drawn[0], drawn[2])
-    image = Layout(found[0]._model).image
+    image = Layout(small_rudolph_config).image
     assert len(np.unique(drawn[0][:, image])) > 4
     assert set(found[1].draw(0, np.random.default_rng(0))) == {"input_ids"}
     row = Split(coded, "train")[2]

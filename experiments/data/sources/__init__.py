@@ -1,4 +1,4 @@
-"""Where pictures with captions come from: one module a kind of source, all with the same two.
+"""Where pictures with captions, and questions, come from: one module a kind, all with the same two.
 
 `plan(options)` looks at what lies there and cuts it into pieces; `read(options, piece)` yields the
 records of one, in a fixed order, and can be called in any process.
@@ -11,7 +11,7 @@ from pathlib import Path
 from types import ModuleType
 
 from clip_jax.errors import InputError
-from experiments.data.sources import arrow, parquet, pictures, tars, tfds_sets
+from experiments.data.sources import arrow, fbc2, parquet, pictures, tars, tfds_sets
 from experiments.data.sources.plan import Options, Plan
 
 KINDS: dict[str, ModuleType] = {
@@ -20,6 +20,7 @@ KINDS: dict[str, ModuleType] = {
     "parquet": parquet,
     "arrow": arrow,
     "tfds": tfds_sets,
+    "fbc2": fbc2,
 }
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 
 from clip_jax.errors import InputError
 from experiments.data.sources.arrow_package import import_arrow, read_batch, runs_of
-from experiments.data.sources.columns import CAPTION_COLUMNS, IMAGE_COLUMNS, choose_column
+from experiments.data.sources.columns import choose_columns
 from experiments.data.sources.plan import Options, Plan, stamps
 from experiments.data.sources.records import Candidate, Rejected
 
@@ -47,15 +46,7 @@ def plan(options: Options) -> Plan:
             pieces.append((file.name, len(rows), len(rows) + 1, sum(rows)))
     if names is None:
         raise InputError(f"{folder}: none of its files can be read as Arrow")
-    options = dataclasses.replace(
-        options,
-        image_column=choose_column(
-            names, options.image_column, IMAGE_COLUMNS, "--image-column", folder
-        ),
-        caption_column=choose_column(
-            names, options.caption_column, CAPTION_COLUMNS, "--caption-column", folder
-        ),
-    )
+    options = choose_columns(names, options, folder)
     return Plan(options, stamps(folder, [folder / STATE, *files]), pieces)
 
 
@@ -63,14 +54,13 @@ def read(options: Options, piece: Piece) -> Iterator[Candidate | Rejected]:
     lib = import_arrow("pyarrow.lib")
     folder = _folder(options)
     name, first, last, row = piece
-    columns = options.image_column, options.caption_column
     try:
         with _open(folder / name) as (_, batches):
             for i, batch in enumerate(batches):
                 if i >= last:
                     return
                 if i >= first:
-                    yield from read_batch(batch, columns, folder, name, row)
+                    yield from read_batch(batch, options, folder, name, row)
                     row += batch.num_rows
     except (lib.ArrowException, OSError) as error:
         reason = " ".join(str(error).split())

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import importlib
 import types
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
 from clip_jax.errors import InputError
-from experiments.data.sources.columns import caption_list, image_bytes
+from experiments.data.sources.columns import image_bytes, look_up, read_texts
+from experiments.data.sources.plan import Options
 from experiments.data.sources.records import BadRecord, Candidate, Rejected, printable
 
 
@@ -41,24 +42,31 @@ def runs_of(rows: list[int], most: int) -> Iterator[tuple[list[int], int]]:
         yield run, first
 
 
+def stored_columns(names: Collection[str], options: Options) -> list[str]:
+    """The columns of a file that hold what the options name, each once: "a" where that is "a/b"."""
+    wanted = (c if c in names else c.partition("/")[0] for c in options.columns.values())
+    return [column for column in dict.fromkeys(wanted) if column in names]
+
+
 def read_batch(
-    batch: Any, columns: tuple[str, str], folder: Path, file: str, first_row: int
+    batch: Any, options: Options, folder: Path, file: str, first_row: int
 ) -> Iterator[Candidate | Rejected]:
     """The rows of a pyarrow.RecordBatch, whose first one is the file's row `first_row`."""
+    columns = stored_columns(batch.schema.names, options)
     for i in range(batch.num_rows):
         row = first_row + i
         where = {"file": file, "row": row}
         try:
-            image, captions = (_cell(batch, column, i) for column in columns)
-            data = image_bytes(image, folder)
-            yield Candidate(f"{file}:{row}", where, data, caption_list(captions))
+            cells = {column: _cell(batch, column, i) for column in columns}
+            image = None
+            if options.what.picture:
+                image = image_bytes(look_up(cells, options.image_column), folder)
+            yield Candidate(f"{file}:{row}", where, image, read_texts(cells, options))
         except BadRecord as error:
             yield Rejected(where, printable(str(error)))
 
 
 def _cell(batch: Any, column: str, row: int) -> Any:
-    if column not in batch.schema.names:
-        raise BadRecord(f"column {column!r} is missing")
     try:
         return batch.column(column)[row].as_py()
     except UnicodeDecodeError as error:

@@ -1,7 +1,8 @@
-"""Which column is the picture and which the caption, and what their values may be."""
+"""Which column is the picture and which a text, and what their values may be."""
 
 from __future__ import annotations
 
+import dataclasses
 import stat
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -10,13 +11,21 @@ from typing import Any
 import numpy as np
 
 from clip_jax.errors import InputError
+from experiments.data.sources.plan import Options
 from experiments.data.sources.records import LARGEST_FILE, BadRecord
 
-# By preference, where none is named.
-IMAGE_COLUMNS = (
-    "image", "image_path", "path", "file_name", "filename", "filepath", "file", "img", "picture",
-)  # fmt: skip
-CAPTION_COLUMNS = ("caption", "captions", "text", "texts", "title", "description", "label_text")
+Row = Mapping[str, Any]
+
+
+def choose_columns(names: Collection[str], options: Options, place: Any) -> Options:
+    """The options with a column for each feature of their form; InputError where one is missing."""
+    chosen = {
+        column.field: choose_column(
+            names, options.columns[feature], column.usual, column.option, place
+        )
+        for feature, column in options.what.columns.items()
+    }
+    return dataclasses.replace(options, **chosen)
 
 
 def choose_column(
@@ -36,7 +45,7 @@ def choose_column(
     raise InputError(f"{place}: {found}; name one with {option}; columns are {listed}")
 
 
-def look_up(row: Mapping[str, Any], column: str, usual: tuple[str, ...] = ()) -> Any:
+def look_up(row: Row, column: str, usual: tuple[str, ...] = ()) -> Any:
     """row["a"]["b"] for "a/b" unless there is a column of that very name; "": the first usual one.
 
     A record without the column raises BadRecord.
@@ -53,11 +62,20 @@ def look_up(row: Mapping[str, Any], column: str, usual: tuple[str, ...] = ()) ->
     return value
 
 
-def caption_list(value: Any) -> list[Any]:
-    """One caption or several as a list."""
-    if isinstance(value, np.ndarray):
-        value = value.tolist()
-    return list(value) if isinstance(value, list | tuple) else [value]
+def read_texts(row: Row, options: Options) -> dict[str, Any]:
+    """The texts of a row by feature, not looked at yet; a list of those of which it has several."""
+    found = {
+        name: look_up(row, options.columns[name], column.usual)
+        for name, column in options.what.columns.items()
+        if name != "image"
+    }
+    several = found[options.what.several]
+    if isinstance(several, Mapping) and "text" in several:
+        several = several["text"]  # SQuAD's form: {"text": [...], "answer_start": [...]}
+    if isinstance(several, np.ndarray):
+        several = several.tolist()
+    several = list(several) if isinstance(several, list | tuple) else [several]
+    return found | {options.what.several: several}
 
 
 def image_bytes(value: Any, folder: Path) -> bytes:

@@ -8,6 +8,7 @@ from typing import Any
 
 import tensorflow_datasets as tfds
 
+from experiments.data.sources.forms import Form
 from experiments.data.sources.shards import features
 
 NAME, VERSION = "prepared", "1.0.0"
@@ -15,7 +16,7 @@ UNFINISHED, INFO = "unfinished", "dataset_info.json"
 CODES = "codes"  # a feature, and its entry in the set's metadata
 
 
-def finish(out: Path, shards: list[list[Any]], codes: dict[str, Any] | None) -> None:
+def finish(out: Path, form: Form, shards: list[list[Any]], codes: dict[str, Any] | None) -> None:
     """Renames the shards as TFDS wants them, and writes the metadata."""
     template = tfds.core.ShardedFileTemplate(
         data_dir=out, dataset_name=NAME, filetype_suffix="array_record"
@@ -42,7 +43,7 @@ def finish(out: Path, shards: list[list[Any]], codes: dict[str, Any] | None) -> 
         builder=tfds.core.dataset_info.DatasetIdentity(
             name=NAME, version=tfds.core.Version(VERSION), data_dir=str(out), module_name=""
         ),
-        features=features(codes["count"] if codes else 0),
+        features=features(form, codes["count"] if codes else 0),
         metadata=tfds.core.MetadataDict({CODES: codes}) if codes else None,
     )
     info.set_file_format("array_record")

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from clip_jax.errors import InputError
-from experiments.data.sources.arrow_package import import_arrow, read_batch, runs_of
-from experiments.data.sources.columns import CAPTION_COLUMNS, IMAGE_COLUMNS, choose_column
+from experiments.data.sources.arrow_package import (
+    import_arrow,
+    read_batch,
+    runs_of,
+    stored_columns,
+)
+from experiments.data.sources.columns import choose_columns
 from experiments.data.sources.plan import Options, Plan, stamps
 from experiments.data.sources.records import Candidate, Rejected
 
@@ -45,15 +49,7 @@ def plan(options: Options) -> Plan:
         pieces += [(name, groups, row) for groups, row in runs_of(rows, options.piece_records)]
     if names is None:
         raise InputError(f"{options.source}: none of its files can be read as Parquet")
-    options = dataclasses.replace(
-        options,
-        image_column=choose_column(
-            names, options.image_column, IMAGE_COLUMNS, "--image-column", options.source
-        ),
-        caption_column=choose_column(
-            names, options.caption_column, CAPTION_COLUMNS, "--caption-column", options.source
-        ),
-    )
+    options = choose_columns(names, options, options.source)
     return Plan(options, stamps(folder, files), pieces)
 
 
@@ -62,13 +58,12 @@ def read(options: Options, piece: Piece) -> Iterator[Candidate | Rejected]:
     source = Path(options.source)
     folder = source if source.is_dir() else source.parent
     name, groups, row = piece
-    columns = options.image_column, options.caption_column
     try:
         with parquet.ParquetFile(folder / name) as opened:
             # Only these leave the disk.
-            wanted = [column for column in columns if column in opened.schema_arrow.names]
+            wanted = stored_columns(opened.schema_arrow.names, options)
             for batch in opened.iter_batches(ROWS_AT_ONCE, groups, wanted, use_threads=False):
-                yield from read_batch(batch, columns, folder, name, row)
+                yield from read_batch(batch, options, folder, name, row)
                 row += batch.num_rows
     except (lib.ArrowException, OSError) as error:
         reason = " ".join(str(error).split())

@@ -1,12 +1,11 @@
-"""A folder of pictures with a table of their captions: CSV, TSV or JSONL.
+"""A folder with a table, CSV, TSV or JSONL, of its pictures' captions, or of questions.
 
-Rows that name the same picture are one record with several captions.
+Rows that name the same picture, and question, are one record with several captions or answers.
 """
 
 from __future__ import annotations
 
 import csv
-import dataclasses
 import itertools
 import json
 from collections.abc import Iterator
@@ -15,13 +14,12 @@ from typing import Any, TextIO
 
 from clip_jax.errors import InputError
 from experiments.data.sources.columns import (
-    CAPTION_COLUMNS,
-    IMAGE_COLUMNS,
-    caption_list,
-    choose_column,
+    choose_columns,
     look_up,
     read_inside,
+    read_texts,
 )
+from experiments.data.sources.forms import COLUMNS
 from experiments.data.sources.plan import Options, Plan, stamps
 from experiments.data.sources.records import BadRecord, Candidate, Rejected, printable
 
@@ -29,8 +27,9 @@ JSON_LINES = ".jsonl"
 TABLES = (".csv", ".tsv", JSON_LINES)
 LONGEST_CELL = 2**24  # characters
 
-# (picture, [(row, captions)]), or (None, [(row, why it is left out)])
-Entry = tuple[str | None, list[tuple[int, Any]]]
+# ([picture, if the form has one, then each text of which there is one],
+#  [(row, captions or answers)]), or (None, [(row, why it is left out)])
+Entry = tuple[list[str] | None, list[tuple[int, Any]]]
 
 
 def fits(source: Path) -> bool:
@@ -38,7 +37,7 @@ def fits(source: Path) -> bool:
 
 
 def plan(options: Options) -> Plan:
-    """Pieces are lists of entries, in the order in which pictures first appear."""
+    """Pieces are lists of entries, in the order in which they first appear."""
     table = _find_table(options)
     if table.suffix.lower() != JSON_LINES:
         options = _name_columns(table, options)
@@ -52,19 +51,25 @@ def read(options: Options, piece: tuple[str, list[Entry]]) -> Iterator[Candidate
     name, entries = piece
     source = Path(options.source)
     folder = source if source.is_dir() else source.parent
-    for picture, rows in entries:
-        if picture is None:
+    form = options.what
+    for head, rows in entries:
+        if head is None:
             yield from (Rejected({"file": name, "row": row}, why) for row, why in rows)
             continue
         where = {"file": name, "row": rows[0][0]}
-        try:
-            image = read_inside(folder, picture)
-        except BadRecord as error:
-            yield Rejected(where, printable(str(error)))
-            continue
-        captions = [caption for _, listed in rows for caption in listed]
+        key, image = f"{name}:{rows[0][0]}", None
+        if form.picture:
+            try:
+                image = read_inside(folder, head[0])
+            except BadRecord as error:
+                yield Rejected(where, printable(str(error)))
+                continue
+        if not form.single:
+            key = head[0]
+        texts: dict[str, Any] = dict(zip(form.single, head[form.picture :], strict=True))
+        texts[form.several] = [text for _, listed in rows for text in listed]
         places = [{"file": name, "row": row} for row, listed in rows for _ in listed]
-        yield Candidate(picture, where, image, captions, places)
+        yield Candidate(key, where, image, texts, places)
 
 
 def _tables(folder: Path) -> list[Path]:
@@ -93,21 +98,29 @@ def _find_table(options: Options) -> Path:
 
 
 def _entries(table: Path, options: Options) -> Iterator[Entry]:
-    captions_of: dict[str, list[tuple[int, Any]]] = {}
+    form = options.what
+    rows_of: dict[tuple[str, ...], list[tuple[int, Any]]] = {}
     bad = []
     for number, row in table_rows(table):
         try:
             if isinstance(row, BadRecord):
                 raise row
-            picture = look_up(row, options.image_column, IMAGE_COLUMNS)
-            if not isinstance(picture, str) or not picture.strip():
-                raise BadRecord("picture is missing")
-            captions = caption_list(look_up(row, options.caption_column, CAPTION_COLUMNS))
+            head = []
+            if form.picture:
+                head.append(look_up(row, options.image_column, COLUMNS["image"].usual))
+                if not isinstance(head[0], str) or not head[0].strip():
+                    raise BadRecord("picture is missing")
+                head[0] = head[0].strip()
+            texts = read_texts(row, options)
+            for name in form.single:
+                head.append(texts[name])
+                if not isinstance(texts[name], str):
+                    raise BadRecord(f"{COLUMNS[name].noun} is no text")
         except BadRecord as error:
             bad.append((number, printable(str(error))))
         else:
-            captions_of.setdefault(picture.strip(), []).append((number, captions))
-    yield from captions_of.items()
+            rows_of.setdefault(tuple(head), []).append((number, texts[form.several]))
+    yield from ((list(head), rows) for head, rows in rows_of.items())
     if bad:
         yield None, bad
 
@@ -119,16 +132,7 @@ def table_rows(table: Path) -> Iterator[tuple[int, dict[str, Any] | BadRecord]]:
 
 def _name_columns(table: Path, options: Options) -> Options:
     with _open(table) as file:
-        names = _names(_csv_reader(table, file))
-    return dataclasses.replace(
-        options,
-        image_column=choose_column(
-            names, options.image_column, IMAGE_COLUMNS, "--image-column", table
-        ),
-        caption_column=choose_column(
-            names, options.caption_column, CAPTION_COLUMNS, "--caption-column", table
-        ),
-    )
+        return choose_columns(_names(_csv_reader(table, file)), options, table)
 
 
 def _csv_rows(table: Path) -> Iterator[tuple[int, Any]]:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from PIL import Image, UnidentifiedImageError
 
 from clip_jax.errors import InputError
 from clip_jax.image import open_image
+from experiments.data.sources.forms import Form
 
 # The ones that are stored as they are. Pillow reads more, some with the help of other programs.
 KEPT_FORMATS = ("JPEG", "MPO", "PNG", "WEBP")
@@ -20,7 +21,7 @@ JPEG_QUALITY = 95
 
 
 class BadRecord(Exception):
-    """Why a record, or one of its captions, is left out."""
+    """Why a record, or one of its captions or answers, is left out."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,15 +29,16 @@ class Candidate:
     """A record before anything was checked.
 
     key: its name, the same whenever the source is read. where: the file and the row or key.
-    image: an encoded picture. captions: str, or bytes of UTF-8, if all is well. captions_where: of
-    each, if that differs.
+    image: an encoded picture, None in a form without. texts: by feature, str, or bytes of UTF-8,
+    if all is well; a list of those that the form has several of. several_where: of each, if that
+    differs.
     """
 
     key: str
     where: dict[str, Any]
-    image: bytes
-    captions: Sequence[Any]
-    captions_where: Sequence[dict[str, Any]] = ()
+    image: bytes | None
+    texts: Mapping[str, Any]
+    several_where: Sequence[dict[str, Any]] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,31 +52,49 @@ class Rejected:
 @dataclasses.dataclass(frozen=True)
 class Record:
     key: str
-    image: bytes
-    captions: list[str]
+    image: bytes | None
+    texts: dict[str, Any]
+
+    @property
+    def example(self) -> dict[str, Any]:
+        """By feature, as it is stored."""
+        picture = {} if self.image is None else {"image": self.image}
+        return {**picture, **self.texts, "key": self.key}
+
+    @property
+    def subject(self) -> bytes:
+        """What decides the split: of questions on one picture or text all are in the same."""
+        if "question" not in self.texts:
+            return self.key.encode()
+        return self.image or self.texts.get("context", self.texts["question"]).encode()
 
 
 def check_record(
-    candidate: Candidate, max_side: int | None
+    candidate: Candidate, form: Form, max_side: int | None
 ) -> tuple[Record | None, list[Rejected]]:
-    """The record without its bad captions, or None; and what was left out.
+    """The record without its bad captions or answers, or None; and what was left out.
 
     max_side: pictures with a longer side are encoded anew with this one, in pixels.
     """
-    captions, rejected = [], []
-    places = candidate.captions_where or [candidate.where] * len(candidate.captions)
-    for caption, where in zip(candidate.captions, places, strict=True):
+    nouns = {name: column.noun for name, column in form.columns.items()}
+    several: list[str] = []
+    rejected = []
+    given = candidate.texts[form.several]
+    places = candidate.several_where or [candidate.where] * len(given)
+    for text, where in zip(given, places, strict=True):
         try:
-            captions.append(_check_caption(caption))
+            several.append(_check_text(text, nouns[form.several]))
         except BadRecord as error:
             rejected.append(Rejected(where, str(error)))
-    if not captions:
-        return None, rejected or [Rejected(candidate.where, "caption is missing")]
+    if not several:
+        why = f"{nouns[form.several]} is missing"
+        return None, rejected or [Rejected(candidate.where, why)]
     try:
-        image = _check_image(candidate.image, max_side)
+        texts = {name: _check_text(candidate.texts[name], nouns[name]) for name in form.single}
+        image = _check_image(candidate.image, max_side) if form.picture else None
     except BadRecord as error:
         return None, [*rejected, Rejected(candidate.where, str(error))]
-    return Record(printable(candidate.key), image, captions), rejected
+    return Record(printable(candidate.key), image, {**texts, form.several: several}), rejected
 
 
 def printable(text: str) -> str:
@@ -82,22 +102,22 @@ def printable(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
-def _check_caption(caption: Any) -> str:
-    if caption is None:
-        raise BadRecord("caption is missing")
-    if not isinstance(caption, str | bytes):
-        raise BadRecord(f"caption is no text: it is of type {type(caption).__name__}")
+def _check_text(given: Any, noun: str) -> str:
+    if given is None:
+        raise BadRecord(f"{noun} is missing")
+    if not isinstance(given, str | bytes):
+        raise BadRecord(f"{noun} is no text: it is of type {type(given).__name__}")
     try:
         # Tables are read with surrogates for what is not UTF-8.
-        text = caption.decode() if isinstance(caption, bytes) else caption.encode().decode()
+        text = given.decode() if isinstance(given, bytes) else given.encode().decode()
     except UnicodeError as error:
-        raise BadRecord("caption is not UTF-8") from error
+        raise BadRecord(f"{noun} is not UTF-8") from error
     if not text.strip():
-        raise BadRecord("caption is empty")
+        raise BadRecord(f"{noun} is empty")
     return text.strip()
 
 
-def _check_image(data: bytes, max_side: int | None) -> bytes:
+def _check_image(data: bytes | None, max_side: int | None) -> bytes:
     if not data:
         raise BadRecord("picture is empty")
     try:

@@ -17,6 +17,7 @@ from array_record.python.array_record_module import ArrayRecordWriter
 from tensorflow_datasets.core.example_serializer import ExampleSerializer
 
 from experiments.data import sources
+from experiments.data.sources.forms import Form
 from experiments.data.sources.plan import Options
 from experiments.data.sources.records import Rejected, check_record
 
@@ -28,8 +29,8 @@ WRITER = "group_size:1"
 class Rules:
     """What becomes of the records.
 
-    validation: the share that goes into the split "validation", by a hash of the key. max_side: of
-    larger pictures, in pixels.
+    validation: the share that goes into the split "validation", by a hash of what a record is
+    about. max_side: of larger pictures, in pixels.
     """
 
     split: str = "train"
@@ -47,13 +48,12 @@ class Written:
     rejected: list[dict[str, Any]]
 
 
-def features(codes: int = 0) -> tfds.features.FeaturesDict:
+def features(form: Form, codes: int = 0) -> tfds.features.FeaturesDict:
     """Of a prepared set; codes: how many a picture has, 0 for none."""
-    described: dict[str, Any] = {
-        "image": tfds.features.Image(shape=(None, None, 3)),
-        "captions": tfds.features.Sequence(tfds.features.Text()),
-        "key": tfds.features.Text(),
-    }
+    described: dict[str, Any] = {name: tfds.features.Text() for name in (*form.single, "key")}
+    described[form.several] = tfds.features.Sequence(tfds.features.Text())
+    if form.picture:
+        described["image"] = tfds.features.Image(shape=(None, None, 3))
     if codes:
         described["codes"] = tfds.features.Tensor(shape=(codes,), dtype=np.int32)
     return tfds.features.FeaturesDict(described)
@@ -71,9 +71,9 @@ def serializer(described: tfds.features.FeaturesDict) -> Callable[[Mapping[str, 
     return serialize
 
 
-def split_of(key: str, rules: Rules) -> str:
-    """By the key alone, whatever else there is in the source."""
-    number = int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big")
+def split_of(subject: bytes, rules: Rules) -> str:
+    """By what a record is about alone, whatever else there is in the source."""
+    number = int.from_bytes(hashlib.sha256(subject).digest()[:8], "big")
     return "validation" if number < rules.validation * 2**64 else rules.split
 
 
@@ -81,7 +81,7 @@ def write_piece(
     options: Options, piece: Any, rules: Rules, folder: Path, number: int
 ) -> Written:
     """Shards into `folder`, and last the file that says that they are whole."""
-    serialize = serializer(features())
+    serialize = serializer(features(options.what))
     writers: dict[str, ShardWriter] = {}
     records, rejected = 0, []
     try:
@@ -90,15 +90,15 @@ def write_piece(
             if isinstance(found, Rejected):
                 rejected.append({**found.where, "why": found.why})
                 continue
-            record, reasons = check_record(found, rules.max_side)
+            record, reasons = check_record(found, options.what, rules.max_side)
             rejected += [{**reason.where, "why": reason.why} for reason in reasons]
             if record is None:
                 continue
-            split = split_of(record.key, rules)
+            split = split_of(record.subject, rules)
             if split not in writers:
                 stem = f"piece-{number:06d}-{split}"
                 writers[split] = ShardWriter(folder, stem, rules.shard_records)
-            writers[split].write(serialize(dataclasses.asdict(record)))
+            writers[split].write(serialize(record.example))
     finally:
         for writer in writers.values():
             writer.close()

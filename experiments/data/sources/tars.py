@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from clip_jax.errors import InputError
-from experiments.data.sources.columns import CAPTION_COLUMNS, caption_list, look_up
+from experiments.data.sources.columns import read_texts
 from experiments.data.sources.plan import Options, Plan, stamps
 from experiments.data.sources.records import (
     LARGEST_FILE,
@@ -53,26 +53,30 @@ def read(options: Options, piece: str) -> Iterator[Candidate | Rejected]:
                 raise spans
             members = {kind: read_span(file, span) for kind, span in spans.items()}
             image = next((members[kind] for kind in PICTURES if kind in members), None)
-            if image is None:
+            if image is None and options.what.picture:
                 raise BadRecord(f"picture is missing: no member {' or '.join(PICTURES)}")
-            yield Candidate(f"{piece}/{key}", where, image, _captions(members, options))
+            yield Candidate(f"{piece}/{key}", where, image, _texts(members, options))
         except BadRecord as error:
             yield Rejected(where, str(error))
 
 
-def _captions(members: Members, options: Options) -> list[Any]:
-    """Of key.txt, unless a column of key.json is asked for or all there is."""
-    if "txt" in members and not options.caption_column:
-        return [members["txt"]]
+def _texts(members: Members, options: Options) -> dict[str, Any]:
+    """Of key.json; captions of key.txt, unless a column is asked for or json is all there is."""
+    kinds = ("json",)
+    if options.form == "captions":
+        kinds = TEXTS
+        if "txt" in members and not options.caption_column:
+            return {"captions": [members["txt"]]}
     if "json" not in members:
-        raise BadRecord(f"caption is missing: no member {' or '.join(TEXTS)}")
+        noun = options.what.columns[options.what.several].noun
+        raise BadRecord(f"{noun} is missing: no member {' or '.join(kinds)}")
     try:
         about = json.loads(members["json"])
     except (ValueError, RecursionError) as error:
         raise BadRecord(f"json cannot be read: {error}") from error
     if not isinstance(about, dict):
         raise BadRecord("json holds no object")
-    return caption_list(look_up(about, options.caption_column, CAPTION_COLUMNS))
+    return read_texts(about, options)
 
 
 def records(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,12 +12,10 @@ from array_record.python.array_record_data_source import ArrayRecordDataSource
 from clip_jax.errors import InputError
 from experiments.data.sources import tf_records
 from experiments.data.sources.columns import (
-    CAPTION_COLUMNS,
-    IMAGE_COLUMNS,
-    caption_list,
-    choose_column,
+    choose_columns,
     image_bytes,
     look_up,
+    read_texts,
 )
 from experiments.data.sources.plan import Options, Plan, stamps
 from experiments.data.sources.records import BadRecord, Candidate, Rejected
@@ -40,16 +37,11 @@ def plan(options: Options) -> Plan:
         raise InputError(
             f"{folder}: has no split {options.from_split!r}; say --from-split, one of {known}"
         )
-    image = choose_column(
-        features, options.image_column, IMAGE_COLUMNS, "--image-column", folder
-    )
-    if image not in features or not isinstance(features[image], tfds.features.Image):
+    options = choose_columns(features, options, folder)
+    image = options.image_column
+    if image and not (image in features and isinstance(features[image], tfds.features.Image)):
         raise InputError(f"{folder}: feature {image!r} is no picture; say --image-column")
-    caption = choose_column(
-        features, options.caption_column, CAPTION_COLUMNS, "--caption-column", folder
-    )
     files = split_files(builder, options.from_split)
-    options = dataclasses.replace(options, image_column=image, caption_column=caption)
     return Plan(options, stamps(folder, [folder / INFO, *files]), [file.name for file in files])
 
 
@@ -57,21 +49,22 @@ def read(options: Options, piece: str) -> Iterator[Candidate | Rejected]:
     folder = _folder(options)
     builder = open_builder(folder)
     features = builder.info.features
-    skip = {options.image_column: tfds.decode.SkipDecoding()}
+    picture = options.what.picture
+    skip = {options.image_column: tfds.decode.SkipDecoding()} if picture else None
     number = 0
     try:
         for number, serialized in enumerate(_READERS[form(builder)](folder / piece)):
             where = {"file": piece, "row": number}
             try:
                 row = features.deserialize_example_np(serialized, decoders=skip)
-                image = image_bytes(look_up(row, options.image_column), folder)
-                captions = caption_list(look_up(row, options.caption_column))
+                image = image_bytes(look_up(row, options.image_column), folder) if picture else None
+                texts = read_texts(row, options)
             except BadRecord as error:
                 yield Rejected(where, str(error))
             except Exception as error:  # the parser's own are many, and of no common kind
                 yield Rejected(where, f"record cannot be parsed: {' '.join(str(error).split())}")
             else:
-                yield Candidate(f"{piece}:{number}", where, image, captions)
+                yield Candidate(f"{piece}:{number}", where, image, texts)
     except (ValueError, OSError, RuntimeError, IndexError) as error:
         reason = " ".join(str(error).split())
         where = {"file": piece, "row": number}

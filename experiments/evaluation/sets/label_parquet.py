@@ -13,7 +13,8 @@ import numpy as np
 
 from clip_jax.errors import InputError
 from experiments.data.sources.arrow_package import import_arrow
-from experiments.data.sources.columns import IMAGE_COLUMNS, image_bytes
+from experiments.data.sources.columns import image_bytes
+from experiments.data.sources.forms import IMAGE_COLUMNS
 from experiments.data.sources.parquet import splits_by_name
 from experiments.data.sources.records import BadRecord
 from experiments.evaluation.sets.labelled import Rows

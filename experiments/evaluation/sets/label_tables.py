@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from clip_jax.errors import InputError
-from experiments.data.sources.columns import IMAGE_COLUMNS, read_inside
+from experiments.data.sources.columns import read_inside
+from experiments.data.sources.forms import IMAGE_COLUMNS
 from experiments.data.sources.pictures import TABLES, table_rows
 from experiments.data.sources.records import BadRecord
 from experiments.evaluation.sets.labelled import Rows, first_unique

@@ -1,0 +1,92 @@
+"""Questions as FBC2 has them: NAME.json beside NAME_answer.json, each an object of records by key.
+
+A record is a list of {"type": "text" or "image", "content": ...}, an answer's content a text or a
+list of them, pictures are paths beside the files. Source: `create_dataset` of the FBC2 baseline,
+which joins a record's texts with spaces.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from clip_jax.errors import InputError
+from experiments.data.sources.columns import read_inside
+from experiments.data.sources.plan import Options, Plan, stamps
+from experiments.data.sources.records import BadRecord, Candidate, Rejected, printable
+
+FORMS = ("questions", "picture-questions")
+
+# Key, what is asked, what is answered: lists of parts if all is well.
+Entry = tuple[str, Any, Any]
+
+
+def fits(source: Path) -> bool:
+    return source.suffix == ".json" and _answers(source).is_file()
+
+
+def plan(options: Options) -> Plan:
+    """Pieces are lists of entries."""
+    source = Path(options.source)
+    if options.form not in FORMS:
+        raise InputError(
+            f"{source}: holds questions, and --form is {options.form!r}; expected one of "
+            f"{', '.join(FORMS)}"
+        )
+    if any(options.columns.values()):
+        raise InputError(f"{source}: has no columns; leave the options that name them out")
+    answers = _answers(source)
+    if not answers.is_file():
+        raise InputError(f"{answers}: no such file; it is to hold the answers to {source.name}")
+    asked, answered = _read(source), _read(answers)
+    entries = [(key, parts, answered.get(key)) for key, parts in asked.items()]
+    size = options.piece_records
+    pieces = [entries[i : i + size] for i in range(0, len(entries), size)]
+    return Plan(options, stamps(source.parent, [source, answers]), pieces)
+
+
+def read(options: Options, piece: list[Entry]) -> Iterator[Candidate | Rejected]:
+    source = Path(options.source)
+    for key, asked, answered in piece:
+        where = {"file": source.name, "key": printable(key)}
+        try:
+            image = None
+            if options.what.picture:
+                names = _contents(asked, "image", "question")
+                if len(names) != 1 or not isinstance(names[0], str):
+                    raise BadRecord(f"picture is missing: {len(names)} are named")
+                image = read_inside(source.parent, names[0])
+            texts = _contents(asked, "text", "question")
+            # What is no text is told by the check that all records go through.
+            question = " ".join(texts) if all(isinstance(t, str) for t in texts) else texts
+            answers: list[Any] = []
+            for content in _contents(answered, "text", "answer"):
+                answers += content if isinstance(content, list) else [content]
+            yield Candidate(key, where, image, {"question": question, "answers": answers})
+        except BadRecord as error:
+            yield Rejected(where, printable(str(error)))
+
+
+def _answers(source: Path) -> Path:
+    return source.with_name(f"{source.stem}_answer.json")
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"{file}: cannot be read as JSON ({error})") from error
+    if not isinstance(found, dict):
+        raise InputError(f"{file}: holds {type(found).__name__}; expected an object of records")
+    return found
+
+
+def _contents(parts: Any, kind: str, noun: str) -> list[Any]:
+    """Of the parts of a kind."""
+    if parts is None:
+        raise BadRecord(f"{noun} is missing")
+    if not isinstance(parts, list) or not all(isinstance(part, dict) for part in parts):
+        raise BadRecord(f"{noun} is no list of parts")
+    return [part.get("content") for part in parts if part.get("type") == kind]
