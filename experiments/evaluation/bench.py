@@ -16,7 +16,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from experiments.atomic import replace_file
-from experiments.evaluation.encoder import Encoder
+from experiments.evaluation.encoder import Encoder, PictureSet
 from experiments.evaluation.prompts import Prompts, prompts_for
 from experiments.evaluation.sets import RECORDS, LabelledSet, SetRecord, open_set
 from experiments.evaluation.sets.record import own_record
@@ -53,13 +53,13 @@ class Bench:
         # A translator is given Russian prompts.
         return prompts_for(pictures, system.language, self.class_names)
 
-    def about(self, pictures: LabelledSet) -> Result:
+    def about(self, pictures: PictureSet) -> Result:
         """What a number needs to be traced."""
         return {
             "system": self.encoder.system.about(),
             "set": pictures.name,
             "title": record_of(pictures.name).title,
-            "version": pictures.version,
+            "version": getattr(pictures, "version", None),
             "split": pictures.split,
             "source_sha256": pictures.source_hash,
         }

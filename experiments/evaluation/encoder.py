@@ -20,9 +20,11 @@ from clip_jax.errors import InputError
 from clip_jax.image import normalize_pixels, open_image, resize_square
 from clip_jax.model import normalize
 from experiments.evaluation.array_cache import ArrayCache
+from experiments.evaluation.sets.captioned import CaptionedSet
 from experiments.evaluation.sets.labelled import LabelledSet
 from experiments.evaluation.systems import System
 
+PictureSet = LabelledSet | CaptionedSet
 KINDS = ("pre", "post")
 FORMAT = 1  # raised when the same model and pictures are to give other features
 AHEAD = 2  # batches that are decoded while the devices work
@@ -53,7 +55,7 @@ class Encoder:
         self._index, self._count = process
         self._cache = cache
 
-    def images(self, pictures: LabelledSet, kind: str = "post") -> np.ndarray:
+    def images(self, pictures: PictureSet, kind: str = "post") -> np.ndarray:
         """Features of all pictures of a set, in its order.
 
         kind: "post" gives unit rows of the shared space, float32[N, E]; "pre" what the tower has
@@ -65,7 +67,6 @@ class Encoder:
             "features": kind,
             "set": pictures.name,
             "split": pictures.split,
-            "version": pictures.version,
             "source": pictures.source_hash,
         }
         kept = self._cached(about)
@@ -96,7 +97,7 @@ class Encoder:
             "dtype": self.system.clip.compute.dtype,
         }
 
-    def _encode_share(self, pictures: LabelledSet, kind: str) -> np.ndarray:
+    def _encode_share(self, pictures: PictureSet, kind: str) -> np.ndarray:
         """float32[share, ...]: this host's part, filled up with zeros to the share of each."""
         share = -(-len(pictures) // self._count)
         places = range(len(pictures))[self._index * share : (self._index + 1) * share]
@@ -123,7 +124,7 @@ class Encoder:
             return np.asarray(self._clip.encode_image_features(pixels))
         return np.asarray(normalize(self._clip.encode_image(pixels)))
 
-    def _squares(self, pictures: LabelledSet, places: range) -> Iterator[np.ndarray]:
+    def _squares(self, pictures: PictureSet, places: range) -> Iterator[np.ndarray]:
         """Batches uint8[B, size, size, 3], decoded by threads while the devices work."""
         config = self._clip.config
 

@@ -1,4 +1,4 @@
-"""Retrieval of a picture's caption among many."""
+"""Retrieval of pictures' captions among many, and of captions' pictures."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 
 from clip_jax import Predictor, PretrainedClip
+
+RECALLS = (1, 5, 10)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,11 +38,80 @@ def retrieve(
     """Ranks the candidate captions for each picture. answers: indices into candidates."""
     predictor = Predictor(clip, ["{}"], batch_size=batch_size, quiet=True)
     texts = predictor.get_text_latents(candidates)
-    return rank(predictor.get_image_latents(images) @ texts.T, np.asarray(answers))
+    return rank(predictor.get_image_latents(images) @ texts.T, answers)
 
 
-def rank(similarities: np.ndarray, answers: np.ndarray) -> RetrievalResult:
-    """similarities: float[N, candidates]. A tie with the right candidate counts against it."""
-    own = similarities[np.arange(len(answers)), answers][:, None]
-    ranks = (similarities >= own).sum(axis=1) - 1
+def rank(similarities: np.ndarray, answers: Sequence[int | Sequence[int]]) -> RetrievalResult:
+    """similarities: float[N, candidates]. answers: of each row the right one, or several.
+
+    Of several the first to come counts. A tie with it counts against it.
+    """
+    right = np.zeros(similarities.shape, bool)
+    for row, own in enumerate(answers):
+        right[row, own] = True
+    own = np.where(right, similarities, -np.inf).max(axis=1, keepdims=True)
+    ranks = ((similarities >= own) & ~right).sum(axis=1)
     return RetrievalResult(ranks, np.argsort(-similarities, axis=1, kind="stable")[:, :5])
+
+
+def rank_latents(
+    queries: np.ndarray,
+    candidates: np.ndarray,
+    answers: Sequence[int | Sequence[int]],
+    rows: int = 1024,
+) -> RetrievalResult:
+    """The same for unit rows float32[N, E] and float32[candidates, E], some rows at a time."""
+    parts = [
+        rank(queries[start : start + rows] @ candidates.T, answers[start : start + rows])
+        for start in range(0, len(queries), rows)
+    ]
+    return RetrievalResult(
+        np.concatenate([part.ranks for part in parts]),
+        np.concatenate([part.best for part in parts]),
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class BothWays:
+    """texts: the captions found for pictures. pictures: the pictures found for captions."""
+
+    texts: RetrievalResult
+    pictures: RetrievalResult
+
+    def recalls(self) -> dict[str, dict[str, float]]:
+        return {
+            "image_to_text": {f"recall@{k}": self.texts.recall(k) for k in RECALLS},
+            "text_to_image": {f"recall@{k}": self.pictures.recall(k) for k in RECALLS},
+        }
+
+
+@dataclasses.dataclass(frozen=True)
+class Captions:
+    """texts: each once. of_pictures: of each picture its captions, as places in texts."""
+
+    texts: list[str]
+    of_pictures: list[list[int]]
+
+    @property
+    def pictures_of(self) -> list[list[int]]:
+        """Of each text its pictures: one that stands under several is right for each of them."""
+        found: list[list[int]] = [[] for _ in self.texts]
+        for picture, captions in enumerate(self.of_pictures):
+            for caption in captions:
+                found[caption].append(picture)
+        return found
+
+
+def number(captions: Sequence[Sequence[str]]) -> Captions:
+    """captions: of each picture, one or more; equal texts become one."""
+    texts = list(dict.fromkeys(text for several in captions for text in several))
+    places = {text: place for place, text in enumerate(texts)}
+    return Captions(texts, [[places[text] for text in several] for several in captions])
+
+
+def retrieve_both(images: np.ndarray, texts: np.ndarray, captions: Captions) -> BothWays:
+    """images: float32[N, E]; texts: float32[len(captions.texts), E]; unit rows both."""
+    return BothWays(
+        rank_latents(images, texts, captions.of_pictures),
+        rank_latents(texts, images, captions.pictures_of),
+    )

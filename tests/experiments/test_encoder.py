@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 
@@ -17,7 +18,6 @@ from experiments.evaluation.encoder import Encoder
 from experiments.evaluation.sets import open_set
 from experiments.evaluation.systems import open_system
 from experiments.evaluation.zero_shot import compare, measure
-from tests.experiments.test_hosts import free_address
 
 CLASSES = ("дом", "кошка", "собака")
 
@@ -108,7 +108,10 @@ sys.exit(main(sys.argv[1:]))
 
 @pytest.mark.slow
 def test_two_hosts_share_the_pictures(ruclip, pictures, tmp_path):
-    address, flags = free_address(), "--xla_force_host_platform_device_count=2"
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        address = f"localhost:{free.getsockname()[1]}"
+    flags = "--xla_force_host_platform_device_count=2"
     environment = {**os.environ, "XLA_FLAGS": f"{os.environ['XLA_FLAGS']} {flags}"}
 
     def arguments(name):

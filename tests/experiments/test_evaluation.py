@@ -3,6 +3,7 @@ import re
 import numpy as np
 import pytest
 from PIL import Image
+from sklearn.metrics import top_k_accuracy_score
 from sklearn.neighbors import KNeighborsClassifier
 
 from experiments.evaluation import figures
@@ -13,7 +14,7 @@ from experiments.evaluation.baselines import (
     pixel_similarities,
 )
 from experiments.evaluation.page import Picture, Section, Table, write_page
-from experiments.evaluation.retrieval import rank
+from experiments.evaluation.retrieval import number, rank, rank_latents, retrieve_both
 from experiments.evaluation.zero_shot import ZeroShotResult
 
 
@@ -23,6 +24,41 @@ def test_ranks_and_recall():
     assert result.ranks.tolist() == [0, 2, 2]  # a tie counts against the model
     assert [result.recall(k) for k in (1, 2, 3)] == [1 / 3, 1 / 3, 1]
     assert result.best[0].tolist() == [0, 2, 1]
+
+
+def test_of_several_right_ones_the_first_counts():
+    similarities = np.array([[0.9, 0.8, 0.5], [0.2, 0.3, 0.4], [0.7, 0.7, 0.1]])
+    result = rank(similarities, [[1, 2], [1, 2], [0, 1]])
+    assert result.ranks.tolist() == [1, 0, 0]  # equals of which both are right
+    parts = rank_latents(similarities, np.eye(3), [[1, 2], [1, 2], [0, 1]], rows=2)
+    assert parts.ranks.tolist() == [1, 0, 0] and parts.best.shape == (3, 3)
+
+
+def test_recall_equals_scikit_learns(rng):
+    similarities, answers = rng.random((60, 20)), rng.integers(0, 20, 60)
+    result = rank(similarities, answers)
+    for k in (1, 5, 10):
+        expected = top_k_accuracy_score(answers, similarities, k=k, labels=range(20))
+        assert result.recall(k) == pytest.approx(expected)
+
+
+def test_captions_are_found_both_ways():
+    captions = number([["кот", "кошка"], ["дом"], ["кот"]])
+    assert captions.texts == ["кот", "кошка", "дом"]
+    assert captions.of_pictures == [[0, 1], [2], [0]]
+    assert captions.pictures_of == [[0, 2], [0], [1]]
+    images = np.array([[1.0, 0], [0, 1], [0.8, 0.6]])
+    texts = np.array([[0.6, 0.8], [1, 0], [0, 1]])
+    found = retrieve_both(images, texts, captions)
+    # Third picture: «кот» .96, «кошка» .8, «дом» .6. «кот»: third picture .96, second .8, first .6.
+    assert found.texts.ranks.tolist() == [0, 0, 0]
+    assert found.pictures.ranks.tolist() == [0, 0, 0]
+    worse = retrieve_both(images[[1, 0, 2]], texts, captions)
+    assert worse.texts.ranks.tolist() == [1, 2, 0]
+    assert worse.pictures.ranks.tolist() == [0, 2, 2]
+    assert worse.recalls()["text_to_image"] == {
+        "recall@1": 1 / 3, "recall@5": 1.0, "recall@10": 1.0,
+    }  # fmt: skip
 
 
 def test_zero_shot_accuracy_counts_matches():

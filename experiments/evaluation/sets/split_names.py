@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from pathlib import Path
 
-from clip_jax.errors import InputError
+from experiments.evaluation.sets.missing import MissingSplit
 from experiments.evaluation.sets.record import SetRecord
 
 VALIDATION = ("validation", "valid", "val", "dev")
@@ -22,4 +22,4 @@ def find_split(folder: Path, record: SetRecord, split: str, known: Collection[st
             if alias in known:
                 return alias
     found = ", ".join(sorted(known)) or "none"
-    raise InputError(f"{folder}: has no split {wanted!r}; found {found}")
+    raise MissingSplit(f"{folder}: has no split {wanted!r}; found {found}")

@@ -1,0 +1,153 @@
+"""evaluate linear-probe: logistic regression on features of 1, 2, 4, 8, 16 and all pictures."""
+
+from __future__ import annotations
+
+import argparse
+import math
+
+import jax
+import numpy as np
+from tqdm import tqdm
+
+from clip_jax.errors import InputError
+from experiments.evaluation import metrics
+from experiments.evaluation.bench import Bench, Result, record_of
+from experiments.evaluation.encoder import KINDS
+from experiments.evaluation.few_shot import pools
+from experiments.evaluation.linear_probe import Draw, Features, Task, probe
+from experiments.evaluation.sets import LabelledSet
+from experiments.evaluation.sets.missing import MissingSplit
+from experiments.evaluation.tasks import options
+
+ABOUT, NAME = "fit a linear classifier on few and on all pictures", "linear-probe"
+ALL = "all"
+SHOTS, DRAWS = f"1,2,4,8,16,{ALL}", 10
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    options.add_systems(parser)
+    options.add_sets(parser)
+    add_probe(parser)
+
+
+def add_probe(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--features", choices=KINDS, default="pre",
+        help="before the projection, as CLIP's probes, or after it, of unit length (pre)")
+    add("--shots", default=SHOTS, metavar="N,...", help=f"pictures a class ({SHOTS})")
+    add("--draws", type=int, default=DRAWS, metavar="N", help=f"of each number ({DRAWS})")
+    add("--seed", type=int, default=0, help="of the draws (0)")  # fmt: skip
+
+
+def run(args: argparse.Namespace) -> None:
+    for bench in options.benches(args):
+
+        def of_set(name: str, bench: Bench = bench) -> None:
+            result = measure_set(bench, name, args)
+            for row in result["shots"]:
+                spread = f" ± {row['deviation']:.4f}" if row["draws"] > 1 else ""
+                options.say(
+                    f"{bench.name}  {result['title']}, pictures a class {row['shots']}: "
+                    f"{result['metric']} {row['mean']:.4f}{spread}"
+                )
+
+        options.for_each_set(options.set_names(args), of_set)
+        options.say(f"results, lists of the drawn: {bench.folder / folder_name(args.features)}")
+
+
+def shot_numbers(args: argparse.Namespace) -> list[int | None]:
+    """None stands for all pictures."""
+    found: list[int | None] = []
+    for text in filter(None, args.shots.split(",")):
+        if text != ALL and not (text.isdecimal() and int(text)):
+            raise InputError(f"--shots has {text!r}; expected positive numbers or {ALL!r}")
+        found.append(None if text == ALL else int(text))
+    if not found or args.draws < 1:
+        raise InputError(f"--shots={args.shots} --draws={args.draws}; expected one of each")
+    return found
+
+
+def measure_set(bench: Bench, name: str, args: argparse.Namespace) -> Result:
+    """The metric for each number of shots, with mean, spread and what was drawn."""
+    numbers = shot_numbers(args)
+    train, test = bench.open(name, "train"), bench.open(name, args.test_split)
+    validation = _validation(bench, name)
+    learned, chosen = pools(train, validation, test, args.seed)
+    metric = record_of(name).metric
+    asked = {
+        **bench.about(test),
+        "train": {"split": train.split, "source_sha256": train.source_hash},
+        "validation": validation
+        and {"split": validation.split, "source_sha256": validation.source_hash},
+        "features": args.features,
+        "metric": metric,
+        "seed": args.seed,
+        "asked_shots": [number or ALL for number in numbers],
+        "asked_draws": args.draws,
+    }
+
+    def work() -> Result:
+        found = {
+            pictures.split: Features(
+                bench.encoder.images(pictures, args.features), pictures.labels
+            )
+            for pictures in (train, validation, test)
+            if pictures is not None
+        }
+        task = Task(
+            found[train.split], found[(validation or train).split], found[test.split],
+            learned, chosen, metric, len(test.class_names), jax.local_devices(),
+        )  # fmt: skip
+        plan = [
+            (number, draw)
+            for number in numbers
+            for draw in range(args.draws if number else 1)
+        ]
+        bar = tqdm(plan, f"probes of {test.name}", unit=" fits", disable=None, leave=False)
+        draws: dict[int | None, list[Draw]] = {number: [] for number in numbers}
+        for number, draw in bar:
+            draws[number].append(probe(task, number, args.seed, draw))
+        return {"shots": [_told(number, draws[number], task) for number in numbers]}
+
+    return bench.kept(folder_name(args.features), test.name, asked, work)
+
+
+def folder_name(features: str) -> str:
+    return f"{NAME}-{features}"
+
+
+def _validation(bench: Bench, name: str) -> LabelledSet | None:
+    """None where the set has no such split."""
+    try:
+        return bench.open(name, "validation")
+    except MissingSplit:
+        return None
+
+
+def _told(number: int | None, draws: list[Draw], task: Task) -> Result:
+    mean, deviation = metrics.spread([draw.value for draw in draws])
+    told = {"shots": number or ALL, "draws": len(draws), "mean": mean, "deviation": deviation}
+    tests = {row.tobytes() for row in task.test.values}
+    told["runs"] = [
+        {
+            "value": draw.value,
+            "log10_C": round(math.log10(draw.C), 3),
+            "learned": len(draw.train),
+            # Copies under other keys, found by features that are the same to the last bit.
+            "same_pixels_in_test": _also_in(task.train.values[draw.train], tests),
+            **(_keys(draw, task) if number else {}),
+        }
+        for draw in draws
+    ]
+    return told
+
+
+def _keys(draw: Draw, task: Task) -> Result:
+    return {
+        "train": task.learned.keys_of(draw.train),
+        "validation": task.chosen.keys_of(draw.validation),
+    }
+
+
+def _also_in(features: np.ndarray, others: set[bytes]) -> int:
+    return sum(row.tobytes() in others for row in features)

@@ -1,0 +1,50 @@
+"""evaluate retrieval: a picture's captions among all of a split, and a caption's pictures."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from experiments.evaluation.bench import Bench, Result
+from experiments.evaluation.retrieval import number, retrieve_both
+from experiments.evaluation.sets.captioned import open_captioned
+from experiments.evaluation.tasks import options
+
+ABOUT, NAME = "find captions of pictures and pictures of captions", "retrieval"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    options.add_systems(parser)
+    add = parser.add_argument
+    add("--sets", required=True, metavar="NAME,...",
+        help="embedded sets, or folders that python -m experiments.prepare made")
+    add("--test-split", default="test", metavar="NAME", help="to measure on (test)")  # fmt: skip
+
+
+def run(args: argparse.Namespace) -> None:
+    for bench in options.benches(args):
+        for name in options.set_names(args):
+            result = measure_set(bench, name, args.test_split)
+            for way in ("image_to_text", "text_to_image"):
+                found = "  ".join(f"{key} {value:.4f}" for key, value in result[way].items())
+                options.say(f"{bench.name}  {result['set']} {way}: {found}")
+        options.say(f"results: {bench.folder / NAME}")
+
+
+def measure_set(bench: Bench, name: str, split: str) -> Result:
+    """Recall at 1, 5 and 10 both ways. A set without captions raises InputError."""
+    pictures = open_captioned(name, split, bench.data_dir)
+    captions = number(pictures.captions)
+    asked = {
+        **bench.about(pictures),
+        "pictures": len(pictures),
+        "captions": sum(map(len, pictures.captions)),
+        "different_captions": len(captions.texts),
+    }
+
+    def work() -> Result:
+        texts = bench.encoder.classes([[text] for text in captions.texts])
+        return retrieve_both(bench.encoder.images(pictures), texts, captions).recalls()
+
+    file = f"{Path(name).name}-{split}"
+    return bench.kept(NAME, file, asked, work)
