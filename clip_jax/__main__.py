@@ -8,9 +8,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from clip_jax.command import Parser, exit_status
 from clip_jax.config import Compute
 from clip_jax.embedding_store import EmbeddingStore
-from clip_jax.errors import InputError
 from clip_jax.pretrained import load
 from clip_jax.search import open_album
 
@@ -20,17 +20,13 @@ EXAMPLES = """примеры:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The exit status: 0, or 2 for a wrong input, 130 after Ctrl-C."""
-    args = make_parser().parse_args(argv)
-    try:
-        _search(args)
-    except (InputError, OSError) as error:
-        print("error:", " ".join(str(error).splitlines()), file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
-    return 0
+    """The exit status: 0, or what `command.py` says."""
+    argv = sys.argv[1:] if argv is None else argv
+    return exit_status(
+        lambda: _search(make_parser().parse_args(argv)),
+        argv,
+        less_memory="a smaller --batch-size or --dtype=bfloat16",
+    )
 
 
 def _search(args: argparse.Namespace) -> None:
@@ -47,8 +43,8 @@ def _search(args: argparse.Namespace) -> None:
             print(f"{found.cosine:6.3f}  {found.path}")
 
 
-def make_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def make_parser() -> Parser:
+    parser = Parser(
         prog="python -m clip_jax",
         description="ruCLIP finds pictures by text.",
         epilog=EXAMPLES,

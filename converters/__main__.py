@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 
-from clip_jax.errors import InputError
+from clip_jax.command import Parser, exit_status
 from converters import KINDS, convert, export, presets, pretrained, share
 from converters.conversion import DTYPES
 from converters.kinds import takes_vocabulary
@@ -16,7 +15,25 @@ ABOUT = "Foreign checkpoints to model folders (KIND) and back (export); models f
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m converters", description=ABOUT)
+    argv = sys.argv[1:] if argv is None else argv
+    return exit_status(lambda: print(_run(argv)), argv)
+
+
+def _run(argv: Sequence[str]) -> object:
+    args = _parser().parse_args(argv)
+    if args.kind == "export":
+        return export(args.src, args.dst)
+    if args.kind == "pretrained":
+        return pretrained(args.model, args.dtype)
+    if args.kind == "share":
+        how = {"private": args.private, "licence": args.licence, "evaluations": args.evaluation}
+        return share(args.folder, args.repo, **how)
+    asked = {name: getattr(args, name, None) for name in ("preset", "vocabulary")}
+    return convert(args.kind, args.src, args.dst, args.dtype, **asked)
+
+
+def _parser() -> Parser:
+    parser = Parser(prog="python -m converters", description=ABOUT)
     commands = parser.add_subparsers(
         dest="kind", required=True, metavar="KIND|export|pretrained|share"
     )
@@ -55,26 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     command.add_argument(
         "--evaluation", action="append", default=[], metavar="FILE", help="JSON, for the card"
     )
-    args = parser.parse_args(argv)
-    try:
-        if args.kind == "export":
-            print(export(args.src, args.dst))
-        elif args.kind == "pretrained":
-            print(pretrained(args.model, args.dtype))
-        elif args.kind == "share":
-            print(
-                share(
-                    args.folder, args.repo, private=args.private, licence=args.licence,
-                    evaluations=args.evaluation,
-                )
-            )  # fmt: skip
-        else:
-            asked = {name: getattr(args, name, None) for name in ("preset", "vocabulary")}
-            print(convert(args.kind, args.src, args.dst, args.dtype, **asked))
-    except (InputError, OSError) as error:
-        print("error:", " ".join(str(error).splitlines()), file=sys.stderr)
-        return 2
-    return 0
+    return parser
 
 
 if __name__ == "__main__":

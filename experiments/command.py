@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import signal
-import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
-from clip_jax.errors import InputError
+from clip_jax import command
+from clip_jax.command import INTERRUPTED
 
-WRONG_INPUT, DIVERGED, STORAGE, LEFT_BEHIND = 2, 3, 4, 5
+# 2, 6 and 130 are those of any command: `clip_jax/command.py`.
+DIVERGED, STORAGE, LEFT_BEHIND = 3, 4, 5
 # Stopped by SIGTERM with a checkpoint of the last finished step: EX_TEMPFAIL of sysexits.h, "try
 # again". A process that SIGTERM ended at once has 143: an earlier checkpoint is the last one.
 SAVED, TERMINATED = 75, 143
-INTERRUPTED = 130
+LESS_MEMORY = (
+    "a smaller config.data.batch_size, more config.accumulate, config.compute.remat=block or more "
+    "devices; python -m experiments.plan --search finds what fits"
+)
 
 
 class DivergedError(RuntimeError):
@@ -30,24 +34,16 @@ class Stopped(BaseException):
     """
 
 
-def exit_status(work: Callable[[], object]) -> int:
-    """Runs `work`; 0, or a line on stderr and the status of what went wrong.
-
-    Errors that are nobody's input keep their trace.
-    """
+def exit_status(
+    work: Callable[[], object], argv: Sequence[str] = (), less_memory: str = LESS_MEMORY
+) -> int:
+    """`clip_jax.command.exit_status`, and the ends that only training has."""
     try:
-        work()
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return WRONG_INPUT
-    except DivergedError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return DIVERGED
-    except StorageError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return STORAGE
-    except KeyboardInterrupt:
-        return INTERRUPTED
+        return command.exit_status(
+            work,
+            argv,
+            less_memory=less_memory,
+            others={DivergedError: DIVERGED, StorageError: STORAGE},
+        )
     except Stopped as stop:
         return INTERRUPTED if stop.args[0] == signal.SIGINT else SAVED
-    return 0

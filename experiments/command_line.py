@@ -28,12 +28,15 @@ def parse_command_line(argv: Sequence[str]) -> tuple[TrainConfig, Path]:
         "config", help_string="An experiment file.", flag_values=values, sys_argv=list(argv)
     )
     flags.DEFINE_string("workdir", None, "Folder of the run.", flag_values=values)
+    flags.DEFINE_boolean("debug", False, "Trace an error.", flag_values=values)
     try:
         left = values([sys.argv[0], *argv])
         chosen = None if config.value is None else config.value.to_dict()
     except OSError as error:
         reason = " ".join(str(error).split())
         raise InputError(f"--config: the experiment file cannot be read ({reason})") from error
+    except SyntaxError as error:
+        raise InputError(f"--config: {error.filename}, line {error.lineno}: {error.msg}") from error
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
         raise InputError(_explain(argv, str(error))) from error
     if left[1:]:

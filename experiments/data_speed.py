@@ -6,7 +6,6 @@ as any source is and read back from their shards.
 
 from __future__ import annotations
 
-import argparse
 import csv
 import dataclasses
 import io
@@ -20,6 +19,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from clip_jax.command import Parser
 from clip_jax.config import PRESETS, ClipConfig
 from clip_jax.errors import InputError
 from clip_jax.image import open_image, resize_square
@@ -162,7 +162,12 @@ def _write_source(folder: Path, pictures: int) -> float:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
+    argv = sys.argv[1:] if argv is None else argv
+    return exit_status(lambda: _run(argv), argv)
+
+
+def _run(argv: Sequence[str]) -> None:
+    parser = Parser(
         prog="python -m experiments.data_speed", description=(__doc__ or "").partition(":")[0]
     )
     parser.add_argument("--pictures", type=int, default=512, metavar="N", help="(512)")
@@ -170,15 +175,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--threads", type=int, default=os.cpu_count(), metavar="N",
                         help="of the stream (all cores)")  # fmt: skip
     args = parser.parse_args(argv)
-
-    def work() -> None:
-        for name in ("pictures", "image_size", "threads"):
-            if getattr(args, name) < 1:
-                raise InputError(f"--{name.replace('_', '-')} is {getattr(args, name)}; expected "
-                                 "at least 1")  # fmt: skip
-        print("\n".join(measure(args.pictures, args.image_size, args.threads)))
-
-    return exit_status(work)
+    for name in ("pictures", "image_size", "threads"):
+        if getattr(args, name) < 1:
+            raise InputError(
+                f"--{name.replace('_', '-')} is {getattr(args, name)}; expected at least 1"
+            )
+    print("\n".join(measure(args.pictures, args.image_size, args.threads)))
 
 
 if __name__ == "__main__":

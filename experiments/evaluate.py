@@ -13,6 +13,7 @@ import sys
 from collections.abc import Sequence
 from types import ModuleType
 
+from clip_jax.command import Parser
 from experiments.command import exit_status
 from experiments.command_line import take_distributed
 from experiments.evaluation.tasks import linear_probe, retrieval, zero_shot
@@ -26,18 +27,19 @@ TASKS: dict[str, ModuleType] = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    how, rest = take_distributed(sys.argv[1:] if argv is None else argv)
-    args = _parser().parse_args(rest)
+    argv = sys.argv[1:] if argv is None else argv
 
     def work() -> None:
+        how, rest = take_distributed(argv)
+        args = _parser().parse_args(rest)
         start(how)
         TASKS[args.task].run(args)
 
-    return leave_with(lambda: exit_status(work))
+    return leave_with(lambda: exit_status(work, argv, less_memory="a smaller --batch-size"))
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> Parser:
+    parser = Parser(
         prog="python -m experiments.evaluate",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,

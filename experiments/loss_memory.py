@@ -6,14 +6,15 @@ many, runs none of them, and prints a Markdown table of their temporaries per de
 
 from __future__ import annotations
 
-import argparse
 import sys
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
+from clip_jax.command import Parser
 from clip_jax.contrastive import FORMS, contrastive_loss, sigmoid_loss
 from clip_jax.errors import InputError
 from experiments.command import exit_status
@@ -81,14 +82,19 @@ def run(batch: int, width: int, tile: int) -> None:
     )
 
 
-def main(argv: list[str]) -> int:
-    parser = argparse.ArgumentParser(prog="python -m experiments.loss_memory", description=__doc__)
+def main(argv: Sequence[str] | None = None) -> int:
+    argv = sys.argv[1:] if argv is None else argv
+    return exit_status(lambda: _run(argv), argv)
+
+
+def _run(argv: Sequence[str]) -> None:
+    parser = Parser(prog="python -m experiments.loss_memory", description=__doc__)
     parser.add_argument("--batch", type=int, default=32768, help="rows in all, on 1 and 8 devices")
     parser.add_argument("--width", type=int, default=512, help="of the embeddings")
     parser.add_argument("--tile", type=int, default=1024, help="rows and columns of a tile")
     args = parser.parse_args(argv)
-    return exit_status(lambda: run(args.batch, args.width, args.tile))
+    run(args.batch, args.width, args.tile)
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

@@ -9,13 +9,14 @@ it --topology=cpu:8 compiles for pretended CPU devices.
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 
+from clip_jax.command import Parser
 from clip_jax.errors import InputError
 from experiments.command import exit_status
 from experiments.command_line import parse_command_line
@@ -26,7 +27,7 @@ from experiments.planning.search import search
 from experiments.planning.topology import FORM, slice_devices
 
 
-def run(argv: list[str]) -> None:
+def run(argv: Sequence[str]) -> None:
     args, others = _parser().parse_known_args(argv)
     if args.topology is None:
         raise InputError(f"--topology is needed: {FORM}")
@@ -110,8 +111,8 @@ def _tell_variant(config: TrainConfig, plan: Plan) -> None:
     )
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> Parser:
+    parser = Parser(
         prog="python -m experiments.plan", description=__doc__, allow_abbrev=False
     )
     add: Any = parser.add_argument
@@ -125,9 +126,10 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def main(argv: list[str]) -> int:
-    return exit_status(lambda: run(argv))
+def main(argv: Sequence[str] | None = None) -> int:
+    argv = sys.argv[1:] if argv is None else argv
+    return exit_status(lambda: run(argv), argv)
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

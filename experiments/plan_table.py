@@ -6,7 +6,6 @@ line of --rows as soon as it is made, so the same command goes on where it was s
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import importlib
 import json
@@ -18,6 +17,8 @@ from typing import Any
 import jax
 from tqdm import tqdm
 
+from clip_jax.command import Parser
+from clip_jax.config import one_of
 from experiments.command import exit_status
 from experiments.config import MeshConfig, TrainConfig
 from experiments.planning.chips import CHIPS
@@ -59,6 +60,8 @@ def planned_config(name: str, devices: int) -> TrainConfig:
 
 def fill(path: Path, configs: Sequence[str], topologies: Sequence[str]) -> None:
     """Adds to the file what it does not have yet."""
+    for name in configs:
+        one_of("--configs", name, tuple(CONFIGS))
     known = {(row["config"], row["topology"]) for row in read(path)}
     wanted = [(c, t) for t in topologies for c in configs if (c, t) not in known]
     for name, topology in tqdm(wanted, "planning"):
@@ -115,7 +118,18 @@ def _devices(row: dict[str, Any]) -> int:
     return mesh.data * mesh.fsdp * mesh.tensor
 
 
-def run(args: argparse.Namespace) -> None:
+def main(argv: Sequence[str] | None = None) -> int:
+    argv = sys.argv[1:] if argv is None else argv
+    return exit_status(lambda: run(argv), argv)
+
+
+def run(argv: Sequence[str]) -> None:
+    parser = Parser(prog="python -m experiments.plan_table", description=__doc__)
+    parser.add_argument("--rows", required=True, help="JSONL file of the plans made so far")
+    parser.add_argument("--configs", default=",".join(CONFIGS), help="some of the configs")
+    parser.add_argument("--topologies", default=",".join(TOPOLOGIES), help="slices, in this order")
+    parser.add_argument("--print-only", action="store_true", help="plan nothing more")
+    args = parser.parse_args(argv)
     jax.config.update("jax_platforms", "cpu")
     path = Path(args.rows)
     if not args.print_only:
@@ -123,15 +137,5 @@ def run(args: argparse.Namespace) -> None:
     print(table(read(path)))
 
 
-def main(argv: list[str]) -> int:
-    parser = argparse.ArgumentParser(prog="python -m experiments.plan_table", description=__doc__)
-    parser.add_argument("--rows", required=True, help="JSONL file of the plans made so far")
-    parser.add_argument("--configs", default=",".join(CONFIGS), help="some of the configs")
-    parser.add_argument("--topologies", default=",".join(TOPOLOGIES), help="slices, in this order")
-    parser.add_argument("--print-only", action="store_true", help="plan nothing more")
-    args = parser.parse_args(argv)
-    return exit_status(lambda: run(args))
-
-
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

@@ -13,6 +13,7 @@ import os
 import sys
 from collections.abc import Sequence
 
+from clip_jax.command import Parser
 from clip_jax.errors import InputError
 from experiments.command import exit_status
 from experiments.data.preparation import REJECTED, Summary, prepare
@@ -23,28 +24,29 @@ from experiments.data.sources.shards import Rules
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    argv = sys.argv[1:] if argv is None else argv
+    return exit_status(lambda: _run(argv), argv)
+
+
+def _run(argv: Sequence[str]) -> None:
     args = _parser().parse_args(argv)
-
-    def work() -> None:
-        if bool(args.vqgan) != bool(args.image_size):
-            raise InputError("--vqgan and --image-size are needed together")
-        summary = prepare(
-            Options(
-                source=args.source, kind=args.kind, form=args.form,
-                from_split=args.from_split or args.split, table=args.table, data_dir=args.data_dir,
-                **{column.field: getattr(args, column.field) for column in COLUMNS.values()},
-            ),
-            args.out,
-            Rules(args.split, args.validation, args.max_side, args.shard_records),
-            workers=args.workers, vqgan=args.vqgan, image_size=args.image_size,
-        )  # fmt: skip
-        print(_describe(summary))
-
-    return exit_status(work)
+    if bool(args.vqgan) != bool(args.image_size):
+        raise InputError("--vqgan and --image-size are needed together")
+    summary = prepare(
+        Options(
+            source=args.source, kind=args.kind, form=args.form,
+            from_split=args.from_split or args.split, table=args.table, data_dir=args.data_dir,
+            **{column.field: getattr(args, column.field) for column in COLUMNS.values()},
+        ),
+        args.out,
+        Rules(args.split, args.validation, args.max_side, args.shard_records),
+        workers=args.workers, vqgan=args.vqgan, image_size=args.image_size,
+    )  # fmt: skip
+    print(_describe(summary))
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> Parser:
+    parser = Parser(
         prog="python -m experiments.prepare",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,

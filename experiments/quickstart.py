@@ -7,14 +7,14 @@ runs/quickstart/report.html. An interrupted run is resumed by the same command.
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 
+from clip_jax.command import Parser
 from experiments.command import exit_status
 from experiments.config import TrainConfig
 from experiments.configs import (
@@ -102,8 +102,13 @@ def run(data: str, workdir: Path, steps: int | None = None, seed: int = 0) -> li
     return outcomes
 
 
-def main(argv: list[str]) -> int:
-    parser = argparse.ArgumentParser(prog="python -m experiments.quickstart", description=__doc__)
+def main(argv: Sequence[str] | None = None) -> int:
+    argv = sys.argv[1:] if argv is None else argv
+    return exit_status(lambda: _run(argv), argv)
+
+
+def _run(argv: Sequence[str]) -> None:
+    parser = Parser(prog="python -m experiments.quickstart", description=__doc__)
     parser.add_argument("--data", choices=sorted(DEMOS), default="digits")
     parser.add_argument("--workdir", type=Path, help="default: runs/quickstart, or -emoji")
     parser.add_argument("--steps", type=int, help="train each for so many steps instead")
@@ -111,8 +116,8 @@ def main(argv: list[str]) -> int:
     args = parser.parse_args(argv)
     suffix = "" if args.data == "digits" else f"-{args.data}"
     workdir = args.workdir or Path(f"runs/quickstart{suffix}")
-    return exit_status(lambda: run(args.data, workdir, args.steps, args.seed))
+    run(args.data, workdir, args.steps, args.seed)
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

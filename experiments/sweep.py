@@ -19,7 +19,6 @@ compare, in functions of its own:
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import importlib.util
 import json
@@ -32,6 +31,7 @@ from types import ModuleType
 
 import jax
 
+from clip_jax.command import Parser
 from clip_jax.errors import InputError
 from experiments.atomic import replace_file
 from experiments.command import DivergedError, exit_status
@@ -175,18 +175,13 @@ def _import_plot() -> ModuleType:
 
 def parse(argv: Sequence[str]) -> Sweep:
     """Anything unknown or ill-typed raises InputError."""
-    parser = argparse.ArgumentParser(
-        prog="python -m experiments.sweep", allow_abbrev=False, exit_on_error=False
-    )
+    parser = Parser(prog="python -m experiments.sweep", allow_abbrev=False)
     parser.add_argument("--config", type=Path)
     parser.add_argument("--workdir", type=Path)
     parser.add_argument("--grid", action="append", default=[])
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--metric", action="append", default=[])
-    try:
-        args, rest = parser.parse_known_args(argv)
-    except argparse.ArgumentError as error:
-        raise InputError(str(error)) from error
+    args, rest = parser.parse_known_args(argv)
     if args.config is None or args.workdir is None:
         raise InputError("--config=FILE and --workdir=DIR are both needed")
     if args.seeds < 1:
@@ -224,11 +219,15 @@ def load(file: Path) -> ModuleType:
     if spec is None:
         raise InputError(f"--config: {file} is no experiment file; expected a name ending in .py")
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except SyntaxError as error:
+        raise InputError(f"--config: {error.filename}, line {error.lineno}: {error.msg}") from error
     return module
 
 
-def main(argv: list[str]) -> int:
+def main(argv: Sequence[str] | None = None) -> int:
+    argv = sys.argv[1:] if argv is None else argv
     if {"-h", "--help"} & set(argv):
         print(__doc__)
         return 0
@@ -243,8 +242,8 @@ def main(argv: list[str]) -> int:
         print(f"{(sweep.workdir / 'table.md').read_text(encoding='utf-8')}\n"
               f"table, plot: {sweep.workdir}/table.md table.json plot.png")  # fmt: skip
 
-    return exit_status(work)
+    return exit_status(work, argv)
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

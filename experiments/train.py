@@ -1,6 +1,6 @@
 """The one training loop: python -m experiments.train --config=FILE --workdir=DIR
 
-    [--distributed=auto|HOST:PORT,COUNT,INDEX] [--config.KEY=VALUE ...]
+    [--distributed=auto|HOST:PORT,COUNT,INDEX] [--config.KEY=VALUE ...] [--debug]
 
 The folder of a run holds `checkpoints/`, `metrics.jsonl`, `tensorboard/`, `tokenizer.model` and,
 at the end, `model/`: a model folder that `clip_jax.load`, `rudolph_jax.load_vqgan` or
@@ -149,7 +149,8 @@ def _write_model(model: Pretrained, workdir: Path, config: TrainConfig) -> None:
     os.replace(beside, folder)
 
 
-def main(argv: list[str]) -> int:
+def main(argv: Sequence[str] | None = None) -> int:
+    argv = sys.argv[1:] if argv is None else argv
     if {"-h", "--help"} & set(argv):
         print(f"{__doc__}\nKeys and their defaults:\n{describe_keys()}")
         return 0
@@ -162,8 +163,8 @@ def main(argv: list[str]) -> int:
         if jax.process_index() == 0:
             print(f"model: {folder}")
 
-    return leave_with(lambda: exit_status(work))
+    return leave_with(lambda: exit_status(work, argv))
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

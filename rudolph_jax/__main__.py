@@ -1,4 +1,4 @@
-"""The shell: python -m rudolph_jax draw|caption|classify|write|answer --model=FOLDER ..."""
+"""The shell: python -m rudolph_jax draw|caption|classify|write|answer|doctor --model=FOLDER ..."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from clip_jax.command import Parser, exit_status
 from clip_jax.config import Compute
-from clip_jax.errors import InputError
 from clip_jax.model_folder import read_config
-from rudolph_jax import commands
+from rudolph_jax import commands, doctor
 from rudolph_jax.config import RudolphConfig
 from rudolph_jax.pretrained import KIND, load
 from rudolph_jax.reading import QUESTIONS
@@ -29,35 +29,36 @@ EXAMPLES = """примеры:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The exit status: 0, or 2 for a wrong input, 130 after Ctrl-C."""
-    parser = make_parser()
-    args = parser.parse_args(argv)
-    try:
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always", TruncationWarning)
-            results = _run(args)
-        for text in dict.fromkeys(str(w.message) for w in caught if _ours(w)):
-            print("warning:", text, file=sys.stderr)
-        if args.json:
-            lines = [json.dumps(result, ensure_ascii=False) for result in results]
-        else:
-            nothing = ["nothing was written; try more --candidates"]
-            lines = commands.tell(args.command, results, args) or nothing
-        for line in lines:
-            print(line)
-    except (InputError, OSError) as error:
-        print("error:", " ".join(str(error).splitlines()), file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
-    return 0
+    """The exit status: 0, or what `clip_jax.command` says."""
+    argv = sys.argv[1:] if argv is None else argv
+    return exit_status(
+        lambda: _run(argv), argv, less_memory="a smaller --batch-size or --dtype=bfloat16"
+    )
 
 
-def _run(args: argparse.Namespace) -> commands.Results:
+def _run(argv: Sequence[str]) -> None:
+    args = make_parser().parse_args(argv)
+    if args.command == "doctor":
+        doctor.examine()
+        return
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", TruncationWarning)
+        results = _do(args)
+    for text in dict.fromkeys(str(w.message) for w in caught if _ours(w)):
+        print("warning:", text, file=sys.stderr)
+    if args.json:
+        lines = [json.dumps(result, ensure_ascii=False) for result in results]
+    else:
+        nothing = ["nothing was written; try more --candidates"]
+        lines = commands.tell(args.command, results, args) or nothing
+    for line in lines:
+        print(line)
+
+
+def _do(args: argparse.Namespace) -> commands.Results:
     about = read_config(args.model)
     if about["kind"] == KIND:
-        commands.check_tasks(RudolphConfig.from_dict(about["config"]), args.command)
+        commands.check_tasks(RudolphConfig.from_dict(about["config"]), args)
     rudolph = load(args.model, args.vqgan, Compute(dtype=args.dtype))
     do: Callable = getattr(commands, args.command)
     return do(rudolph, args)
@@ -67,8 +68,8 @@ def _ours(caught: warnings.WarningMessage) -> bool:
     return issubclass(caught.category, TruncationWarning)
 
 
-def make_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def make_parser() -> Parser:
+    parser = Parser(
         prog="python -m rudolph_jax",
         description="RUDOLPH draws, captions, classifies, writes and answers.",
         epilog=EXAMPLES,
@@ -116,6 +117,8 @@ def make_parser() -> argparse.ArgumentParser:
     answer.add_argument("--image", type=Path)
     answer.add_argument("--context", default="", help="the text that the answer is in")
     answer.add_argument("--about", choices=QUESTIONS, default="plain", help="special tokens to use")
+    about = "versions, devices and caches, and whether a tiny model runs here"
+    subparsers.add_parser("doctor", help=about, description=about)
     return parser
 
 

@@ -117,8 +117,11 @@ def tell(command: str, results: Results, args: argparse.Namespace) -> list[str]:
     return [f"{r['text']}  ({r['count']} times)" for r in results]
 
 
-def check_tasks(config: RudolphConfig, command: str) -> None:
-    """InputError where a model cannot do what a command asks for."""
+def check_tasks(config: RudolphConfig, args: argparse.Namespace) -> None:
+    """InputError where a model cannot do what a command asks for, before anything is loaded."""
+    command = args.command
+    if command in ("draw", "caption", "classify") and args.vqgan is None:
+        raise InputError(f"{command}: no image tokenizer was given; add --vqgan=FOLDER")
     if command in ("caption", "classify", "answer") and not config.right_text_length:
         raise InputError(f"{command}: this model has no right text (a ruDALL-E?); it can only draw")
 

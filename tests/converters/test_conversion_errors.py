@@ -282,8 +282,6 @@ def test_export_that_fails_half_way_leaves_nothing(tmp_path, goldens, monkeypatc
 
 def test_command_line_mistakes(tmp_path, capsys):
     for arguments in (["mp3", "a", "b"], ["ruclip", "a"], ["ruclip", "a", "b", "--dtype", "int8"]):
-        with pytest.raises(SystemExit) as caught:
-            main(arguments)
-        assert caught.value.code == 2
+        assert main(arguments) == 2
     assert main(["ruclip", str(tmp_path / "absent"), str(tmp_path / "out")]) == 2
     assert "absent: does not exist" in capsys.readouterr().err

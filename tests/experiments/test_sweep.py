@@ -8,8 +8,9 @@ import jax
 import pytest
 
 from clip_jax import InputError
+from clip_jax.command import WRONG_INPUT
 from experiments import sweep as sweep_module
-from experiments.command import DIVERGED, WRONG_INPUT, DivergedError
+from experiments.command import DIVERGED, DivergedError
 from experiments.config import TrainConfig
 from experiments.data.config import AugmentConfig
 from experiments.metrics import last_metrics, read_metrics

@@ -1,0 +1,224 @@
+"""What a person is told who does something wrong: one line, with the exit status for it."""
+
+import importlib
+import re
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image
+
+import clip_jax
+import converters
+import rudolph_jax
+from clip_jax.command import OUT_OF_MEMORY
+from clip_jax.layers import unstack_layers
+from rudolph_jax import PretrainedRudolph, PretrainedVqgan, RudolphConfig, VqganConfig
+from rudolph_jax.model import abstract_params
+from rudolph_jax.vqgan import abstract_params as abstract_vqgan_params
+
+ROOT = Path(__file__).parent.parent
+CONFIG = "--config=experiments/configs/digits.py"
+COMMANDS = sorted(
+    ".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__main__")
+    for package in ("clip_jax", "converters", "experiments", "rudolph_jax")
+    for file in (ROOT / package).rglob("*.py")
+    if 'if __name__ == "__main__"' in file.read_text(encoding="utf-8")
+)
+
+
+def main_of(command: str):
+    package = command in ("clip_jax", "converters", "rudolph_jax")
+    return importlib.import_module(f"{command}.__main__" if package else command).main
+
+
+def ones(tree):
+    return jax.tree.map(lambda leaf: np.ones(leaf.shape, leaf.dtype), tree)
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory, goldens):
+    """Small models of each kind, and some files that are not what they seem."""
+    home = tmp_path_factory.mktemp("home")
+    converters.convert("ruclip", goldens / "ruclip", home / "ruclip")
+    converters.convert("youtokentome", goldens / "tokenizer", home / "words")
+    config = RudolphConfig(
+        left_text_length=8, image_tokens_per_side=2, right_text_length=6, text_vocab_size=700,
+        image_vocab_size=17, width=8, layers=1, heads=2, text_special_tokens=8,
+    )  # fmt: skip
+    tokenizer = clip_jax.load_tokenizer(home / "words")
+    params = ones(unstack_layers(abstract_params(config)))
+    PretrainedRudolph(config, params, tokenizer).save(home / "rudolph")
+    vqgan = VqganConfig(
+        channels=8, channel_multipliers=(1, 2), residual_blocks=1, attention_levels=(),
+        latent_channels=8, codebook_size=17, norm_groups=4,
+    )  # fmt: skip
+    PretrainedVqgan(vqgan, ones(abstract_vqgan_params(vqgan))).save(home / "vqgan")
+    noise = np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8)
+    Image.fromarray(noise).save(home / "cut.png")
+    (home / "cut.png").write_bytes((home / "cut.png").read_bytes()[:400])
+    (home / "text.txt").write_text("words")
+    (home / "broken.py").write_text("def get_config(:\n")
+    (home / "full").mkdir()
+    (home / "full" / "mine.txt").write_text("mine")
+    return home
+
+
+@pytest.fixture
+def told(home, goldens, tmp_path, monkeypatch, capsys):
+    """Runs a command line; the one line that it printed. {H}: home, {G}: goldens, {T}: anew."""
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+    def run(command: str, line: str, status: int = 2) -> str:
+        words = line.replace("{H}", str(home)).replace("{G}", str(goldens))
+        words = words.replace("{T}", str(tmp_path)).split()
+        capsys.readouterr()
+        assert main_of(command)(words) == status
+        error = capsys.readouterr().err
+        assert error.startswith("error: ") and error.count("\n") == 1 and error[-1] == "\n", error
+        return error
+
+    return run
+
+
+WALK = [
+    ("clip_jax", "search кот {H} --model={H}/vqgan", "of kind 'vqgan'; expected 'clip'"),
+    ("clip_jax", "search кот {T}/absent --model={H}/ruclip", "absent"),
+    ("clip_jax", "search кот {H}/full --model={H}/ruclip", "full"),
+    ("clip_jax", "search кот {H} --model={H}/ruclip --count=0", "not a positive integer"),
+    ("converters", "", "the following arguments are required"),
+    ("converters", "mp3 a b", "invalid choice: 'mp3'"),
+    ("converters", "ruclip {T}/absent {T}/out", "absent: does not exist"),
+    ("converters", "ruclip {G}/ruclip {H}/full", "full: already exists; remove it or name"),
+    ("converters", "ruclip {G}/ruclip {H}/text.txt/out", "text.txt"),
+    ("converters", "ruclip {G}/rudolph_v2 {T}/out", "not ruclip"),
+    ("converters", "rudolph {G}/ruclip {T}/out", "not rudolph"),
+    ("converters", "rudalle {G}/ruclip {T}/out", "not rudalle"),
+    ("converters", "vqgan {G}/ruclip {T}/out", "not vqgan"),
+    ("converters", "hf-clip {G}/ruclip {T}/out", "not hf-clip"),
+    ("converters", "openai-clip {H}/text.txt {T}/out", "text.txt"),
+    ("converters", "youtokentome {H}/text.txt {T}/out", "text.txt"),
+    ("converters", "export {T}/absent {T}/out", "absent: not a model folder"),
+    ("converters", "export {G}/ruclip {T}/out", "a foreign checkpoint must be converted first"),
+    ("converters", "pretrained no-such-model", "is no folder, no OWNER/NAME"),
+    ("converters", "pretrained a/b", "HF_HUB_OFFLINE is set"),
+    ("converters", "share {H}/full a/b", "not a model folder"),
+    ("rudolph_jax", "paint", "invalid choice: 'paint'"),
+    ("rudolph_jax", "write мир", "required: --model"),
+    ("rudolph_jax", "write мир --model={T}/absent", "absent: not a model folder"),
+    ("rudolph_jax", "write мир --model={H}/ruclip", "holds a model of kind 'clip'; expected"),
+    ("rudolph_jax", "write мир --model={G}/ruclip", "must be converted first"),
+    ("rudolph_jax", "write мир --model={H}/rudolph --count=0", "'0' is not a positive integer"),
+    ("rudolph_jax", "write мир --model={H}/rudolph --top-p=7", "top_p is 7.0; expected 0 to 1"),
+    ("rudolph_jax", "write мир --model={H}/rudolph --dtype=int8", "invalid choice: 'int8'"),
+    ("rudolph_jax", "draw мир --model={H}/rudolph", "no image tokenizer was given"),
+    ("rudolph_jax", "draw мир --model={H}/rudolph --vqgan={H}/words", "of kind 'tokenizer'"),
+    ("rudolph_jax", "draw мир --model={H}/rudolph --vqgan={H}/vqgan --out={H}/full", "exists"),
+    ("rudolph_jax", "draw мир --model={H}/rudolph --vqgan={H}/vqgan --keep=up", "--image=FILE"),
+    ("rudolph_jax", "caption {H}/cut.png --model={H}/rudolph --vqgan={H}/vqgan", "cut.png"),
+    ("rudolph_jax", "caption {H}/text.txt --model={H}/rudolph --vqgan={H}/vqgan", "text.txt"),
+    ("rudolph_jax", "caption {T}/absent --model={H}/rudolph --vqgan={H}/vqgan", "absent"),
+    ("rudolph_jax", "classify {H}/cut.png --classes=a --model={H}/rudolph --vqgan={H}/vqgan",
+     "at least two names"),
+    ("rudolph_jax", "answer что? --image={H}/full --model={H}/rudolph --vqgan={H}/vqgan", "full"),
+    ("experiments.train", "", "--config=FILE and --workdir=DIR are both needed"),
+    ("experiments.train", "--config={T}/absent.py --workdir={T}/run", "cannot be read"),
+    ("experiments.train", "--config={H}/broken.py --workdir={T}/run", "broken.py"),
+    ("experiments.train", CONFIG + " --workdir={T}/run --config.stepz=1", "config.steps?"),
+    ("experiments.train", CONFIG + " --workdir={T}/run --config.steps=many", "many"),
+    ("experiments.train", CONFIG + " --workdir={T}/run --config.steps=-1", "steps is -1"),
+    ("experiments.train", CONFIG + " --workdir={T}/run more", "unknown argument 'more'"),
+    ("experiments.train", CONFIG + " --workdir={T}/run --config.data.name=no", "'no'"),
+    ("experiments.train", CONFIG + " --workdir={H}/text.txt", "text.txt"),
+    ("experiments.train", CONFIG + " --workdir={T}/run --distributed=here", "expected auto, none"),
+    ("experiments.evaluate", "taste", "invalid choice: 'taste'"),
+    ("experiments.evaluate", "zero-shot --distributed=here --model={H}/ruclip --data=no", "no"),
+    ("experiments.evaluate", "retrieval --model={H}/vqgan --data={H}/full", "error"),
+    ("experiments.sweep", "", "--config=FILE and --workdir=DIR are both needed"),
+    ("experiments.sweep", "--config={T}/no.py --workdir={T}/run", "is no experiment file"),
+    ("experiments.sweep", "--config={H}/broken.py --workdir={T}/run", "broken.py"),
+    ("experiments.sweep", CONFIG + " --workdir={T}/run --seeds=no", "invalid int value: 'no'"),
+    ("experiments.sweep", CONFIG + " --workdir={T}/run --grid stepz=1,2", "stepz"),
+    ("experiments.plan", CONFIG, "--topology is needed"),
+    ("experiments.plan", CONFIG + " --topology=v9:1", "v9"),
+    ("experiments.plan", CONFIG + " --topology=cpu:8 --mfu=2", "--mfu is 2.0"),
+    ("experiments.plan", CONFIG + " --topology=cpu:8 --config.stepz=1", "config.steps?"),
+    ("experiments.plan_table", "--rows={T}/rows.jsonl --configs=no", "no"),
+    ("experiments.prepare", "{T}/absent {T}/out", "absent"),
+    ("experiments.prepare", "{H}/full {T}/out", "full"),
+    ("experiments.prepare", "{H}/full {T}/out --vqgan={H}/vqgan", "needed together"),
+    ("experiments.quickstart", "--data=faces", "invalid choice: 'faces'"),
+    ("experiments.quickstart", "--workdir={H}/text.txt", "text.txt"),
+    ("experiments.loss_memory", "--batch=7", "--batch is 7; expected a positive multiple of 8"),
+    ("experiments.data_speed", "--pictures=0", "--pictures is 0; expected at least 1"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("command", "line", "expected"), WALK)
+def test_one_line(told, command, line, expected):
+    assert expected in told(command, line)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command(told, command, capsys):
+    assert command in {walked for walked, _, _ in WALK}
+    told(command, "--no-such-option")
+    assert main_of(command)(["--no-such-option", "--debug"]) == 2
+    trace = capsys.readouterr().err
+    assert trace.startswith("Traceback") and "InputError" in trace
+    assert re.fullmatch(r"error: .*", trace.splitlines()[-1])
+    assert main_of(command)(["--version"]) == 0
+    assert capsys.readouterr().out.startswith("rudolph-jax ")
+
+
+def exhausted(*_):
+    raise jax.errors.JaxRuntimeError(
+        "RESOURCE_EXHAUSTED: Out of memory while trying to allocate 8589934592 bytes.\nDetails:"
+    )
+
+
+def test_no_memory_on_the_device(told, monkeypatch):
+    monkeypatch.setattr(rudolph_jax.commands, "write", exhausted)
+    line = told("rudolph_jax", "write мир --model={H}/rudolph", OUT_OF_MEMORY)
+    assert "no memory left on the device" in line and "8589934592 bytes" in line
+    assert "try a smaller --batch-size or --dtype=bfloat16" in line
+    monkeypatch.setattr("experiments.train.train", exhausted)
+    line = told("experiments.train", CONFIG + " --workdir={T}/run", OUT_OF_MEMORY)
+    assert "a smaller config.data.batch_size" in line
+
+
+def test_no_memory_on_the_host(told, monkeypatch):
+    def too_large(*_):
+        raise MemoryError("Unable to allocate 8.00 GiB for an array with shape (2147483648,)")
+
+    monkeypatch.setattr(rudolph_jax.commands, "write", too_large)
+    line = told("rudolph_jax", "write мир --model={H}/rudolph", OUT_OF_MEMORY)
+    assert "no memory left on the host" in line and "8.00 GiB" in line
+
+
+def test_errors_that_are_nobodys_input_keep_their_trace(told, monkeypatch):
+    def wrong(*_):
+        raise jax.errors.JaxRuntimeError("INTERNAL: a fault of the compiler")
+
+    monkeypatch.setattr(rudolph_jax.commands, "write", wrong)
+    with pytest.raises(jax.errors.JaxRuntimeError, match="INTERNAL"):
+        told("rudolph_jax", "write мир --model={H}/rudolph")
+
+
+def test_doctor(monkeypatch, capsys):
+    monkeypatch.setenv("XDG_CACHE_HOME", "/somewhere")
+    assert main_of("rudolph_jax")(["doctor"]) == 0
+    printed = capsys.readouterr().out
+    assert f"jax {jax.__version__}" in printed and "8 x cpu" in printed
+    assert "converted models: /somewhere/rudolph-jax/models" in printed
+    assert "self-test: 9 codes" in printed
+
+
+def test_doctor_finds_a_model_that_does_not_agree_with_itself(monkeypatch):
+    right = PretrainedRudolph.logits
+    monkeypatch.setattr(PretrainedRudolph, "logits", lambda self, ids: -jnp.abs(right(self, ids)))
+    with pytest.raises(RuntimeError, match="self-test: drew"):
+        rudolph_jax.doctor.self_test()
