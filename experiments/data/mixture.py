@@ -52,7 +52,7 @@ class Mixture:
         return list(zip(rows, self._weights, strict=True))
 
     def need_pictures(self) -> None:
-        """Raises InputError where a set has none, and so on."""
+        """InputError where a set has none; see `Split`."""
         for split in self._splits:
             split.need_pictures()
 

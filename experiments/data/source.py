@@ -19,8 +19,8 @@ class Split:
 
     Of questions it is {"question": str, "answers": list of str} with an "image", with a "context"
     or with neither. Other features come as TFDS gives them, text decoded. `features` describes
-    them, `metadata` what else was written down when the set was prepared. A set of bare pictures
-    has no captions.
+    them, `metadata` what else was written down when the set was prepared, `pictured` tells whether
+    rows have pictures. A set of bare pictures has no captions.
     """
 
     def __init__(self, folder: Path, split: str) -> None:
@@ -52,7 +52,7 @@ class Split:
         return [(np.arange(len(self)), 1.0)]
 
     def need_pictures(self) -> None:
-        """Raises InputError where the set has none, and so on."""
+        """InputError where the set has none; the same of what the others are named after."""
         self._need("'image'", {"image"})
 
     def need_captions(self) -> None:
