@@ -5,9 +5,9 @@ only vocabulary and merges are read: what comes before them is known for either 
 its special pieces.
 
 CLIP's texts become lower-case, in NFC, with runs of white space as one space, as in transformers'
-CLIPTokenizer. OpenAI's own code mends its texts before that: HTML entities (`&amp;`), and with the
-package ftfy broken encodings, curly quotes, ligatures and full-width letters. Texts that hold none
-of these have the same ids; mend others yourself.
+CLIPTokenizer. OpenAI's own code mends its texts before that: with ftfy broken encodings, curly
+quotes, ligatures and full-width letters, then HTML entities (`&amp;`). Texts that hold none of
+these have the same ids; mend others yourself.
 """
 
 from __future__ import annotations

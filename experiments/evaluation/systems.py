@@ -19,6 +19,7 @@ import numpy as np
 
 import clip_jax
 from clip_jax import PRESETS, RUCLIP_SMALL, Predictor, PretrainedClip, model_folder
+from clip_jax.byte_bpe import CLIP, ByteBpe
 from clip_jax.errors import InputError
 from clip_jax.predictor import check_average, mean_latents
 from experiments.evaluation.translations import Translations, read_translations
@@ -127,7 +128,10 @@ def open_system(
     folder = Path(folder)
     clip = clip_jax.load(folder, compute)
     converted_from = model_folder.read_config(folder)["provenance"].get("converted_from")
-    english = converted_from in FROM_OPENAI
+    tokenizer = clip.processor.tokenizer
+    english = converted_from in FROM_OPENAI or (
+        isinstance(tokenizer, ByteBpe) and tokenizer.family is CLIP
+    )
     reads = language or ("en" if english else "ru")
     if reads not in ("ru", "en"):
         raise InputError(f"language is {language!r}; expected 'ru' or 'en'")

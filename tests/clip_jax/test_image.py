@@ -85,3 +85,20 @@ def test_broken_pictures_are_one_line_errors(tmp_path):
 
 def test_no_pictures_give_no_pixels():
     assert preprocess([], 8, ImageConfig()).shape == (0, 8, 8, 3)
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+@pytest.mark.parametrize("size", [(48, 48), (96, 64), (50, 97), (301, 30), (24, 20), (13, 7)])
+def test_pixels_are_those_of_transformers_clip_processor(mode, size, rng):
+    """Sizes whose centre lies between no two pixels: there transformers' Pillow processor rounds
+    down, and OpenAI's torchvision, like ours, to even."""
+    import transformers
+
+    shape = (size[1], size[0], 3)[: 3 if mode == "RGB" else 2]
+    picture = Image.fromarray(rng.integers(0, 256, shape, dtype=np.uint8))
+    theirs = transformers.CLIPImageProcessorPil(
+        size={"shortest_edge": 20}, crop_size={"height": 20, "width": 20}
+    )
+    expected = theirs(picture, return_tensors="np")["pixel_values"].transpose(0, 2, 3, 1)
+    np.testing.assert_allclose(preprocess([picture], 20, OPENAI), expected, atol=2e-6)

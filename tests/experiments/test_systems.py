@@ -7,7 +7,8 @@ import pytest
 
 import clip_jax
 import converters
-from clip_jax import InputError, Predictor, PretrainedClip
+from clip_jax import Clip, InputError, Predictor, PretrainedClip
+from clip_jax.byte_bpe import CLIP, ByteBpe
 from experiments.evaluation.systems import PUBLISHED, System, open_system
 from experiments.evaluation.translations import read_translations
 
@@ -67,6 +68,23 @@ def test_translations_stand_before_the_model(ruclip, cache):
     assert "\n" not in str(e.value)
     with pytest.raises(InputError, match="reads Russian"):
         open_system(ruclip, translations=cache)
+
+
+def test_a_model_with_clips_vocabulary_reads_english(small_config, byte_vocabulary, tmp_path):
+    tokenizer = ByteBpe(*byte_vocabulary(CLIP, merges=30))
+    text = dataclasses.replace(small_config.text, vocab_size=tokenizer.vocab_size)
+    config = dataclasses.replace(small_config, text=text, eos_id=tokenizer.eos_id)
+    ids, pixels = np.zeros((1, 12), np.int32), np.zeros((1, 24, 24, 3), np.float32)
+    params = jax.jit(Clip(config).init)(jax.random.key(0), ids, pixels)["params"]
+    folder = PretrainedClip(config, params, tokenizer).save(tmp_path / "clip")
+    system = open_system(folder)
+    assert (system.language, system.average) == ("en", "clip")
+    file = tmp_path / "translations.json"
+    file.write_text(json.dumps({"format": 1, "translator": {}, "texts": {"кошка": "a cat"}}))
+    translated = open_system(folder, translations=file)
+    assert (translated.name, translated.language) == ("translator + clip", "ru")
+    expected = system.text_latents(["a cat"])
+    np.testing.assert_array_equal(translated.text_latents(["кошка"]), expected)
 
 
 def test_published_models_are_known_by_their_sizes():
