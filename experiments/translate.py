@@ -16,6 +16,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from clip_jax.command import Parser
 from clip_jax.errors import InputError
 from experiments.command import exit_status
 from experiments.evaluation.class_names import load_class_names
@@ -24,27 +25,28 @@ from experiments.evaluation.translation import Translator, fill_cache, open_cach
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    argv = sys.argv[1:] if argv is None else argv
+    return exit_status(lambda: _run(argv), argv, less_memory="a smaller --batch-size")
+
+
+def _run(argv: Sequence[str]) -> None:
     args = _parser().parse_args(argv)
-
-    def work() -> None:
-        if args.batch_size < 1:
-            raise InputError(f"--batch-size is {args.batch_size}; expected at least 1")
-        texts = list(dict.fromkeys([*_of_sets(args.sets), *_lines(args.texts)]))
-        if not texts:
-            raise InputError("nothing to translate; give --texts=FILE, --sets=all or names of sets")
-        translator = Translator(args.model)
-        kept = open_cache(args.cache, translator.about)
-        known = sum(text in kept.texts for text in texts)
-        with tqdm(total=len(texts), initial=known, unit=" texts", disable=None) as bar:
-            for made in fill_cache(kept, texts, translator.translate, args.batch_size):
-                bar.update(made)
-        print(f"{args.cache}: {len(texts)} texts, {len(texts) - known} of them new")
-
-    return exit_status(work)
+    if args.batch_size < 1:
+        raise InputError(f"--batch-size is {args.batch_size}; expected at least 1")
+    texts = list(dict.fromkeys([*_of_sets(args.sets), *_lines(args.texts)]))
+    if not texts:
+        raise InputError("nothing to translate; give --texts=FILE, --sets=all or names of sets")
+    translator = Translator(args.model)
+    kept = open_cache(args.cache, translator.about)
+    known = sum(text in kept.texts for text in texts)
+    with tqdm(total=len(texts), initial=known, unit=" texts", disable=None) as bar:
+        for made in fill_cache(kept, texts, translator.translate, args.batch_size):
+            bar.update(made)
+    print(f"{args.cache}: {len(texts)} texts, {len(texts) - known} of them new")
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> Parser:
+    parser = Parser(
         prog="python -m experiments.translate",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
