@@ -16,13 +16,15 @@ from types import ModuleType
 from clip_jax.command import Parser
 from experiments.command import exit_status
 from experiments.command_line import take_distributed
-from experiments.evaluation.tasks import linear_probe, retrieval, zero_shot
+from experiments.evaluation.tasks import figure, linear_probe, report, retrieval, zero_shot
 from experiments.hosts import leave_with, start
 
 TASKS: dict[str, ModuleType] = {
     "zero-shot": zero_shot,
     "linear-probe": linear_probe,
     "retrieval": retrieval,
+    "figure": figure,
+    "report": report,
 }
 
 

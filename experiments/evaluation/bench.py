@@ -58,7 +58,7 @@ class Bench:
         return {
             "system": self.encoder.system.about(),
             "set": pictures.name,
-            "title": record_of(pictures.name).title,
+            "title": title_of(pictures.name),
             "version": getattr(pictures, "version", None),
             "split": pictures.split,
             "source_sha256": pictures.source_hash,
@@ -87,7 +87,12 @@ class Bench:
 
 
 def record_of(name: str) -> SetRecord:
-    return RECORDS.get(name) or own_record(name)
+    """name: of a known set, or a user's own or its folder."""
+    return RECORDS.get(name) or own_record(Path(name).name)
+
+
+def title_of(name: str) -> str:
+    return record_of(name).title
 
 
 def versions() -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import matplotlib
 import numpy as np
@@ -93,6 +93,92 @@ def picture_rows(rows: Sequence[Sequence[np.ndarray]], titles: Sequence[str]) ->
         for axis, picture in zip(line[1:], row, strict=False):
             axis.imshow(picture, interpolation="nearest")
     return _png(figure)
+
+
+def grouped_bars(
+    titles: Sequence[str],
+    measured: Mapping[str, Sequence[float]],
+    published: Mapping[str, Sequence[float]],
+    label: str,
+) -> bytes:
+    """A group of bars a title, one for each system; a black line where it was published.
+
+    Values by system, in the order of the titles, NaN where there is none.
+    """
+    systems, places = list(measured), np.arange(len(titles))
+    thickness = 0.8 / len(systems)
+    height = 1.2 + (0.3 + 0.16 * len(systems)) * len(titles)
+    figure = Figure(figsize=(7.5, height), layout="constrained")
+    axes = figure.add_subplot()
+    for number, (system, colour) in enumerate(zip(systems, _colours(len(systems)), strict=True)):
+        at = places - 0.4 + (number + 0.5) * thickness
+        axes.barh(at, measured[system], thickness * 0.9, color=colour, label=system)
+        for y, value in zip(at, published.get(system, ()), strict=False):
+            axes.plot([value, value], [y - thickness / 2, y + thickness / 2], color="black")
+    axes.set_yticks(places, titles, fontsize=8)
+    axes.set_ylim(len(titles) - 0.5, -0.5)
+    axes.set_xlim(0, 1)
+    axes.set_xlabel(label)
+    axes.grid(axis="x", alpha=0.3)
+    figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=8)
+    return _png(figure)
+
+
+def few_shot_curves(
+    panels: Mapping[str, Mapping[str, Sequence[tuple[str, float, float]]]],
+    stars: Mapping[str, Mapping[str, float]],
+    columns: int = 4,
+) -> bytes:
+    """A panel a data set: title -> system -> (pictures a class, mean, deviation) in order.
+
+    The band is one standard deviation of the draws; a star at 0 is zero-shot.
+    """
+    systems = list(dict.fromkeys(system for curves in panels.values() for system in curves))
+    colours = dict(zip(systems, _colours(len(systems)), strict=True))
+    columns = min(columns, len(panels))
+    rows = -(-len(panels) // columns)
+    figure = Figure(figsize=(0.6 + 2.9 * columns, 0.7 + 2.4 * rows), layout="constrained")
+    for number, (title, curves) in enumerate(panels.items()):
+        axes = figure.add_subplot(rows, columns, number + 1)
+        axes.set_title(title, fontsize=9)
+        names = ["0", *dict.fromkeys(name for curve in curves.values() for name, *_ in curve)]
+        for system, curve in curves.items():
+            at = [names.index(name) for name, *_ in curve]
+            mean, deviation = (np.array([point[i] for point in curve]) for i in (1, 2))
+            colour = colours[system]
+            label = system if number == 0 else None
+            axes.plot(at, mean, "o-", color=colour, markersize=3, linewidth=1.2, label=label)
+            axes.fill_between(
+                at, mean - deviation, mean + deviation, color=colour, alpha=0.2, linewidth=0
+            )
+            if system in stars.get(title, {}):
+                axes.plot(0, stars[title][system], "*", color=colour, markersize=11)
+        axes.set_xticks(range(len(names)), names, fontsize=8)
+        axes.set_xlabel("pictures a class", fontsize=8)
+        axes.tick_params(axis="y", labelsize=8)
+        axes.grid(alpha=0.3)
+    figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=8)
+    return _png(figure)
+
+
+def correlation(points: Mapping[str, Sequence[tuple[float, float, str]]]) -> bytes:
+    """System -> (zero-shot, probe, what it is of); the line is where both are equal."""
+    figure = Figure(figsize=(5.5, 5.5), layout="constrained")
+    axes = figure.add_subplot()
+    axes.plot([0, 1], [0, 1], color="#999999", linewidth=0.8, linestyle="--")
+    for (system, found), colour in zip(points.items(), _colours(len(points)), strict=True):
+        axes.plot(*zip(*((x, y) for x, y, _ in found), strict=True), "o", color=colour,
+                  markersize=4, label=system)  # fmt: skip
+        for x, y, name in found:
+            axes.annotate(name, (x, y), xytext=(3, 3), textcoords="offset points", fontsize=6)
+    axes.set(xlim=(0, 1.02), ylim=(0, 1.02), xlabel="zero-shot", ylabel="linear probe, all")
+    axes.grid(alpha=0.3)
+    axes.legend(frameon=False, fontsize=8, loc="lower right")
+    return _png(figure)
+
+
+def _colours(count: int) -> np.ndarray:
+    return matplotlib.colormaps["turbo"](np.linspace(0.12, 0.9, count))
 
 
 def _png(figure: Figure) -> bytes:

@@ -6,6 +6,7 @@ import pytest
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 
+from experiments.evaluation import logistic
 from experiments.evaluation.logistic import Problem
 
 
@@ -47,9 +48,10 @@ def test_the_optimum_is_scikit_learns(data, request):
         assert same.mean() > 0.99
 
 
-def test_a_start_elsewhere_and_more_devices_change_nothing(mixed):
+def test_a_start_elsewhere_and_more_devices_change_nothing(mixed, monkeypatch):
     features, labels = mixed
-    alone = Problem(features, labels, 7)
+    alone = Problem(features, labels, 7, jax.devices())  # too few to spread
+    monkeypatch.setattr(logistic, "SPREAD", 0)
     spread = Problem(features, labels, 7, jax.devices())  # 203 is no multiple of 8
     cold = alone.fit(1.0)
     for other in (alone.fit(1.0, alone.fit(1e-4)), spread.fit(1.0)):

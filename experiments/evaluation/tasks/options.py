@@ -7,6 +7,7 @@ import dataclasses
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import jax
@@ -103,6 +104,18 @@ def set_names(args: argparse.Namespace) -> list[str]:
     if not names:
         raise InputError("--sets is empty; expected names with commas between them")
     return names
+
+
+def drawing() -> ModuleType:
+    """`experiments.evaluation.figures`, which needs the extra `demo`."""
+    try:
+        from experiments.evaluation import figures
+    except ModuleNotFoundError as error:
+        raise InputError(
+            f"pictures need the package {error.name!r}, which is not installed: "
+            "pip install 'rudolph-jax[demo]'"
+        ) from error
+    return figures
 
 
 def say(*words: Any, **options: Any) -> None:

@@ -1,0 +1,51 @@
+"""The page of `evaluate report`, from results to sections."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from types import ModuleType
+
+from experiments.evaluation import report_pictures as pictures
+from experiments.evaluation import report_tables as tables
+from experiments.evaluation.measured import Measured
+from experiments.evaluation.page import Section, Table
+
+
+def sections(
+    systems: Sequence[Measured], names: Sequence[str], figures: ModuleType
+) -> list[Section]:
+    """figures: `experiments.evaluation.figures`. names: of the sets, in the page's order."""
+    zero_shots = [one.zero_shots() for one in systems]
+    probes = [one.probe_of_most() for one in systems]
+    found = [
+        tables.numbers("Zero-shot", systems, names, "zero-shot", zero_shots),
+        *pictures.bars(systems, names, figures),
+        tables.numbers("Linear probe", systems, names, "linear-probe", probes),
+        *pictures.curves(systems, names, figures),
+        *pictures.correlation(systems, figures),
+        *tables.calibration(systems, names),
+        *tables.retrieval(systems),
+        *pictures.matrices(systems),
+        *tables.missing(systems),
+        tables.all_published(names),
+        tables.traces(systems),
+    ]
+    return [section for section in found if section is not None]
+
+
+def markdown(page: Sequence[Section]) -> str:
+    """The page's tables, for a README or an issue."""
+    parts = []
+    for section in page:
+        if isinstance(section.content, Table):
+            rows = [section.content.header, *section.content.rows]
+            lines = ["| " + " | ".join(_escaped(cell) for cell in row) + " |" for row in rows]
+            lines.insert(1, "|" + "---|" * len(section.content.header))
+            note = [section.note, ""] if section.note else []
+            parts.append("\n".join([f"## {section.title}", "", *note, *lines, ""]))
+    return "\n".join(parts)
+
+
+def _escaped(cell: str) -> str:
+    return re.sub(r"([|<])", r"\\\1", cell)

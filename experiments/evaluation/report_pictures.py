@@ -1,0 +1,113 @@
+"""The pictures of a report: bars, few-shot curves, correlation, cosines."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from types import ModuleType
+
+import numpy as np
+
+from experiments.evaluation.bench import title_of
+from experiments.evaluation.measured import Measured
+from experiments.evaluation.page import Picture, Section
+
+
+def bars(systems: Sequence[Measured], names: Sequence[str], figures: ModuleType) -> list[Section]:
+    there = [name for name in names if any(name in one.zero_shot for one in systems)]
+    if not there:
+        return []
+
+    def row(values: Mapping[str, float]) -> list[float]:
+        return [values.get(name, float("nan")) for name in there]
+
+    png = figures.grouped_bars(
+        [title_of(name) for name in there],
+        {one.name: row(one.zero_shots()) for one in systems},
+        {one.name: row(one.published["zero-shot"]) for one in systems},
+        "zero-shot, by the set's metric",
+    )
+    note = "Black lines are published numbers."
+    return [Section("Zero-shot, drawn", note, Picture("zero-shot", png, "Bars by set"))]
+
+
+def curves(
+    systems: Sequence[Measured], names: Sequence[str], figures: ModuleType
+) -> list[Section]:
+    there = [name for name in names if any(name in one.probes for one in systems)]
+    if not there:
+        return []
+    panels, stars = {}, {}
+    for name in there:
+        title = title_of(name)
+        panels[title] = {
+            one.name: [
+                (str(row["shots"]), row["mean"], row["deviation"])
+                for row in one.probes[name]["shots"]
+            ]
+            for one in systems
+            if name in one.probes
+        }
+        stars[title] = {
+            one.name: one.zero_shot[name]["value"] for one in systems if name in one.zero_shot
+        }
+    if len(there) > 1:
+        everywhere = [one for one in systems if all(name in one.probes for name in there)]
+        mean = f"mean of {len(there)} sets"
+        averages = {one.name: _mean_curve(one, there) for one in everywhere}
+        means = {
+            one.name: float(np.mean([one.zero_shot[name]["value"] for name in there]))
+            for one in everywhere
+            if all(name in one.zero_shot for name in there)
+        }
+        if averages:
+            panels, stars = {mean: averages, **panels}, {mean: means, **stars}
+    png = figures.few_shot_curves(panels, stars)
+    note = (
+        "Mean over the draws, with one standard deviation; a star is zero-shot. The lists of the "
+        "pictures drawn are in the JSON files."
+    )
+    return [Section("Few-shot probes", note, Picture("few-shot", png, "Curves by set"))]
+
+
+def _mean_curve(one: Measured, names: Sequence[str]) -> list[tuple[str, float, float]]:
+    """Of sets with the same numbers of pictures; draws of different sets are independent."""
+    rows = zip(*(one.probes[name]["shots"] for name in names), strict=True)
+    return [
+        (
+            str(row[0]["shots"]),
+            float(np.mean([cell["mean"] for cell in row])),
+            float(np.sqrt(np.square([cell["deviation"] for cell in row]).sum()) / len(row)),
+        )
+        for row in rows
+    ]
+
+
+def correlation(systems: Sequence[Measured], figures: ModuleType) -> list[Section]:
+    points = {}
+    for one in systems:
+        zero, probe = one.zero_shots(), one.probe_of_most()
+        shared = [name for name in zero if name in probe]
+        if shared:
+            points[one.name] = [(zero[name], probe[name], title_of(name)) for name in shared]
+    flat = np.array([(x, y) for found in points.values() for x, y, _ in found])
+    if not len(flat):
+        return []
+    note = "Each point is a set; on the line both are equal."
+    if len(flat) > 2 and flat.std(axis=0).all():
+        note += f" Pearson's correlation of {len(flat)} points: {np.corrcoef(flat.T)[0, 1]:.3f}."
+    png = figures.correlation(points)
+    picture = Picture("correlation", png, "Zero-shot against linear probe")
+    return [Section("Zero-shot against linear probe", note, picture)]
+
+
+def matrices(systems: Sequence[Measured]) -> list[Section]:
+    note = "Pictures of scikit-image's wheel; the brightest of a row is the model's choice."
+    return [
+        Section(
+            f"Cosine similarity, {one.name}",
+            note,
+            Picture(f"similarity-{number}", one.matrix, "Matrix of cosines"),
+        )
+        for number, one in enumerate(systems)
+        if one.matrix is not None
+    ]

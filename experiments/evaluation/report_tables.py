@@ -1,0 +1,146 @@
+"""The tables of a report: measured numbers beside published ones, and what they are of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from experiments.evaluation.bench import record_of, title_of
+from experiments.evaluation.measured import Measured
+from experiments.evaluation.page import Section, Table
+from experiments.evaluation.published import NEAR, compare, published
+
+# What the report's second average leaves out.
+LEFT_OUT = ("patch_camelyon", "oxford_pets", "fgvc_aircraft")
+NOT_THERE, NOT_ASKED = "not on disk", "–"
+
+
+def numbers(
+    title: str,
+    systems: Sequence[Measured],
+    names: Sequence[str],
+    task: str,
+    values: Sequence[Mapping[str, float]],
+) -> Section | None:
+    if not any(values):
+        return None
+    rows = []
+    for name in names:
+        cells = [
+            compare(found[name], one.published[task].get(name))
+            if name in found
+            else NOT_THERE
+            if name in one.missing
+            else NOT_ASKED
+            for one, found in zip(systems, values, strict=True)
+        ]
+        rows.append((title_of(name), record_of(name).metric.replace("_", " "), *cells))
+    kept = [name for name in names if name not in LEFT_OUT]
+    without = ", ".join(title_of(name) for name in LEFT_OUT)
+    averages = [(f"mean of {len(names)} sets", names)]
+    if len(kept) < len(names):
+        averages.append((f"mean without {without}", kept))
+    for label, chosen in averages:
+        cells = [
+            _mean(found, one.published[task], chosen)
+            for one, found in zip(systems, values, strict=True)
+        ]
+        rows.append((label, "", *cells))
+    note = (
+        f"In brackets the published number and the difference, ▲ or ▼ beyond {NEAR}. "
+        + published()["note"]
+    )
+    if task == "linear-probe":
+        shots = next(iter(next(found for found in systems if found.probes).probes.values()))
+        most = shots["shots"][-1]["shots"]
+        how = "all pictures" if most == "all" else f"{most} pictures a class"
+        note = f"Fitted on {how}, features {shots['features']} projection. {note}"
+    return Section(title, note, Table(("set", "metric", *(one.name for one in systems)), rows))
+
+
+def _mean(found: Mapping[str, float], known: Mapping[str, float], names: Sequence[str]) -> str:
+    """Over sets that were measured; published ones are averaged only where all of those are."""
+    there = [name for name in names if name in found]
+    if not there:
+        return NOT_ASKED
+    measured = float(np.mean([found[name] for name in there]))
+    expected = [known[name] for name in there if name in known]
+    both = float(np.mean(expected)) if len(expected) == len(there) else None
+    return compare(measured, both) + (f" of {len(there)}" if len(there) < len(names) else "")
+
+
+def calibration(systems: Sequence[Measured], names: Sequence[str]) -> list[Section]:
+    there = [name for name in names if any(name in one.zero_shot for one in systems)]
+    if not there:
+        return []
+    rows = [
+        (
+            title_of(name),
+            *(
+                f"{one.zero_shot[name]['calibration']['expected_error']:.3f}"
+                if name in one.zero_shot
+                else NOT_ASKED
+                for one in systems
+            ),
+        )
+        for name in there
+    ]
+    note = "Expected calibration error of zero-shot: how far confidence is from accuracy."
+    return [Section("Calibration", note, Table(("set", *(one.name for one in systems)), rows))]
+
+
+def retrieval(systems: Sequence[Measured]) -> list[Section]:
+    ways = {"image_to_text": "captions of pictures", "text_to_image": "pictures of captions"}
+    rows = [
+        (one.name, name, label, *(f"{value:.3f}" for value in result[way].values()))
+        for one in systems
+        for name, result in one.retrieval.items()
+        for way, label in ways.items()
+    ]
+    if not rows:
+        return []
+    header = ("system", "split", "found", "recall@1", "recall@5", "recall@10")
+    return [Section("Retrieval", "", Table(header, rows))]
+
+
+def missing(systems: Sequence[Measured]) -> list[Section]:
+    missing = {name: told for one in systems for name, told in one.missing.items()}
+    if not missing:
+        return []
+    rows = [(title_of(name), told) for name, told in missing.items()]
+    note = "The same command measures them as soon as they are there."
+    return [Section("Sets that are not on disk", note, Table(("set", "what to do"), rows))]
+
+
+def all_published(names: Sequence[str]) -> Section | None:
+    systems = published()["systems"].values()
+    rows = []
+    for name in names:
+        cells = []
+        for system in systems:
+            pair = [system[task].get(name) for task in ("zero-shot", "linear-probe")]
+            cells.append(" / ".join(f"{value:.3f}" for value in pair if value is not None))
+        if any(cells):
+            rows.append((title_of(name), *cells))
+    if not rows:
+        return None
+    header = ("set", *(system["title"] for system in systems))
+    note = f"Zero-shot / linear probe. Source: {published()['source']}."
+    return Section("Published numbers", note, Table(header, rows))
+
+
+def traces(systems: Sequence[Measured]) -> Section:
+    rows = [
+        (
+            one.name,
+            one.about["preset"] or "own",
+            one.about["language"],
+            one.about["average"],
+            one.about["dtype"],
+            one.about["sha256"][:16],
+        )
+        for one in systems
+    ]
+    header = ("system", "sizes of", "prompts", "average", "dtype", "SHA-256 begins")
+    return Section("Systems", "", Table(header, rows))

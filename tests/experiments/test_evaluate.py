@@ -1,0 +1,171 @@
+"""The command `python -m experiments.evaluate`, at tiny size."""
+
+import json
+import re
+from types import SimpleNamespace
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+import converters
+from experiments.evaluate import main
+from experiments.evaluation.encoder import Encoder
+from experiments.evaluation.measured import Measured
+from experiments.evaluation.published import compare, numbers_of, published
+from experiments.evaluation.report_tables import numbers
+from experiments.evaluation.sets import RECORDS
+from experiments.evaluation.sets.table import REPORT
+from experiments.evaluation.tasks import options
+
+COLOURS = {"зелёный": (20, 200, 30), "красный": (210, 30, 20), "синий": (20, 30, 220)}
+
+
+@pytest.fixture(scope="module")
+def ruclip(goldens, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("systems") / "ruclip"
+    converters.convert("ruclip", goldens / "ruclip", folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def mine(tmp_path_factory):
+    """Pictures of three colours, without a validation split."""
+    rng = np.random.default_rng(0)
+    folder = tmp_path_factory.mktemp("sets") / "mine"
+    for split, count in (("train", 6), ("test", 5)):
+        for label, colour in COLOURS.items():
+            (folder / split / label).mkdir(parents=True)
+            for i in range(count):
+                pixels = np.array(colour) + rng.integers(-20, 21, (24, 24, 3))
+                image = Image.fromarray(pixels.astype(np.uint8))
+                image.save(folder / split / label / f"{i}.png")
+    return folder
+
+
+@pytest.fixture
+def command(ruclip, tmp_path, data_directory, monkeypatch):
+    """Arguments of a task. On one device: test_encoder.py has eight, which take longer."""
+    one = jax.local_devices()[:1]
+    monkeypatch.setattr(options.jax, "local_devices", lambda: one)
+
+    def arguments(task, *more):
+        return [
+            task, f"--model=tiny={ruclip}", f"--out={tmp_path / 'out'}", "--batch-size=4",
+            f"--cache={tmp_path / 'cache'}", f"--data-dir={data_directory}", *more,
+        ]  # fmt: skip
+
+    return arguments
+
+
+def test_report(command, mine, tmp_path, monkeypatch, capsys):
+    asked = command(
+        "report", f"--sets={mine},cifar10", "--shots=1,all", "--draws=2",
+        "--retrieval=digits_ru:test",
+    )  # fmt: skip
+    assert main(asked) == 0
+    assert "missing: cifar10: not in" in capsys.readouterr().err
+    out = tmp_path / "out"
+    page, tables = ((out / f"report.{kind}").read_text("utf-8") for kind in ("html", "md"))
+    assert set(re.findall(r'src="([^"]{5})', page)) == {"data:"}
+    assert not re.search(r"<script|<link|@import", page)
+    pictures = {"zero-shot.png", "few-shot.png", "correlation.png", "similarity-0.png"}
+    assert pictures <= {file.name for file in out.iterdir()}
+    (folder,) = out.glob("tiny-*")
+    zero_shot = json.loads((folder / "zero-shot" / "mine.json").read_text())
+    probe = json.loads((folder / "linear-probe-pre" / "mine.json").read_text())
+    assert f"| mine | accuracy | {zero_shot['value']:.3f} |" in tables
+    assert "| CIFAR10 | accuracy | not on disk |" in tables
+    assert "tfds.builder('cifar10:3.0.2'" in tables and "0.818 / 0.917" in tables
+    assert zero_shot["prompts"]["by_class"]["красный"][0] == "красный"
+    assert zero_shot["examples"] == 15 and zero_shot["system"]["sha256"]
+    one, everything = probe["shots"]
+    assert everything["mean"] == 1.0  # colours can be told apart
+    assert one["draws"] == 2 and everything["draws"] == 1
+    for run in one["runs"]:
+        assert len(run["train"]) == len(run["validation"]) == 3
+        assert not set(run["train"]) & set(run["validation"])
+        assert run["same_pixels_in_test"] == 0
+    assert one["runs"][0]["train"] != one["runs"][1]["train"]
+    retrieval = json.loads((folder / "retrieval" / "digits_ru-test.json").read_text())
+    assert retrieval["pictures"] == 167 and retrieval["different_captions"] == 60
+    assert 0 <= retrieval["image_to_text"]["recall@1"] <= retrieval["image_to_text"]["recall@10"]
+
+    # What is there is not computed again; what is not, is.
+    monkeypatch.setattr(Encoder, "_encode", lambda *_: pytest.fail("encoded again"))
+    (folder / "linear-probe-pre" / "mine.json").write_text('{"task": "linear-pro')
+    (out / "report.html").unlink()
+    assert main(asked) == 0
+    again = json.loads((folder / "linear-probe-pre" / "mine.json").read_text())
+    assert again == probe and (out / "report.html").read_text("utf-8") == page
+
+
+def test_tasks_by_themselves(command, mine, capsys):
+    assert main(command("zero-shot", f"--sets={mine}")) == 0
+    assert re.search(r"tiny  mine: accuracy \d\.\d{4}, top-5 1\.0000", capsys.readouterr().out)
+    assert main(command("figure")) == 0
+    assert "of 8" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("task", "more", "message"),
+    [
+        ("zero-shot", ["--sets=nothing"], "data set 'nothing' is unknown"),
+        ("zero-shot", ["--sets=cifar10"], "no set is on disk; cifar10: not in"),
+        ("zero-shot", ["--sets=,"], "--sets is empty"),
+        ("zero-shot", ["--batch-size=0", "--sets=cifar10"], "batch size is 0"),
+        ("linear-probe", ["--shots=few", "--sets=digits_ru"], "--shots has 'few'"),
+        ("report", ["--parts=speed"], "--parts has 'speed'"),
+        ("report", ["--retrieval=digits_ru", "--sets=cifar10", "--parts=figure"], "SET:SPLIT"),
+        ("figure", ["--translated=nowhere"], "expected FOLDER=FILE"),
+    ],
+)
+def test_mistakes_are_one_line(command, task, more, message, capsys):
+    assert main(command(task, *more)) == 2
+    told = capsys.readouterr().err.splitlines()
+    assert told[-1].startswith("error: ") and message in told[-1]
+
+
+def test_a_model_is_needed(capsys):
+    assert main(["figure"]) == 2
+    assert "--model=FOLDER is needed" in capsys.readouterr().err
+
+
+def test_published_numbers_are_of_known_systems_and_sets():
+    systems = published()["systems"]
+    assert len(systems) == 9
+    for name, known in systems.items():
+        assert set(known) == {"title", "zero-shot", "linear-probe"}
+        lacking = {"imagenet"} if name == "ruclip-small" else set()
+        assert set(known["zero-shot"]) == set(REPORT) - lacking
+        without = set(REPORT) - {"imagenet", "oxford_flowers102"}
+        probed = "small" not in name and "opus" not in name
+        assert set(known["linear-probe"]) == (without if probed else set())
+        assert all(0 < value < 1 for task in ("zero-shot", "linear-probe")
+                   for value in known[task].values())  # fmt: skip
+    openai = SimpleNamespace(preset="clip-vit-base-patch16", translations=None)
+    assert numbers_of(openai, "zero-shot")["imagenet"] == 0.638
+    translated = SimpleNamespace(preset="clip-vit-base-patch16", translations="some")
+    assert numbers_of(translated, "zero-shot")["imagenet"] == 0.392
+    assert numbers_of(SimpleNamespace(preset=None, translations=None), "zero-shot") == {}
+
+
+def test_differences_are_marked():
+    assert compare(0.5, None) == "0.500"
+    assert compare(0.5, 0.52) == "0.500 (0.520, -0.020)"
+    assert compare(0.5, 0.44) == "0.500 (0.440, +0.060 ▲)"
+    assert compare(0.5, 0.56) == "0.500 (0.560, -0.060 ▼)"
+
+
+def test_averages_with_and_without_three_sets():
+    names = ["cifar10", "dtd", "oxford_pets", "mnist"]
+    found = {"cifar10": 0.9, "dtd": 0.5, "oxford_pets": 0.1}
+    known = {"cifar10": 0.8, "dtd": 0.4, "oxford_pets": 0.6, "mnist": 0.4}
+    one = Measured("system", {}, {"zero-shot": known}, missing={"mnist": "fetch it"})
+    table = numbers("Zero-shot", [one], names, "zero-shot", [found]).content
+    assert [row[2] for row in table.rows] == [
+        "0.900 (0.800, +0.100 ▲)", "0.500 (0.400, +0.100 ▲)", "0.100 (0.600, -0.500 ▼)",
+        "not on disk", "0.500 (0.600, -0.100 ▼) of 3", "0.700 (0.600, +0.100 ▲) of 2",
+    ]  # fmt: skip
+    assert table.rows[2][1] == RECORDS["oxford_pets"].metric.replace("_", " ")
