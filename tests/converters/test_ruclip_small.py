@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import clip_jax
-from clip_jax import Predictor, model_folder
+from clip_jax import Predictor, RuclipSmallConfig, model_folder
 from clip_jax.byte_bpe import CLIP, RUGPT3, ByteBpe
 from clip_jax.ruclip_small import PROMPT
 from converters import convert, export, torch_file, torch_writer
@@ -54,6 +54,10 @@ def write_vocabulary(folder, tokenizer):
         (folder / name).write_bytes(content)
 
 
+def config_of(folder):
+    return RuclipSmallConfig.from_dict(model_folder.read_config(folder)["config"])
+
+
 def assert_comes_back(folder, source):
     found, expected = torch_file.read(folder / NAME), torch_file.read(source / NAME)
     assert list(found) == list(expected)
@@ -71,7 +75,7 @@ def test_there_and_back(tmp_path, source, capsys, as_file):
     assert [entry["source"] for entry in report["tensors"]] == list(torch_file.read(source / NAME))
     about = model_folder.read_config(tmp_path / "ours")
     assert about["kind"] == "ruclip-small"
-    config = clip_jax.load(tmp_path / "ours").config
+    config = config_of(tmp_path / "ours")
     assert (config.vision.heads, config.text.heads, config.prompt_length) == (2, 2, 32)
     assert (config.visual_width, config.embed_dim, config.eos_id) == (48, 56, 2)
     assert (config.image.resample, config.image.crop) == ("bicubic", "resize_then_crop")
@@ -99,7 +103,7 @@ def test_buffers_of_older_versions_come_back(tmp_path, source, dtype):
 def test_heads_without_a_config_have_64_numbers(tmp_path, source):
     (source / "config.json").unlink()
     convert("ruclip-small", source, tmp_path / "ours")
-    config = clip_jax.load(tmp_path / "ours").config
+    config = config_of(tmp_path / "ours")
     assert (config.vision.heads, config.text.heads, config.eos_id) == (1, 1, 2)
     export(tmp_path / "ours", tmp_path / "back")
     assert [path.name for path in (tmp_path / "back").iterdir()] == [NAME]
@@ -113,7 +117,7 @@ def test_rugpt3_s_own_config_beside_it(tmp_path, source):
     }
     (source / "config.json").write_text(json.dumps(settings))
     convert("ruclip-small", source, tmp_path / "ours")
-    config = clip_jax.load(tmp_path / "ours").config
+    config = config_of(tmp_path / "ours")
     assert (config.text.heads, config.vision.heads, config.eos_id) == (4, 1, 2)
 
 
@@ -154,9 +158,8 @@ def test_texts_with_a_vocabulary(tmp_path, source, larger_table, goldens):
         assert (tmp_path / "back" / name).read_bytes() == content
     export(tmp_path / "saved", tmp_path / "home")  # as if it had been trained here
     convert("ruclip-small", tmp_path / "home", tmp_path / "again")
-    again = clip_jax.load(tmp_path / "again")
-    assert again.config == clip.config
-    np.testing.assert_array_equal(again.processor(text="Изображение кошки")["input_ids"], ids)
+    assert config_of(tmp_path / "again") == clip.config
+    assert clip_jax.load_tokenizer(tmp_path / "again").files == tokenizer.files
 
 
 def test_another_resolution(tmp_path, source, rng):

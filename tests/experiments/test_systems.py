@@ -7,8 +7,9 @@ import pytest
 
 import clip_jax
 import converters
-from clip_jax import Clip, InputError, Predictor, PretrainedClip
+from clip_jax import InputError, Predictor, PretrainedClip
 from clip_jax.byte_bpe import CLIP, ByteBpe
+from clip_jax.model import abstract_params
 from experiments.evaluation.systems import PUBLISHED, System, open_system
 from experiments.evaluation.translations import read_translations
 
@@ -70,12 +71,13 @@ def test_translations_stand_before_the_model(ruclip, cache):
         open_system(ruclip, translations=cache)
 
 
-def test_a_model_with_clips_vocabulary_reads_english(small_config, byte_vocabulary, tmp_path):
+def test_a_model_with_clips_vocabulary_reads_english(small_config, byte_vocabulary, tmp_path, rng):
     tokenizer = ByteBpe(*byte_vocabulary(CLIP, merges=30))
     text = dataclasses.replace(small_config.text, vocab_size=tokenizer.vocab_size)
     config = dataclasses.replace(small_config, text=text, eos_id=tokenizer.eos_id)
-    ids, pixels = np.zeros((1, 12), np.int32), np.zeros((1, 24, 24, 3), np.float32)
-    params = jax.jit(Clip(config).init)(jax.random.key(0), ids, pixels)["params"]
+    params = jax.tree.map(
+        lambda leaf: rng.normal(size=leaf.shape).astype(np.float32), abstract_params(config)
+    )
     folder = PretrainedClip(config, params, tokenizer).save(tmp_path / "clip")
     system = open_system(folder)
     assert (system.language, system.average) == ("en", "clip")
