@@ -1,12 +1,12 @@
 # Each target makes its own environment; only Python >= 3.11 with venv must be there.
-#   make quickstart | make test | make test-all | make test-torch | make lint
+#   make quickstart | make test | make test-all | make test-torch | make lint | make docs
 #   PYTHON=python3.12 VENV=.venv312 make test     another interpreter
 
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: quickstart test test-all test-torch lint clean
+.PHONY: quickstart test test-all test-torch lint docs clean
 
 quickstart: $(VENV)/.installed-demo
 	$(BIN)/python -m experiments.quickstart
@@ -22,6 +22,9 @@ test-torch: $(VENV)/.installed-torch
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .
+
+docs: $(VENV)/.installed-docs
+	$(BIN)/mkdocs build --strict --quiet
 
 $(BIN)/python:
 	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "error: Python is %d.%d; expected 3.11 or newer: make PYTHON=..." % sys.version_info[:2])'
@@ -39,5 +42,9 @@ $(VENV)/.installed-torch: $(VENV)/.installed-test
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[demo,test,torch]'
 	touch $@
 
+$(VENV)/.installed-docs: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[docs]'
+	touch $@
+
 clean:
-	rm -rf $(VENV) build dist *.egg-info
+	rm -rf $(VENV) build site dist *.egg-info

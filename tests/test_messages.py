@@ -158,6 +158,7 @@ WALK = [
     ("experiments.quickstart", "--data=faces", "invalid choice: 'faces'"),
     ("experiments.quickstart", "--workdir={H}/text.txt", "text.txt"),
     ("experiments.loss_memory", "--batch=7", "--batch is 7; expected a positive multiple of 8"),
+    ("experiments.structure_pictures", "{H}/text.txt/out", "text.txt"),
     ("experiments.data_speed", "--pictures=0", "--pictures is 0; expected at least 1"),
 ]  # fmt: skip
 

@@ -30,7 +30,7 @@ def loss_curve(steps: Sequence[int], losses: Sequence[float], label: str) -> byt
     axes.set_ylim(bottom=0)
     axes.grid(alpha=0.3)
     axes.legend(frameon=False)
-    return _png(figure)
+    return as_png(figure)
 
 
 def similarity_matrix(
@@ -58,7 +58,7 @@ def similarity_matrix(
         rotation=60, ha="left", rotation_mode="anchor", fontsize=8,
     )  # fmt: skip
     axes.tick_params(axis="x", length=0)
-    return _png(figure)
+    return as_png(figure)
 
 
 def picture_grid(
@@ -76,7 +76,7 @@ def picture_grid(
         axes.set_axis_off()
         title = "\n".join(textwrap.wrap(captions[i], 18, max_lines=2, placeholder="…"))
         axes.set_title(title, fontsize=7, color=RIGHT if right[i] else WRONG)
-    return _png(figure)
+    return as_png(figure)
 
 
 def picture_rows(rows: Sequence[Sequence[np.ndarray]], titles: Sequence[str]) -> bytes:
@@ -92,7 +92,7 @@ def picture_rows(rows: Sequence[Sequence[np.ndarray]], titles: Sequence[str]) ->
         line[0].text(1.0, 0.5, text, ha="right", va="center", fontsize=8)
         for axis, picture in zip(line[1:], row, strict=False):
             axis.imshow(picture, interpolation="nearest")
-    return _png(figure)
+    return as_png(figure)
 
 
 def grouped_bars(
@@ -121,7 +121,7 @@ def grouped_bars(
     axes.set_xlabel(label)
     axes.grid(axis="x", alpha=0.3)
     figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=8)
-    return _png(figure)
+    return as_png(figure)
 
 
 def few_shot_curves(
@@ -158,7 +158,7 @@ def few_shot_curves(
         axes.tick_params(axis="y", labelsize=8)
         axes.grid(alpha=0.3)
     figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=8)
-    return _png(figure)
+    return as_png(figure)
 
 
 def correlation(points: Mapping[str, Sequence[tuple[float, float, str]]]) -> bytes:
@@ -174,14 +174,15 @@ def correlation(points: Mapping[str, Sequence[tuple[float, float, str]]]) -> byt
     axes.set(xlim=(0, 1.02), ylim=(0, 1.02), xlabel="zero-shot", ylabel="linear probe, all")
     axes.grid(alpha=0.3)
     axes.legend(frameon=False, fontsize=8, loc="lower right")
-    return _png(figure)
+    return as_png(figure)
 
 
 def _colours(count: int) -> np.ndarray:
     return matplotlib.colormaps["turbo"](np.linspace(0.12, 0.9, count))
 
 
-def _png(figure: Figure) -> bytes:
+def as_png(figure: Figure) -> bytes:
+    """A figure as a PNG file."""
     buffer = io.BytesIO()
     # No dates or versions: the same numbers give the same file.
     figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
