@@ -1,4 +1,4 @@
-"""The command line: `python -m converters KIND|export|pretrained|share ...`."""
+"""The command line: `python -m converters KIND|export|jax-export|pretrained|share ...`."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from converters import KINDS, convert, export, presets, pretrained, share
 from converters.conversion import DTYPES
 from converters.kinds import takes_vocabulary
 from converters.released import RELEASED
+from converters.stablehlo import jax_export
 
 ABOUT = "Foreign checkpoints to model folders (KIND) and back (export); models from and to a hub."
 
@@ -23,6 +24,8 @@ def _run(argv: Sequence[str]) -> object:
     args = _parser().parse_args(argv)
     if args.kind == "export":
         return export(args.src, args.dst)
+    if args.kind == "jax-export":
+        return jax_export(args.src, args.dst)
     if args.kind == "pretrained":
         return pretrained(args.model, args.dtype)
     if args.kind == "share":
@@ -35,7 +38,7 @@ def _run(argv: Sequence[str]) -> object:
 def _parser() -> Parser:
     parser = Parser(prog="python -m converters", description=ABOUT)
     commands = parser.add_subparsers(
-        dest="kind", required=True, metavar="KIND|export|pretrained|share"
+        dest="kind", required=True, metavar="KIND|export|jax-export|pretrained|share"
     )
     for kind, module in KINDS.items():
         about = (module.__doc__ or "").partition("\n")[0]
@@ -56,6 +59,10 @@ def _parser() -> Parser:
                 help="file or folder of its byte-level BPE (by default what lies beside SRC)",
             )
     command = commands.add_parser("export", help="a model folder back to the original's files")
+    command.add_argument("src", help="the model folder")
+    command.add_argument("dst", help="the folder to write")
+    about = "a model's functions as StableHLO, for programs without this package"
+    command = commands.add_parser("jax-export", help=about, description=about)
     command.add_argument("src", help="the model folder")
     command.add_argument("dst", help="the folder to write")
     about = "the folder of a published model, downloaded and converted once"

@@ -105,6 +105,7 @@ WALK = [
     ("converters", "youtokentome {H}/text.txt {T}/out", "text.txt"),
     ("converters", "export {T}/absent {T}/out", "absent: not a model folder"),
     ("converters", "export {G}/ruclip {T}/out", "a foreign checkpoint must be converted first"),
+    ("converters", "jax-export {H}/words {T}/out", "a model of kind 'tokenizer'; expected clip"),
     ("converters", "pretrained no-such-model", "is no folder, no OWNER/NAME"),
     ("converters", "pretrained a/b", "HF_HUB_OFFLINE is set"),
     ("converters", "share {H}/full a/b", "not a model folder"),

@@ -202,6 +202,7 @@ def test_two_at_once_work_once(ruclip, tmp_path):
     assert cached(tmp_path) == [found[0].name]
 
 
+@pytest.mark.slow  # two processes that import JAX
 def test_a_killed_process_leaves_nothing_that_the_next_one_takes(ruclip, tmp_path):
     environment = os.environ | {
         "HF_ENDPOINT": ruclip.url, "HF_HUB_OFFLINE": "0", "HF_HOME": str(tmp_path / "home"),

@@ -1,0 +1,229 @@
+"""Functions of a model as StableHLO (jax.export), for programs that have JAX and not this package.
+
+    python -m converters jax-export FOLDER DST
+
+Parameters are arguments: a serialized function holds at most 2 GB, and all functions share them.
+
+# b batch, symbolic; D width, H heads, K head size, L positions, E embedding
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import export
+
+import clip_jax
+import rudolph_jax
+from clip_jax import model_folder
+from clip_jax.config import ClipConfig, Compute
+from clip_jax.errors import InputError
+from clip_jax.model import Clip
+from converters import safetensors_file
+from rudolph_jax import forward
+from rudolph_jax.config import RudolphConfig, VqganConfig
+from rudolph_jax.layout import Layout
+from rudolph_jax.masks import layer_kinds, mask
+from rudolph_jax.model import Rudolph
+from rudolph_jax.vqgan import Vqgan
+
+PLATFORMS = ("cpu", "cuda", "tpu")
+PARAMS, SIGNATURE, SUFFIX = "params.safetensors", "signature.json", ".stablehlo"
+Params = Mapping[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Function:
+    """run: (params, *arrays) -> arrays. inputs: name -> dtype and shape, `b` for the batch."""
+
+    run: Callable[..., Any]
+    inputs: Mapping[str, tuple[str, str]]
+    outputs: Sequence[str]
+
+
+def jax_export(src: str | Path, dst: str | Path) -> Path:
+    """Writes the functions of a model folder, its parameters and signature.json to `dst`.
+
+    ruCLIP: image, text. RUDOLPH: logits, and prompt and step, which draw with cached keys and
+    values. VQGAN: decode. In float32 with products at full precision, for all PLATFORMS.
+    InputError for a folder of another kind; then nothing is left at `dst`.
+    """
+    destination = model_folder.check_destination(dst)
+    kind, config, params, functions = _open(Path(src))
+    flat = _flatten(params)
+    specs = {name: jax.ShapeDtypeStruct(array.shape, array.dtype) for name, array in flat.items()}
+    with model_folder.new_folder(destination) as beside:
+        for name, function in functions.items():
+            (beside / f"{name}{SUFFIX}").write_bytes(_serialize(function, specs))
+        safetensors_file.write(beside / PARAMS, flat)
+        text = json.dumps(_signature(kind, config, functions), ensure_ascii=False, indent=1)
+        (beside / SIGNATURE).write_text(text + "\n", encoding="utf-8")
+    return destination
+
+
+def _open(folder: Path) -> tuple[str, Mapping[str, Any], Params, Mapping[str, Function]]:
+    kind = model_folder.read_config(folder)["kind"]
+    if kind == "clip":
+        clip = clip_jax.load(folder)
+        return kind, clip.config.to_dict(), clip.params, clip_functions(clip.config)
+    if kind == "rudolph":
+        rudolph = rudolph_jax.load(folder)
+        return kind, rudolph.config.to_dict(), rudolph.params, rudolph_functions(rudolph.config)
+    if kind == "vqgan":
+        vqgan = rudolph_jax.load_vqgan(folder)
+        return kind, vqgan.config.to_dict(), vqgan.params, vqgan_functions(vqgan.config)
+    raise InputError(f"{folder}: a model of kind {kind!r}; expected clip, rudolph or vqgan")
+
+
+def clip_functions(config: ClipConfig) -> dict[str, Function]:
+    clip, side, S = Clip(config), config.vision.image_size, config.text.context_length
+    return {
+        "image": Function(
+            lambda params, x: clip.apply({"params": params}, x, method="encode_image"),
+            {"pixel_values": ("float32", f"b, {side}, {side}, 3")},
+            ["float32[b, E]"],
+        ),
+        "text": Function(
+            lambda params, x: clip.apply({"params": params}, x, method="encode_text"),
+            {"input_ids": ("int32", f"b, {S}")},
+            ["float32[b, E]"],
+        ),
+    }
+
+
+def vqgan_functions(config: VqganConfig) -> dict[str, Function]:
+    vqgan = Vqgan(config)
+    return {
+        "decode": Function(
+            lambda params, ids: vqgan.apply({"params": params}, ids, method="decode"),
+            {"ids": ("int32", "b, rows, columns")},
+            ["float32[b, height, width, 3], from 0 to 1"],
+        )
+    }
+
+
+def rudolph_functions(config: RudolphConfig) -> dict[str, Function]:
+    model, layout = Rudolph(config, stacked=False), Layout(config)
+    drawing = Drawing(config)
+    L, M = layout.length, layout.left.stop
+    cache = f"{config.layers}, b, {drawing.positions}, {config.heads}, "
+    caches = dict.fromkeys(
+        ("keys", "values"), ("float32", cache + str(config.width // config.heads))
+    )
+    made = ["float32[b, V], of the codes alone", *(f"{name}: as in step" for name in caches)]
+    return {
+        "logits": Function(
+            lambda params, ids: model.apply({"params": params}, ids),
+            {"input_ids": ("int32", f"b, {L}")},
+            [f"float32[b, {L}, V]"],
+        ),
+        "prompt": Function(drawing.prompt, {"left_ids": ("int32", f"b, {M}")}, made),
+        "step": Function(
+            drawing.step, {**caches, "codes": ("int32", "b"), "place": ("int32", "")}, made
+        ),
+    }
+
+
+@dataclasses.dataclass(frozen=True)
+class Drawing:
+    """A picture code by code: `prompt` reads the left text, `step` the code before the next one."""
+
+    config: RudolphConfig
+    compute: Compute = Compute()
+
+    @property
+    def positions(self) -> int:
+        """L: what keys and values are kept of, the left text and the picture."""
+        layout = Layout(self.config)
+        return layout.prefix + layout.image.stop
+
+    def prompt(self, params: Params, ids: jax.Array) -> tuple[jax.Array, ...]:
+        """int32[b, left] -> logits of the first code, keys and values [layers, b, L, H, K]."""
+        x, seen = forward.run(self.config, self.compute, params, ids)
+        room = ((0, 0), (0, self.positions - x.shape[1]), (0, 0), (0, 0))
+        keys, values = (jnp.stack([jnp.pad(pair[i], room) for pair in seen]) for i in range(2))
+        return self._logits(params, x[:, -1]), keys, values
+
+    def step(
+        self,
+        params: Params,
+        keys: jax.Array,
+        values: jax.Array,
+        codes: jax.Array,
+        place: jax.Array,
+    ) -> tuple[jax.Array, ...]:
+        """Codes int32[b] at a place int32[] of the picture -> what `prompt` gives, one further."""
+        config, layout = self.config, Layout(self.config)
+        x = forward.embed(
+            config, self.compute, params, codes[:, None], place[None], method="embed_image"
+        )
+        position = layout.prefix + layout.left.stop + place
+        before = jnp.arange(self.positions) < position
+        for layer, kind in enumerate(layer_kinds(config)):
+            allowed = jnp.asarray(mask(config, kind))[position, : self.positions] & before
+            past = [(keys[layer], values[layer], allowed)]
+            x, (k, v) = forward.block(config, params, layer, x, jnp.ones((1, 1), bool), past)
+            keys = keys.at[layer, :, position].set(k[:, 0])
+            values = values.at[layer, :, position].set(v[:, 0])
+        return self._logits(params, x[:, 0]), keys, values
+
+    def _logits(self, params: Params, x: jax.Array) -> jax.Array:
+        columns = Layout(self.config).code_logits
+        return forward.head(self.config, self.compute, params, columns)(x)
+
+
+def _serialize(function: Function, specs: Mapping[str, jax.ShapeDtypeStruct]) -> bytes:
+    scope = export.SymbolicScope()
+    arrays = [
+        jax.ShapeDtypeStruct(export.symbolic_shape(shape, scope=scope), np.dtype(dtype))
+        for dtype, shape in function.inputs.values()
+    ]
+    traced = jax.jit(lambda flat, *arrays: function.run(_unflatten(flat), *arrays))
+    with jax.default_matmul_precision("highest"):
+        return bytes(export.export(traced, platforms=PLATFORMS)(dict(specs), *arrays).serialize())
+
+
+def _signature(
+    kind: str, config: Mapping[str, Any], functions: Mapping[str, Function]
+) -> dict[str, Any]:
+    return {
+        "kind": kind,
+        "config": config,
+        "params": PARAMS,
+        "platforms": PLATFORMS,
+        "jax": jax.__version__,
+        "functions": {
+            name: {
+                "file": f"{name}{SUFFIX}",
+                "inputs": {
+                    key: {"dtype": dtype, "shape": f"[{shape}]"}
+                    for key, (dtype, shape) in function.inputs.items()
+                },
+                "outputs": list(function.outputs),
+            }
+            for name, function in functions.items()
+        },
+    }
+
+
+def _flatten(params: Params) -> dict[str, np.ndarray]:
+    leaves = jax.tree_util.tree_leaves_with_path(params)
+    return {"/".join(key.key for key in path): np.asarray(leaf) for path, leaf in leaves}
+
+
+def _unflatten(flat: Mapping[str, jax.Array]) -> dict[str, Any]:
+    tree: dict[str, Any] = {}
+    for name, array in flat.items():
+        *parents, last = name.split("/")
+        node = tree
+        for parent in parents:
+            node = node.setdefault(parent, {})
+        node[last] = array
+    return tree
