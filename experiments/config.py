@@ -36,7 +36,8 @@ class TrainConfig:
     objective: what is trained; `model` and `settings` are of its types (`DEFAULTS`).
     parallel: "jit" over the mesh, or "pmap": the same step, each device with the whole model.
     accumulate: micro-batches that a batch is taken in; the gradient is the whole batch's.
-    evaluators: "TASK:SPLIT", with tasks of `experiments/evaluation/evaluators.py`.
+    evaluators: "TASK:SPLIT" or "TASK:SET", see `experiments/evaluation/evaluators.py`.
+    evaluation_sets: where such sets lie; "": where `python -m experiments.evaluate` looks.
     best_metric: of an evaluator, "retrieval:validation/top1" say; the checkpoint with its best
         value, the "highest" or the "lowest" (best_is), is kept besides the newest. "": none.
     watchdog_seconds: how long processes wait for one that does not begin a step; 0: for ever.
@@ -59,6 +60,7 @@ class TrainConfig:
     keep_checkpoints: int = 2
     evaluate_every: int = 0
     evaluators: tuple[str, ...] = ()
+    evaluation_sets: str = ""
     best_metric: str = ""
     best_is: str = "highest"
     watchdog_seconds: float = 0.0

@@ -12,8 +12,8 @@ from experiments.config import TrainConfig, flatten
 # out and reported, never what it computes.
 RESUMABLE = (
     "log_every", "checkpoint_every", "keep_checkpoints", "evaluate_every", "evaluators",
-    "best_metric", "best_is", "watchdog_seconds", "mesh", "parallel", "compute.remat",
-    "compute.unroll", "data.directory", "data.threads",
+    "evaluation_sets", "best_metric", "best_is", "watchdog_seconds", "mesh", "parallel",
+    "compute.remat", "compute.unroll", "data.directory", "data.threads",
 )  # fmt: skip
 
 

@@ -1,4 +1,8 @@
-"""Evaluations that a training run can ask for by name: "TASK:SPLIT" of its own data set."""
+"""Evaluations that a training run can ask for by name.
+
+"TASK:SPLIT" is of a split of its own data set; for ruCLIP "TASK:SET" and "TASK:SET:SPLIT" are of an
+evaluation set, by default of its split "test" (`set_evaluators.py`).
+"""
 
 from __future__ import annotations
 
@@ -7,14 +11,18 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from clip_jax import PretrainedClip
+import numpy as np
+
+from clip_jax import Predictor, PretrainedClip
 from clip_jax.errors import InputError
 from experiments.config import TrainConfig
 from experiments.data.source import Split, open_split
 from experiments.evaluation.answers import score_answers
+from experiments.evaluation.metrics import accuracy
 from experiments.evaluation.reconstruction import reconstruct
-from experiments.evaluation.retrieval import retrieve
+from experiments.evaluation.retrieval import RECALLS, number, retrieve_both
 from experiments.evaluation.sequence_losses import sequence_losses
+from experiments.evaluation.set_evaluators import is_of_set, of_set, probe_scores
 from experiments.evaluation.zero_shot import zero_shot
 from rudolph_jax.image_tokenizer import PretrainedVqgan
 from rudolph_jax.pretrained import PretrainedRudolph
@@ -25,11 +33,17 @@ Evaluator = Callable[[Any], dict[str, float]]
 
 
 def make_evaluators(config: TrainConfig) -> dict[str, Evaluator]:
-    """One for each name in `config.evaluators`; an unknown task or split raises InputError."""
+    """One for each name in `config.evaluators`.
+
+    An unknown task or split, or a set that is not on disk, raises InputError.
+    """
     tasks = TASKS[config.objective]
     made = {}
     for name in config.evaluators:
         task, colon, split = name.partition(":")
+        if config.objective == "clip" and is_of_set(name):
+            made[name] = of_set(config, name)
+            continue
         if task not in tasks or not colon:
             raise InputError(
                 f"config.evaluators holds {name!r}; expected TASK:SPLIT with a task of "
@@ -61,15 +75,34 @@ def zero_shot_accuracy(config: TrainConfig, split: Split, clip: PretrainedClip) 
 
 
 def caption_recall(config: TrainConfig, split: Split, clip: PretrainedClip) -> dict[str, float]:
-    """Each picture's first caption among all first captions of the split."""
+    """Recall of each picture's captions among all of the split, and of each caption's pictures."""
     rows = list(split)
-    captions = [row["captions"][0] for row in rows]
-    candidates = sorted(set(captions))
-    place = {caption: i for i, caption in enumerate(candidates)}
-    result = retrieve(
-        clip, [row["image"] for row in rows], [place[c] for c in captions], candidates
+    captions = number([row["captions"] for row in rows])
+    predictor = _predictor(clip)
+    images = predictor.get_image_latents([row["image"] for row in rows])
+    found = retrieve_both(images, predictor.get_text_latents(captions.texts), captions)
+    return {
+        f"{prefix}top{k}": result.recall(k)
+        for prefix, result in (("", found.texts), ("pictures_", found.pictures))
+        for k in RECALLS
+    }
+
+
+def probe_accuracy(config: TrainConfig, split: Split, clip: PretrainedClip) -> dict[str, float]:
+    """The split's "label" by a linear classifier of the training split's unit features."""
+    known = list(open_split(config.data, config.data.split))
+    asked = list(split)
+    predictor = _predictor(clip)
+    features = tuple(
+        predictor.get_image_latents([row["image"] for row in rows]) for rows in (known, asked)
     )
-    return {"top1": result.recall(1), "top10": result.recall(10)}
+    labels, right = (np.array([row["label"] for row in rows]) for rows in (known, asked))
+    scores = probe_scores(features, labels, split.features["label"].num_classes)
+    return {"accuracy": accuracy(right, scores.argmax(axis=1))}
+
+
+def _predictor(clip: PretrainedClip) -> Predictor:
+    return Predictor(clip, ["{}"], batch_size=256, quiet=True)
 
 
 def pixel_errors(config: TrainConfig, split: Split, vqgan: PretrainedVqgan) -> dict[str, float]:
@@ -112,6 +145,7 @@ CAPTIONS = "captions", "caption"
 TASKS: dict[str, dict[str, tuple[Any, ...]]] = {
     "clip": {
         "zero-shot": (zero_shot_accuracy, "label"),
+        "linear-probe": (probe_accuracy, "label"),
         "retrieval": (caption_recall, *CAPTIONS),
     },
     "vqgan": {"reconstruction": (pixel_errors, "image")},

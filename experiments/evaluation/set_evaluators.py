@@ -1,0 +1,96 @@
+"""Evaluation sets measured while ruCLIP trains: "zero-shot:SET" and "linear-probe:SET".
+
+SET may be followed by a split, "cifar10:validation" say; else it is "test". What is missing is told
+before training: sets are opened, and prompts made, at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from clip_jax import PretrainedClip
+from clip_jax.errors import InputError
+from experiments.config import TrainConfig
+from experiments.evaluation import metrics
+from experiments.evaluation.encoder import Encoder
+from experiments.evaluation.logistic import Problem
+from experiments.evaluation.prompts import prompts_for
+from experiments.evaluation.sets import DATA_DIR, RECORDS, LabelledSet, open_set
+from experiments.evaluation.sets.record import EMBEDDED
+from experiments.evaluation.systems import System
+from experiments.evaluation.zero_shot import compare
+
+C = 1.0  # of probes during training, which have no sweep: that of ruCLIP's README
+
+Measure = Callable[[PretrainedClip], dict[str, float]]
+
+
+def is_of_set(name: str) -> bool:
+    """Whether what comes after the task is a set's name."""
+    return any(part in RECORDS for part in name.split(":")[1:2])
+
+
+def of_set(config: TrainConfig, name: str) -> Measure:
+    """The evaluator of this name, "TASK:SET" or "TASK:SET:SPLIT"."""
+    task, known, *split = name.split(":")
+    if task not in SET_TASKS or len(split) > 1:
+        raise InputError(
+            f"config.evaluators holds {name!r}; expected TASK:SET or TASK:SET:SPLIT with a task of "
+            f"{', '.join(SET_TASKS)}"
+        )
+    record = RECORDS[known]
+    directory = (
+        config.data.directory
+        if record.source == EMBEDDED
+        else config.evaluation_sets or DATA_DIR
+    )
+
+    def opened(part: str) -> LabelledSet:
+        return open_set(known, part, directory)
+
+    return SET_TASKS[task](opened, split[0] if split else "test", record.metric)
+
+
+def _zero_shot(opened: Callable[[str], LabelledSet], split: str, metric: str) -> Measure:
+    pictures = opened(split)
+    prompts = prompts_for(pictures, "ru").by_class
+
+    def measure(clip: PretrainedClip) -> dict[str, float]:
+        encoder = _encoder(clip)
+        found = compare(encoder.images(pictures), encoder.classes(prompts), pictures.labels)
+        return {metric: metrics.METRICS[metric](found.labels, found.similarities)}
+
+    return measure
+
+
+def _linear_probe(opened: Callable[[str], LabelledSet], split: str, metric: str) -> Measure:
+    train, test = opened("train"), opened(split)
+
+    def measure(clip: PretrainedClip) -> dict[str, float]:
+        encoder = _encoder(clip)
+        features = encoder.images(train), encoder.images(test)
+        scores = probe_scores(features, train.labels, len(train.class_names))
+        return {metric: metrics.METRICS[metric](test.labels, scores)}
+
+    return measure
+
+
+def probe_scores(
+    features: tuple[np.ndarray, np.ndarray], labels: np.ndarray, classes: int
+) -> np.ndarray:
+    """Scores of the second features by a classifier of the first, unit rows both."""
+    return Problem(features[0], labels, classes).fit(C).scores(features[1])
+
+
+def _encoder(clip: PretrainedClip) -> Encoder:
+    """On the device that evaluations of a run have (`loop.py`); nothing is worth keeping."""
+    return Encoder(System("model", clip, "ru", "ruclip", quiet=True))
+
+
+SET_TASKS: dict[str, Callable[..., Any]] = {
+    "zero-shot": _zero_shot,
+    "linear-probe": _linear_probe,
+}
