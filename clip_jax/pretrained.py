@@ -218,7 +218,8 @@ def load(folder: str | Path, compute: Compute = Compute()) -> PretrainedClip:
     if has_tokenizer(folder):
         tokenizer = load_tokenizer(folder)
         check_vocabulary(tokenizer, config, str(folder))
-    params = jax.tree.map(jnp.asarray, stack_layers(params))
+    # Not jnp.asarray, which compiles a program for each shape.
+    params = jax.device_put(stack_layers(params))
     return PretrainedClip(config, params, tokenizer, compute)
 
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from clip_jax.errors import InputError
@@ -185,4 +184,4 @@ class Loop:
 
 def as_pretrained(objective: Objective, params: Any, tokenizer: Tokenizer | None) -> Pretrained:
     """The model that users load, of parameters on this host."""
-    return objective.pretrained(jax.tree.map(jnp.asarray, params), tokenizer)
+    return objective.pretrained(jax.device_put(params), tokenizer)

@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TextIO
 
-from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
 FILE_NAME = "metrics.jsonl"
@@ -21,6 +20,9 @@ class MetricsWriter:
 
     def __init__(self, folder: Path, first_step: int) -> None:
         """Lines of steps after `first_step`, which a resumed run takes again, are dropped."""
+        # Imports PyTorch where there is one, which takes seconds.
+        from tensorboardX import SummaryWriter
+
         folder.mkdir(parents=True, exist_ok=True)
         file = folder / FILE_NAME
         kept = [row for row in read_metrics(folder) if row["step"] <= first_step]

@@ -133,4 +133,4 @@ def load_vqgan(folder: str | Path, compute: Compute = Compute()) -> PretrainedVq
     config = VqganConfig.from_dict(about["config"])
     params = model_folder.read_params(folder)
     model_folder.check_params(folder, params, abstract_params(config))
-    return PretrainedVqgan(config, jax.tree.map(jnp.asarray, params), compute)
+    return PretrainedVqgan(config, jax.device_put(params), compute)

@@ -205,7 +205,7 @@ def load(
     params = model_folder.read_params(folder)
     model_folder.check_params(folder, params, unstack_layers(abstract_params(config)))
     tokenizer = load_tokenizer(folder) if (Path(folder) / FILE_NAME).exists() else None
-    params = jax.tree.map(jnp.asarray, params)
+    params = jax.device_put(params)
     try:
         return PretrainedRudolph(config, params, tokenizer, vqgan, compute)
     except InputError as error:

@@ -22,7 +22,7 @@ def variables(small_config, inputs):
     rng = np.random.default_rng(1)
     # Gains and biases too, so that no term is a no-op.
     return jax.tree.map(
-        lambda x: x + rng.normal(scale=0.1, size=x.shape).astype(np.float32), variables
+        lambda x: np.asarray(x) + rng.normal(scale=0.1, size=x.shape).astype(np.float32), variables
     )
 
 

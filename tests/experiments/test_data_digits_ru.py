@@ -15,8 +15,8 @@ SIZES = {"train": 1431, "validation": 199, "test": 167}
 
 
 @pytest.fixture(scope="module")
-def splits(tmp_path_factory):
-    folder = embedded.prepare("digits_ru", tmp_path_factory.mktemp("data"))
+def splits(data_directory):
+    folder = embedded.prepare("digits_ru", data_directory)
     return {name: Split(folder, name) for name in SIZES}
 
 

@@ -10,10 +10,10 @@ from experiments.data import embedded
 from experiments.data.digits_ru import DigitsRu
 
 
-def test_prepare_is_idempotent_and_quiet(tmp_path, capfd):
-    folder = embedded.prepare("digits_ru", tmp_path)
+def test_prepare_is_idempotent_and_quiet(data_directory, capfd):
+    folder = embedded.prepare("digits_ru", data_directory)
     before = {file: file.stat().st_mtime_ns for file in folder.iterdir()}
-    assert embedded.prepare("digits_ru", tmp_path) == folder
+    assert embedded.prepare("digits_ru", data_directory) == folder
     assert {file: file.stat().st_mtime_ns for file in folder.iterdir()} == before
     assert capfd.readouterr().out == ""
 
@@ -31,8 +31,8 @@ def test_an_interrupted_build_leaves_nothing_that_looks_finished(tmp_path, monke
     assert (embedded.prepare("digits_ru", tmp_path) / "dataset_info.json").exists()
 
 
-def test_two_builds_are_equal_byte_for_byte(tmp_path):
-    first, second = (embedded.prepare("digits_ru", tmp_path / name) for name in "ab")
+def test_two_builds_are_equal_byte_for_byte(data_directory, tmp_path):
+    first, second = (embedded.prepare("digits_ru", path) for path in (data_directory, tmp_path))
     shards = sorted(file.name for file in first.glob("*.array_record*"))
     assert len(shards) == 3
     assert all((first / name).read_bytes() == (second / name).read_bytes() for name in shards)

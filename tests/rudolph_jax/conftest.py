@@ -86,13 +86,19 @@ def tiny_params():
 
     def make(config, seed=0):
         ids = jnp.zeros((1, Layout(config).length), jnp.int32)
-        params = jax.jit(rudolph_jax.Rudolph(config).init)(jax.random.key(seed), ids)["params"]
-        leaves, tree = jax.tree.flatten(params)
-        keys = jax.random.split(jax.random.key(seed + 1), len(leaves))
-        shaken = [
-            x + 0.3 * jax.random.normal(key, x.shape) for x, key in zip(leaves, keys, strict=True)
-        ]
-        return jax.tree.unflatten(tree, shaken)
+
+        @jax.jit  # one program, not one for each shape
+        def random_params():
+            params = rudolph_jax.Rudolph(config).init(jax.random.key(seed), ids)["params"]
+            leaves, tree = jax.tree.flatten(params)
+            keys = jax.random.split(jax.random.key(seed + 1), len(leaves))
+            shaken = [
+                x + 0.3 * jax.random.normal(key, x.shape)
+                for x, key in zip(leaves, keys, strict=True)
+            ]
+            return jax.tree.unflatten(tree, shaken)
+
+        return random_params()
 
     return make
 

@@ -44,6 +44,10 @@ def make_request(plan, ids, start, seed=0, fixed=None, allowed=None, stop=None):
     )
 
 
+sampled = jax.jit(sample)
+guided = jax.jit(guided_sample, static_argnames="on_logits")
+
+
 def without_cache(plan, params, request):
     """The whole sequence through the model for each token, with the same random bits."""
     config, layout = plan.config, Layout(plan.config)
@@ -66,9 +70,9 @@ def without_cache(plan, params, request):
         ]
         keys = jax.vmap(jax.random.fold_in, (0, None))(request.keys, place)
         if plan.guidance == "none":
-            token = sample(keys, logits[0], request.options)
+            token = sampled(keys, logits[0], request.options)
         else:
-            token = guided_sample(
+            token = guided(
                 keys, *logits, request.guidance_weight, request.options,
                 on_logits=plan.guidance == "logits",
             )  # fmt: skip
