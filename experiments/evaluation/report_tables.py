@@ -47,15 +47,17 @@ def numbers(
             for one, found in zip(systems, values, strict=True)
         ]
         rows.append((label, "", *cells))
-    note = (
-        f"In brackets the published number and the difference, ▲ or ▼ beyond {NEAR}. "
-        + published()["note"]
-    )
+    note = ""
+    if any(one.published[task] for one in systems):
+        note = (
+            f"In brackets the published number and the difference, ▲ or ▼ beyond {NEAR}. "
+            + published()["note"]
+        )
     if task == "linear-probe":
         shots = next(iter(next(found for found in systems if found.probes).probes.values()))
         most = shots["shots"][-1]["shots"]
         how = "all pictures" if most == "all" else f"{most} pictures a class"
-        note = f"Fitted on {how}, features {shots['features']} projection. {note}"
+        note = f"Fitted on {how}, {shots['features']}-projection features. {note}"
     return Section(title, note, Table(("set", "metric", *(one.name for one in systems)), rows))
 
 

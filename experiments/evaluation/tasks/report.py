@@ -52,8 +52,8 @@ def run(args: argparse.Namespace) -> None:
             lead = (
                 "Zero-shot, linear probes and more of "
                 + ", ".join(one.name for one in measured)
-                + ". In brackets what was published, and the difference. docs/evaluation.md tells "
-                "how each number is made; its JSON file lies beside this page."
+                + ". docs/evaluation.md tells how each number is made; the JSON files beside this "
+                "page have what it is of."
             )
             write_page(args.out, "Evaluation of image-text models", lead, page)
             replace_file(args.out / "report.md", markdown(page))
