@@ -31,7 +31,7 @@ def mixed():
     return 3 * rng.normal(size=(203, 24)).astype(np.float32), rng.integers(0, 7, 203)
 
 
-@pytest.mark.parametrize("data", ["separable", "mixed"])
+@pytest.mark.parametrize("data", ["separable", pytest.param("mixed", marks=pytest.mark.slow)])
 def test_the_optimum_is_scikit_learns(data, request):
     features, labels = request.getfixturevalue(data)
     classes = labels.max() + 1
@@ -61,5 +61,5 @@ def test_a_start_elsewhere_and_more_devices_change_nothing(mixed, monkeypatch):
 
 def test_a_class_without_examples_is_never_chosen(mixed):
     features, labels = mixed
-    found = Problem(features, labels, 9).fit(1.0)
-    assert set(found.scores(features).argmax(axis=1)) <= set(range(7))
+    found = Problem(features, labels % 5, 7).fit(1.0)
+    assert set(found.scores(features).argmax(axis=1)) <= set(range(5))
