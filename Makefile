@@ -22,6 +22,7 @@ test-torch: $(VENV)/.installed-torch
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .
+	$(BIN)/mypy
 
 docs: $(VENV)/.installed-docs
 	$(BIN)/mkdocs build --strict --quiet

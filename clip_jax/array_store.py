@@ -52,7 +52,7 @@ class _Leaf:
 class _Settled(np.ndarray):
     """An array that nobody changes while it is written, so that Orbax need not copy it first."""
 
-    def __deepcopy__(self, memo: Any) -> np.ndarray:
+    def __deepcopy__(self, memo: Any) -> _Settled:
         return self
 
 

@@ -111,7 +111,10 @@ class ByteBpe:
 
     def piece(self, i: int) -> str:
         """How an id is written in the vocabulary, a character for each byte."""
-        return self._library.id_to_token(i)
+        piece = self._library.id_to_token(i)
+        if piece is None:
+            raise InputError(f"id {i} is outside the vocabulary of {self.vocab_size} pieces")
+        return piece
 
     def encode_batch(
         self, texts: Sequence[str], context_length: int, *, lowercase: bool = True

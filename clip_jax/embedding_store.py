@@ -39,7 +39,7 @@ class EmbeddingStore:
 
     def get(self, model: str, pictures: Sequence[str]) -> dict[str, np.ndarray]:
         """Those of `pictures` that are known, each with its embedding."""
-        found = {}
+        found: dict[str, np.ndarray] = {}
         for start in range(0, len(pictures), ASKED_AT_ONCE):
             some = pictures[start : start + ASKED_AT_ONCE]
             places = ", ".join("?" * len(some))

@@ -74,7 +74,7 @@ def centre_square(image: Image.Image) -> Image.Image:
 
 def normalize_pixels(pixels: np.ndarray, config: ImageConfig) -> np.ndarray:
     """uint8[..., 3] -> float32[..., 3]: ((pixels / 255) - mean) / std."""
-    mean, std = np.float32(config.mean), np.float32(config.std)
+    mean, std = np.array(config.mean, np.float32), np.array(config.std, np.float32)
     return (pixels.astype(np.float32) / np.float32(255) - mean) / std
 
 

@@ -16,6 +16,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from clip_jax.config import ClipConfig, Compute, TextConfig, VisionConfig
 from clip_jax.sharding import looked_up, split_rows
@@ -272,12 +273,12 @@ class Clip(nn.Module):
         return image, text, jnp.exp(self.logit_scale)
 
 
-def normalize(x: jax.Array) -> jax.Array:
+def normalize(x: np.ndarray | jax.Array) -> jax.Array:
     """Rows of unit length, float[..., E]; a zero row, which has no direction, gives NaN."""
     return x / jnp.linalg.norm(x, axis=-1, keepdims=True)
 
 
-def abstract_params(config: ClipConfig, model: type[nn.Module] = Clip) -> dict:
+def abstract_params(config: Any, model: type[nn.Module] = Clip) -> dict:
     """Shapes and dtypes of the parameters, layers stacked, without computing anything.
 
     model: what the config describes, where it is another than a Clip.

@@ -29,7 +29,7 @@ from clip_jax.tokenizer import Tokenizer, has_tokenizer, load_tokenizer
 
 KIND = "clip"
 # By the kind of a folder: its config and what that describes.
-KINDS: dict[str, tuple[type, type[nn.Module]]] = {
+KINDS: dict[str, tuple[Any, type[nn.Module]]] = {
     KIND: (ClipConfig, Clip),
     "ruclip-small": (RuclipSmallConfig, RuclipSmall),
 }

@@ -74,13 +74,12 @@ def open_album(
     is left out and listed; a folder without a single good one raises InputError.
     """
     files = picture_files(folder)
-    own = store is None
-    store = EmbeddingStore() if own else store
+    opened = EmbeddingStore() if store is None else store
     try:
-        names, latents, unreadable = _embed(clip, files, store, batch_size, quiet)
+        names, latents, unreadable = _embed(clip, files, opened, batch_size, quiet)
     finally:
-        if own:
-            store.close()
+        if store is None:
+            opened.close()
     paths = [path for path in files if path in names]
     if not paths:
         path, why = next(iter(unreadable.items()))

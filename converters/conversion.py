@@ -14,6 +14,8 @@ from clip_jax import model_folder
 from clip_jax.errors import InputError
 from converters import rules
 from converters.files import read_json, sha256
+from converters.moves import Shape
+from converters.rules import Derived, Rule, Skipped
 from converters.torch_unpickler import STORAGES
 from converters.weights import Weights
 
@@ -33,10 +35,10 @@ class Source:
     model_kind: str
     config: Mapping[str, Any]
     weights: Weights | None = None
-    rules: Sequence[rules.Rule] = ()
-    derived: Sequence[rules.Derived | rules.Skipped] = ()
+    rules: Sequence[Rule] = ()
+    derived: Sequence[Derived | Skipped] = ()
     settings: Any = None
-    shapes: Mapping[str, rules.Shape] = field(default_factory=dict)
+    shapes: Mapping[str, Shape] = field(default_factory=dict)
     asked_by: str = "config.json"
     others: Sequence[Path] = ()
     original: Mapping[str, Any] = field(default_factory=dict)
@@ -85,7 +87,8 @@ def convert(
     origin: Mapping[str, Any] | None = None,
 ) -> Summary:
     """Writes the model folder of a source. origin: where its files came from, if that is known."""
-    params, tensors = None, []
+    params: dict[str, Any] | None = None
+    tensors: list[dict[str, Any]] = []
     read = [*(source.weights.sources if source.weights else ()), *source.others]
     if source.weights is not None:
         moves = rules.plan(source.rules, source.shapes)
@@ -147,7 +150,7 @@ def open_model(folder: Path) -> Model:
 def export_tensors(
     model: Model,
     table: Sequence[rules.Rule],
-    derived: Sequence[rules.Derived],
+    derived: Sequence[rules.Derived | rules.Skipped],
     settings: Any,
     shapes: Mapping[str, rules.Shape],
 ) -> dict[str, rules.Lazy]:

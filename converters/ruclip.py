@@ -84,7 +84,7 @@ def translate(original: Mapping[str, Any], where: str) -> ClipConfig:
         raise InputError(f"{where}: vision_width is {v_width}; expected a multiple of 64")
     # RuCLIPProcessor takes its own default for an absent, null or empty value.
     given = [key for key in STATISTICS if original.get(key)]
-    statistics = {key: _triple(original[key], key, where) for key in given}
+    statistics: dict[str, Any] = {key: _triple(original[key], key, where) for key in given}
     try:
         return ClipConfig(
             VisionConfig(resolution, patch, v_width, v_layers, v_width // 64, 4 * v_width),

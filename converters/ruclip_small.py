@@ -54,7 +54,7 @@ def _projection(source: str, target: str) -> tuple[Rule, ...]:
 _H, _LAYER = f"{TEXT}h.{{i}}", "text/layers/{i}"
 RULES: tuple[Rule, ...] = (
     *(
-        Rule(PICTURE + rule.source.removeprefix("visual."), rule.target, rule.pattern)
+        Rule(PICTURE + str(rule.source).removeprefix("visual."), rule.target, rule.pattern)
         for rule in OPENAI_RULES
         if rule.target.startswith("visual/")
     ),
@@ -218,7 +218,7 @@ def _given(original: Mapping[str, Any], where: str) -> dict[str, int]:
 
 def _flat(tree: Mapping[str, Any]) -> dict[str, Any]:
     """{"text": {"n_head": 12}} -> {"text.n_head": 12}"""
-    flat = {}
+    flat: dict[str, Any] = {}
     for key, value in tree.items():
         nested = isinstance(value, Mapping)
         flat |= {f"{key}.{k}": v for k, v in value.items()} if nested else {key: value}

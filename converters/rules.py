@@ -144,8 +144,8 @@ def export(
     """
     if dtypes is None:
         dtypes = {name: "float32" for move in moves for name in move.sources}
-        with_home = [rule for rule in derived if isinstance(rule, Derived) and rule.home]
-        dtypes |= {rule.source: rule.home for rule in with_home}
+        own = [rule for rule in derived if isinstance(rule, Derived)]
+        dtypes |= {rule.source: rule.home for rule in own if rule.home}
     tensors = {}
     for move in moves:
         for part, name in enumerate(move.sources):
@@ -153,8 +153,11 @@ def export(
             tensors[name] = Lazy(move.source_shape, dtype, _part(move, params, part, dtype))
     for name in dtypes:
         if name not in tensors:
-            value = _derived(name, derived).value(config).astype(dtypes[name])
-            tensors[name] = Lazy(value.shape, value.dtype, lambda value=value: value)
+            rule = _derived(name, derived)
+            if not isinstance(rule, Derived):
+                raise ValueError(f"{name} is in no table")
+            value = rule.value(config).astype(dtypes[name])
+            tensors[name] = Lazy(value.shape, value.dtype, partial(np.asarray, value))
     return {name: tensors[name] for name in dtypes}
 
 

@@ -50,7 +50,7 @@ def share(
         for name in there.files
         if name.startswith(f"{model_folder.PARAMS}/") and name not in names
     ]
-    operations = [
+    operations: list[CommitOperationAdd | CommitOperationDelete] = [
         CommitOperationAdd(CARD, card.encode()),
         *(CommitOperationAdd(name, path) for name, path in names.items()),
         *(CommitOperationDelete(name) for name in stale),

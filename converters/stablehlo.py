@@ -23,9 +23,9 @@ from jax import export
 import clip_jax
 import rudolph_jax
 from clip_jax import model_folder
-from clip_jax.config import ClipConfig, Compute
+from clip_jax.config import Compute, RuclipSmallConfig
 from clip_jax.errors import InputError
-from clip_jax.model import Clip
+from clip_jax.pretrained import KINDS as CLIP_KINDS
 from converters import safetensors_file
 from rudolph_jax import forward
 from rudolph_jax.config import RudolphConfig, VqganConfig
@@ -70,20 +70,27 @@ def jax_export(src: str | Path, dst: str | Path) -> Path:
 
 def _open(folder: Path) -> tuple[str, Mapping[str, Any], Params, Mapping[str, Function]]:
     kind = model_folder.read_config(folder)["kind"]
-    if kind == "clip":
+    if kind in CLIP_KINDS:
         clip = clip_jax.load(folder)
-        return kind, clip.config.to_dict(), clip.params, clip_functions(clip.config)
+        return kind, clip.config.to_dict(), clip.params, clip_functions(clip)
     if kind == "rudolph":
         rudolph = rudolph_jax.load(folder)
         return kind, rudolph.config.to_dict(), rudolph.params, rudolph_functions(rudolph.config)
     if kind == "vqgan":
         vqgan = rudolph_jax.load_vqgan(folder)
         return kind, vqgan.config.to_dict(), vqgan.params, vqgan_functions(vqgan.config)
-    raise InputError(f"{folder}: a model of kind {kind!r}; expected clip, rudolph or vqgan")
+    known = ", ".join([*CLIP_KINDS, "rudolph", "vqgan"])
+    raise InputError(f"{folder}: a model of kind {kind!r}; expected {known}")
 
 
-def clip_functions(config: ClipConfig) -> dict[str, Function]:
-    clip, side, S = Clip(config), config.vision.image_size, config.text.context_length
+def clip_functions(model: clip_jax.PretrainedClip) -> dict[str, Function]:
+    config, side = model.config, model.config.vision.image_size
+    S = (
+        config.prompt_length
+        if isinstance(config, RuclipSmallConfig)
+        else config.text.context_length
+    )
+    clip = CLIP_KINDS[model.kind][1](config)
     return {
         "image": Function(
             lambda params, x: clip.apply({"params": params}, x, method="encode_image"),
@@ -213,7 +220,7 @@ def _signature(
     }
 
 
-def _flatten(params: Params) -> dict[str, np.ndarray]:
+def _flatten(params: Params) -> dict[str, Any]:
     leaves = jax.tree_util.tree_leaves_with_path(params)
     return {"/".join(key.key for key in path): np.asarray(leaf) for path, leaf in leaves}
 

@@ -57,7 +57,8 @@ def _record(archive: zipfile.ZipFile, name: str, content: bytes | memoryview) ->
     info = zipfile.ZipInfo(f"archive/{name}")
     info.file_size = len(content)
     large = len(content) >= 1 << 31
-    start = archive.fp.tell() + _LOCAL_HEADER_BYTES + len(info.filename)
+    file: Any = archive.fp  # it is open
+    start = file.tell() + _LOCAL_HEADER_BYTES + len(info.filename)
     start += _ZIP64_EXTRA_BYTES if large else 0
     padding = (-start - 4) % ALIGNMENT
     info.extra = struct.pack("<2sH", b"FB", padding) + b"Z" * padding  # PyTorch's own filler

@@ -16,6 +16,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from clip_jax.errors import InputError
 from converters import torch_writer
 from converters.clip_tables import require_kind
@@ -121,6 +123,10 @@ def _rule(path: str, shape: Shape, config: VqganConfig, prefix: str) -> Rule:
     return Rule(name, path)
 
 
+def _constant(value: np.ndarray, _: VqganConfig) -> np.ndarray:
+    return value
+
+
 def _unused(config: VqganConfig, prefix: str) -> tuple[Derived | Skipped, ...]:
     """Tensors of the original that the model does without."""
     training = Skipped(
@@ -133,7 +139,7 @@ def _unused(config: VqganConfig, prefix: str) -> tuple[Derived | Skipped, ...]:
         Derived(
             f"{prefix}decoder.idwt.{name}_{way}",
             "a filter of the Haar wavelet, a constant",
-            lambda _, value=value, shape=shape: value.reshape(shape),
+            functools.partial(_constant, value.reshape(shape)),
             home="float32",
         )
         for way, shape in (("col", (1, 1, 2, 1)), ("row", (1, 1, 1, 2)))

@@ -6,6 +6,7 @@ import mmap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -37,7 +38,7 @@ class Weights:
 
         The pages of a memory map count as the process's own until the system wants them.
         """
-        owner = self.tensors[name]
+        owner: Any = self.tensors[name]
         while isinstance(owner, np.ndarray):
             owner = owner.base
         if isinstance(owner, mmap.mmap) and hasattr(owner, "madvise"):

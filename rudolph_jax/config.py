@@ -54,8 +54,10 @@ class RudolphConfig:
     layer_norm_epsilon: float = 1e-5
 
     def __post_init__(self) -> None:
-        sizes = ("left_text_length", "image_tokens_per_side", "text_vocab_size")
-        sizes += ("image_vocab_size", "width", "layers", "heads", "kernel_size", "last_kernel_size")
+        sizes = (
+            *("left_text_length", "image_tokens_per_side", "text_vocab_size", "image_vocab_size"),
+            *("width", "layers", "heads", "kernel_size", "last_kernel_size"),
+        )
         check_positive("", self, sizes)
         for name in ("right_text_length", "text_special_tokens", "image_special_tokens"):
             value = getattr(self, name)

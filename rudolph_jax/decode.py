@@ -157,8 +157,9 @@ def _choose(
     if plan.guidance == "none":
         token = sample(keys, logits, request.options)
     else:
+        conditional, unconditional = jnp.split(logits, 2)
         token = guided_sample(
-            keys, *jnp.split(logits, 2), request.guidance_weight, request.options,
+            keys, conditional, unconditional, request.guidance_weight, request.options,
             on_logits=plan.guidance == "logits",
         )  # fmt: skip
     if plan.segment != "image":

@@ -42,7 +42,7 @@ def examine() -> None:
     print(f"converted models: {cache_folder() / 'models'}")
     offline = ", offline" if constants.is_offline_mode() else ""
     print(f"downloads: {constants.HF_HUB_CACHE}{offline}")
-    print(f"compiled programs: {jax.config.jax_compilation_cache_dir or 'kept in memory alone'}")
+    print(f"compiled programs: {_compiled()}")
     start = time.monotonic()
     codes = self_test()
     seconds = time.monotonic() - start
@@ -80,3 +80,7 @@ def self_test() -> int:
             f"self-test: drew {drawn[0, 0].tolist()}, and the likeliest are {likeliest.tolist()}"
         )
     return len(likeliest)
+
+
+def _compiled() -> str:
+    return jax.config.values["jax_compilation_cache_dir"] or "kept in memory alone"

@@ -53,7 +53,9 @@ def block(
     config: RudolphConfig, params: Params, layer: int, x: jax.Array, allowed: jax.Array, past: list
 ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
     """One layer: see `model.Block`."""
-    return Block(config).apply({"params": params["layers"][str(layer)]}, x, allowed, past)
+    variables = {"params": params["layers"][str(layer)]}
+    made: Any = Block(config).apply(variables, x, allowed, past)
+    return made
 
 
 def embed(
@@ -61,7 +63,9 @@ def embed(
 ) -> jax.Array:
     """One of the embedding methods of `model.Rudolph`."""
     tables = {name: value for name, value in params.items() if name != "layers"}
-    return Rudolph(config, compute, stacked=False).apply({"params": tables}, *args, method=method)
+    model = Rudolph(config, compute, stacked=False)
+    made: Any = model.apply({"params": tables}, *args, method=method)
+    return made
 
 
 def head(

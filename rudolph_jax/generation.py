@@ -6,7 +6,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -109,5 +110,5 @@ def _automatic(mesh: Mesh) -> Mesh:
     return Mesh(mesh.devices, mesh.axis_names, axis_types=(AxisType.Auto,) * mesh.devices.ndim)
 
 
-def _placed(mesh: Mesh, params: dict) -> dict:
+def _placed(mesh: Mesh, params: Mapping[str, Any]) -> Mapping[str, Any]:
     return jax.device_put(params, NamedSharding(mesh, PartitionSpec()))

@@ -42,7 +42,7 @@ def rudolph_loss(
     layout = Layout(config)
     _, image, right = layout.split(input_ids.shape[1])
     losses: Losses = {}
-    present: dict[str, jax.Array] = {}
+    present: dict[str, jax.Array | bool] = {}
 
     def add(name: str, values: jax.Array) -> None:
         if values.size:

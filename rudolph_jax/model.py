@@ -11,7 +11,7 @@ norms, attention weights and logits float32. Dropout is on where keys for it are
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -287,7 +287,8 @@ class Rudolph(nn.Module):
     @property
     def _layers(self) -> Layer:
         kinds = [KINDS.index(kind) for kind in layer_kinds(self.config)]
-        return Layer(np.arange(len(kinds), dtype=np.int32), np.array(kinds, np.int32))
+        numbers: Any = np.arange(len(kinds), dtype=np.int32), np.array(kinds, np.int32)
+        return Layer(*numbers)
 
     def _allowed(self, x: jax.Array) -> jax.Array:
         T = x.shape[1]

@@ -18,7 +18,7 @@ from clip_jax.config import Compute, ImageConfig
 from clip_jax.errors import InputError
 from clip_jax.image import preprocess
 from clip_jax.layers import unstack_layers
-from clip_jax.tokenizer import FILE_NAME, Tokenizer, load_tokenizer
+from clip_jax.tokenizer import FILE_NAME, Tokenizer
 from rudolph_jax.config import RudolphConfig
 from rudolph_jax.image_tokenizer import PretrainedVqgan, load_vqgan
 from rudolph_jax.layout import Layout
@@ -204,7 +204,8 @@ def load(
         vqgan = load_vqgan(vqgan, compute)
     params = model_folder.read_params(folder)
     model_folder.check_params(folder, params, unstack_layers(abstract_params(config)))
-    tokenizer = load_tokenizer(folder) if (Path(folder) / FILE_NAME).exists() else None
+    file = Path(folder) / FILE_NAME
+    tokenizer = Tokenizer(file.read_bytes(), str(file)) if file.exists() else None
     params = jax.device_put(params)
     try:
         return PretrainedRudolph(config, params, tokenizer, vqgan, compute)

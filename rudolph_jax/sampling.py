@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -42,7 +42,7 @@ class Sampling:
         self, temperature: float | None = None, top_k: int | None = None, top_p: float | None = None
     ) -> Sampling:
         """The same with what is not None changed. 0 is a value here, unlike in the original."""
-        given = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
+        given: dict[str, Any] = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
         return dataclasses.replace(self, **{k: v for k, v in given.items() if v is not None})
 
     def traced(self) -> Options:

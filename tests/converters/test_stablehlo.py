@@ -139,6 +139,22 @@ def test_steps_with_caches_equal_the_whole(models, rng):
     )
 
 
+@pytest.mark.slow
+def test_the_first_ruclip(tmp_path, goldens, rng):
+    convert("ruclip-small", goldens / "ruclip_small", tmp_path / "small")
+    clip, out = clip_jax.load(tmp_path / "small"), jax_export(tmp_path / "small", tmp_path / "out")
+    params = safetensors_file.read(out / "params.safetensors")
+    shape = (2, clip.config.vision.image_size, clip.config.vision.image_size, 3)
+    pixels = np.float32(rng.normal(size=shape))
+    ids = rng.integers(3, 60, (2, clip.config.prompt_length), dtype=np.int32)
+    ids[:, 7:] = clip.config.eos_id
+    for name, inputs, expected in (
+        ("image", pixels, clip.encode_image(pixels)), ("text", ids, clip.encode_text(ids)),
+    ):  # fmt: skip
+        function = export.deserialize((out / f"{name}.stablehlo").read_bytes())
+        np.testing.assert_allclose(function.call(params, inputs), expected, atol=2e-5)
+
+
 def test_what_has_no_functions(tmp_path, goldens, capsys):
     convert("youtokentome", goldens / "tokenizer", tmp_path / "words")
     assert main(["jax-export", str(tmp_path / "words"), str(tmp_path / "out")]) == 2
