@@ -18,6 +18,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from clip_jax import model_folder
 from clip_jax.byte_bpe import ByteBpe
+from clip_jax.compiled import compiled
 from clip_jax.config import ClipConfig, Compute, RuclipSmallConfig
 from clip_jax.errors import InputError
 from clip_jax.layers import stack_layers, unstack_layers
@@ -72,7 +73,7 @@ class PretrainedClip:
     def encode_image(self, pixel_values: np.ndarray | jax.Array) -> jax.Array:
         """float32[B, H, W, 3], normalised pixels -> float32[B, E], not of unit length."""
         self._check_pixels(pixel_values)
-        return self._run_rows(self._encode_image, pixel_values)
+        return self._run_rows("encode_image", pixel_values)
 
     def encode_image_features(self, pixel_values: np.ndarray | jax.Array) -> jax.Array:
         """float32[B, H, W, 3], normalised pixels -> float32[B, D], before the projection.
@@ -80,7 +81,7 @@ class PretrainedClip:
         D: the vision tower's width. What linear probes of CLIP take (Radford et al. 2021, A.3).
         """
         self._check_pixels(pixel_values)
-        return self._run_rows(self._encode_image_features, pixel_values)
+        return self._run_rows("encode_image_features", pixel_values)
 
     def _check_pixels(self, pixel_values: np.ndarray | jax.Array) -> None:
         size = self.config.vision.image_size
@@ -112,7 +113,7 @@ class PretrainedClip:
                 f"input_ids row {without_eos[0]} has no EOS (id {self.config.eos_id}), where the "
                 "text is pooled; end each text with it, as the processor does"
             )
-        return self._run_rows(self._encode_text, ids.astype(np.int32))
+        return self._run_rows("encode_text", ids.astype(np.int32))
 
     def logits(
         self, input_ids: np.ndarray | jax.Array, pixel_values: np.ndarray | jax.Array
@@ -168,7 +169,9 @@ class PretrainedClip:
             provenance=provenance,
         )
 
-    def _run_rows(self, function: Any, rows: np.ndarray | jax.Array) -> jax.Array:
+    def _run_rows(self, method: str, rows: np.ndarray | jax.Array) -> jax.Array:
+        model = KINDS[self.kind][1]
+        function = compiled(model, self.config, self.compute, method=method)
         if self._mesh is None:
             return self._run(function, rows)
         count = len(rows)
@@ -182,22 +185,6 @@ class PretrainedClip:
         precision = "highest" if self.compute.dtype == "float32" else "default"
         with jax.default_matmul_precision(precision):
             return function(self.params, *args) if params else function(*args)
-
-    @cached_property
-    def _encode_image(self) -> Any:
-        return self._compiled("encode_image")
-
-    @cached_property
-    def _encode_image_features(self) -> Any:
-        return self._compiled("encode_image_features")
-
-    @cached_property
-    def _encode_text(self) -> Any:
-        return self._compiled("encode_text")
-
-    def _compiled(self, method: str) -> Any:
-        clip = KINDS[self.kind][1](self.config, self.compute)
-        return jax.jit(lambda params, x: clip.apply({"params": params}, x, method=method))
 
 
 @jax.jit

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from clip_jax import model_folder
+from clip_jax.compiled import compiled
 from clip_jax.config import Compute
 from clip_jax.errors import InputError
 from rudolph_jax.config import VqganConfig
@@ -41,7 +41,7 @@ class PretrainedVqgan:
         H and W are multiples of the patch size p, and n = (H / p) (W / p).
         """
         self._check_images(np.asarray(images))
-        return self._run(self._encode, images)
+        return self._run("encode", images)
 
     def decode(
         self, ids: np.ndarray | jax.Array, shape: tuple[int, int] | None = None
@@ -62,7 +62,7 @@ class PretrainedVqgan:
                 f"ids[{row}, {column}] is {ids[row, column]}; "
                 f"expected 0 to {self.config.codebook_size - 1}"
             )
-        return self._run(self._decode, ids.astype(np.int32).reshape(len(ids), rows, columns))
+        return self._run("decode", ids.astype(np.int32).reshape(len(ids), rows, columns))
 
     def save(self, folder: str | Path, **provenance: Any) -> Path:
         """Writes a model folder; an existing one raises InputError."""
@@ -109,20 +109,11 @@ class PretrainedVqgan:
             raise InputError(f"ids are {n} a picture; shape {rows}x{columns} does not hold them")
         return rows, columns
 
-    def _run(self, function: Any, argument: Any) -> jax.Array:
+    def _run(self, method: str, argument: Any) -> jax.Array:
+        function = compiled(Vqgan, self.config, self.compute, method=method)
         precision = "highest" if self.compute.dtype == "float32" else "default"
         with jax.default_matmul_precision(precision):
             return function(self.params, argument)
-
-    @cached_property
-    def _encode(self) -> Any:
-        vqgan = Vqgan(self.config, self.compute)
-        return jax.jit(lambda params, x: vqgan.apply({"params": params}, x, method="encode"))
-
-    @cached_property
-    def _decode(self) -> Any:
-        vqgan = Vqgan(self.config, self.compute)
-        return jax.jit(lambda params, x: vqgan.apply({"params": params}, x, method="decode"))
 
 
 def load_vqgan(folder: str | Path, compute: Compute = Compute()) -> PretrainedVqgan:

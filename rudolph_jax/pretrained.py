@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ import numpy as np
 from PIL import Image
 
 from clip_jax import model_folder
+from clip_jax.compiled import compiled
 from clip_jax.config import Compute, ImageConfig
 from clip_jax.errors import InputError
 from clip_jax.image import preprocess
@@ -92,11 +92,11 @@ class PretrainedRudolph:
 
     def logits(self, input_ids: np.ndarray | jax.Array) -> jax.Array:
         """int32[B, T] -> float32[B, T, V], T up to the whole sequence; see `layout.py`."""
-        return self._run(self._logits, input_ids)
+        return self._run("__call__", input_ids)
 
     def hidden_states(self, input_ids: np.ndarray | jax.Array) -> jax.Array:
         """int32[B, T] -> float[layers, B, T, D]: what each layer puts out."""
-        return self._run(self._hidden_states, input_ids)
+        return self._run("hidden_states", input_ids)
 
     def loss(
         self,
@@ -170,21 +170,11 @@ class PretrainedRudolph:
             provenance=provenance,
         )
 
-    def _run(self, function: Callable[..., jax.Array], ids: np.ndarray | jax.Array) -> jax.Array:
+    def _run(self, method: str, ids: np.ndarray | jax.Array) -> jax.Array:
+        # Layers lie one by one.
+        function = compiled(Rudolph, self.config, self.compute, False, method=method)
         with self.precision:
             return function(self.params, self.check_ids(ids))
-
-    @cached_property
-    def _logits(self) -> Any:
-        model = Rudolph(self.config, self.compute, stacked=False)
-        return jax.jit(lambda params, ids: model.apply({"params": params}, ids))
-
-    @cached_property
-    def _hidden_states(self) -> Any:
-        model = Rudolph(self.config, self.compute, stacked=False)
-        return jax.jit(
-            lambda params, ids: model.apply({"params": params}, ids, method="hidden_states")
-        )
 
 
 def load(

@@ -7,7 +7,15 @@ import numpy as np
 import pytest
 
 import clip_jax
-from clip_jax import Clip, Compute, InputError, Predictor, PretrainedClip, model_folder
+from clip_jax import (
+    Clip,
+    Compute,
+    InputError,
+    Predictor,
+    PretrainedClip,
+    compiled,
+    model_folder,
+)
 from clip_jax.layers import stack_layers, unstack_layers
 from experiments.data.vocabulary import train_tokenizer
 
@@ -126,9 +134,9 @@ def test_uneven_batches_change_nothing_and_compile_nothing(clip, rng):
     whole = Predictor(clip, batch_size=7).get_image_latents(images)
     predictor = Predictor(clip, batch_size=3)
     np.testing.assert_allclose(predictor.get_image_latents(images), whole, atol=1e-6)
-    compiled = clip._encode_image._cache_size()
+    programs = compiled._apply._cache_size()
     predictor.get_image_latents(images[:5])
-    assert clip._encode_image._cache_size() == compiled
+    assert compiled._apply._cache_size() == programs
     assert predictor.get_image_latents([]).shape == (0, 20)
 
 

@@ -1,0 +1,32 @@
+"""A module's methods, compiled once for all models of the same config."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+import flax.linen as nn
+import jax
+
+
+def compiled(
+    module: type[nn.Module], *settings: Any, method: str = "__call__"
+) -> Callable[[Mapping[str, Any], jax.Array], jax.Array]:
+    """(parameters, input) -> what a method of `module(*settings)` makes of the input.
+
+    settings: hashable. A model that is made anew of the same ones, as each evaluation of a run
+    does, finds the programs of the one before.
+    """
+    return partial(_apply, module, settings, method)
+
+
+@partial(jax.jit, static_argnums=(0, 1, 2))
+def _apply(
+    module: type[nn.Module],
+    settings: tuple[Any, ...],
+    method: str,
+    params: Mapping[str, Any],
+    x: jax.Array,
+) -> jax.Array:
+    return module(*settings).apply({"params": params}, x, method=method)
