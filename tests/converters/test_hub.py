@@ -81,6 +81,15 @@ def test_files_of_two_repositories(hub, goldens, monkeypatch):
     assert model_folder.read_config(folder)["kind"] == "rudolph"
 
 
+def test_the_first_ruclip(hub, goldens, monkeypatch):
+    """Of other sizes than the published one, so its config.json is asked for too."""
+    repo = "ai-forever/ru-clip"
+    hub.put(repo, contents(goldens / "ruclip_small", "ViT-B32-small.pt", "config.json"))
+    files = {"ViT-B32-small.pt": repo, "config.json": repo}
+    monkeypatch.setitem(RELEASED, "ruclip-small", Release((repo,), "ruclip-small", files))
+    assert clip_jax.load(pretrained("ruclip-small")).kind == "ruclip-small"
+
+
 @pytest.mark.parametrize("layout", ["safetensors", "safetensors-sharded"])
 def test_any_transformers_clip(hub, tmp_path, small_config, layout):
     held = contents(hf_folder(tmp_path / "source", small_config, layout))
