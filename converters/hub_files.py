@@ -11,7 +11,7 @@ import hashlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from huggingface_hub import HfApi, constants, hf_hub_download, scan_cache_dir
 from huggingface_hub.errors import (
@@ -62,6 +62,9 @@ def listing(repo: str) -> Listing:
         digest = file.lfs.sha256 if file.lfs else file.blob_id
         if digest is None:
             raise InputError(f"{repo}: {constants.ENDPOINT} tells no hash of {file.rfilename}")
+        path = PurePosixPath(file.rfilename)
+        if path.is_absolute() or ".." in path.parts:
+            raise InputError(f"{repo}: holds {file.rfilename!r}, a path that leaves its folder")
         files[file.rfilename] = Stored(file.size, digest)
     return Listing(repo, info.sha or "", files)
 

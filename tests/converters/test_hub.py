@@ -141,6 +141,12 @@ def test_a_wrong_hash_is_found_and_not_kept(ruclip, tmp_path, capsys):
     clip_jax.load(pretrained(NAME))
 
 
+@pytest.mark.parametrize("name", ["../outside", "/etc/outside", "params/../../outside"])
+def test_a_name_that_leaves_the_folder_is_refused(ruclip, capsys, name):
+    ruclip.repos[REPO][name] = b""
+    assert f"holds {name!r}, a path that leaves its folder" in fails(capsys=capsys)
+
+
 def test_a_broken_transfer_leaves_nothing(ruclip, tmp_path, capsys):
     ruclip.faults["pytorch_model.bin"] = lambda content: content[:1000]
     assert "should be of size" in fails(capsys=capsys)
