@@ -83,6 +83,17 @@ class Predictor:
 
         return np.asarray(normalize(self._in_batches(encode, images, "images")))
 
+    def get_image_features(self, images: Sequence[Any]) -> np.ndarray:
+        """float32[images, D]: what the vision tower, D wide, has before its projection."""
+
+        def encode(chunk: Sequence[Any]) -> Any:
+            pixels = self.clip.processor(images=list(chunk))["pixel_values"]
+            return self.clip.encode_image_features(pixels)
+
+        if not len(images):
+            return np.zeros((0, self.clip.config.vision.width), np.float32)
+        return self._in_batches(encode, images, "images")
+
     def run(self, images: Sequence[Any], text_latents: np.ndarray) -> list[int]:
         """For each picture the index of its class, the row of text_latents most like it."""
         return (self.get_image_latents(images) @ text_latents.T).argmax(axis=1).tolist()

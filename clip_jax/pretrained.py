@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -20,6 +18,7 @@ from clip_jax import model_folder
 from clip_jax.byte_bpe import ByteBpe
 from clip_jax.compiled import compiled
 from clip_jax.config import ClipConfig, Compute, RuclipSmallConfig
+from clip_jax.content_hash import content_hash
 from clip_jax.errors import InputError
 from clip_jax.layers import stack_layers, unstack_layers
 from clip_jax.model import Clip, abstract_params, normalize
@@ -132,16 +131,9 @@ class PretrainedClip:
     @cached_property
     def content_hash(self) -> str:
         """SHA-256 of config, parameters and vocabulary: the same however their files lie."""
-        digest = hashlib.sha256(json.dumps(self.config.to_dict(), sort_keys=True).encode())
-        leaves = jax.tree_util.tree_leaves_with_path(dict(self.params))
-        for path, leaf in sorted(leaves, key=lambda item: str(item[0])):
-            array = np.asarray(leaf)
-            digest.update(f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape}".encode())
-            digest.update(np.ascontiguousarray(array).view(np.uint8).data)
-        if self.processor.tokenizer is not None:
-            for name, content in sorted(self.processor.tokenizer.files.items()):
-                digest.update(name.encode() + content)
-        return digest.hexdigest()
+        tokenizer = self.processor.tokenizer
+        files = {} if tokenizer is None else tokenizer.files
+        return content_hash(self.config.to_dict(), self.params, files)
 
     def with_image_size(self, image_size: int) -> PretrainedClip:
         """The same model for pictures of another size: its position embedding is resized.

@@ -16,13 +16,31 @@ from types import ModuleType
 from clip_jax.command import Parser
 from experiments.command import exit_status
 from experiments.command_line import take_distributed
-from experiments.evaluation.tasks import figure, linear_probe, report, retrieval, zero_shot
+from experiments.evaluation.tasks import (
+    captions,
+    drawing,
+    figure,
+    image_tokens,
+    linear_probe,
+    perplexity,
+    questions,
+    report,
+    retrieval,
+    speed,
+    zero_shot,
+)
 from experiments.hosts import leave_with, start
 
 TASKS: dict[str, ModuleType] = {
     "zero-shot": zero_shot,
     "linear-probe": linear_probe,
     "retrieval": retrieval,
+    "perplexity": perplexity,
+    "captions": captions,
+    "questions": questions,
+    "drawing": drawing,
+    "image-tokens": image_tokens,
+    "speed": speed,
     "figure": figure,
     "report": report,
 }

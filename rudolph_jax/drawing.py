@@ -5,7 +5,7 @@ Source: `rudolph.api.ruDolphApi`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -79,6 +79,43 @@ def generate_codebooks_cfg(
     run = Run(IMAGE_SAMPLING.override(temperature, top_k, top_p), seed, batch_size, quiet, mesh)
     guidance = "logits" if late_softmax else "probabilities"
     return _collect(_codes(rudolph, run, lefts, images_num, image_prompts, guidance, weight_cfg))
+
+
+def draw_texts(
+    rudolph: PretrainedRudolph,
+    texts: Sequence[str],
+    *,
+    temperature: float | None = None,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    special_token: str = "LT_T2I",
+    seed: int = 0,
+    batch_size: int = 24,
+    first_text: int = 0,
+    quiet: bool = False,
+) -> np.ndarray:
+    """int32[texts, image tokens]: one picture from each of many texts.
+
+    The picture of a text follows from the seed, the text and its place, which counts from
+    `first_text`; the batch size changes nothing. Other arguments: see `generate_codebooks`.
+    """
+    sampling = IMAGE_SAMPLING.override(temperature, top_k, top_p)
+    run = Run(sampling, seed, batch_size, quiet)
+    tokenizer, config = rudolph.tokenizer, rudolph.config
+    drawn = [np.zeros((0, rudolph.layout.image_length), np.int32)]
+    for start in range(0, len(texts), batch_size):
+        lefts = [
+            encode_left(tokenizer, config, text, special_token)
+            for text in texts[start : start + batch_size]
+        ]
+        # Filled up, so that the last batch compiles nothing.
+        rows = lefts + lefts[-1:] * (min(batch_size, len(texts)) - len(lefts))
+        parts = samples(
+            rudolph, run, "image", np.stack(rows)[None], config.left_text_length, 1,
+            first_prompt=first_text + start,
+        )  # fmt: skip
+        drawn += [part[: len(lefts), 0] for part in parts]
+    return np.concatenate(drawn)
 
 
 def draw_images(

@@ -54,12 +54,14 @@ def samples(
     stop: int | None = None,
     guidance: str = "none",
     guidance_weight: float = 0.0,
+    first_prompt: int = 0,
 ) -> Iterator[np.ndarray]:
     """Yields int32[P, b, N], some more samples of each prompt at a time, until there are `count`.
 
     prompts: int32[G, P, M], of which `start` ids count. fixed: int32[N], given tokens, -1 where
     to sample. allowed: bool[V], what may be chosen. stop: where in the segment to end. See
-    `decode.Request`. Sample i of prompt p follows from the seed, p and i alone.
+    `decode.Request`. Sample i of prompt p follows from the seed, p and i alone; prompts count from
+    `first_prompt`.
     """
     if count < 1:
         raise InputError(f"{count} samples were asked for; expected at least 1")
@@ -73,7 +75,7 @@ def samples(
     hidden = True if run.quiet else None
     with tqdm(total=P * count, unit=" samples", disable=hidden, leave=False) as bar:
         for first in range(0, count, each):
-            keys = _keys(run.seed, P, first, each)
+            keys = _keys(run.seed, first_prompt + np.arange(P), first, each)
             if mesh is not None:
                 keys = jax.device_put(keys, NamedSharding(mesh, PartitionSpec("data")))
             request = Request(
@@ -98,9 +100,9 @@ def _power_of_two(count: int) -> int:
     return 1 << (count - 1).bit_length()
 
 
-def _keys(seed: int, prompts: int, first: int, count: int) -> jax.Array:
+def _keys(seed: int, prompts: np.ndarray, first: int, count: int) -> jax.Array:
     fold = jax.vmap(jax.random.fold_in, (None, 0))
-    of_prompts = fold(jax.random.key(seed), jnp.arange(prompts))
+    of_prompts = fold(jax.random.key(seed), jnp.asarray(prompts))
     of_samples = jax.vmap(fold, (0, None))(of_prompts, jnp.arange(first, first + count))
     return of_samples.reshape(-1)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -30,6 +31,13 @@ def write_drawings(
             picture.save(beside / name, pnginfo=_text_chunks(facts))
         contact_sheet(pictures).save(beside / SHEET)
     return [Path(folder) / name for name in names]
+
+
+def png_bytes(picture: Image.Image) -> bytes:
+    """A picture as a PNG file."""
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG")
+    return buffer.getvalue()
 
 
 def contact_sheet(pictures: Sequence[Image.Image], columns: int | None = None) -> Image.Image:

@@ -13,7 +13,7 @@ import numpy as np
 from clip_jax import Predictor
 from clip_jax.errors import InputError
 from rudolph_jax.pretrained import PretrainedRudolph
-from rudolph_jax.scoring import combined_scores, perplexities
+from rudolph_jax.scoring import combined_scores, perplexities, perplexities_after_prompts
 from rudolph_jax.texts import encode_left, encode_right
 
 BATCH_SIZE = 24
@@ -118,6 +118,36 @@ def zs_clf(
     scores = np.exp(unit) / np.exp(unit).sum()
     label = int(scores.argmin())
     return {"label": label, "class": classes[label], "scores": scores}
+
+
+def class_perplexities(
+    rudolph: PretrainedRudolph,
+    images: Sequence[Any],
+    captions: Sequence[str],
+    *,
+    l_special_token: str = "LT_I2T",
+    r_special_token: str = "RT_I2T",
+    batch_size: int = BATCH_SIZE,
+) -> np.ndarray:
+    """float32[images, captions], low is good: of each caption on the right after each picture.
+
+    What `zs_clf` judges by, with no text on the left, of many pictures at once. batch_size:
+    captions that are read at once, of as many pictures as have room.
+    """
+    if isinstance(captions, str) or not captions:
+        raise InputError(f"captions are {captions!r}; expected a list of texts")
+    if batch_size < 1:
+        raise InputError(f"batch_size is {batch_size}; expected at least 1")
+    tokenizer, config = rudolph.tokenizer, rudolph.config
+    codes = rudolph.encode_images(images)
+    left = encode_left(tokenizer, config, "", l_special_token)
+    rights = [encode_right(tokenizer, config, text, r_special_token) for text in captions]
+    with rudolph.precision:
+        return perplexities_after_prompts(
+            config, rudolph.compute, rudolph.params,
+            np.concatenate([np.tile(left, (len(codes), 1)), codes], axis=1), np.stack(rights),
+            "right", batch_size=batch_size,
+        )  # fmt: skip
 
 
 def ruclip_reranking(

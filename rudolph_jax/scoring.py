@@ -42,15 +42,49 @@ def perplexities(
     with tqdm(total=len(rest), unit=" ranked", disable=True if quiet else None, leave=False) as bar:
         for start in range(0, len(rest), batch_size):
             chunk = rest[start : start + batch_size]
-            # Rows of zeros fill the last batch up, so that nothing is compiled for its size.
-            batch = np.zeros((batch_size, rest.shape[1]), np.int32)
-            batch[: len(chunk)] = chunk
+            batch = _filled_up(chunk, batch_size)
             found = _perplexities(config, compute, len(prompt), segments, params, past, batch)
             for segment in segments:
                 parts[segment].append(np.asarray(found[segment])[: len(chunk)])
             bar.update(len(chunk))
     empty = [np.zeros((0,), np.float32)]
     return {segment: np.concatenate(empty + values) for segment, values in parts.items()}
+
+
+def perplexities_after_prompts(
+    config: RudolphConfig,
+    compute: Compute,
+    params: forward.Params,
+    prompts: np.ndarray,
+    rest: np.ndarray,
+    segment: str,
+    *,
+    batch_size: int,
+) -> np.ndarray:
+    """float32[P, B]: of the segment in each row of rest, int32[B, T], after each prompt.
+
+    prompts: int32[P, M], each read once. batch_size: rows at once, of as many prompts as have room.
+    """
+    each = min(len(rest), batch_size)
+    group = max(batch_size // each, 1)
+    found = np.zeros((len(prompts), len(rest)), np.float32)
+    for first in range(0, len(prompts), group):
+        some = prompts[first : first + group]
+        past = _read(config, compute, params, _filled_up(some, group))
+        for start in range(0, len(rest), each):
+            chunk = rest[start : start + each]
+            batch = np.tile(_filled_up(chunk, each), (group, 1))
+            values = _perplexities(
+                config, compute, prompts.shape[1], (segment,), params, past, batch
+            )[segment]
+            values = np.asarray(values).reshape(group, each)[: len(some), : len(chunk)]
+            found[first : first + group, start : start + each] = values
+    return found
+
+
+def _filled_up(rows: np.ndarray, count: int) -> np.ndarray:
+    """With rows of zeros up to `count`, so that nothing is compiled for the last batch's size."""
+    return np.pad(rows, ((0, count - len(rows)), (0, 0)))
 
 
 def mean_exponential(cross_entropy: jax.Array) -> jax.Array:

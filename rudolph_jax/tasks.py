@@ -6,9 +6,16 @@
 Names and defaults are those of the original's `ruDolphApi`, where it has the task.
 """
 
-from rudolph_jax.drawing import draw_images, dream, generate_codebooks, generate_codebooks_cfg
+from rudolph_jax.drawing import (
+    draw_images,
+    draw_texts,
+    dream,
+    generate_codebooks,
+    generate_codebooks_cfg,
+)
 from rudolph_jax.image_prompts import keep_borders, keep_mask
 from rudolph_jax.ranking import (
+    class_perplexities,
     ruclip_reranking,
     self_reranking_by_image,
     self_reranking_by_text,
@@ -28,7 +35,9 @@ __all__ = [
     "answer",
     "answer_questions",
     "caption_images",
+    "class_perplexities",
     "draw_images",
+    "draw_texts",
     "dream",
     "generate_captions",
     "generate_codebooks",

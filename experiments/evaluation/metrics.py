@@ -41,6 +41,14 @@ def per_class(labels: np.ndarray, predicted: np.ndarray) -> dict[int, float]:
     return {int(c): float(right[c] / totals[c]) for c in np.flatnonzero(totals)}
 
 
+def macro_f1(labels: np.ndarray, predicted: np.ndarray) -> float:
+    """Mean F1 over the classes that occur among labels or predictions (scikit-learn's "macro")."""
+    classes = max(labels.max(), predicted.max()) + 1
+    right = np.bincount(labels[labels == predicted], minlength=classes)
+    total = np.bincount(labels, minlength=classes) + np.bincount(predicted, minlength=classes)
+    return float((2 * right[total > 0] / total[total > 0]).mean())
+
+
 def roc_auc(labels: np.ndarray, scores: np.ndarray) -> float:
     """Chance that a picture of class 1 gets a higher score than one of class 0; a tie is half.
 

@@ -23,6 +23,19 @@ def sequence_losses(
     image_loss: of a code, given the caption on the left and the codes before. right_text_loss: of a
     piece of the caption on the right, given the picture and no text on the left.
     """
+    starts = range(0, len(captions), batch_size)
+    batches = [slice(start, start + batch_size) for start in starts]
+    return mean_losses(
+        np.concatenate([loss_sums(rudolph, images[rows], captions[rows]) for rows in batches])
+    )
+
+
+def loss_sums(
+    rudolph: PretrainedRudolph, images: Sequence[Any], captions: Sequence[str]
+) -> np.ndarray:
+    """float64[1, 4] of one batch: image loss times pictures, pictures, text loss times pieces,
+    pieces. See `mean_losses`.
+    """
     config, layout, tokenizer = rudolph.config, rudolph.layout, rudolph.tokenizer
     drawn = np.full((len(captions), layout.length), PAD, np.int32)
     drawn[:, layout.image] = rudolph.encode_images(images)
@@ -31,23 +44,18 @@ def sequence_losses(
     for row, caption in enumerate(captions):
         drawn[row, layout.left] = encode_left(tokenizer, config, caption, "LT_T2I")
         told[row, layout.right] = encode_right(tokenizer, config, caption, "RT_I2T")
-    pieces = (told[:, layout.right][:, 1:] != PAD).sum(axis=1)
-    return {
-        "image_loss": _mean(rudolph, drawn, "image_loss", np.ones(len(drawn)), batch_size),
-        "right_text_loss": _mean(rudolph, told, "right_text_loss", pieces, batch_size),
-    }
+    pieces = int((told[:, layout.right][:, 1:] != PAD).sum())
+    image, text = (
+        float(rudolph.loss(ids, legacy_boundary_label=False)[1][name])
+        for ids, name in ((drawn, "image_loss"), (told, "right_text_loss"))
+    )
+    return np.array([[image * len(drawn), len(drawn), text * pieces, pieces]])
 
 
-def _mean(
-    rudolph: PretrainedRudolph, ids: np.ndarray, name: str, weights: np.ndarray, batch_size: int
-) -> float:
-    """Of a loss over batches, each counted by the weights of its rows."""
-    total = 0.0
-    for start in range(0, len(ids), batch_size):
-        rows = slice(start, start + batch_size)
-        _, parts = rudolph.loss(ids[rows], legacy_boundary_label=False)
-        total += float(parts[name]) * weights[rows].sum()
-    return float(total / weights.sum())
+def mean_losses(sums: np.ndarray) -> dict[str, float]:
+    """What `sequence_losses` gives, of the sums of all batches, float64[batches, 4]."""
+    image, pictures, text, pieces = sums.sum(axis=0).tolist()
+    return {"image_loss": image / pictures, "right_text_loss": text / pieces}
 
 
 def unigram_loss(known: np.ndarray, codes: np.ndarray, vocabulary: int) -> float:

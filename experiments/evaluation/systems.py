@@ -74,6 +74,10 @@ class System:
         """float32[images, E], unit rows. images: whatever `clip_jax.image.open_image` takes."""
         return self._predictor.get_image_latents(images)
 
+    def image_features(self, images: Sequence[Any]) -> np.ndarray:
+        """float32[images, D]: what the image tower has before its projection."""
+        return self._predictor.get_image_features(images)
+
     @property
     def content_hash(self) -> str:
         """SHA-256 of what the model is: `PretrainedClip.content_hash`."""

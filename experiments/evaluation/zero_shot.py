@@ -61,7 +61,6 @@ def measure(
     labels, predicted = result.labels, result.predicted
     probabilities = metrics.softmax(logit_scale * result.similarities)
     bins = metrics.reliability(labels, probabilities)
-    matrix = metrics.confusion(labels, predicted, len(class_names))
     return {
         "metric": metric,
         "value": metrics.METRICS[metric](labels, result.similarities),
@@ -79,6 +78,16 @@ def measure(
                 if count
             ],
         },
+        **class_tables(labels, predicted, class_names),
+    }
+
+
+def class_tables(
+    labels: np.ndarray, predicted: np.ndarray, class_names: Sequence[str]
+) -> dict[str, Any]:
+    """{"per_class": accuracies, "confused": the most frequent mistakes}, for JSON."""
+    matrix = metrics.confusion(labels, predicted, len(class_names))
+    return {
         "per_class": [
             {"class": class_names[c], "examples": int(matrix[c].sum()), "accuracy": share}
             for c, share in metrics.per_class(labels, predicted).items()

@@ -9,11 +9,17 @@ import jax.numpy as jnp
 import pytest
 
 from clip_jax import Compute
+from clip_jax.layers import unstack_layers
 from experiments.config import OptimConfig, TrainConfig
 from experiments.data.config import AugmentConfig, DataConfig
+from experiments.data.digits_ru import NAMES, TEMPLATES
+from experiments.data.vocabulary import train_tokenizer
 from experiments.settings import RudolphSettings, VqganSettings
 from rudolph_jax.config import RudolphConfig, VqganConfig
 from rudolph_jax.image_tokenizer import PretrainedVqgan
+from rudolph_jax.layout import Layout
+from rudolph_jax.model import Rudolph
+from rudolph_jax.pretrained import PretrainedRudolph
 from rudolph_jax.vqgan import Vqgan
 
 sys.path.append(str(Path(__file__).parent))
@@ -89,6 +95,16 @@ def small_rudolph_config():
         kernel_size=3,
         last_kernel_size=3,
     )
+
+
+@pytest.fixture(scope="session")
+def small_rudolph(small_rudolph_config, small_vqgan):
+    """Untrained, about digits."""
+    ids = jnp.zeros((1, Layout(small_rudolph_config).length), jnp.int32)
+    params = jax.jit(Rudolph(small_rudolph_config).init)(jax.random.key(1), ids)["params"]
+    captions = [template.format(name) for template in TEMPLATES for name in NAMES]
+    tokenizer = train_tokenizer(captions, small_rudolph_config.text_vocab_size)
+    return PretrainedRudolph(small_rudolph_config, unstack_layers(params), tokenizer, small_vqgan)
 
 
 @pytest.fixture

@@ -1,16 +1,10 @@
 """Held-out figures of RUDOLPH and of its image tokenizer, and what counts alone reach."""
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from clip_jax.layers import unstack_layers
-from experiments.data.vocabulary import train_tokenizer
 from experiments.evaluation.reconstruction import reconstruct
 from experiments.evaluation.sequence_losses import bigram_loss, sequence_losses, unigram_loss
-from rudolph_jax.model import Rudolph
-from rudolph_jax.pretrained import PretrainedRudolph
 
 CAPTIONS = ["цифра семь", "семь", "число пять", "цифра пять", "пять"]
 
@@ -30,20 +24,10 @@ def test_bigrams_know_the_code_before_and_the_first_place(rng):
     assert bigram_loss(fixed, fixed, 5) < 0.01
 
 
-@pytest.fixture(scope="module")
-def rudolph(small_rudolph_config, small_vqgan):
-    model = Rudolph(small_rudolph_config)
-    ids = jnp.zeros((1, 26), jnp.int32)
-    params = jax.jit(model.init)(jax.random.key(1), ids)["params"]
-    return PretrainedRudolph(
-        small_rudolph_config, unstack_layers(params), train_tokenizer(CAPTIONS, 90), small_vqgan
-    )
-
-
-def test_losses_do_not_depend_on_the_batches(rudolph, rng):
+def test_losses_do_not_depend_on_the_batches(small_rudolph, rng):
     pictures = list(rng.integers(0, 256, (5, 8, 8, 3), dtype=np.uint8))
-    whole = sequence_losses(rudolph, pictures, CAPTIONS)
-    parts = sequence_losses(rudolph, pictures, CAPTIONS, batch_size=2)
+    whole = sequence_losses(small_rudolph, pictures, CAPTIONS)
+    parts = sequence_losses(small_rudolph, pictures, CAPTIONS, batch_size=2)
     assert set(whole) == {"image_loss", "right_text_loss"}
     assert parts == pytest.approx(whole, rel=1e-5)
     # Untrained: about uniform over 24 codes, and over 112 text ids.

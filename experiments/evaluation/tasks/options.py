@@ -33,7 +33,12 @@ def add_systems(parser: argparse.ArgumentParser) -> None:
         help="a model that reads English, with translations of Russian prompts from a file of "
         "python -m experiments.translate; may be repeated")
     add("--average", choices=("ruclip", "clip"),
-        help="how a class's prompts are averaged (as the model's authors did)")
+        help="how a class's prompts are averaged (as the model's authors did)")  # fmt: skip
+    add_running(parser)
+
+
+def add_running(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
     add("--dtype", choices=DTYPES, default="float32", help="to compute in (float32)")
     add("--batch-size", type=int, default=64, metavar="N", help="pictures a device takes (64)")
     add("--out", type=Path, default=OUT, metavar="DIR", help=f"of results ({OUT})")

@@ -1,0 +1,61 @@
+"""A prepared set of questions, on pictures, on texts, or by themselves."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+from tqdm import tqdm
+
+from experiments.data.source import Split
+from experiments.evaluation.sets.labelled import Pictures, hash_pictures
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class QuestionSet:
+    """One split of N questions. answers: of each, the right ones. contexts: the texts that they are
+    on, "" where there is none. pictures: N encoded files, or N times None.
+    """
+
+    name: str
+    split: str
+    questions: tuple[str, ...]
+    answers: tuple[tuple[str, ...], ...]
+    contexts: tuple[str, ...]
+    pictures: Sequence[bytes | None]
+    pictured: bool
+
+    def __len__(self) -> int:
+        return len(self.questions)
+
+    @functools.cached_property
+    def source_hash(self) -> str:
+        """SHA-256 of all texts, and of 16 pictures spread evenly."""
+        digest = hashlib.sha256()
+        for row in zip(self.questions, self.contexts, self.answers, strict=True):
+            digest.update("\t".join((row[0], row[1], *row[2], "\n")).encode())
+        if self.pictured:
+            hash_pictures(digest, self.pictures)
+        return digest.hexdigest()
+
+
+def open_questions(folder: str | Path, split: str = "test") -> QuestionSet:
+    """A split of a set that `experiments.prepare` made; one without questions raises InputError."""
+    opened = Split(Path(folder).expanduser(), split)
+    opened.need_questions()
+    questions, answers, contexts = [], [], []
+    for i in tqdm(range(len(opened)), f"questions of {folder}", disable=None, leave=False):
+        row = opened[i]
+        questions.append(row["question"])
+        answers.append(tuple(row["answers"]))
+        contexts.append(row.get("context", ""))
+    pictures = [None] * len(questions)
+    if opened.pictured:
+        pictures = Pictures(len(opened), lambda i: opened[i]["image"])
+    return QuestionSet(
+        str(folder), split, tuple(questions), tuple(answers), tuple(contexts), pictures,
+        opened.pictured,
+    )  # fmt: skip

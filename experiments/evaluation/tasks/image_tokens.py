@@ -1,0 +1,57 @@
+"""evaluate image-tokens: how much held-out pictures surprise RUDOLPH, given their captions."""
+
+from __future__ import annotations
+
+import argparse
+import math
+
+from experiments.evaluation.results import Result
+from experiments.evaluation.rudolph_bench import RudolphBench
+from experiments.evaluation.sequence_losses import loss_sums, mean_losses
+from experiments.evaluation.sets.captioned import CaptionedSet, open_captioned
+from experiments.evaluation.tasks import options, rudolph_options
+
+ABOUT, NAME = "perplexity of held-out image tokens, and of captions", "image-tokens"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    rudolph_options.add_rudolph(parser, "embedded sets, or folders of experiments.prepare")
+
+
+def run(args: argparse.Namespace) -> None:
+    bench = rudolph_options.bench(args)
+    for name in options.set_names(args):
+        result = measure_set(bench, open_captioned(name, args.test_split, args.data_dir))
+        options.say(
+            f"{bench.name}  {name}: an image token {result['image_loss']:.4f} nats, perplexity "
+            f"{result['image_perplexity']:.4f}; a piece of caption "
+            f"{result['right_text_loss']:.4f} nats, perplexity {result['text_perplexity']:.4f}; "
+            f"{result['examples']} pictures"
+        )
+    options.say(f"results: {bench.folder / NAME}")
+
+
+def measure_set(bench: RudolphBench, pictures: CaptionedSet) -> Result:
+    """Losses as `sequence_losses` has them, by first captions, and their exponentials.
+
+    These are perplexities as usual, of the mean loss; the model's own rankings, and the original,
+    take the mean of each token's exponential.
+    """
+    asked = bench.about(pictures)
+    captions = [several[0] for several in pictures.captions]
+
+    def work() -> Result:
+        losses = mean_losses(
+            bench.chunks(
+                "losses",
+                asked,
+                lambda rows: loss_sums(bench.rudolph, pictures.pictures[rows], captions[rows]),
+            )
+        )
+        return {
+            **losses,
+            "image_perplexity": math.exp(losses["image_loss"]),
+            "text_perplexity": math.exp(losses["right_text_loss"]),
+        }
+
+    return bench.kept(NAME, pictures, asked, work)

@@ -1,0 +1,58 @@
+"""evaluate questions: RUDOLPH's answers to questions on pictures or texts, and the right ones."""
+
+from __future__ import annotations
+
+import argparse
+
+import numpy as np
+
+from experiments.evaluation.answers import score_answers
+from experiments.evaluation.results import Result
+from experiments.evaluation.rudolph_bench import RudolphBench
+from experiments.evaluation.sets.questions import QuestionSet, open_questions
+from experiments.evaluation.tasks import options, rudolph_options
+from rudolph_jax.reading import QUESTIONS, answer_questions
+
+ABOUT, NAME = "answer questions: exact match, F1", "questions"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    rudolph_options.add_rudolph(parser, "folders of questions that experiments.prepare made")
+    parser.add_argument(
+        "--about", choices=tuple(QUESTIONS), default="plain",
+        help="the kind of question, whose special tokens the model was fine-tuned with (plain)",
+    )  # fmt: skip
+
+
+def run(args: argparse.Namespace) -> None:
+    bench = rudolph_options.bench(args)
+    for name in options.set_names(args):
+        asked = open_questions(name, args.test_split)
+        result = measure_set(bench, asked, args.about)
+        options.say(
+            f"{bench.name}  {name}: exact match {result['exact_match']:.4f}, F1 "
+            f"{result['f1']:.4f}, {result['examples']} questions"
+        )
+    options.say(f"results: {bench.folder / NAME}")
+
+
+def measure_set(bench: RudolphBench, questions: QuestionSet, about: str = "plain") -> Result:
+    """See `score_answers`: of the likeliest answer to each question."""
+    asked = {**bench.about(questions), "about": about}
+
+    def answer(rows: slice) -> np.ndarray:
+        found = answer_questions(
+            bench.rudolph, questions.questions[rows], questions.pictures[rows],
+            questions.contexts[rows], about=about, batch_size=bench.batch_size, quiet=True,
+        )  # fmt: skip
+        return np.array(found)
+
+    def work() -> Result:
+        answers = bench.chunks("answers", asked, answer).tolist()
+        written = [
+            {"question": question, "answer": own}
+            for question, own in zip(questions.questions, answers, strict=False)
+        ]
+        return {**score_answers(answers, questions.answers[: len(answers)]), "answers": written}
+
+    return bench.kept(NAME, questions, asked, work)
