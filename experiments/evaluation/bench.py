@@ -41,7 +41,9 @@ class Bench:
     def prompts(self, pictures: LabelledSet) -> Prompts:
         system = self.encoder.system
         # A translator is given Russian prompts.
-        return prompts_for(pictures, system.language, self.class_names)
+        return prompts_for(
+            pictures, system.language, self.class_names, system.prompt_opening
+        )
 
     def about(self, pictures: PictureSet) -> Result:
         """What a number needs to be traced."""

@@ -23,11 +23,14 @@ class Prompts:
     source: dict[str, Any]
 
 
-def prompts_for(pictures: LabelledSet, language: str, file: str | Path | None = None) -> Prompts:
+def prompts_for(
+    pictures: LabelledSet, language: str, file: str | Path | None = None, opening: str = ""
+) -> Prompts:
     """The project's prompts for a known set, or those of a file of class names.
 
     A user's own set without a file gets ruCLIP's six templates around its classes' own names.
-    Classes that the names do not cover raise InputError.
+    opening: of the project's prompts for the report's sets those alone that begin so, in this
+    spelling. Classes that the names do not cover raise InputError.
     """
     if file is not None:
         return _from_names(read_class_names(Path(file)), pictures)
@@ -39,7 +42,7 @@ def prompts_for(pictures: LabelledSet, language: str, file: str | Path | None = 
             )
         return Prompts(EMBEDDED[pictures.name](pictures.class_names), {"embedded": pictures.name})
     if pictures.name in RECORDS:
-        return _from_names(load_class_names(pictures.name, language), pictures)
+        return _from_names(load_class_names(pictures.name, language), pictures, opening)
     return Prompts(
         filled(TEMPLATES, pictures.class_names), {"templates": "ruclip", "names": "the set's"}
     )
@@ -49,9 +52,22 @@ def filled(templates: Sequence[str], names: Sequence[str]) -> list[list[str]]:
     return [[template.replace("{}", name) for template in templates] for name in names]
 
 
-def _from_names(names: ClassNames, pictures: LabelledSet) -> Prompts:
+def _from_names(names: ClassNames, pictures: LabelledSet, opening: str = "") -> Prompts:
     source = {"names": names.set_name, "version": names.version, "sha256": names.sha256}
+    if opening:
+        source["opening"] = opening
+        names = dataclasses.replace(names, templates=_opened(names.templates, opening))
     return Prompts(names.prompts(pictures.class_names), source)
+
+
+def _opened(templates: Sequence[str], opening: str) -> tuple[str, ...]:
+    found = [t for t in templates if t.casefold().startswith(opening.casefold())]
+    if not found:
+        raise InputError(
+            f"no template begins with {opening!r}, as the system's prompts do; expected one among "
+            f"{', '.join(map(repr, templates))}"
+        )
+    return tuple(opening + template[len(opening) :] for template in found)
 
 
 def _digits(class_names: Sequence[str]) -> list[list[str]]:

@@ -22,6 +22,7 @@ from clip_jax import PRESETS, RUCLIP_SMALL, Predictor, PretrainedClip, model_fol
 from clip_jax.byte_bpe import CLIP, ByteBpe
 from clip_jax.errors import InputError
 from clip_jax.predictor import check_average, mean_latents
+from clip_jax.ruclip_small import PROMPT
 from experiments.evaluation.translations import Translations, read_translations
 
 FROM_OPENAI = ("openai-clip", "hf-clip")  # kinds of checkpoint whose texts are English
@@ -57,6 +58,11 @@ class System:
         Ids are left out, for transformers' copies of CLIP name others that nothing reads.
         """
         return next((name for name, p in PUBLISHED.items() if _same(p, self.clip.config)), None)
+
+    @property
+    def prompt_opening(self) -> str:
+        """How all of its prompts begin, "" if that is open: ruCLIP Small's as its authors asked."""
+        return PROMPT.partition("{}")[0] if self.clip.kind == "ruclip-small" else ""
 
     def text_latents(self, prompts: Sequence[str]) -> np.ndarray:
         """float32[prompts, E], unit rows."""
