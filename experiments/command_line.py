@@ -15,6 +15,7 @@ from clip_jax.errors import InputError
 from experiments.config import TrainConfig, default_config, flatten
 from experiments.settings import DEFAULTS
 
+CONFIGS = Path(__file__).parent / "configs"
 BY_OBJECTIVE = ("model.", "settings.")
 
 
@@ -23,6 +24,7 @@ def parse_command_line(argv: Sequence[str]) -> tuple[TrainConfig, Path]:
 
     Anything unknown or ill-typed raises InputError before anything starts.
     """
+    argv = [_with_file(argument) for argument in argv]
     values = flags.FlagValues()
     config = config_flags.DEFINE_config_file(
         "config", help_string="An experiment file.", flag_values=values, sys_argv=list(argv)
@@ -44,6 +46,20 @@ def parse_command_line(argv: Sequence[str]) -> tuple[TrainConfig, Path]:
     if chosen is None or values.workdir is None:
         raise InputError("--config=FILE and --workdir=DIR are both needed")
     return TrainConfig.from_dict(chosen), Path(values.workdir)
+
+
+def experiment_file(path: str | Path) -> Path:
+    """The path itself, or what came with the package where nothing lies at experiments/configs/."""
+    path = Path(path)
+    shipped = CONFIGS / path.name
+    if path.parent == Path("experiments/configs") and not path.exists() and shipped.is_file():
+        return shipped
+    return path
+
+
+def _with_file(argument: str) -> str:
+    flag, _, value = argument.partition("=")
+    return f"{flag}={experiment_file(value)}" if flag == "--config" and value else argument
 
 
 def take_distributed(argv: Sequence[str]) -> tuple[str, list[str]]:

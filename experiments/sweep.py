@@ -35,7 +35,7 @@ from clip_jax.command import Parser
 from clip_jax.errors import InputError
 from experiments.atomic import replace_file
 from experiments.command import DivergedError, exit_status
-from experiments.command_line import parse_command_line
+from experiments.command_line import experiment_file, parse_command_line
 from experiments.config import TrainConfig
 from experiments.evaluation.evaluators import make_evaluators
 from experiments.metrics import last_metrics
@@ -186,6 +186,7 @@ def parse(argv: Sequence[str]) -> Sweep:
         raise InputError("--config=FILE and --workdir=DIR are both needed")
     if args.seeds < 1:
         raise InputError(f"--seeds is {args.seeds}; expected at least 1")
+    args.config = experiment_file(args.config)
     module = load(args.config)
     given = {argument.partition("=")[0].removeprefix("--config.") for argument in rest}
     prerequisites = {}

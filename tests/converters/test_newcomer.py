@@ -1,0 +1,194 @@
+"""From nothing to a model that others load, by the commands of docs/index.md, word for word."""
+
+import contextlib
+import csv
+import dataclasses
+import importlib
+import io
+import re
+import shlex
+import shutil
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+import clip_jax
+import converters
+import rudolph_jax
+from clip_jax.command import Parser
+from clip_jax.layers import unstack_layers
+from experiments import train
+from experiments.command_line import parse_command_line
+from experiments.configs import digits as digits_recipe
+from experiments.data.digits_ru import NAMES, digits
+from rudolph_jax import PretrainedRudolph, PretrainedVqgan, RudolphConfig
+from rudolph_jax.model import abstract_params
+from rudolph_jax.vqgan import init_params
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def newcomers_commands():
+    """The lines of the page's shell blocks, in order."""
+    page = (ROOT / "docs/index.md").read_text(encoding="utf-8")
+    section = page.partition("## From nothing")[2].partition("\n## ")[0]
+    return [
+        line
+        for block in re.findall(r"```bash\n(.*?)```", section, re.DOTALL)
+        for line in block.splitlines()
+    ]
+
+
+def test_the_page_has_the_whole_way():
+    given = [re.sub(r" .*", "", line.partition("python -m ")[2]) for line in newcomers_commands()]
+    assert [name for name in given if name and name != "venv"] == [
+        "experiments.quickstart", "rudolph_jax", "clip_jax", "experiments.prepare",
+        "experiments.train", "converters", "converters", "clip_jax",
+    ]  # fmt: skip
+
+
+def test_an_experiment_file_of_the_package_is_found_from_anywhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    arguments = ["--config=experiments/configs/digits.py", "--workdir=run"]
+    assert parse_command_line(arguments)[0] == digits_recipe.train_config()
+    with pytest.raises(clip_jax.InputError, match="cannot be read"):
+        parse_command_line(["--config=experiments/configs/absent.py", "--workdir=run"])
+    own = Path("experiments/configs/digits.py")
+    own.parent.mkdir(parents=True)
+    own.write_text(Path(digits_recipe.__file__).read_text().replace("steps=450", "steps=7"))
+    assert parse_command_line(arguments)[0].steps == 7
+
+
+def own_pictures(folder):
+    """Twenty digits with captions in list.csv."""
+    folder.mkdir()
+    pictures, labels = digits()
+    with (folder / "list.csv").open("w", encoding="utf-8", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(["image", "caption"])
+        for i in range(20):
+            Image.fromarray(pictures[i]).resize((32, 32)).save(folder / f"{i}.png")
+            table.writerow([f"{i}.png", f"рукописная цифра {NAMES[labels[i]]}"])
+
+
+def main_of(module):
+    package = (ROOT / module).is_dir()
+    return importlib.import_module(f"{module}.__main__" if package else module).main
+
+
+@pytest.fixture
+def small_models(goldens, tmp_path):
+    """Untrained models where the quickstart leaves its own."""
+    home = tmp_path / "runs/quickstart"
+    converters.convert("ruclip", goldens / "ruclip", home / "ruclip/model")
+    converters.convert("youtokentome", goldens / "tokenizer", tmp_path / "words")
+    config = RudolphConfig(
+        left_text_length=8, image_tokens_per_side=2, right_text_length=6, text_vocab_size=700,
+        image_vocab_size=17, width=8, layers=1, heads=2, text_special_tokens=8,
+    )  # fmt: skip
+    random = np.random.default_rng(0)
+    params = jax.tree.map(
+        lambda leaf: random.normal(size=leaf.shape).astype(np.float32),
+        unstack_layers(abstract_params(config)),
+    )
+    tokenizer = clip_jax.load_tokenizer(tmp_path / "words")
+    PretrainedRudolph(config, params, tokenizer).save(home / "rudolph/model")
+    vqgan = dataclasses.replace(
+        rudolph_jax.VQGAN_PRESETS["tiny"], channels=4, latent_channels=4, codebook_size=17,
+        channel_multipliers=(1, 1), norm_groups=2,
+    )  # fmt: skip
+    params = jax.jit(init_params, static_argnums=0)(vqgan, jax.random.key(0))
+    PretrainedVqgan(vqgan, params).save(home / "vqgan/model")
+
+
+def test_by_its_commands_on_the_smallest_models(hub, small_models, tmp_path, monkeypatch, capsys):
+    """All but the two that train."""
+    monkeypatch.chdir(tmp_path)
+    own_pictures(Path("photos"))
+    told, variables = {}, {}
+    for line in newcomers_commands():
+        if "python -m" not in line or "-m venv" in line or "experiments.quickstart" in line:
+            continue
+        if "experiments.train" in line:
+            shutil.copytree("runs/quickstart/ruclip/model", "runs/mine/model")
+            continue
+        name, inner = re.fullmatch(r"(?:(\w+)=\$\()?(.*?)\)?", line).groups()
+        words = shlex.split(inner)
+        for variable, value in variables.items():
+            words = [word.replace(f"${variable}", value) for word in words]
+        assert words[:2] == ["python", "-m"]
+        assert main_of(words[2])(words[3:]) == 0, line
+        printed = capsys.readouterr().out.strip()
+        told[words[2], words[3]] = printed
+        if name:
+            variables[name] = printed
+    assert sorted(file.name for file in Path("drawings").iterdir()) == [
+        "01.png", "02.png", "03.png", "04.png", "sheet.png"
+    ]  # fmt: skip
+    assert "data/mine: train 20; 0 rejected" in told["experiments.prepare", "photos"]
+    assert told["converters", "share"].startswith(f"{hub.url}/me/my-clip/commit/")
+    found = told["clip_jax", "search"].splitlines()
+    assert len(found) == 10 and all("photos/" in line for line in found)
+    assert variables["model"].startswith(str(tmp_path / "cache"))
+
+
+class Parsed(BaseException):
+    """The arguments are fine; nothing is to be done with them."""
+
+
+PLACEHOLDERS = {"FILE": "experiments/configs/digits.py", "DIR": "dir"}
+
+
+def shell_lines(text):
+    """Commands `python -m ...` of a page's code blocks, comments and continuations resolved.
+
+    Without those that compile for slices, which parse nothing before they begin.
+    """
+    indented = re.findall(r"^(?: {4}|\t)(.*)$", text, re.MULTILINE)
+    fenced = "\n".join(re.findall(r"```bash\n(.*?)```", text, re.DOTALL)).splitlines()
+    joined = re.sub(r"\\\n\s*", " ", "\n".join([*indented, *fenced]))
+    for line in re.sub(r"\$\([^()]*\)", "inner", joined).splitlines():
+        found = re.search(r"python -m ((?:clip_jax|rudolph_jax|converters|experiments)\b.*)", line)
+        if found and "..." not in found[1] and not found[1].startswith("experiments.plan"):
+            command = found[1].rstrip(" &)")
+            command = command.removesuffix('"') if command.count('"') % 2 else command
+            words = shlex.split(command, comments=True)
+            yield [re.sub(r"\b(FILE|DIR)\b", lambda m: PLACEHOLDERS[m[0]], word) for word in words]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda file: file.stem)
+def test_every_command_of_a_page_is_understood(page, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    real, parsed = Parser.parse_args, []
+
+    def parse_args(self, *arguments, **settings):
+        real(self, *arguments, **settings)
+        raise Parsed
+
+    def stop(config, *_):
+        train.check(config)
+        raise Parsed
+
+    def stop_sweep(sweep):
+        raise Parsed
+
+    monkeypatch.setattr(Parser, "parse_args", parse_args)
+    monkeypatch.setattr("experiments.train.train", stop)
+    monkeypatch.setattr("experiments.train.start", lambda how: None)
+    monkeypatch.setattr("experiments.sweep.run_sweep", stop_sweep)
+    for module, *arguments in shell_lines(page.read_text(encoding="utf-8")):
+        if arguments == ["--help"]:
+            continue
+        with contextlib.redirect_stderr(io.StringIO()) as error:
+            try:
+                status = main_of(module)(arguments)
+            except Parsed:
+                status = 0
+        assert status == 0, (page.name, module, arguments, error.getvalue())
+        parsed.append(module)
+    if page.stem in ("README", "index"):
+        assert len(parsed) > 6

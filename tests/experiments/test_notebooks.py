@@ -1,0 +1,68 @@
+"""The notebooks run from top to bottom, and are kept without outputs."""
+
+import ast
+import importlib
+import json
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+NOTEBOOKS = sorted((ROOT / "docs/notebooks").glob("*.ipynb"))
+# In place of the cell with the tag "parameters": as little as still runs.
+SMALL = {
+    "draw_and_inpaint": "PICTURES, CANDIDATES = 2, 3",
+    "fine_tune": "STEPS = 2",
+    "ablation": "STEPS, SEEDS = 2, 1",
+}
+
+
+def cells(notebook):
+    return json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+
+
+def code(notebook):
+    return ["".join(cell["source"]) for cell in cells(notebook) if cell["cell_type"] == "code"]
+
+
+def test_every_notebook_has_its_place():
+    page = (ROOT / "docs/notebooks.md").read_text(encoding="utf-8")
+    assert NOTEBOOKS and all(f"notebooks/{file.name}" in page for file in NOTEBOOKS)
+    assert len({file.stem for file in NOTEBOOKS} & SMALL.keys()) == len(SMALL)
+
+
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda file: file.stem)
+def test_kept_without_outputs_and_imports_what_exists(notebook):
+    for cell in cells(notebook):
+        if cell["cell_type"] == "code":
+            assert cell["outputs"] == [] and cell["execution_count"] is None
+    for source in code(notebook):
+        for node in ast.walk(ast.parse(source)):
+            if isinstance(node, ast.ImportFrom) and node.module.split(".")[0] != "IPython":
+                module = importlib.import_module(node.module)
+                for name in node.names:
+                    if not hasattr(module, name.name):  # a module of the package
+                        importlib.import_module(f"{node.module}.{name.name}")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Where all of them run, so that the tiny models are made once."""
+    return tmp_path_factory.mktemp("notebooks")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda file: file.stem)
+def test_runs_from_top_to_bottom(notebook, folder, monkeypatch):
+    import nbformat
+    from nbclient import NotebookClient
+
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    book = nbformat.read(notebook, as_version=4)
+    for cell in book.cells:
+        if "parameters" in cell.metadata.get("tags", ()):
+            cell.source = SMALL[notebook.stem]
+    resources = {"metadata": {"path": str(folder)}}
+    done = NotebookClient(book, timeout=1200, kernel_name="python3", resources=resources).execute()
+    last = [cell for cell in done.cells if cell.cell_type == "code"][-1]
+    assert last.outputs
