@@ -140,6 +140,7 @@ class Parsed(BaseException):
     """The arguments are fine; nothing is to be done with them."""
 
 
+PACKAGES = "clip_jax|rudolph_jax|converters|experiments"
 PLACEHOLDERS = {"FILE": "experiments/configs/digits.py", "DIR": "dir"}
 
 
@@ -152,7 +153,8 @@ def shell_lines(text):
     fenced = "\n".join(re.findall(r"```bash\n(.*?)```", text, re.DOTALL)).splitlines()
     joined = re.sub(r"\\\n\s*", " ", "\n".join([*indented, *fenced]))
     for line in re.sub(r"\$\([^()]*\)", "inner", joined).splitlines():
-        found = re.search(r"python -m ((?:clip_jax|rudolph_jax|converters|experiments)\b.*)", line)
+        # An alias, E="python -m ...", has no arguments of its own.
+        found = re.search(rf"(?<!=\")python -m ((?:{PACKAGES})\b.*)", line)
         if found and "..." not in found[1] and not found[1].startswith("experiments.plan"):
             command = found[1].rstrip(" &)")
             command = command.removesuffix('"') if command.count('"') % 2 else command
