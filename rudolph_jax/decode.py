@@ -4,15 +4,16 @@
 # n samples of each, N tokens of the segment that is written, M tokens of a prompt, V choices
 
 A prompt's keys and values are computed once and stored once for all of its samples; what the
-samples add lies in a cache of its own. Layers run one by one from parameters as they lie in a
-model folder: slicing stacked ones in the loop would copy them.
+samples add lies in a cache of its own, which of a picture keeps no more than masks can still see.
+Layers run one by one from parameters as they lie in a model folder: slicing stacked ones in the
+loop would copy them.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -25,7 +26,11 @@ from rudolph_jax.config import RudolphConfig
 from rudolph_jax.forward import KeyValues, Params
 from rudolph_jax.layout import EOS, PAD, Layout
 from rudolph_jax.masks import layer_kinds, mask
+from rudolph_jax.model import Segment
 from rudolph_jax.sampling import Options, guided_sample, sample
+from rudolph_jax.windows import Window, window
+
+Arrays = TypeVar("Arrays")  # a tree of them
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,6 +39,8 @@ class Plan:
 
     segment: "left", "image" or "right", which is written. samples: of each prompt.
     guidance: "none", "probabilities" or "logits" (`sampling.guided_sample`).
+    trimmed: keep only the keys that a layer's mask can still see (`windows.py`); off, all of the
+        segment's, which gives the same and takes longer.
     """
 
     config: RudolphConfig
@@ -41,6 +48,7 @@ class Plan:
     segment: str
     samples: int
     guidance: str = "none"
+    trimmed: bool = True
 
     def __post_init__(self) -> None:
         if self.segment not in ("left", "image", "right"):
@@ -73,6 +81,10 @@ class Plan:
             return layout.code_logits
         return layout.text_logits if self.segment == "left" else slice(0, layout.special_stop)
 
+    def window(self, kind: str) -> Window:
+        """What layers with a kind of mask keep of the segment."""
+        return window(self.config, kind, self.segment, self.trimmed)
+
 
 class Request(NamedTuple):
     """prompts: int32[G, P, M], of which the first `start` ids (int32[]) count.
@@ -94,6 +106,21 @@ class Request(NamedTuple):
     guidance_weight: jax.Array
 
 
+class State(NamedTuple):
+    """A loop's carry. place: int32[], where the last token lies in the segment.
+
+    token: int32[P * n], the last one. done: bool[P * n], which samples have ended.
+    out: int32[P * n, N]. cache: of each layer, keys and values [G P n, H, S, K] of what was
+    written (`windows.py`).
+    """
+
+    place: jax.Array
+    token: jax.Array
+    done: jax.Array
+    out: jax.Array
+    cache: KeyValues
+
+
 @partial(jax.jit, static_argnums=0)
 def generate(plan: Plan, params: Params, request: Request) -> jax.Array:
     """int32[P * n, N]: the segment of each sample, the samples of a prompt side by side.
@@ -101,39 +128,62 @@ def generate(plan: Plan, params: Params, request: Request) -> jax.Array:
     params: layers one by one. Text ends with EOS, then PAD. The first `start` prompt ids that lie
     in the segment stand at its begin.
     """
-    written, choose = plan.written, partial(_choose, plan, request)
+    params = forward.cast(params, plan.compute)
+    prompt_cache, state = begin(plan, params, request)
+    N = state.out.shape[1]
+    state = write(plan, params, request, prompt_cache, state, N - 1)
+    return jnp.where(jnp.arange(N) < request.stop, state.out, PAD)
+
+
+def begin(plan: Plan, params: Params, request: Request) -> tuple[KeyValues, State]:
+    """The prompts' keys and values [G P, H, M, K], and the state after the first token."""
+    written = plan.written
     P, N = request.fixed.shape
     rows, first = P * plan.samples, request.start - written.start
-    head = forward.head(plan.config, plan.compute, params, plan.columns)
     prompt_cache, last = _read_prompts(plan, params, request)
     hidden = jnp.repeat(last, plan.samples, axis=0)  # G P n
-    fixed = jnp.repeat(request.fixed, plan.samples, axis=0)
     out = jnp.full((rows, N), PAD, jnp.int32)
     if plan.segment != "image":
         given = jnp.repeat(request.prompts[0, :, written], plan.samples, axis=0)
         out = jnp.where(jnp.arange(N) < first, given, out)
-    done = jnp.zeros((rows,), bool)
-    token, done = choose(head(hidden), fixed, first, done)
-    out = out.at[:, first].set(token)
+    logits = forward.head(plan.config, plan.compute, params, plan.columns)(hidden)
+    token, done = _choose(plan, request, logits, first, jnp.zeros((rows,), bool))
+    cache = _empty_cache(plan, len(hidden), hidden.dtype)
+    return prompt_cache, State(first, token, done, _put(out, token[:, None], first, axis=1), cache)
 
-    def step(carry: tuple) -> tuple:
-        place, token, done, out, cache = carry
-        hidden, cache = _advance(plan, params, request, prompt_cache, cache, token, place)
-        token, done = choose(head(hidden), fixed, place + 1, done)
-        return place + 1, token, done, out.at[:, place + 1].set(token), cache
 
-    cache = _empty_cache(plan, len(hidden), N, hidden.dtype)
-    carry = first, token, done, out, cache
+def write(
+    plan: Plan,
+    params: Params,
+    request: Request,
+    prompt_cache: KeyValues,
+    state: State,
+    count: int,
+) -> State:
+    """`count` more tokens of a picture; of a text as many as there may be, until all have ended."""
+    head = forward.head(plan.config, plan.compute, params, plan.columns)
+
+    def turn(state: State) -> State:
+        hidden, cache = advance(plan, params, request, prompt_cache, state)
+        place = state.place + 1
+        token, done = _choose(plan, request, head(hidden), place, state.done)
+        return State(place, token, done, _put(state.out, token[:, None], place, axis=1), cache)
+
     if plan.segment == "image":
         # A trip count that is known needs no look at the device between steps.
-        carry = lax.fori_loop(0, N - 1, lambda _, carry: step(carry), carry)
-    else:
-        carry = lax.while_loop(lambda c: (c[0] < request.stop - 1) & ~c[2].all(), step, carry)
-    return jnp.where(jnp.arange(N) < request.stop, carry[3], PAD)
+        return lax.fori_loop(0, count, lambda _, state: turn(state), state)
+    return lax.while_loop(lambda s: (s.place < request.stop - 1) & ~s.done.all(), turn, state)
+
+
+def _put(old: Arrays, new: Arrays, place: jax.Array, axis: int) -> Arrays:
+    """Arrays with others written into an axis from a place of it on."""
+    return jax.tree.map(
+        lambda a, b: lax.dynamic_update_slice_in_dim(a, b, place, axis=axis), old, new
+    )
 
 
 def _read_prompts(plan: Plan, params: Params, request: Request) -> tuple[KeyValues, jax.Array]:
-    """Keys and values [G P, M, H, K], and the hidden states [G P, D] before the first token."""
+    """Keys and values [G P, H, M, K], and the hidden states [G P, D] before the first token."""
     ids = request.prompts.reshape(-1, request.prompts.shape[-1])
     x, key_values = forward.run(plan.config, plan.compute, params, ids)
     before = request.start + Layout(plan.config).prefix - 1
@@ -141,16 +191,11 @@ def _read_prompts(plan: Plan, params: Params, request: Request) -> tuple[KeyValu
 
 
 def _choose(
-    plan: Plan,
-    request: Request,
-    logits: jax.Array,
-    fixed: jax.Array,
-    place: jax.Array,
-    done: jax.Array,
+    plan: Plan, request: Request, logits: jax.Array, place: jax.Array, done: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
     """The tokens int32[P n] at a place of the segment, and which samples are done by then.
 
-    logits: float32[G P n, V]. fixed: int32[P n, N].
+    logits: float32[G P n, V].
     """
     keys = jax.vmap(jax.random.fold_in, (0, None))(request.keys, place)
     logits = jnp.where(request.allowed, logits, -jnp.inf)
@@ -165,48 +210,68 @@ def _choose(
     if plan.segment != "image":
         # Special tokens and pads end a text, the first of them (id `text_vocab_size`) too.
         token = jnp.where(token >= plan.config.text_vocab_size, EOS, token)
-    given = lax.dynamic_index_in_dim(fixed, place, axis=1, keepdims=False)
+    given = lax.dynamic_index_in_dim(request.fixed, place, axis=1, keepdims=False)
+    given = jnp.repeat(given, plan.samples)
     token = jnp.where(given >= 0, given, token)
     if plan.segment == "image":
         return token, done
     return jnp.where(done, PAD, token), done | (token == EOS)
 
 
-def _advance(
-    plan: Plan,
-    params: Params,
-    request: Request,
-    prompt_cache: KeyValues,
-    cache: KeyValues,
-    token: jax.Array,
-    place: jax.Array,
+def advance(
+    plan: Plan, params: Params, request: Request, prompt_cache: KeyValues, state: State
 ) -> tuple[jax.Array, KeyValues]:
-    """Takes the tokens int32[P n] at a place in: hidden states float[G P n, D], the next cache."""
-    config, written = plan.config, plan.written
+    """Takes the last tokens in: hidden states float[G P n, D], the next cache."""
+    config, written, place = plan.config, plan.written, state.place
     layout = Layout(config)
-    tokens = jnp.tile(token, len(request.prompts))[:, None]
+    tokens = jnp.tile(state.token, len(request.prompts))[:, None]
     method = f"embed_{plan.segment}"
     x = forward.embed(config, plan.compute, params, tokens, place[None], method=method)
-    # Where this token, the prompt and the segment lie among the positions that masks know.
+    # Where this token and the prompt lie among the positions that masks know.
     position = written.start + layout.prefix + place
-    prompt = jnp.arange(prompt_cache[0][0].shape[1])
-    slots = jnp.arange(cache[0][0].shape[1])
+    prompt = jnp.arange(prompt_cache[0][0].shape[2])
     first = request.start - written.start
-    alone, new_cache = jnp.ones((1, 1), bool), []
+    alone, cache = jnp.ones((1, 1), bool), []
     for layer, kind in enumerate(layer_kinds(config)):
         allowed = jnp.asarray(mask(config, kind))[position]
         in_prompt = allowed[: len(prompt)] & (prompt < request.start + layout.prefix)
-        # The slot of the last token is never read, and may lie past the mask's end.
-        in_segment = jnp.pad(allowed[written.start + layout.prefix :], (0, layout.prefix))
-        in_segment = in_segment[: len(slots)] & (slots >= first) & (slots < place)
-        past = [(*prompt_cache[layer], in_prompt), (*cache[layer], in_segment)]
-        x, (k, v) = forward.block(config, params, layer, x, alone, past)
-        keys, values = cache[layer]
-        new_cache.append((keys.at[:, place].set(k[:, 0]), values.at[:, place].set(v[:, 0])))
-    return x[:, 0], new_cache
+        store = partial(_store, plan.window(kind), state.cache[layer], place, first)
+        past = [(*prompt_cache[layer], in_prompt)]
+        x, kept = forward.block(config, params, layer, x, alone, past, store)
+        cache.append(kept)
+    return x[:, 0], cache
 
 
-def _empty_cache(plan: Plan, rows: int, length: int, dtype: jnp.dtype) -> KeyValues:
+def _store(
+    window: Window,
+    cache: tuple[jax.Array, jax.Array],
+    place: jax.Array,
+    first: jax.Array,
+    k: jax.Array,
+    v: jax.Array,
+) -> tuple[Segment, tuple[jax.Array, jax.Array]]:
+    """Keys and values [G P n, H, 1, K] of a place put into their slot: see `model.Store`.
+
+    first: of the places that the prompt does not hold already.
+    """
+    slot, begin = jnp.asarray(window.slot)[place], jnp.asarray(window.first)[place]
+    allowed = jnp.asarray(window.allowed)[place] & (jnp.asarray(window.places)[place] >= first)
+    # The barriers keep the compiler from fusing a write into what reads it, after which each turn
+    # of the loop would copy the cache.
+    if window.size == window.slots:
+        keys, values = lax.optimization_barrier(_put(cache, (k, v), slot, axis=2))
+        return (keys, values, allowed), (keys, values)
+    read = partial(lax.dynamic_slice_in_dim, start_index=begin, slice_size=window.size, axis=2)
+    seen = lax.optimization_barrier(jax.tree.map(read, cache))
+    keys, values = lax.optimization_barrier(_put(seen, (k, v), slot - begin, axis=2))
+    return (keys, values, allowed), _put(cache, (keys, values), begin, axis=2)
+
+
+def _empty_cache(plan: Plan, rows: int, dtype: jnp.dtype) -> KeyValues:
     config = plan.config
-    zeros = jnp.zeros((rows, length, config.heads, config.width // config.heads), dtype)
-    return [(zeros, zeros) for _ in range(config.layers)]
+    H, K = config.heads, config.width // config.heads
+
+    def zeros(kind: str) -> jax.Array:
+        return jnp.zeros((rows, H, plan.window(kind).slots, K), dtype)
+
+    return [(zeros(kind), zeros(kind)) for kind in layer_kinds(config)]

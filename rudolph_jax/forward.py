@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -16,10 +16,11 @@ from clip_jax.config import Compute
 from rudolph_jax.config import RudolphConfig
 from rudolph_jax.layout import Layout
 from rudolph_jax.masks import layer_kinds, mask
-from rudolph_jax.model import Block, Rudolph
+from rudolph_jax.model import Block, Rudolph, Segment, Store
 
 Params = Mapping[str, Any]
-KeyValues = list[tuple[jax.Array, jax.Array]]  # of each layer, [P, M, H, K] each
+KeyValues = list[tuple[jax.Array, jax.Array]]  # of each layer, [P, H, M, K] each
+MULTIPLIED = ("attention", "mlp")  # parts of a layer whose parameters are cast to `Compute.dtype`
 
 
 def run(
@@ -50,12 +51,34 @@ def run(
 
 
 def block(
-    config: RudolphConfig, params: Params, layer: int, x: jax.Array, allowed: jax.Array, past: list
+    config: RudolphConfig,
+    params: Params,
+    layer: int,
+    x: jax.Array,
+    allowed: jax.Array,
+    past: Sequence[Segment],
+    store: Store | None = None,
 ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
     """One layer: see `model.Block`."""
     variables = {"params": params["layers"][str(layer)]}
-    made: Any = Block(config).apply(variables, x, allowed, past)
+    made: Any = Block(config, wide=True).apply(variables, x, allowed, past, store=store)
     return made
+
+
+def cast(params: Params, compute: Compute) -> Params:
+    """What the layers multiply by in the dtype that they compute in, once and not in each turn.
+
+    Norms and tables stay as they are: they are summed in float32.
+    """
+    dtype = jnp.dtype(compute.dtype)
+    layers = {
+        number: {
+            name: jax.tree.map(lambda x: x.astype(dtype), part) if name in MULTIPLIED else part
+            for name, part in layer.items()
+        }
+        for number, layer in params["layers"].items()
+    }
+    return {**params, "layers": layers}
 
 
 def embed(
@@ -75,13 +98,12 @@ def head(
 
     The head's kernel is cut here, once, not in each turn of a loop.
     """
-    kernel, bias = params["head"]["kernel"][:, columns], params["head"]["bias"][columns]
+    kernel = params["head"]["kernel"][:, columns].astype(compute.dtype)
+    bias = params["head"]["bias"][columns]
 
     def logits(x: jax.Array) -> jax.Array:
         y = embed(config, compute, params, x, method="normed")
-        y = jnp.einsum(
-            "...D,DC->...C", y, kernel.astype(y.dtype), preferred_element_type=jnp.float32
-        )
+        y = jnp.einsum("...D,DC->...C", y, kernel, preferred_element_type=jnp.float32)
         return y + bias
 
     return logits

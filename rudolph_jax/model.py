@@ -26,9 +26,12 @@ from rudolph_jax.config import RudolphConfig
 from rudolph_jax.layout import BOS, PAD, Layout
 from rudolph_jax.masks import KINDS, layer_kinds, masks
 
-# What a layer keeps of tokens that were seen before: keys and values [P, M, H, K] each, and
+# What a layer keeps of tokens that were seen before: keys and values [P, H, M, K] each, and
 # whether they answer, bool[T, M] or bool[M]. All n samples of a prompt share its keys and values.
 Segment = tuple[jax.Array, jax.Array, jax.Array]
+# Puts the keys and values of the tokens that ask, [B, H, T, K] each, where they are kept: what they
+# look at instead of themselves alone, and what is kept from now on.
+Store = Callable[[jax.Array, jax.Array], tuple[Segment, tuple[jax.Array, jax.Array]]]
 
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "gelu_tanh": lambda x: jax.nn.gelu(x, approximate=True),
@@ -50,7 +53,7 @@ ZEROS = nn.initializers.zeros
 def attention_weights(
     config: RudolphConfig, q: jax.Array, segments: Sequence[Segment]
 ) -> list[jax.Array]:
-    """One softmax over all segments: float32[P, n, H, T, M] for each. q: float[B, T, H, K]."""
+    """One softmax over all segments: float32[P, n, H, T, M] for each. q: float[B, H, T, K]."""
     scale = q.shape[-1] ** -0.5
     # PB-relax divides before the product, which float16 needs to stay finite. Its other half, the
     # subtraction of the largest score, changes nothing where scores are float32, as here.
@@ -58,10 +61,10 @@ def attention_weights(
     scores = []
     for k, _, allowed in segments:
         grouped = q.reshape(k.shape[0], -1, *q.shape[1:])
-        score = jnp.einsum("PnTHK,PMHK->PnHTM", grouped, k, preferred_element_type=jnp.float32)
+        score = jnp.einsum("PnHTK,PHMK->PnHTM", grouped, k, preferred_element_type=jnp.float32)
         score = score if config.pb_relax else score * scale
         scores.append(jnp.where(allowed, score, -1e4))
-    B, T, H, _ = q.shape
+    B, H, T, _ = q.shape
     flat = [score.reshape(B, H, T, -1) for score in scores]
     weights = jax.nn.softmax(jnp.concatenate(flat, axis=-1), axis=-1)
     ends = np.cumsum([score.shape[-1] for score in flat])[:-1]
@@ -69,8 +72,21 @@ def attention_weights(
     return [part.reshape(score.shape) for part, score in zip(parts, scores, strict=True)]
 
 
+def product(equation: str, x: jax.Array, kernel: jax.Array, wide: bool) -> jax.Array:
+    """einsum in x's dtype. wide: leave the compiler float32 sums and round them once.
+
+    On a CPU it then multiplies bfloat16 as it lies; else it turns the kernel into float32 first.
+    Not for training, where a backward pass would multiply and keep float32.
+    """
+    if not wide:
+        return jnp.einsum(equation, x, kernel)
+    y = jnp.einsum(equation, x, kernel, preferred_element_type=jnp.float32)
+    return y.astype(x.dtype)
+
+
 class Attention(nn.Module):
     config: RudolphConfig
+    wide: bool = False
 
     @nn.compact
     def __call__(
@@ -79,28 +95,35 @@ class Attention(nn.Module):
         allowed: jax.Array,
         past: Sequence[Segment] = (),
         keys: jax.Array | None = None,
+        store: Store | None = None,
     ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-        """x float[B, T, D], allowed bool[T, T] among them -> y float[B, T, D], (k, v) of x."""
+        """x float[B, T, D], allowed bool[T, T] among them -> y float[B, T, D], (k, v) of x.
+
+        store: where given, it says what x looks at besides the past, and what takes (k, v)'s place.
+        """
         D, H = self.config.width, self.config.heads
         K = D // H
         qkv_kernel = self.param("qkv_kernel", NORMAL, (D, 3, H, K)).astype(x.dtype)
         qkv_bias = self.param("qkv_bias", ZEROS, (3, H, K)).astype(x.dtype)
         out_kernel = self.param("out_kernel", NORMAL, (H, K, D)).astype(x.dtype)
         out_bias = self.param("out_bias", ZEROS, (D,)).astype(x.dtype)
-        q, k, v = jnp.moveaxis(jnp.einsum("BTD,DcHK->BTcHK", x, qkv_kernel) + qkv_bias, 2, 0)
-        segments = [*past, (k, v, allowed)]
+        qkv = product("BTD,DcHK->BTcHK", x, qkv_kernel, self.wide) + qkv_bias
+        q, k, v = jnp.einsum("BTcHK->cBHTK", qkv)
+        here, kept = ((k, v, allowed), (k, v)) if store is None else store(k, v)
+        segments = [*past, here]
         y = jnp.zeros_like(q)
         for weights, (_, values, _) in zip(
             attention_weights(self.config, q, segments), segments, strict=True
         ):
             weights = dropout(weights, self.config.attention_dropout, keys, 0).astype(x.dtype)
-            y += jnp.einsum("PnHTM,PMHK->PnTHK", weights, values).reshape(q.shape)
-        out = jnp.einsum("BTHK,HKD->BTD", y, out_kernel) + out_bias
-        return dropout(out, self.config.output_dropout, keys, 1), (k, v)
+            y += jnp.einsum("PnHTM,PHMK->PnHTK", weights, values).reshape(q.shape)
+        out = product("BHTK,HKD->BTD", y, out_kernel, self.wide) + out_bias
+        return dropout(out, self.config.output_dropout, keys, 1), kept
 
 
 class Mlp(nn.Module):
     config: RudolphConfig
+    wide: bool = False
 
     @nn.compact
     def __call__(self, x: jax.Array, keys: jax.Array | None = None) -> jax.Array:
@@ -109,20 +132,25 @@ class Mlp(nn.Module):
         in_bias = self.param("in_bias", ZEROS, (F,)).astype(x.dtype)
         out_kernel = self.param("out_kernel", NORMAL, (F, D)).astype(x.dtype)
         out_bias = self.param("out_bias", ZEROS, (D,)).astype(x.dtype)
-        y = ACTIVATIONS[self.config.activation](jnp.einsum("BTD,DF->BTF", x, in_kernel) + in_bias)
-        y = jnp.einsum("BTF,FD->BTD", y, out_kernel) + out_bias
+        y = product("BTD,DF->BTF", x, in_kernel, self.wide) + in_bias
+        y = ACTIVATIONS[self.config.activation](y)
+        y = product("BTF,FD->BTD", y, out_kernel, self.wide) + out_bias
         return dropout(y, self.config.output_dropout, keys, 2)
 
 
 class Block(nn.Module):
-    """Residual block; the sandwich norms also act on what enters the residual stream."""
+    """Residual block; the sandwich norms also act on what enters the residual stream.
+
+    wide: see `product`.
+    """
 
     config: RudolphConfig
+    wide: bool = False
 
     def setup(self) -> None:
         epsilon = self.config.layer_norm_epsilon
         self.attention_norm, self.mlp_norm = LayerNorm(epsilon), LayerNorm(epsilon)
-        self.attention, self.mlp = Attention(self.config), Mlp(self.config)
+        self.attention, self.mlp = Attention(self.config, self.wide), Mlp(self.config, self.wide)
         if self.config.sandwich_norm:
             self.attention_out_norm, self.mlp_out_norm = LayerNorm(epsilon), LayerNorm(epsilon)
 
@@ -132,13 +160,14 @@ class Block(nn.Module):
         allowed: jax.Array,
         past: Sequence[Segment] = (),
         keys: jax.Array | None = None,
+        store: Store | None = None,
     ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
         """x float[B, T, D], allowed bool[T, T] -> the next x, (attention's keys, values) of this.
 
-        keys: this layer's random keys, one a sequence, for dropout.
+        keys: this layer's random keys, one a sequence, for dropout. store: see `Attention`.
         """
         x = split_rows(x)
-        y, key_value = self.attention(self.attention_norm(x), allowed, past, keys)
+        y, key_value = self.attention(self.attention_norm(x), allowed, past, keys, store)
         x = x + (self.attention_out_norm(y) if self.config.sandwich_norm else y)
         y = self.mlp(self.mlp_norm(x), keys)
         return x + (self.mlp_out_norm(y) if self.config.sandwich_norm else y), key_value

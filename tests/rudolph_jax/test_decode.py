@@ -9,10 +9,11 @@ import pytest
 
 from clip_jax import Compute, InputError
 from clip_jax.layers import unstack_layers
-from rudolph_jax import PretrainedRudolph, Rudolph
-from rudolph_jax.decode import Plan, Request, generate
+from rudolph_jax import PretrainedRudolph, Rudolph, forward
+from rudolph_jax.decode import Plan, Request, advance, begin, generate
 from rudolph_jax.generation import Run, samples
 from rudolph_jax.layout import EOS, Layout
+from rudolph_jax.masks import layer_kinds
 from rudolph_jax.sampling import Sampling, guided_sample, sample
 
 
@@ -106,6 +107,46 @@ def test_equals_a_loop_without_cache_token_for_token(
         request = make_request(plan, tiny_ids, start, seed)
         expected = without_cache(plan, params, request)
         np.testing.assert_array_equal(generate(plan, params, request), expected)
+
+
+@pytest.mark.parametrize("segment", ["image", "right"])
+def test_trimmed_keys_change_nothing(tiny_config, params, tiny_ids, segment):
+    plan = Plan(tiny_config, Compute(), segment, 3)
+    whole = dataclasses.replace(plan, trimmed=False)
+    start = 5 if segment == "image" else 15
+    request = make_request(plan, tiny_ids, start)
+    found = generate(plan, params, request)
+    np.testing.assert_array_equal(found, generate(whole, params, request))
+
+
+def test_hidden_states_with_trimmed_keys_are_those_of_the_whole_sequence(
+    tiny_config, params, tiny_ids
+):
+    """What the sampler sees of each code of a picture against a run without a cache, in float32."""
+    plan, layout = Plan(tiny_config, Compute(), "image", 1), Layout(tiny_config)
+    request = make_request(plan, tiny_ids, 5, fixed=tiny_ids[:2, layout.image])
+    ids = tiny_ids[:2, : layout.image.stop]
+    expected, _ = forward.run(tiny_config, Compute(), params, jnp.asarray(ids))
+    prompt_cache, state = begin(plan, params, request)
+    for place in range(layout.image_length):
+        found, cache = advance(plan, params, request, prompt_cache, state)
+        difference = np.abs(found - expected[:, layout.image.start + place]).max()
+        assert difference <= 1e-5 * np.abs(expected).max(), place
+        token = request.fixed[:, min(place + 1, layout.image_length - 1)]
+        state = state._replace(place=state.place + 1, token=token, cache=cache)
+
+
+def test_the_loop_copies_no_cache(tiny_config, params, tiny_ids):
+    """The compiled loop updates keys and values where they lie."""
+    plan = Plan(tiny_config, Compute(), "image", 32)
+    request = make_request(plan, tiny_ids, 5)
+    text = generate.lower(plan, params, request).compile().as_text()
+    body = text[text.index("while_body") :] if "while_body" in text else text[: text.index("ENTRY")]
+    heads, size = tiny_config.heads, tiny_config.width // tiny_config.heads
+    for kind in set(layer_kinds(tiny_config)):
+        shape = f"f32[64,{heads},{plan.window(kind).slots},{size}]"
+        assert f"= {shape}" in body
+        assert not [line for line in body.splitlines() if f"= {shape}" in line and " copy(" in line]
 
 
 @pytest.mark.parametrize("changes", [{"bos_prefix": True}, {"sandwich_norm": False}])

@@ -122,7 +122,7 @@ def test_cached_steps(golden, name):
         x, key_values = run(config, compute, params, ids, start, past)
         joined = key_values
         if past is not None:
-            joined = jax.tree.map(lambda a, b: jnp.concatenate([a, b], axis=1), past, key_values)
+            joined = jax.tree.map(lambda a, b: jnp.concatenate([a, b], axis=2), past, key_values)
         return head(config, compute, params, slice(None))(x[:, -1]), joined
 
     with jax.default_matmul_precision("highest"):
