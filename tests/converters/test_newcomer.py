@@ -5,9 +5,13 @@ import csv
 import dataclasses
 import importlib
 import io
+import os
 import re
 import shlex
 import shutil
+import subprocess
+import sys
+import sysconfig
 from pathlib import Path
 
 import jax
@@ -106,7 +110,7 @@ def small_models(goldens, tmp_path):
 
 
 def test_by_its_commands_on_the_smallest_models(hub, small_models, tmp_path, monkeypatch, capsys):
-    """All but the two that train."""
+    """All but the two that train, which `test_in_an_environment_of_its_own` runs."""
     monkeypatch.chdir(tmp_path)
     own_pictures(Path("photos"))
     told, variables = {}, {}
@@ -194,3 +198,61 @@ def test_every_command_of_a_page_is_understood(page, monkeypatch):
         parsed.append(module)
     if page.stem in ("README", "index"):
         assert len(parsed) > 6
+
+
+@pytest.fixture
+def shell(hub, tmp_path):
+    """Runs a line in a shell of its own, outside of the repository; the environment stays."""
+    clone = tmp_path / "rudolph-jax"
+    left = (".*", "runs", "site", "build", "*.egg-info", "tests", "__pycache__")
+    shutil.copytree(ROOT, clone, ignore=shutil.ignore_patterns(*left))
+    environment = {
+        "HOME": str(tmp_path), "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "XDG_CACHE_HOME": str(tmp_path / "cache"), "JAX_PLATFORMS": "cpu", "LANG": "C.UTF-8",
+        "HF_ENDPOINT": hub.url, "HF_TOKEN": "hf_loopback", "HF_HOME": str(tmp_path / "hub"),
+        "HF_HUB_DISABLE_XET": "1",
+        # Dependencies are lent by this environment: the network is no part of the test.
+        "PIP_NO_INDEX": "1", "PIP_NO_DEPS": "1", "PIP_NO_BUILD_ISOLATION": "0",
+        "PIP_DISABLE_PIP_VERSION_CHECK": "1",
+    }  # fmt: skip
+    state = tmp_path / "state.sh"
+    state.write_text("")
+
+    def run(line):
+        script = f". {state}\n{line}\nstatus=$?\ndeclare -p model > {state}.new 2>/dev/null\n"
+        script += f"[ -d env ] && echo '. env/bin/activate' >> {state}.new\n"
+        script += f"mv {state}.new {state}; exit $status"
+        done = subprocess.run(
+            ["bash", "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True
+        )
+        assert done.returncode == 0, (line, done.stdout[-2000:], done.stderr[-4000:])
+        return done.stdout
+
+    return run
+
+
+@pytest.mark.slow
+def test_in_an_environment_of_its_own(shell, tmp_path):
+    """The wheel in a fresh environment, and every command as it stands, in processes of their own.
+
+    Only the quickstart is cut short, by --steps: what it reaches stands in the README.
+    """
+    own_pictures(tmp_path / "photos")
+    printed = {}
+    for line in newcomers_commands():
+        printed[line] = shell(line + " --steps=2" * line.endswith("experiments.quickstart"))
+        if "-m venv" in line:
+            site = Path(shell("env/bin/python -c 'import sysconfig; "
+                              "print(sysconfig.get_path(\"purelib\"))'").strip())  # fmt: skip
+            (site / "lent.pth").write_text(sysconfig.get_path("purelib") + "\n")
+            for old in site.glob("setuptools*"):  # Python 3.11's own cannot build this
+                shutil.rmtree(old)
+    where = shell("python -c 'import clip_jax; print(clip_jax.__file__)'")
+    assert where.startswith(str(tmp_path / "env"))
+    assert "experiments/configs/digits.py" in (
+        shell("python -c 'import experiments.configs.digits as d; print(d.__file__)'")
+    )
+    assert (tmp_path / "drawings/04.png").exists()
+    config = clip_jax.load(tmp_path / "runs/mine/model").config
+    assert config == clip_jax.load(tmp_path / "runs/quickstart/ruclip/model").config
+    assert len(printed[newcomers_commands()[-1]].splitlines()) == 10
