@@ -8,11 +8,12 @@ from typing import Any
 
 import flax.linen as nn
 import jax
+import numpy as np
 
 
 def compiled(
     module: type[nn.Module], *settings: Any, method: str = "__call__"
-) -> Callable[[Mapping[str, Any], jax.Array], jax.Array]:
+) -> Callable[[Mapping[str, Any], np.ndarray | jax.Array], Any]:
     """(parameters, input) -> what a method of `module(*settings)` makes of the input.
 
     settings: hashable. A model that is made anew of the same ones, as each evaluation of a run
@@ -28,5 +29,5 @@ def _apply(
     method: str,
     params: Mapping[str, Any],
     x: jax.Array,
-) -> jax.Array:
+) -> Any:
     return module(*settings).apply({"params": params}, x, method=method)
