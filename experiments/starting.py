@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import re
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -14,7 +17,9 @@ from clip_jax import model_folder
 from clip_jax.errors import InputError
 from clip_jax.layers import stack_layers
 from clip_jax.positions import resize_position_embedding
+from clip_jax.tokenizer import FILE_NAME
 from experiments.config import TrainConfig, flatten
+from experiments.data.config import DataConfig
 from experiments.param_names import matching
 from experiments.state import State, overlay
 
@@ -26,6 +31,27 @@ FREE = (
     "text_vocab_size", "image_vocab_size", "text_special_tokens", "image_special_tokens",
 )  # fmt: skip
 POSITIONS = ("visual", "position_embedding")
+# By objective: the table that has a row for each piece of the vocabulary.
+TOKEN_TABLES = {"clip": "text/token_embedding", "rudolph": "text_embedding"}
+
+
+def begun_vocabulary(config: TrainConfig) -> DataConfig:
+    """`config.data`, with the vocabulary of `config.init.folder` where none is named.
+
+    A new one would give the rows of that model's token table other meanings. Where the table keeps
+    its fresh values (`config.init.leave`), so may the vocabulary be new. A folder that lacks the
+    vocabulary raises InputError.
+    """
+    folder, table = config.init.folder, TOKEN_TABLES.get(config.objective)
+    fresh = table and any(re.fullmatch(pattern, table) for pattern in config.init.leave)
+    if not folder or config.data.vocabulary or table is None or fresh:
+        return config.data
+    if not (Path(folder) / FILE_NAME).is_file():
+        raise InputError(
+            f"config.init.folder {folder} has no {FILE_NAME}, which its token table belongs to; "
+            f"name it by config.data.vocabulary, or leave {table} by config.init.leave"
+        )
+    return dataclasses.replace(config.data, vocabulary=folder)
 
 
 def begin_from(state: State, config: TrainConfig) -> State:

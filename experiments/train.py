@@ -40,7 +40,7 @@ from experiments.objectives.objective import Pretrained
 from experiments.optim import make_optimizer
 from experiments.resume import step_to_resume
 from experiments.runners import RUNNERS
-from experiments.starting import begin_from
+from experiments.starting import begin_from, begun_vocabulary
 from experiments.state import initial_state, model_params
 from experiments.stopping import Stopping
 from experiments.storage import storage_errors
@@ -94,7 +94,7 @@ def train(
             if objective.vocabulary is not None:
                 vocabulary = objective.vocabulary
                 tokenizer = hosts.in_turn(
-                    lambda: run_tokenizer(vocabulary, config.data, split, workdir)
+                    lambda: run_tokenizer(vocabulary, begun_vocabulary(config), split, workdir)
                 )
                 hosts.check_same(FILE_NAME, tokenizer.model)
             optimizer = make_optimizer(config.optim, config.steps)

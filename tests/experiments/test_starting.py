@@ -13,7 +13,7 @@ from clip_jax.positions import resize_position_embedding
 from experiments.init_config import InitConfig
 from experiments.objectives import make_objective
 from experiments.parallel import make_mesh
-from experiments.starting import begin_from
+from experiments.starting import begin_from, begun_vocabulary
 from experiments.state import initial_state
 
 
@@ -81,3 +81,18 @@ def test_what_does_not_fit(train_config, source, change, leave, message):
     )
     with pytest.raises(InputError, match=message):
         begun(config)
+
+
+def test_the_vocabulary_comes_with_the_token_table(train_config, source):
+    folder, _ = source
+    begins = dataclasses.replace(train_config, init=InitConfig(str(folder)))
+    with pytest.raises(InputError, match="has no tokenizer.model, which its token table belongs"):
+        begun_vocabulary(begins)
+    (folder / "tokenizer.model").write_bytes(b"")
+    assert begun_vocabulary(begins).vocabulary == str(folder)
+    named = dataclasses.replace(
+        begins, data=dataclasses.replace(begins.data, vocabulary="another.model")
+    )
+    fresh = dataclasses.replace(begins, init=InitConfig(str(folder), ("text/token_.*",)))
+    for config in (named, fresh, train_config):
+        assert begun_vocabulary(config) == config.data
