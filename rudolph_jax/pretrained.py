@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
@@ -28,6 +27,8 @@ from rudolph_jax.model import Rudolph, abstract_params
 KIND = "rudolph"
 # RGB, centre square, bilinear: what the originals do before their image tokenizer sees a picture.
 PIXELS = ImageConfig(mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+
+_loss = jax.jit(rudolph_loss, static_argnames=("config", "legacy_boundary_label"))
 
 
 class PretrainedRudolph:
@@ -111,9 +112,9 @@ class PretrainedRudolph:
         legacy_boundary_label: as the original counts; training here leaves it off.
         """
         ids = self.check_ids(input_ids)
-        return rudolph_loss(
+        return _loss(
             self.logits(ids),
-            jnp.asarray(ids),
+            ids,
             self.config,
             left_weight=left_weight,
             image_weight=image_weight,
