@@ -120,7 +120,7 @@ def rudolph_functions(config: RudolphConfig) -> dict[str, Function]:
     model, layout = Rudolph(config, stacked=False), Layout(config)
     drawing = Drawing(config)
     L, M = layout.length, layout.left.stop
-    cache = f"{config.layers}, b, {drawing.positions}, {config.heads}, "
+    cache = f"{config.layers}, b, {config.heads}, {drawing.positions}, "
     caches = dict.fromkeys(
         ("keys", "values"), ("float32", cache + str(config.width // config.heads))
     )
@@ -152,9 +152,9 @@ class Drawing:
         return layout.prefix + layout.image.stop
 
     def prompt(self, params: Params, ids: jax.Array) -> tuple[jax.Array, ...]:
-        """int32[b, left] -> logits of the first code, keys and values [layers, b, L, H, K]."""
+        """int32[b, left] -> logits of the first code, keys and values [layers, b, H, L, K]."""
         x, seen = forward.run(self.config, self.compute, params, ids)
-        room = ((0, 0), (0, self.positions - x.shape[1]), (0, 0), (0, 0))
+        room = ((0, 0), (0, 0), (0, self.positions - x.shape[1]), (0, 0))
         keys, values = (jnp.stack([jnp.pad(pair[i], room) for pair in seen]) for i in range(2))
         return self._logits(params, x[:, -1]), keys, values
 
@@ -177,8 +177,8 @@ class Drawing:
             allowed = jnp.asarray(mask(config, kind))[position, : self.positions] & before
             past = [(keys[layer], values[layer], allowed)]
             x, (k, v) = forward.block(config, params, layer, x, jnp.ones((1, 1), bool), past)
-            keys = keys.at[layer, :, position].set(k[:, 0])
-            values = values.at[layer, :, position].set(v[:, 0])
+            keys = keys.at[layer, :, :, position].set(k[:, :, 0])
+            values = values.at[layer, :, :, position].set(v[:, :, 0])
         return self._logits(params, x[:, 0]), keys, values
 
     def _logits(self, params: Params, x: jax.Array) -> jax.Array:

@@ -89,7 +89,7 @@ def test_a_stranger_runs_them(models, rng):
     texts = clip.processor(text=["кошка", "собака на траве"])["input_ids"]
     ids = rng.integers(1, 11, (2, layout.length), dtype=np.int32)
     codes = rng.integers(0, 17, (2, 6), dtype=np.int32)
-    shape = (3, 2, layout.image.stop, 2, 8)
+    shape = (3, 2, 2, layout.image.stop, 8)
     empty = np.zeros(shape, np.float32)
     clip_found, rudolph_found, vqgan_found = ask(
         models,
