@@ -1,12 +1,12 @@
 # Each target makes its own environment; only Python >= 3.11 with venv must be there.
-#   make quickstart | make test | make test-all | make test-torch | make lint | make docs
+#   make quickstart | make test | make test-all | make test-torch | make lint | make docs | make bench
 #   PYTHON=python3.12 VENV=.venv312 make test     another interpreter
 
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: quickstart test test-all test-torch lint docs clean
+.PHONY: quickstart test test-all test-torch lint docs bench clean
 
 quickstart: $(VENV)/.installed-demo
 	$(BIN)/python -m experiments.quickstart
@@ -26,6 +26,18 @@ lint: $(VENV)/.installed-test
 
 docs: $(VENV)/.installed-docs
 	$(BIN)/mkdocs build --strict --quiet
+
+# Ours, today's PyTorch and the packages of 2022, each in an environment of its own.
+bench: $(VENV)/.installed-torch .venv-original/.installed
+	$(BIN)/python -m benchmarks all
+
+.venv-original/.installed:
+	$(PYTHON) -m venv .venv-original
+	.venv-original/bin/python -m pip install --quiet --disable-pip-version-check \
+	  torch==2.13.0 numpy pillow einops more-itertools tqdm transformers huggingface_hub regex ftfy
+	.venv-original/bin/python -m pip install --quiet --disable-pip-version-check --no-deps \
+	  rudolph==0.0.1rc10 ruclip==0.0.2
+	touch $@
 
 $(BIN)/python:
 	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "error: Python is %d.%d; expected 3.11 or newer: make PYTHON=..." % sys.version_info[:2])'

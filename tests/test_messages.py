@@ -23,14 +23,15 @@ ROOT = Path(__file__).parent.parent
 CONFIG = "--config=experiments/configs/digits.py"
 COMMANDS = sorted(
     ".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__main__")
-    for package in ("clip_jax", "converters", "experiments", "rudolph_jax")
+    for package in ("benchmarks", "clip_jax", "converters", "experiments", "rudolph_jax")
     for file in (ROOT / package).rglob("*.py")
-    if 'if __name__ == "__main__"' in file.read_text(encoding="utf-8")
+    if "peers" not in file.parts  # they take orders from benchmarks, not from people
+    and 'if __name__ == "__main__"' in file.read_text(encoding="utf-8")
 )
 
 
 def main_of(command: str):
-    package = command in ("clip_jax", "converters", "rudolph_jax")
+    package = command in ("benchmarks", "clip_jax", "converters", "rudolph_jax")
     return importlib.import_module(f"{command}.__main__" if package else command).main
 
 
@@ -85,6 +86,11 @@ def told(home, goldens, tmp_path, monkeypatch, capsys):
 
 
 WALK = [
+    ("benchmarks", "fly", "invalid choice: 'fly'"),
+    ("benchmarks", "decode --batches=1,0", "'1,0' is no list of positive numbers"),
+    ("benchmarks", "decode --preset=350", "invalid choice: '350'"),
+    ("benchmarks", "decode --without=jax", "'jax' is unknown; expected torch, original"),
+    ("benchmarks", "decode --rounds=0", "--rounds is 0; expected at least 1"),
     ("clip_jax", "search кот {H} --model={H}/vqgan", "of kind 'vqgan'; expected 'clip'"),
     ("clip_jax", "search кот {T}/absent --model={H}/ruclip", "absent"),
     ("clip_jax", "search кот {H}/full --model={H}/ruclip", "full"),

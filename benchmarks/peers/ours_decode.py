@@ -1,0 +1,77 @@
+"""This project's decoding, in its own parts, so that a part of a picture can be timed."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import rudolph_jax
+from benchmarks.peers.serve import serve
+from clip_jax import Compute
+from rudolph_jax import forward
+from rudolph_jax.decode import Plan, Request, advance, begin, write
+from rudolph_jax.forward import Params
+from rudolph_jax.layout import BOS
+from rudolph_jax.sampling import IMAGE_SAMPLING, Sampling
+
+
+class Drawing:
+    """`decode.generate` on one prompt."""
+
+    def open(
+        self, folder: str, batch: int, dtype: str, place: int, trimmed: bool = True
+    ) -> None:
+        """place: of the first code that is timed; each costs the same."""
+        compute = Compute(dtype=dtype)
+        model = rudolph_jax.load(folder, compute=compute)
+        self.plan = Plan(model.config, compute, "image", batch, trimmed=trimmed)
+        self.precision, self.params = model.precision, forward.cast(model.params, compute)
+        left, length = model.config.left_text_length, model.layout.image_length
+        prompts = np.zeros((1, 1, left), np.int32)
+        prompts[..., 0] = BOS
+        self.request = Request(
+            prompts=jnp.asarray(prompts),
+            start=jnp.int32(left),
+            stop=jnp.int32(length),
+            fixed=jnp.full((1, length), -1, jnp.int32),
+            allowed=jnp.ones(1, bool),
+            keys=jax.random.split(jax.random.key(0), batch),
+            options=IMAGE_SAMPLING.traced(),
+            guidance_weight=jnp.float32(0),
+        )
+        self.place = place
+        self.write = jax.jit(write, static_argnums=(0, 5), donate_argnums=4)
+        with self.precision:
+            self.prompt, self.state = jax.jit(begin, static_argnums=0)(
+                self.plan, self.params, self.request
+            )
+
+    def draw(self, count: int) -> None:
+        state = self.state._replace(place=jnp.int32(self.place))
+        with self.precision:
+            arguments = (self.plan, self.params, self.request, self.prompt, state, count)
+            self.state = jax.block_until_ready(self.write(*arguments))
+
+    def first_codes(self, count: int) -> dict[str, list]:
+        """The likeliest codes of a picture's first sample, and the logits after them."""
+        request = self.request._replace(options=Sampling(temperature=0.0).traced())
+
+        @partial(jax.jit, static_argnums=0)
+        def run(plan: Plan, params: Params, request: Request) -> tuple[jax.Array, jax.Array]:
+            prompt, state = begin(plan, params, request)
+            state = write(plan, params, request, prompt, state, count - 1)
+            hidden, _ = advance(plan, params, request, prompt, state)
+            head = forward.head(plan.config, plan.compute, params, plan.columns)
+            return state.out[0, :count], head(hidden)[0]
+
+        with self.precision:
+            codes, logits = run(self.plan, self.params, request)
+        return {"codes": codes.tolist(), "logits": logits.tolist()}
+
+
+if __name__ == "__main__":
+    drawing = Drawing()
+    serve({"open": drawing.open, "draw": drawing.draw, "first_codes": drawing.first_codes})

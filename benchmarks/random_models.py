@@ -1,0 +1,66 @@
+"""Models of published sizes with random weights, as folders of ours and as the originals' files.
+
+Speed does not depend on what the numbers are. They are large enough for logits to spread, so that
+a comparison of outputs can fail.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+import clip_jax.config
+import clip_jax.model
+import rudolph_jax.config
+import rudolph_jax.model
+from clip_jax import model_folder
+from clip_jax.cache import cache_folder
+from clip_jax.layers import unstack_layers
+from converters import export
+
+SPREAD = 0.05  # of kernels and tables; norms' scales lie around 1
+FOLDER = cache_folder() / "benchmarks"
+
+
+def rudolph_folder(preset: str, work: Path = FOLDER) -> Path:
+    """A RUDOLPH model folder; made where it is not there yet."""
+    config = rudolph_jax.config.PRESETS[preset]
+    shapes = rudolph_jax.model.abstract_params(config)
+    return _folder(work / f"rudolph-{preset}", "rudolph", config, shapes)
+
+
+def clip_folder(preset: str, work: Path = FOLDER) -> Path:
+    """A ruCLIP model folder; made where it is not there yet."""
+    config = clip_jax.config.PRESETS[preset]
+    return _folder(work / preset, "clip", config, clip_jax.model.abstract_params(config))
+
+
+def original_folder(folder: Path) -> Path:
+    """The same model as the original's files; made where they are not there yet."""
+    out = folder.with_name(folder.name + "-original")
+    if not out.exists():
+        export(folder, out)
+    return out
+
+
+def _folder(out: Path, kind: str, config: Any, shapes: Mapping[str, Any]) -> Path:
+    if not out.exists():
+        params = random_params(unstack_layers(shapes))
+        model_folder.write(out, kind=kind, config=config.to_dict(), params=params)
+    return out
+
+
+def random_params(shapes: Mapping[str, Any], seed: int = 0) -> dict[str, Any]:
+    """Arrays of these shapes and dtypes."""
+    rng = np.random.default_rng(seed)
+
+    def fill(path: tuple[Any, ...], leaf: jax.ShapeDtypeStruct) -> np.ndarray:
+        array = SPREAD * rng.standard_normal(leaf.shape, dtype=np.float32)
+        return (array + (path[-1].key == "scale")).astype(leaf.dtype)
+
+    filled: dict[str, Any] = jax.tree_util.tree_map_with_path(fill, shapes)
+    return filled

@@ -1,0 +1,83 @@
+"""What a benchmark finds: tables for people, JSON for programs."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+BAR = 30  # characters of the longest bar
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """rate: units a second by the clock. processor: the same of processor time, of all cores
+    together. roof: what the machine's limits (`roofline.py`) would allow, where it is known.
+    drift: how far results lie from the base's, as a share of their spread; None: not compared.
+    """
+
+    name: str
+    rate: float
+    processor: float
+    roof: float | None = None
+    drift: float | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """base: the row that the others are compared with. unit: of the rates, without "a second"."""
+
+    title: str
+    unit: str
+    base: str
+    rows: Sequence[Row]
+
+    def ratio(self, row: Row) -> float:
+        """How many times as fast as the base, by the clock."""
+        return row.rate / self._base.rate
+
+    @property
+    def _base(self) -> Row:
+        return next(row for row in self.rows if row.name == self.base)
+
+    def lines(self) -> list[str]:
+        """Markdown, with a bar for each ratio."""
+        longest = max(map(self.ratio, self.rows))
+        found = [
+            f"**{self.title}**", "",
+            f"| | {self.unit}/s | /s of processor | x {self.base} | of processor | of the roof "
+            "| drift | |",
+            "|---|---|---|---|---|---|---|---|",
+        ]  # fmt: skip
+        for row in self.rows:
+            cells = (
+                row.name,
+                number(row.rate),
+                number(row.processor),
+                f"{self.ratio(row):.2f}",
+                f"{row.processor / self._base.processor:.2f}",
+                "" if row.roof is None else f"{row.rate / row.roof:.0%}",
+                "" if row.drift is None else f"{row.drift:.1e}",
+                "#" * max(round(BAR * self.ratio(row) / longest), 1),
+            )
+            found.append(f"| {' | '.join(cells)} |")
+        return found
+
+    def to_json(self) -> dict[str, Any]:
+        rows = [{**dataclasses.asdict(row), "ratio": self.ratio(row)} for row in self.rows]
+        return {"title": self.title, "unit": self.unit, "base": self.base, "rows": rows}
+
+
+def number(value: float) -> str:
+    """Three digits that count: 1,234  12.3  0.0123"""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def write_json(file: Path, results: Mapping[str, Any]) -> None:
+    """Beside its place, then renamed."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    part = file.with_name(file.name + ".part")
+    part.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    part.replace(file)

@@ -1,0 +1,77 @@
+import json
+import sys
+from types import SimpleNamespace
+
+import pytest
+
+from benchmarks.peer import Peer, alternate
+from clip_jax.errors import InputError
+
+ECHO = """
+import sys
+from benchmarks.peers.serve import serve
+
+def fail(): raise ValueError("no such weights")
+
+turns = []
+def work(count):
+    print("noise that is no answer")
+    turns.append(count)
+    return turns
+serve({"work": work, "fail": fail})
+"""
+
+
+@pytest.fixture
+def echo(tmp_path):
+    """A Python that runs ECHO, whatever module it is asked for."""
+    program = tmp_path / "echo.py"
+    program.write_text(ECHO)
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\nPYTHONPATH=. exec {sys.executable} {program} "$@"\n')
+    python.chmod(0o755)
+    return str(python)
+
+
+def test_a_peer_answers_each_order_and_what_else_it_prints_is_no_answer(echo):
+    with Peer("any", echo) as peer:
+        assert peer.ask("work", count=3).value == [3]
+        answer = peer.ask("work", count=4)
+    assert answer.value == [3, 4]
+    assert answer.wall > 0 and answer.processor > 0
+
+
+def test_a_peer_that_fails_is_told_in_one_line(echo):
+    with Peer("any", echo) as peer, pytest.raises(InputError, match="ended while it was to fail"):
+        peer.ask("fail")
+
+
+def test_a_python_that_is_not_there_is_told():
+    with pytest.raises(InputError, match="/nowhere/python: cannot be run"):
+        Peer("any", "/nowhere/python")
+
+
+def test_medians_are_of_a_unit_and_leave_the_first_turn_out():
+    order = []
+
+    def peer(name, walls):
+        walls = iter(walls)
+
+        def ask(task, count):
+            order.append(name)
+            wall = next(walls)
+            return SimpleNamespace(wall=wall, processor=2 * wall, value=None)
+
+        return SimpleNamespace(ask=ask)
+
+    peers = {"a": peer("a", [100, 6, 2, 4]), "b": peer("b", [100, 1, 9, 5])}
+    timings = alternate(peers, "work", {"a": 2, "b": 5}, rounds=3)
+    assert order == ["a", "b"] * 4
+    assert timings["a"] == (2.0, 4.0) and timings["b"] == (1.0, 2.0)
+
+
+def test_answers_are_lines_of_json(echo):
+    with Peer("any", echo) as peer:
+        peer._process.stdin.write(json.dumps({"task": "work", "arguments": {"count": 1}}) + "\n")
+        peer._process.stdin.flush()
+        assert json.loads(peer._process.stdout.readline())["value"] == [1]
