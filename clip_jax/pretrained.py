@@ -20,6 +20,7 @@ from clip_jax.compiled import compiled
 from clip_jax.config import ClipConfig, Compute, RuclipSmallConfig
 from clip_jax.content_hash import content_hash
 from clip_jax.errors import InputError
+from clip_jax.kept_programs import keep_programs
 from clip_jax.layers import stack_layers, unstack_layers
 from clip_jax.model import Clip, abstract_params, normalize
 from clip_jax.positions import resize_position_embedding
@@ -185,7 +186,11 @@ def _similarity(image: jax.Array, text: jax.Array, logit_scale: jax.Array) -> ja
 
 
 def load(folder: str | Path, compute: Compute = Compute()) -> PretrainedClip:
-    """The model in a folder. Another kind of model, or damaged files, raise InputError."""
+    """The model in a folder; programs are kept (`kept_programs.py`).
+
+    Another kind of model, or damaged files, raise InputError.
+    """
+    keep_programs()
     about = model_folder.read_config(folder)
     if about["kind"] not in KINDS:
         raise InputError(f"{folder}: holds a model of kind {about['kind']!r}; expected {KIND!r}")

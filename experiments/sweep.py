@@ -22,14 +22,11 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import json
-import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
-
-import jax
 
 from clip_jax.command import Parser
 from clip_jax.errors import InputError
@@ -235,10 +232,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def work() -> None:
         sweep = parse(argv)
-        if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-            # Seeds of a variant share their programs.
-            jax.config.update("jax_compilation_cache_dir", str(sweep.workdir / "compiled"))
-            jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
         run_sweep(sweep)
         print(f"{(sweep.workdir / 'table.md').read_text(encoding='utf-8')}\n"
               f"table, plot: {sweep.workdir}/table.md table.json plot.png")  # fmt: skip

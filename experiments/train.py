@@ -21,6 +21,7 @@ import jax
 from jax.sharding import Mesh
 
 from clip_jax.errors import InputError
+from clip_jax.kept_programs import keep_programs
 from clip_jax.tokenizer import FILE_NAME
 from experiments import parallel
 from experiments.checkpoint import Checkpoints, abstract_state, last_good
@@ -70,6 +71,7 @@ def train(
     finished step KeyboardInterrupt is passed on, and SIGTERM becomes Stopped.
     """
     check(config)
+    keep_programs()
     workdir = Path(workdir)
     hosts = Hosts()
     mesh = parallel.make_mesh(config.mesh, devices)

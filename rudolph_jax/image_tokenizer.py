@@ -15,6 +15,7 @@ from clip_jax import model_folder
 from clip_jax.compiled import compiled
 from clip_jax.config import Compute
 from clip_jax.errors import InputError
+from clip_jax.kept_programs import keep_programs
 from rudolph_jax.config import VqganConfig
 from rudolph_jax.vqgan import Vqgan, abstract_params
 
@@ -117,7 +118,11 @@ class PretrainedVqgan:
 
 
 def load_vqgan(folder: str | Path, compute: Compute = Compute()) -> PretrainedVqgan:
-    """The tokenizer in a folder. Another kind of model, or damaged files, raise InputError."""
+    """The tokenizer in a folder; programs are kept (`clip_jax/kept_programs.py`).
+
+    Another kind of model, or damaged files, raise InputError.
+    """
+    keep_programs()
     about = model_folder.read_config(folder)
     if about["kind"] != KIND:
         raise InputError(f"{folder}: holds a model of kind {about['kind']!r}; expected {KIND!r}")

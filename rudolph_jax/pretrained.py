@@ -16,6 +16,7 @@ from clip_jax.compiled import compiled
 from clip_jax.config import Compute, ImageConfig
 from clip_jax.errors import InputError
 from clip_jax.image import preprocess
+from clip_jax.kept_programs import keep_programs
 from clip_jax.layers import unstack_layers
 from clip_jax.tokenizer import FILE_NAME, Tokenizer
 from rudolph_jax.config import RudolphConfig
@@ -185,8 +186,10 @@ def load(
 ) -> PretrainedRudolph:
     """The model in a folder. vqgan: its image tokenizer's folder, needed for pictures.
 
-    Another kind of model, damaged files or tokenizers that do not fit raise InputError.
+    Programs are kept (`clip_jax/kept_programs.py`). Another kind of model, damaged files or
+    tokenizers that do not fit raise InputError.
     """
+    keep_programs()
     about = model_folder.read_config(folder)
     if about["kind"] != KIND:
         raise InputError(f"{folder}: holds a model of kind {about['kind']!r}; expected {KIND!r}")
