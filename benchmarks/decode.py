@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack
+from statistics import median
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -39,6 +39,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--preset", default="350M", choices=tuple(PRESETS), help="(350M)")
     parser.add_argument("--batches", type=numbers, default=(1, 4, 32), help="(1,4,32)")
     parser.add_argument("--dtypes", type=words, default=("float32", "bfloat16"))
+    parser.add_argument("--int8", action="store_true", help="time weights of eight bits too")
 
 
 def measure(args: argparse.Namespace, options: Options, machine: Machine) -> Iterator[Table]:
@@ -62,44 +63,71 @@ def measure(args: argparse.Namespace, options: Options, machine: Machine) -> Ite
                 contenders[f"ours {dtype}, all keys kept"] = Contender(
                     "ours_decode", dtype, {**given, "trimmed": False}
                 )
+            if args.int8:
+                contenders[f"ours {dtype}, int8 weights"] = Contender(
+                    "ours_decode", dtype, {**given, "weights": "int8"}
+                )
         yield _table(config, batch, contenders, options, machine)
 
 
 def _table(
     config: RudolphConfig,
     batch: int,
-    contenders: dict[str, Contender],
+    contenders: Mapping[str, Contender],
     options: Options,
     machine: Machine,
 ) -> Table:
+    """Each beside the first, two at a time: all together would not fit the memory of a laptop."""
+    (base, first), *others = contenders.items()
     place = config.image_tokens_per_side**2 // 2
-    with ExitStack() as stack:
-        peers, found = {}, {}
-        for name, (module, _, how) in contenders.items():
-            own = options.original_python if module.startswith("original") else None
-            peer = peers[name] = stack.enter_context(Peer(module, own))
-            peer.ask("open", batch=batch, place=place, **how)
-            found[name] = peer.ask("first_codes", count=CHECKED).value
-        base = next(iter(contenders))
-        drifts = {name: drift(found[base], found[name]) for name in peers}
-        for name, contender in contenders.items():
-            if drifts[name] > TOLERANCE[contender.dtype]:
-                raise InputError(
-                    f"{name}: logits differ from those of {base} by {drifts[name]:.1e} of their "
-                    f"spread; expected at most {TOLERANCE[contender.dtype]}"
-                )
-            if contender.dtype == "float32" and found[name]["codes"] != found[base]["codes"]:
-                raise InputError(f"{name}: draws other codes than {base}; nothing was timed")
-        counts = {name: _count(peer, place) for name, peer in peers.items()}
-        timings = alternate(peers, "draw", counts, options.rounds)
-    rows = []
-    for name, timing in timings.items():
-        dtype = contenders[name].dtype
-        least = machine.seconds(dtype, *step_cost(config, batch, dtype))
-        rows.append(
-            Row(name, batch / timing.wall, batch / timing.processor, batch / least, drifts[name])
-        )
+    rows, base_rates = [], []
+    with _opened(first, batch, place, options) as base_peer:
+        expected = base_peer.ask("first_codes", count=CHECKED).value
+        for name, contender in others:
+            with _opened(contender, batch, place, options) as peer:
+                found = peer.ask("first_codes", count=CHECKED).value
+                if "weights" not in contender.how:  # those are not to give the same
+                    _check(name, contender.dtype, base, expected, found)
+                peers = {base: base_peer, name: peer}
+                counts = {each: _count(peers[each], place) for each in peers}
+                timings = alternate(peers, "draw", counts, options.rounds)
+            beside, own = (
+                (batch / timings[each].wall, batch / timings[each].processor)
+                for each in (base, name)
+            )
+            base_rates.append(beside)
+            rows.append(
+                Row(name, *own, beside, _roof(config, batch, contender.dtype, machine),
+                    drift(expected, found))
+            )  # fmt: skip
+    rate, processor = (median(rates) for rates in zip(*base_rates, strict=True))
+    rows.insert(0, Row(base, rate, processor, roof=_roof(config, batch, first.dtype, machine)))
     return Table(f"RUDOLPH draws {batch} at once", "codes", base, rows)
+
+
+def _opened(contender: Contender, batch: int, place: int, options: Options) -> Peer:
+    original = contender.module.startswith("original")
+    peer = Peer(contender.module, options.original_python if original else None)
+    peer.ask("open", batch=batch, place=place, **contender.how)
+    return peer
+
+
+def _check(
+    name: str, dtype: str, base: str, expected: dict[str, list], found: dict[str, list]
+) -> None:
+    """InputError where a peer draws something else than the base: its speed means nothing."""
+    apart = drift(expected, found)
+    if apart > TOLERANCE[dtype]:
+        raise InputError(
+            f"{name}: logits differ from those of {base} by {apart:.1e} of their spread; expected "
+            f"at most {TOLERANCE[dtype]}"
+        )
+    if dtype == "float32" and found["codes"] != expected["codes"]:
+        raise InputError(f"{name}: draws other codes than {base}; nothing was timed")
+
+
+def _roof(config: RudolphConfig, batch: int, dtype: str, machine: Machine) -> float:
+    return batch / machine.seconds(dtype, *step_cost(config, batch, dtype))
 
 
 def _count(peer: Peer, place: int) -> int:

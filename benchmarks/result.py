@@ -14,13 +14,15 @@ BAR = 30  # characters of the longest bar
 @dataclasses.dataclass(frozen=True)
 class Row:
     """rate: units a second by the clock. processor: the same of processor time, of all cores
-    together. roof: what the machine's limits (`roofline.py`) would allow, where it is known.
-    drift: how far results lie from the base's, as a share of their spread; None: not compared.
+    together. beside: both of the base in the same rounds, where it ran beside each row.
+    roof: what the machine's limits (`roofline.py`) would allow, where it is known. drift: how far
+    results lie from the base's, as a share of their spread; None: not compared.
     """
 
     name: str
     rate: float
     processor: float
+    beside: tuple[float, float] | None = None
     roof: float | None = None
     drift: float | None = None
 
@@ -34,39 +36,38 @@ class Table:
     base: str
     rows: Sequence[Row]
 
-    def ratio(self, row: Row) -> float:
-        """How many times as fast as the base, by the clock."""
-        return row.rate / self._base.rate
-
-    @property
-    def _base(self) -> Row:
-        return next(row for row in self.rows if row.name == self.base)
+    def ratios(self, row: Row) -> tuple[float, float]:
+        """How many times as fast as the base: by the clock, and by processor time."""
+        base = next(other for other in self.rows if other.name == self.base)
+        rate, processor = row.beside or (base.rate, base.processor)
+        return row.rate / rate, row.processor / processor
 
     def lines(self) -> list[str]:
         """Markdown, with a bar for each ratio."""
-        longest = max(map(self.ratio, self.rows))
+        ratios = [self.ratios(row) for row in self.rows]
+        longest = max(ratio for ratio, _ in ratios)
         found = [
             f"**{self.title}**", "",
             f"| | {self.unit}/s | /s of processor | x {self.base} | of processor | of the roof "
             "| drift | |",
             "|---|---|---|---|---|---|---|---|",
         ]  # fmt: skip
-        for row in self.rows:
+        for row, (ratio, of_processor) in zip(self.rows, ratios, strict=True):
             cells = (
                 row.name,
                 number(row.rate),
                 number(row.processor),
-                f"{self.ratio(row):.2f}",
-                f"{row.processor / self._base.processor:.2f}",
+                f"{ratio:.2f}",
+                f"{of_processor:.2f}",
                 "" if row.roof is None else f"{row.rate / row.roof:.0%}",
                 "" if row.drift is None else f"{row.drift:.1e}",
-                "#" * max(round(BAR * self.ratio(row) / longest), 1),
+                "#" * max(round(BAR * ratio / longest), 1),
             )
             found.append(f"| {' | '.join(cells)} |")
         return found
 
     def to_json(self) -> dict[str, Any]:
-        rows = [{**dataclasses.asdict(row), "ratio": self.ratio(row)} for row in self.rows]
+        rows = [{**dataclasses.asdict(row), "ratio": self.ratios(row)[0]} for row in self.rows]
         return {"title": self.title, "unit": self.unit, "base": self.base, "rows": rows}
 
 

@@ -35,9 +35,7 @@ class Machine:
 def measure(dtypes: tuple[str, ...] = ("float32", "bfloat16")) -> Machine:
     """The fastest of several rounds each, on JAX's default device."""
     device = jax.devices()[0]
-    return Machine(
-        device.device_kind, {dtype: _flops(dtype) for dtype in dtypes}, _read(), _copy()
-    )
+    return Machine(device.device_kind, {dtype: _flops(dtype) for dtype in dtypes}, _read(), _copy())
 
 
 def _flops(dtype: str) -> float:

@@ -14,7 +14,7 @@ from clip_jax.config import Compute
 from clip_jax.model_folder import read_config
 from rudolph_jax import commands, doctor
 from rudolph_jax.config import RudolphConfig
-from rudolph_jax.pretrained import KIND, load
+from rudolph_jax.pretrained import KIND, WEIGHTS, load
 from rudolph_jax.reading import QUESTIONS
 from rudolph_jax.texts import TruncationWarning
 
@@ -59,7 +59,7 @@ def _do(args: argparse.Namespace) -> commands.Results:
     about = read_config(args.model)
     if about["kind"] == KIND:
         commands.check_tasks(RudolphConfig.from_dict(about["config"]), args)
-    rudolph = load(args.model, args.vqgan, Compute(dtype=args.dtype))
+    rudolph = load(args.model, args.vqgan, Compute(dtype=args.dtype), args.weights)
     do: Callable = getattr(commands, args.command)
     return do(rudolph, args)
 
@@ -131,6 +131,10 @@ def _common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--top-p", type=float, help="1: off")
     parser.add_argument("--batch-size", type=_positive, default=24, help="samples at once")
     parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), default="float32")
+    parser.add_argument(
+        "--weights", choices=WEIGHTS, default=WEIGHTS[0],
+        help="int8: a quarter of the memory, other results (docs/performance.md)",
+    )  # fmt: skip
     parser.add_argument("--json", action="store_true", help="one JSON object a line")
     parser.add_argument("--quiet", action="store_true", help="no progress bars")
 

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 
 from clip_jax.config import Compute
 from rudolph_jax.config import RudolphConfig
+from rudolph_jax.int8 import is_int8
 from rudolph_jax.layout import Layout
 from rudolph_jax.masks import layer_kinds, mask
 from rudolph_jax.model import Block, Rudolph, Segment, Store
@@ -68,12 +69,17 @@ def block(
 def cast(params: Params, compute: Compute) -> Params:
     """What the layers multiply by in the dtype that they compute in, once and not in each turn.
 
-    Norms and tables stay as they are: they are summed in float32.
+    Norms and tables stay as they are: they are summed in float32. So do kernels of eight bits,
+    which are to be read as such in each turn.
     """
     dtype = jnp.dtype(compute.dtype)
+
+    def leaf(x: Any) -> Any:
+        return x if is_int8(x) else x.astype(dtype)
+
     layers = {
         number: {
-            name: jax.tree.map(lambda x: x.astype(dtype), part) if name in MULTIPLIED else part
+            name: jax.tree.map(leaf, part, is_leaf=is_int8) if name in MULTIPLIED else part
             for name, part in layer.items()
         }
         for number, layer in params["layers"].items()

@@ -13,7 +13,7 @@ from PIL import Image
 
 from clip_jax import model_folder
 from clip_jax.compiled import compiled
-from clip_jax.config import Compute, ImageConfig
+from clip_jax.config import Compute, ImageConfig, one_of
 from clip_jax.errors import InputError
 from clip_jax.image import preprocess
 from clip_jax.kept_programs import keep_programs
@@ -21,11 +21,13 @@ from clip_jax.layers import unstack_layers
 from clip_jax.tokenizer import FILE_NAME, Tokenizer
 from rudolph_jax.config import RudolphConfig
 from rudolph_jax.image_tokenizer import PretrainedVqgan, load_vqgan
+from rudolph_jax.int8 import is_int8, quantize_layers
 from rudolph_jax.layout import Layout
 from rudolph_jax.loss import rudolph_loss
 from rudolph_jax.model import Rudolph, abstract_params
 
 KIND = "rudolph"
+WEIGHTS = ("stored", "int8")
 # RGB, centre square, bilinear: what the originals do before their image tokenizer sees a picture.
 PIXELS = ImageConfig(mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
 
@@ -162,7 +164,12 @@ class PretrainedRudolph:
         return [Image.fromarray(array) for array in np.rint(pixels * 255).astype(np.uint8)]
 
     def save(self, folder: str | Path, **provenance: Any) -> Path:
-        """Writes a model folder; an existing one raises InputError."""
+        """Writes a model folder; an existing one raises InputError, and so do weights of int8."""
+        if any(map(is_int8, jax.tree.leaves(self.params, is_leaf=is_int8))):
+            raise InputError(
+                "weights that were rounded to int8 are not saved; load the model with "
+                'weights="stored" to save it, and round them when it is loaded again'
+            )
         return model_folder.write(
             folder,
             kind=KIND,
@@ -183,12 +190,15 @@ def load(
     folder: str | Path,
     vqgan: str | Path | PretrainedVqgan | None = None,
     compute: Compute = Compute(),
+    weights: str = "stored",
 ) -> PretrainedRudolph:
     """The model in a folder. vqgan: its image tokenizer's folder, needed for pictures.
 
-    Programs are kept (`clip_jax/kept_programs.py`). Another kind of model, damaged files or
-    tokenizers that do not fit raise InputError.
+    weights: "stored", or "int8" to round the layers' kernels (`int8.py`): less memory, other
+    results. Programs are kept (`clip_jax/kept_programs.py`). Another kind of model, damaged files
+    or tokenizers that do not fit raise InputError.
     """
+    one_of("weights", weights, WEIGHTS)
     keep_programs()
     about = model_folder.read_config(folder)
     if about["kind"] != KIND:
@@ -200,7 +210,7 @@ def load(
     model_folder.check_params(folder, params, unstack_layers(abstract_params(config)))
     file = Path(folder) / FILE_NAME
     tokenizer = Tokenizer(file.read_bytes(), str(file)) if file.exists() else None
-    params = jax.device_put(params)
+    params = jax.device_put(quantize_layers(params) if weights == "int8" else params)
     try:
         return PretrainedRudolph(config, params, tokenizer, vqgan, compute)
     except InputError as error:

@@ -22,11 +22,17 @@ class Drawing:
     """`decode.generate` on one prompt."""
 
     def open(
-        self, folder: str, batch: int, dtype: str, place: int, trimmed: bool = True
+        self,
+        folder: str,
+        batch: int,
+        dtype: str,
+        place: int,
+        trimmed: bool = True,
+        weights: str = "stored",
     ) -> None:
         """place: of the first code that is timed; each costs the same."""
         compute = Compute(dtype=dtype)
-        model = rudolph_jax.load(folder, compute=compute)
+        model = rudolph_jax.load(folder, compute=compute, weights=weights)
         self.plan = Plan(model.config, compute, "image", batch, trimmed=trimmed)
         self.precision, self.params = model.precision, forward.cast(model.params, compute)
         left, length = model.config.left_text_length, model.layout.image_length

@@ -107,13 +107,17 @@ class RudolphBench:
 
 
 def open_rudolph(
-    folder: str | Path, vqgan: str | Path, compute: Compute = Compute(), **fields: Any
+    folder: str | Path,
+    vqgan: str | Path,
+    compute: Compute = Compute(),
+    weights: str = "stored",
+    **fields: Any,
 ) -> RudolphBench:
     """Of a model folder and its image tokenizer's; wrong ones raise InputError.
 
-    fields: of RudolphBench.
+    weights: see `rudolph_jax.load`. fields: of RudolphBench.
     """
-    rudolph = rudolph_jax.load(folder, vqgan, compute)
+    rudolph = rudolph_jax.load(folder, vqgan, compute, weights)
     converted_from = model_folder.read_config(folder)["provenance"].get("converted_from")
     name = fields.pop("name", "") or Path(folder).resolve().name
     return RudolphBench(name, rudolph, converted_from, **fields)

@@ -21,6 +21,11 @@ def test_lines_hold_both_ratios_the_roof_and_bars_by_ratio(table):
     assert theirs == f"| theirs | 10 | 5 | 1.00 | 1.00 |  |  | {'#' * 12} |"
 
 
+def test_a_base_that_ran_beside_a_row_is_what_it_is_compared_with():
+    rows = [Row("theirs", 10.0, 5.0), Row("ours", 30.0, 20.0, beside=(15.0, 4.0))]
+    assert Table("", "", "theirs", rows).ratios(rows[1]) == (2.0, 5.0)
+
+
 def test_numbers_have_three_digits_that_count():
     assert [number(x) for x in (1234.5, 12.34, 0.01234)] == ["1,234", "12.3", "0.0123"]
 

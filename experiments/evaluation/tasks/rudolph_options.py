@@ -12,6 +12,7 @@ from experiments.evaluation.array_cache import ArrayCache
 from experiments.evaluation.rudolph_bench import RudolphBench, open_rudolph
 from experiments.evaluation.systems import System, open_system
 from experiments.evaluation.tasks import options
+from rudolph_jax.pretrained import WEIGHTS
 
 
 def add_rudolph(parser: argparse.ArgumentParser, sets: str) -> None:
@@ -23,6 +24,7 @@ def add_rudolph(parser: argparse.ArgumentParser, sets: str) -> None:
     add("--sets", required=True, metavar="NAME,...", help=sets)
     add("--test-split", default="test", metavar="NAME", help="to measure on (test)")
     add("--first", type=int, metavar="N", help="measure on a set's first N examples (all)")
+    add("--weights", choices=WEIGHTS, default=WEIGHTS[0], help="of the layers (stored)")
     options.add_running(parser)
 
 
@@ -40,8 +42,9 @@ def bench(args: argparse.Namespace) -> RudolphBench:
         )
     name, _, folder = args.model.rpartition("=")
     return open_rudolph(
-        folder, args.vqgan, Compute(dtype=args.dtype), name=name, batch_size=args.batch_size,
-        out=args.out, cache=ArrayCache(args.cache), first=args.first,
+        folder, args.vqgan, Compute(dtype=args.dtype), args.weights,
+        name=name, batch_size=args.batch_size, out=args.out,
+        cache=ArrayCache(args.cache), first=args.first,
     )  # fmt: skip
 
 
