@@ -1,12 +1,13 @@
 # Each target makes its own environment; only Python >= 3.11 with venv must be there.
-#   make quickstart | make test | make test-all | make test-torch | make lint | make docs | make bench
+#   make quickstart | make test | make test-all | make test-torch | make test-browser
+#   make lint | make docs | make bench
 #   PYTHON=python3.12 VENV=.venv312 make test     another interpreter
 
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: quickstart test test-all test-torch lint docs bench clean
+.PHONY: quickstart test test-all test-torch test-browser lint docs bench clean
 
 quickstart: $(VENV)/.installed-demo
 	$(BIN)/python -m experiments.quickstart
@@ -15,10 +16,14 @@ test: $(VENV)/.installed-test
 	$(BIN)/python -m pytest
 
 test-all: $(VENV)/.installed-test
-	$(BIN)/python -m pytest -m "not torch"
+	$(BIN)/python -m pytest -m "not torch and not browser"
 
 test-torch: $(VENV)/.installed-torch
 	$(BIN)/python -m pytest -m torch
+
+test-browser: $(VENV)/.installed-browser
+	tests/install_chromium
+	$(BIN)/python -m pytest -n 0 -m browser tests/rudolph_jax
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .
@@ -53,6 +58,10 @@ $(VENV)/.installed-test: pyproject.toml | $(BIN)/python
 
 $(VENV)/.installed-torch: $(VENV)/.installed-test
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[demo,test,torch]'
+	touch $@
+
+$(VENV)/.installed-browser: $(VENV)/.installed-test
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[demo,test,browser]'
 	touch $@
 
 $(VENV)/.installed-docs: pyproject.toml | $(BIN)/python

@@ -63,7 +63,7 @@ def exit_status(
         print("interrupted", file=sys.stderr)
         return INTERRUPTED
     except Exception as error:
-        line, status = _told(error, less_memory, others or {})
+        line, status = told(error, less_memory, others or {})
         if not status:
             raise
         if "--debug" in argv:
@@ -73,7 +73,7 @@ def exit_status(
     return 0
 
 
-def _told(
+def told(
     error: Exception, less_memory: str, others: Mapping[type[Exception], int]
 ) -> tuple[str, int]:
     """The line and the status of an error; no status for one that is nobody's input."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -66,17 +66,19 @@ def open_album(
     *,
     batch_size: int = 32,
     quiet: bool = False,
+    told: Callable[[int, int], object] | None = None,
 ) -> Album:
     """All pictures below a folder.
 
     store: of embeddings; None: this user's own. batch_size: pictures that are encoded at once.
+    told: is called now and then with the numbers of pictures that are done, and of all.
     What is finished is kept when the work is interrupted. A file that cannot be read as a picture
     is left out and listed; a folder without a single good one raises InputError.
     """
     files = picture_files(folder)
     opened = EmbeddingStore() if store is None else store
     try:
-        names, latents, unreadable = _embed(clip, files, opened, batch_size, quiet)
+        names, latents, unreadable = _embed(clip, files, opened, batch_size, quiet, told)
     finally:
         if store is None:
             opened.close()
@@ -109,6 +111,7 @@ def _embed(
     store: EmbeddingStore,
     batch_size: int,
     quiet: bool,
+    told: Callable[[int, int], object] | None,
 ) -> tuple[dict[Path, str], dict[str, np.ndarray], dict[Path, str]]:
     """Hashes by file, embeddings by hash, and why files were left out."""
     model = f"{clip.content_hash} {clip.compute.dtype}"
@@ -116,6 +119,7 @@ def _embed(
     names: dict[Path, str] = {}
     latents: dict[str, np.ndarray] = {}
     unreadable: dict[Path, str] = {}
+    done = 0
     with tqdm(total=len(files), unit=" pictures", disable=quiet or None, leave=False) as bar:
         for some in _groups(files, batch_size * BATCHES_BETWEEN_WRITES):
             hashes = {path: _hash(path, unreadable) for path in some}
@@ -135,6 +139,9 @@ def _embed(
             latents |= known | new
             names |= {path: name for path, name in hashes.items() if name in latents}
             bar.update(len(some))
+            done += len(some)
+            if told is not None:
+                told(done, len(files))
     return names, latents, unreadable
 
 

@@ -1,4 +1,4 @@
-"""The shell: python -m rudolph_jax draw|caption|classify|write|answer|doctor --model=FOLDER ..."""
+"""The shell: python -m rudolph_jax COMMAND --model=FOLDER ...; --help has the commands."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from clip_jax.command import Parser, exit_status
 from clip_jax.config import Compute
 from clip_jax.model_folder import read_config
 from rudolph_jax import commands, doctor
+from rudolph_jax.app import command as app
 from rudolph_jax.config import RudolphConfig
 from rudolph_jax.pretrained import KIND, WEIGHTS, load
 from rudolph_jax.reading import QUESTIONS
@@ -25,7 +26,8 @@ EXAMPLES = """примеры:
   python -m rudolph_jax caption фото.jpg --template="на картинке" --model=... --vqgan=...
   python -m rudolph_jax classify *.jpg --classes=кошка,собака,дом --model=... --vqgan=...
   python -m rudolph_jax write "в сказочном лесу" --model=... --count=3
-  python -m rudolph_jax answer "какого цвета машина?" --image=фото.jpg --model=... --vqgan=..."""
+  python -m rudolph_jax answer "какого цвета машина?" --image=фото.jpg --model=... --vqgan=...
+  python -m rudolph_jax app --model=... --vqgan=... --ruclip=models/ruclip --pictures=фото"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -40,6 +42,9 @@ def _run(argv: Sequence[str]) -> None:
     args = make_parser().parse_args(argv)
     if args.command == "doctor":
         doctor.examine()
+        return
+    if args.command == "app":
+        app.open_page(args)
         return
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", TruncationWarning)
@@ -117,6 +122,13 @@ def make_parser() -> Parser:
     answer.add_argument("--image", type=Path)
     answer.add_argument("--context", default="", help="the text that the answer is in")
     answer.add_argument("--about", choices=QUESTIONS, default="plain", help="special tokens to use")
+    about = "a page in the browser: draw, caption, classify, search"
+    app.add_arguments(
+        subparsers.add_parser(
+            "app", help=about, description=about, epilog=EXAMPLES,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+    )  # fmt: skip
     about = "versions, devices and caches, and whether a tiny model runs here"
     subparsers.add_parser("doctor", help=about, description=about)
     return parser

@@ -9,15 +9,13 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 import clip_jax
 from clip_jax.errors import InputError
 from clip_jax.model_folder import check_destination
 from rudolph_jax import tasks
 from rudolph_jax.config import RudolphConfig
 from rudolph_jax.image_prompts import SIDES
-from rudolph_jax.picture_files import SHEET, write_drawings
+from rudolph_jax.picture_files import SHEET, about_drawings, write_drawings
 from rudolph_jax.pretrained import PretrainedRudolph
 
 Results = list[dict[str, Any]]
@@ -37,18 +35,15 @@ def draw(rudolph: PretrainedRudolph, args: argparse.Namespace) -> Results:
         codes = tasks.generate_codebooks_cfg(
             rudolph, args.text, candidates, weight_cfg=args.guidance, **how
         )
-    order, scores = _rank(rudolph, args, codes)
+    predictor = None
+    if args.ruclip:
+        predictor = clip_jax.Predictor(clip_jax.load(args.ruclip), quiet=args.quiet)
+    order, scores = tasks.rank_drawings(
+        rudolph, args.text, codes, predictor, batch_size=args.batch_size, quiet=args.quiet
+    )
     order = order[: args.count]
     pictures = rudolph.decode_images(codes[order])
-    results = [
-        {
-            "prompt": args.text,
-            "seed": args.seed,
-            "candidate": int(i),
-            **{name: round(float(values[i]), 6) for name, values in scores.items()},
-        }
-        for i in order
-    ]
+    results = about_drawings(args.text, args.seed, order, scores)
     paths = write_drawings(args.out, pictures, results)
     return [{"file": str(path), **result} for path, result in zip(paths, results, strict=True)]
 
@@ -129,23 +124,6 @@ def check_tasks(config: RudolphConfig, args: argparse.Namespace) -> None:
 def _how(args: argparse.Namespace) -> dict[str, Any]:
     names = ("temperature", "top_k", "top_p", "seed", "batch_size", "quiet")
     return {name: getattr(args, name) for name in names}
-
-
-def _rank(
-    rudolph: PretrainedRudolph, args: argparse.Namespace, codes: np.ndarray
-) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """The candidates' places, best first, and their scores by name."""
-    if args.ruclip:
-        predictor = clip_jax.Predictor(clip_jax.load(args.ruclip), quiet=args.quiet)
-        order, cosines = tasks.ruclip_reranking(predictor, args.text, rudolph.decode_images(codes))
-        found = np.empty_like(cosines)
-        found[order] = cosines
-        return order, {"cosine": found}
-    ppl_txt, ppl_img, scores = tasks.self_reranking_by_text(
-        rudolph, args.text, codes, batch_size=args.batch_size, quiet=args.quiet
-    )
-    order = np.argsort(scores, kind="stable")
-    return order, {"score": scores, "ppl_txt": ppl_txt, "ppl_img": ppl_img}
 
 
 def _borders(text: str) -> dict[str, int]:

@@ -69,13 +69,7 @@ def generate_codebooks_cfg(
         is `special_token`. late_softmax: mix logits instead of probabilities. weight_cfg: below 0
         leads away from the template.
     """
-    encode = (rudolph.tokenizer, rudolph.config)
-    lefts = np.stack(
-        [
-            encode_left(*encode, text, "LT_T2I"),
-            encode_left(*encode, template.replace("{text}", text), special_token),
-        ]
-    )
+    lefts = _guided(rudolph, text, template, special_token)
     run = Run(IMAGE_SAMPLING.override(temperature, top_k, top_p), seed, batch_size, quiet, mesh)
     guidance = "logits" if late_softmax else "probabilities"
     return _collect(_codes(rudolph, run, lefts, images_num, image_prompts, guidance, weight_cfg))
@@ -119,10 +113,19 @@ def draw_texts(
 
 
 def draw_images(
+    rudolph: PretrainedRudolph, text: str, images_num: int, **how: Any
+) -> Iterator[Image.Image]:
+    """Yields pictures as they are finished, a batch at a time. how: see `draw_in_batches`."""
+    for codes in draw_in_batches(rudolph, text, images_num, **how):
+        yield from rudolph.decode_images(codes)
+
+
+def draw_in_batches(
     rudolph: PretrainedRudolph,
     text: str,
     images_num: int,
     *,
+    guidance: float | None = None,
     image_prompts: np.ndarray | None = None,
     temperature: float | None = None,
     top_k: int | None = None,
@@ -131,12 +134,20 @@ def draw_images(
     seed: int = 0,
     batch_size: int = 24,
     quiet: bool = False,
-) -> Iterator[Image.Image]:
-    """Yields the pictures of `generate_codebooks` as they are finished, a batch at a time."""
-    left = encode_left(rudolph.tokenizer, rudolph.config, text, special_token)
+) -> Iterator[np.ndarray]:
+    """Yields int32[b, image tokens], the codes of `generate_codebooks` as they are finished.
+
+    guidance: the `weight_cfg` of `generate_codebooks_cfg`, which then gives the codes; None: off.
+    Nothing more is drawn once the iterator is left.
+    """
     run = Run(IMAGE_SAMPLING.override(temperature, top_k, top_p), seed, batch_size, quiet)
-    for codes in _codes(rudolph, run, left[None], images_num, image_prompts):
-        yield from rudolph.decode_images(codes)
+    if guidance is None:
+        left = encode_left(rudolph.tokenizer, rudolph.config, text, special_token)
+        yield from _codes(rudolph, run, left[None], images_num, image_prompts)
+    else:
+        lefts = _guided(rudolph, text, "", "LT_UNK")
+        how = (images_num, image_prompts, "probabilities", guidance)
+        yield from _codes(rudolph, run, lefts, *how)
 
 
 def dream(
@@ -181,6 +192,15 @@ def dream(
         for i in best
     ]
     return rudolph.decode_images(codes[best]), found
+
+
+def _guided(rudolph: PretrainedRudolph, text: str, template: str, special_token: str) -> np.ndarray:
+    """int32[2, left_text_length]: the text, and what its predictions are weighed against."""
+    encode = (rudolph.tokenizer, rudolph.config)
+    unconditional = template.replace("{text}", text)
+    return np.stack(
+        [encode_left(*encode, text, "LT_T2I"), encode_left(*encode, unconditional, special_token)]
+    )
 
 
 def _codes(

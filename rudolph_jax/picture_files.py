@@ -6,6 +6,7 @@ import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
@@ -14,6 +15,24 @@ from clip_jax.model_folder import new_folder
 SHEET = "sheet.png"
 GAP = 8  # pixels between pictures of a sheet
 SMALLEST = 128  # side to which small pictures are magnified on a sheet
+
+
+def about_drawings(
+    text: str, seed: int, order: np.ndarray, scores: Mapping[str, np.ndarray]
+) -> list[dict[str, object]]:
+    """What each drawing's file says of itself.
+
+    order: int[B], candidates, and scores: float[candidates] by name, of `tasks.rank_drawings`.
+    """
+    return [
+        {
+            "prompt": text,
+            "seed": seed,
+            "candidate": int(i),
+            **{name: round(float(values[i]), 6) for name, values in scores.items()},
+        }
+        for i in order
+    ]
 
 
 def write_drawings(

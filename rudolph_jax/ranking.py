@@ -165,6 +165,32 @@ def ruclip_reranking(
     return order, cosines[order]
 
 
+def rank_drawings(
+    rudolph: PretrainedRudolph,
+    text: str,
+    codes: np.ndarray,
+    predictor: Predictor | None = None,
+    *,
+    batch_size: int = BATCH_SIZE,
+    quiet: bool = True,
+) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """The places of pictures, int32[B, image tokens], best first, and their scores by name.
+
+    predictor: the ruCLIP that judges, by "cosine"; None: the model itself, by "score", low is good,
+    of "ppl_txt" and "ppl_img". Scores are in the order of `codes`.
+    """
+    if predictor is not None:
+        order, cosines = ruclip_reranking(predictor, text, rudolph.decode_images(codes))
+        found = np.empty_like(cosines)
+        found[order] = cosines
+        return order, {"cosine": found}
+    ppl_txt, ppl_img, scores = self_reranking_by_text(
+        rudolph, text, codes, batch_size=batch_size, quiet=quiet
+    )
+    order = np.argsort(scores, kind="stable")
+    return order, {"score": scores, "ppl_txt": ppl_txt, "ppl_img": ppl_img}
+
+
 def _perplexities(
     rudolph: PretrainedRudolph,
     prompt: np.ndarray,

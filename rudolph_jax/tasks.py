@@ -8,6 +8,7 @@ Names and defaults are those of the original's `ruDolphApi`, where it has the ta
 
 from rudolph_jax.drawing import (
     draw_images,
+    draw_in_batches,
     draw_texts,
     dream,
     generate_codebooks,
@@ -16,6 +17,7 @@ from rudolph_jax.drawing import (
 from rudolph_jax.image_prompts import keep_borders, keep_mask
 from rudolph_jax.ranking import (
     class_perplexities,
+    rank_drawings,
     ruclip_reranking,
     self_reranking_by_image,
     self_reranking_by_text,
@@ -37,6 +39,7 @@ __all__ = [
     "caption_images",
     "class_perplexities",
     "draw_images",
+    "draw_in_batches",
     "draw_texts",
     "dream",
     "generate_captions",
@@ -47,6 +50,7 @@ __all__ = [
     "image_features",
     "keep_borders",
     "keep_mask",
+    "rank_drawings",
     "ruclip_reranking",
     "self_reranking_by_image",
     "self_reranking_by_text",

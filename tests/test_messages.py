@@ -21,6 +21,7 @@ from rudolph_jax.vqgan import abstract_params as abstract_vqgan_params
 
 ROOT = Path(__file__).parent.parent
 CONFIG = "--config=experiments/configs/digits.py"
+APP = "app --model={H}/rudolph --vqgan={H}/vqgan"
 COMMANDS = sorted(
     ".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__main__")
     for package in ("benchmarks", "clip_jax", "converters", "experiments", "rudolph_jax")
@@ -133,6 +134,13 @@ WALK = [
     ("rudolph_jax", "classify {H}/cut.png --classes=a --model={H}/rudolph --vqgan={H}/vqgan",
      "at least two names"),
     ("rudolph_jax", "answer что? --image={H}/full --model={H}/rudolph --vqgan={H}/vqgan", "full"),
+    ("rudolph_jax", "app --model={H}/rudolph", "required: --vqgan"),
+    ("rudolph_jax", APP + " --port=70000", "'70000' is no port; expected 0 to 65535"),
+    ("rudolph_jax", APP + " --max-labels=0", "'0' is not a positive integer"),
+    ("rudolph_jax", APP + " --pictures={H}", "name its folder with --ruclip"),
+    ("rudolph_jax", APP + " --ruclip={T}/absent", "absent: not a model folder"),
+    ("rudolph_jax", APP + " --ruclip={H}/ruclip --pictures={H}/full", "full: holds no picture"),
+    ("experiments.app_pictures", "{T}/out --models={T}/absent", "absent"),
     ("experiments.train", "", "--config=FILE and --workdir=DIR are both needed"),
     ("experiments.train", "--config={T}/absent.py --workdir={T}/run", "cannot be read"),
     ("experiments.train", "--config={H}/broken.py --workdir={T}/run", "broken.py"),

@@ -1,13 +1,16 @@
+import dataclasses
 import types
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 
 import clip_jax
 import converters
 import rudolph_jax
+from clip_jax.layers import unstack_layers
 from rudolph_jax.image_tokenizer import PretrainedVqgan
 from rudolph_jax.layout import Layout
 from rudolph_jax.vqgan import Vqgan
@@ -122,3 +125,21 @@ def tiny_vqgan():
     images = jnp.zeros((1, 16, 16, 3))
     params = jax.jit(Vqgan(config).init)(jax.random.key(0), images)["params"]
     return PretrainedVqgan(config, params)
+
+
+@pytest.fixture(scope="session")
+def folders(tmp_path_factory, tiny_config, tiny_params, tiny_vqgan, tokenizer):
+    """Model folders of a decoder with a real vocabulary and of its image tokenizer."""
+    config = dataclasses.replace(
+        tiny_config, text_vocab_size=tokenizer.vocab_size, text_special_tokens=8,
+        left_text_length=8, right_text_length=6,
+    )  # fmt: skip
+    params = unstack_layers(jax.tree.map(np.asarray, tiny_params(config)))
+    home = tmp_path_factory.mktemp("folders")
+    rudolph_jax.PretrainedRudolph(config, params, tokenizer).save(home / "rudolph")
+    tiny_vqgan.save(home / "vqgan")
+    rudalle = dataclasses.replace(config, right_text_length=0)
+    kept = {name: value for name, value in params.items() if name != "right_position_embedding"}
+    rudolph_jax.PretrainedRudolph(rudalle, kept, tokenizer).save(home / "rudalle")
+    Image.new("RGB", (30, 30), "red").save(home / "red.png")
+    return home

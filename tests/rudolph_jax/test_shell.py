@@ -3,34 +3,13 @@
 import dataclasses
 import json
 
-import jax
-import numpy as np
 import pytest
 from PIL import Image
 
 import rudolph_jax
-from clip_jax.layers import unstack_layers
-from rudolph_jax import PretrainedRudolph, commands
+from rudolph_jax import commands
 from rudolph_jax.__main__ import main
 from rudolph_jax.picture_files import contact_sheet
-
-
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory, tiny_config, tiny_params, tiny_vqgan, tokenizer):
-    """Model folders of a decoder with a real vocabulary and of its image tokenizer."""
-    config = dataclasses.replace(
-        tiny_config, text_vocab_size=tokenizer.vocab_size, text_special_tokens=8,
-        left_text_length=8, right_text_length=6,
-    )  # fmt: skip
-    params = unstack_layers(jax.tree.map(np.asarray, tiny_params(config)))
-    home = tmp_path_factory.mktemp("shell")
-    PretrainedRudolph(config, params, tokenizer).save(home / "rudolph")
-    tiny_vqgan.save(home / "vqgan")
-    rudalle = dataclasses.replace(config, right_text_length=0)
-    kept = {name: value for name, value in params.items() if name != "right_position_embedding"}
-    PretrainedRudolph(rudalle, kept, tokenizer).save(home / "rudalle")
-    Image.new("RGB", (30, 30), "red").save(home / "red.png")
-    return home
 
 
 @pytest.fixture

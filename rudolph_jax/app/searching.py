@@ -1,0 +1,63 @@
+"""The folder of pictures that the page searches; it is named by whoever starts the server."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+from PIL import Image
+
+from clip_jax import PretrainedClip
+from clip_jax.image import open_image
+from clip_jax.search import Album, open_album
+from rudolph_jax.app.limits import Limits
+
+THUMBNAIL = 512  # pixels of the longer side, at most
+
+
+@dataclasses.dataclass(frozen=True)
+class Shown:
+    """caption: the cosine, and the file's place in the folder."""
+
+    picture: Image.Image
+    caption: str
+
+
+class Shelf:
+    """Opened by the first search, which encodes what is not in the store on disk yet."""
+
+    def __init__(self, clip: PretrainedClip, folder: Path) -> None:
+        self.folder = folder
+        self._clip = clip
+        self._album: Album | None = None
+
+    def open(self, told: Callable[[int, int], object] | None = None) -> Album:
+        """told: is called with the numbers of pictures that are read, and of all."""
+        if self._album is None:
+            self._album = open_album(self._clip, self.folder, quiet=True, told=told)
+        return self._album
+
+    def close(self) -> None:
+        """The next search looks again what is in the folder."""
+        self._album = None
+
+    def search(self, text: str, count: float, limits: Limits) -> list[Shown]:
+        """The pictures most like a text, small enough for a page, best first.
+
+        One whose file has gone since is left out.
+        """
+        text = limits.text("text", text, needed=True)
+        found = self.open().search(text, limits.count("number of pictures", count))
+        shown = []
+        for each in found:
+            if each.path.exists():
+                place = each.path.relative_to(self.folder)
+                shown.append(Shown(_thumbnail(each.path), f"{each.cosine:.3f}  {place}"))
+        return shown
+
+
+def _thumbnail(path: Path) -> Image.Image:
+    picture = open_image(path).convert("RGB")
+    picture.thumbnail((THUMBNAIL, THUMBNAIL))
+    return picture

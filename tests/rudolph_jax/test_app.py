@@ -1,0 +1,296 @@
+"""What the page in the browser does, without the page."""
+
+import asyncio
+import socket
+import struct
+import sys
+import threading
+import zipfile
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import clip_jax
+import converters
+import rudolph_jax
+from rudolph_jax import InputError, tasks
+from rudolph_jax.app.drawing import Request, draw
+from rudolph_jax.app.limits import Limits
+from rudolph_jax.app.reading import caption, classify
+from rudolph_jax.app.searching import Shelf
+from rudolph_jax.app.server import POLICY, Guard, _free_port, check_gradio, is_loopback
+from rudolph_jax.app.stops import Stops
+from rudolph_jax.generation import samples
+
+LIMITS = Limits(pictures=8, prompt=30, labels=3, label=6, upload_mb=1, megapixels=2)
+
+
+@pytest.fixture(scope="module")
+def rudolph(folders):
+    return rudolph_jax.load(folders / "rudolph", folders / "vqgan")
+
+
+@pytest.fixture(scope="module")
+def predictor(goldens, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("models") / "ruclip"
+    converters.convert("ruclip", goldens / "ruclip", folder)
+    return clip_jax.Predictor(clip_jax.load(folder), quiet=True)
+
+
+@pytest.fixture
+def steps(rudolph, tmp_path):
+    def steps(request, predictor=None, stopped=lambda: False):
+        device = threading.Lock()
+        for progress in draw(
+            rudolph, predictor, request, LIMITS, tmp_path, batch_size=2, stopped=stopped,
+            device=device,
+        ):  # fmt: skip
+            assert not device.locked()
+            yield progress
+
+    return steps
+
+
+def pixels(file):
+    with Image.open(file) as picture:
+        return np.asarray(picture)
+
+
+def test_a_drawing_appears_batch_by_batch_and_ends_ranked(steps, rudolph):
+    seen = list(steps(Request("лес", count=5.0, seed=3.0)))
+    assert [progress.done for progress in seen] == [0, 2, 4, 5, 5]
+    assert all(len(p.pictures) == p.done and p.wanted == 5 and not p.stopped for p in seen)
+    codes = tasks.generate_codebooks(rudolph, "лес", 5, seed=3, quiet=True)
+    drawn = rudolph.decode_images(codes)
+    for (file, _), picture in zip(seen[3].pictures, drawn, strict=True):
+        np.testing.assert_array_equal(pixels(file), np.asarray(picture))
+    *_, scores = tasks.self_reranking_by_text(rudolph, "лес", codes)
+    order = np.argsort(scores, kind="stable")
+    last = seen[-1]
+    assert last.score == "score"
+    assert [text for _, text in last.pictures] == [f"{scores[i]:.3f}" for i in order]
+    for (file, _), i in zip(last.pictures, order, strict=True):
+        with Image.open(file) as picture:
+            assert picture.text["prompt"] == "лес" and picture.text["candidate"] == str(i)
+        np.testing.assert_array_equal(pixels(file), np.asarray(drawn[i]))
+    with zipfile.ZipFile(last.archive) as archive:
+        names = [f"0{n}.png" for n in range(1, 6)] + ["sheet.png"]
+        assert archive.namelist() == names
+        assert archive.read("01.png") == last.pictures[0][0].read_bytes()
+
+
+def test_ruclip_ranks_where_there_is_one(steps, predictor):
+    last = list(steps(Request("лес", count=3), predictor))[-1]
+    cosines = [float(text) for _, text in last.pictures]
+    assert last.score == "cosine" and cosines == sorted(cosines, reverse=True)
+
+
+def test_a_stopped_drawing_draws_no_further_batch(steps, rudolph, monkeypatch):
+    decoded = []
+    monkeypatch.setattr(
+        "rudolph_jax.drawing.samples",
+        lambda *how, **more: (decoded.append(1) or part for part in samples(*how, **more)),
+    )
+    stop = threading.Event()
+    seen = []
+    for progress in steps(Request("лес", count=8), stopped=stop.is_set):
+        seen.append(progress)
+        if progress.done == 4:
+            stop.set()
+    assert [p.done for p in seen] == [0, 2, 4, 4] and len(decoded) == 2
+    assert seen[-1].stopped and seen[-1].archive and len(seen[-1].pictures) == 4
+    (first, last) = steps(Request("лес", count=8), stopped=lambda: True)
+    assert (last.stopped, last.done, last.archive) == (True, 0, None) and len(decoded) == 2
+
+
+def test_borders_are_kept_and_guidance_is_that_of_the_task(steps, rudolph, folders):
+    request = Request(
+        "лес", 2, 1, guidance=0.3, temperature=0.8, top_k=9.0, top_p=0.9,
+        picture=folders / "red.png", borders={"up": 1.0, "left": 0},
+    )  # fmt: skip
+    shown = next(p for p in steps(request) if p.done == 2).pictures
+    kept = tasks.keep_borders(rudolph, folders / "red.png", {"up": 1})
+    codes = tasks.generate_codebooks_cfg(
+        rudolph, "лес", 2, weight_cfg=0.3, image_prompts=kept, temperature=0.8, top_k=9,
+        top_p=0.9, seed=1, batch_size=2, quiet=True,
+    )  # fmt: skip
+    assert (codes[:, :3] == kept[:3]).all()
+    for (file, _), picture in zip(shown, rudolph.decode_images(codes), strict=True):
+        np.testing.assert_array_equal(pixels(file), np.asarray(picture))
+
+
+@pytest.mark.parametrize(
+    ("request_", "message"),
+    [
+        (Request(" "), "the prompt is empty"),
+        (Request("я" * 31), "has 31 characters; expected 30 at most"),
+        (Request("лес", count=9), "number of pictures is 9; expected 1 to 8"),
+        (Request("лес", count=1.5), "number of pictures is 1.5"),
+        (Request("лес", count=None), "number of pictures is None"),
+        (Request("лес", seed=-1), "the seed is -1; expected a whole number from 0"),
+        (Request("лес", temperature=-1.0), "temperature is -1.0"),
+        (Request("лес", borders={"up": 2}), "of no picture"),
+        (Request("лес", picture="red.png"), "no border of it to keep"),
+        (Request("лес", picture="red.png", borders={"up": 4}), "the up is 4; expected a whole"),
+    ],
+)
+def test_what_is_wrong_with_a_drawing_is_told(steps, request_, message):
+    with pytest.raises(InputError, match=message):
+        list(steps(request_))
+
+
+def header(width, height):
+    """A PNG file that says how large it is, and has no pixels."""
+    chunk = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    check = struct.pack(">I", zlib.crc32(chunk))
+    begun = struct.pack(">I", 100) + b"IDAT"
+    return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + chunk + check + begun
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (header(60_000, 60_000), "more than 2 megapixels"),
+        (header(2000, 1001), "2000x1001 pixels; expected 2 megapixels"),
+        (header(2000, 1000), "damaged"),
+        (b"words", "no picture; expected such as PNG"),
+        (b"<svg/>", "no picture; expected such as PNG"),
+        (bytes(2**20 + 1), "1.0 MB; expected 1 MB at most"),
+    ],
+    ids=["bomb", "many", "cut", "words", "drawing", "heavy"],
+)
+def test_uploads_are_measured_before_they_are_decoded(tmp_path, content, message):
+    (tmp_path / "upload").write_bytes(content)
+    with pytest.raises(InputError, match=message) as caught:
+        LIMITS.picture(str(tmp_path / "upload"))
+    assert "upload" not in str(caught.value)
+    with pytest.raises(InputError, match="no picture was given"):
+        LIMITS.picture(None)
+
+
+def test_labels():
+    assert LIMITS.class_names("кот, пёс\n кот\n\nдом,") == ["кот", "пёс", "дом"]
+    for text, message in [
+        ("кот", "1 different labels were given; expected 2 to 3"),
+        ("а,б,в,г", "4 different labels"),
+        ("кот,большой", "a label has 7 characters; expected 6"),
+    ]:
+        with pytest.raises(InputError, match=message):
+            LIMITS.class_names(text)
+
+
+def test_captions_and_classes_are_those_of_the_tasks(rudolph, predictor, folders):
+    red = folders / "red.png"
+    found = caption(rudolph, red, "лес", 4.0, 2, LIMITS, batch_size=4)
+    assert found == tasks.image_captioning(
+        rudolph, red, 4, generations_num=4, r_template="лес", seed=2, batch_size=4,
+        quiet=True,
+    )  # fmt: skip
+    assert found[0]["text"].startswith("лес")
+    names = ["лес", "дом", "кот"]
+    both = classify(rudolph, predictor, red, "лес, дом, кот", "", LIMITS, batch_size=4)
+    for shares in (both.ruclip, both.rudolph):
+        assert list(shares) == names and sum(shares.values()) == pytest.approx(1)
+    best = tasks.zs_clf(rudolph, red, names)["class"]
+    assert max(both.rudolph, key=both.rudolph.get) == best
+    latents = predictor.get_text_latents(names)
+    logits = predictor.clip.logit_scale * (predictor.get_image_latents([red]) @ latents.T)[0]
+    expected = np.exp(logits - logits.max())
+    np.testing.assert_allclose([*both.ruclip.values()], expected / expected.sum(), rtol=1e-4)
+    with_template = classify(rudolph, None, red, "лес, дом", "мой {}", LIMITS, batch_size=4)
+    perplexities = tasks.class_perplexities(rudolph, [red], ["мой лес", "мой дом"])[0]
+    assert with_template.ruclip is None
+    assert with_template.rudolph["лес"] / with_template.rudolph["дом"] == pytest.approx(
+        perplexities[1] / perplexities[0], rel=1e-4
+    )
+    with pytest.raises(InputError, match="expected one {} where the label stands"):
+        classify(rudolph, None, red, "лес, дом", "мой", LIMITS, batch_size=4)
+
+
+def test_the_folder_is_encoded_once(predictor, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    photos = tmp_path / "photos"
+    (photos / "more").mkdir(parents=True)
+    for name, color in (("red", "red"), ("more/blue", "blue"), ("lime", "lime")):
+        Image.new("RGB", (900, 600), color).save(photos / f"{name}.png")
+    shelf = Shelf(predictor.clip, photos)
+    counted = []
+    shelf.open(lambda done, of: counted.append((done, of)))
+    assert counted == [(3, 3)]
+    shown = shelf.search("красный", 2.0, LIMITS)
+    expected = clip_jax.search.open_album(predictor.clip, photos).search("красный", 2)
+    assert [each.caption for each in shown] == [
+        f"{each.cosine:.3f}  {each.path.relative_to(photos)}" for each in expected
+    ]
+    assert shown[0].picture.size == (512, 341)
+    first = expected[0].path
+    first.rename(photos / "moved.png")
+    assert len(shelf.search("красный", 2, LIMITS)) == 1
+    shelf.close()
+    monkeypatch.setattr(clip_jax.PretrainedClip, "encode_image", lambda *_: 1 / 0)
+    assert "moved.png" in shelf.search("красный", 1, LIMITS)[0].caption
+    with pytest.raises(InputError, match="the text is empty"):
+        shelf.search(" ", 1, LIMITS)
+
+
+def test_each_person_has_one_drawing_and_stops_that_one():
+    stops = Stops()
+    stops.begin("a")
+    stops.begin("b")
+    with pytest.raises(InputError, match="a drawing of yours"):
+        stops.begin("a")
+    stops.ask("a")
+    assert stops.of("a").is_set() and not stops.of("b").is_set()
+    stops.end("a")
+    stops.ask("a")
+    stops.begin("a")
+    assert not stops.of("a").is_set()
+    assert stops.of("nobody").is_set()
+
+
+def answered(names, host):
+    """Status and headers of what comes through the guard."""
+    sent = []
+
+    async def app(scope, receive, send):
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"page"})
+
+    async def send(message):
+        sent.append(message)
+
+    scope = {"type": "http", "headers": [(b"host", host)]}
+    asyncio.run(Guard(app, frozenset(names))(scope, None, send))
+    return sent[0]["status"], dict(sent[0]["headers"]), sent[1]["body"]
+
+
+def test_the_guard_serves_its_own_hosts_and_names_the_policy():
+    local = {"127.0.0.1", "localhost", "::1"}
+    for host in (b"127.0.0.1:7860", b"localhost", b"[::1]:80"):
+        status, headers, body = answered(local, host)
+        assert (status, body) == (200, b"page")
+        assert headers[b"content-security-policy"] == POLICY.encode()
+    assert answered(local, b"evil.example:7860")[0] == 403
+    assert answered(local, b"127.0.0.1.evil.example")[0] == 403
+    assert answered((), b"studio.example")[0] == 200
+
+
+def test_hosts_and_ports():
+    assert [is_loopback(host) for host in ("127.0.0.1", "localhost", "::1")] == [True] * 3
+    assert not any(map(is_loopback, ("0.0.0.0", "10.0.0.1", "example.org")))
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(InputError, match=f"127.0.0.1:{port}: .*in use.*name another with"):
+            _free_port("127.0.0.1", port)
+    ports = [_free_port("127.0.0.1", 0) for _ in range(3)]
+    assert all(port > 1023 for port in ports)
+    with pytest.raises(InputError, match="203.0.113.7:0"):  # of no machine
+        _free_port("203.0.113.7", 0)
+
+
+def test_without_gradio_it_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "gradio", None)
+    with pytest.raises(InputError, match=r"pip install 'rudolph-jax\[app\]'"):
+        check_gradio()
