@@ -61,7 +61,7 @@ $(VENV)/.installed-torch: $(VENV)/.installed-test
 	touch $@
 
 $(VENV)/.installed-browser: $(VENV)/.installed-test
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[demo,test,browser]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[browser]'
 	touch $@
 
 $(VENV)/.installed-docs: pyproject.toml | $(BIN)/python

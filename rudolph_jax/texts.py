@@ -57,6 +57,12 @@ def encode_left(
     return _encode(tokenizer, config, text, length, special_token, "left", context)
 
 
+def lost_on_the_left(tokenizer: Tokenizer, config: RudolphConfig, text: str) -> str:
+    """What of a left text finds no room, and so is not read; "" where all of it is."""
+    special = 0 if config.text_special_tokens else None
+    return encode_text(tokenizer, text, config.left_text_length, special)[1]
+
+
 def encode_right(
     tokenizer: Tokenizer, config: RudolphConfig, text: str, special_token: str
 ) -> np.ndarray:

@@ -16,6 +16,7 @@ from rudolph_jax import tasks
 from rudolph_jax.app.limits import Limits
 from rudolph_jax.picture_files import about_drawings, png_bytes, write_drawings
 from rudolph_jax.pretrained import PretrainedRudolph
+from rudolph_jax.texts import lost_on_the_left
 
 ARCHIVE = "drawings.zip"
 MAX_SEED = 2**31 - 1
@@ -43,13 +44,14 @@ class Request:
 @dataclasses.dataclass(frozen=True)
 class Progress:
     """pictures: files with what is written below each. At the end also archive: of all of them,
-    and score: what is written there."""
+    and score: what is written there. lost: what of the prompt the model has no room for."""
 
     done: int
     wanted: int
     pictures: list[tuple[Path, str]]
     archive: Path | None = None
     score: str = ""
+    lost: str = ""
     stopped: bool = False
 
 
@@ -82,6 +84,7 @@ def draw(
     )  # fmt: skip
     drawn: list[np.ndarray] = []
     shown: list[tuple[Path, str]] = []
+    lost = lost_on_the_left(rudolph.tokenizer, rudolph.config, text)
     yield Progress(0, count, [])
     while len(shown) < count and not stopped():
         with device:
@@ -106,7 +109,7 @@ def draw(
     captions = [f"{scores[name][i]:.3f}" for i in order]
     yield Progress(
         len(files), count, list(zip(files, captions, strict=True)), _archive(folder), name,
-        stopped=len(files) < count,
+        stopped=len(files) < count, lost=lost,
     )  # fmt: skip
 
 

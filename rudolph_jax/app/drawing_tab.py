@@ -129,6 +129,8 @@ def drawing_tab(studio: Studio) -> None:
 def _line(progress: Progress) -> str:
     done, wanted = progress.done, progress.wanted
     ranked = f", the best first by {SCORES[progress.score]}" if progress.score else ""
+    if progress.lost:
+        ranked += f"; the model has no room for the prompt's end, «{progress.lost}»"
     if progress.stopped:
         return status(f"Stopped with {done} of {wanted}{ranked}")
     if progress.archive:

@@ -70,7 +70,16 @@ def upload_field(label: str, name: str) -> Any:
         label=label, type="filepath", image_mode=None, sources=["upload", "clipboard"], height=280,
         buttons=[], elem_id=name,
     )  # fmt: skip
-    # gradio's own opens the picture, before its size is known to be within the limits.
+    move = field.async_move_resource_to_block_cache
+
+    async def uploaded(path: str) -> str:
+        if "://" in path:
+            raise gr.Error("a picture is taken from a file alone", print_exception=False)
+        return await move(path)
+
+    # gradio's own fetch an address that a client sends in a file's place, and open the picture
+    # before its size is known to be within the limits.
+    field.async_move_resource_to_block_cache = uploaded
     field.preprocess = lambda payload: payload.path if payload else None
     return field
 

@@ -69,7 +69,7 @@ def test_a_drawing_appears_batch_by_batch_and_ends_ranked(steps, rudolph):
     *_, scores = tasks.self_reranking_by_text(rudolph, "лес", codes)
     order = np.argsort(scores, kind="stable")
     last = seen[-1]
-    assert last.score == "score"
+    assert (last.score, last.lost) == ("score", "")
     assert [text for _, text in last.pictures] == [f"{scores[i]:.3f}" for i in order]
     for (file, _), i in zip(last.pictures, order, strict=True):
         with Image.open(file) as picture:
@@ -79,6 +79,15 @@ def test_a_drawing_appears_batch_by_batch_and_ends_ranked(steps, rudolph):
         names = [f"0{n}.png" for n in range(1, 6)] + ["sheet.png"]
         assert archive.namelist() == names
         assert archive.read("01.png") == last.pictures[0][0].read_bytes()
+
+
+@pytest.mark.filterwarnings("ignore::rudolph_jax.texts.TruncationWarning")
+def test_what_of_a_prompt_is_not_read_is_told(steps, rudolph):
+    text = "очень длинный текст о лесе"
+    lost = list(steps(Request(text, count=1)))[-1].lost
+    tokenizer = rudolph.tokenizer
+    room = rudolph.config.left_text_length - 2  # BOS and what it is for
+    assert lost and lost == tokenizer.decode(tokenizer.encode(text)[room:])
 
 
 def test_ruclip_ranks_where_there_is_one(steps, predictor):

@@ -1,5 +1,6 @@
 """The page as a person uses it, in headless Chromium, on tiny models: `make test-browser`."""
 
+import json
 import os
 import socket
 import urllib.error
@@ -170,6 +171,35 @@ def test_files_beyond_the_page_are_not_served(server, folders, photos):
     with pytest.raises(urllib.error.HTTPError) as caught:
         urllib.request.urlopen(other)
     assert caught.value.code == 403
+
+
+def captioned(server, file):
+    """What the server answers a client of its own making, which sends `file` as if uploaded."""
+
+    def ask(path, content=None):
+        body = None if content is None else json.dumps(content).encode()
+        headers = {"Content-Type": "application/json"}
+        asked = urllib.request.Request(f"{server.url}{path}", body, headers)
+        with urllib.request.urlopen(asked) as answer:
+            return answer.read().decode()
+
+    config = json.loads(ask("/config"))
+    (button,) = (
+        part["id"] for part in config["components"] if part["props"].get("elem_id") == "caption"
+    )
+    (function,) = (
+        each["id"] for each in config["dependencies"] if [button, "click"] in each["targets"]
+    )
+    picture = {"path": file, "meta": {"_type": "gradio.FileData"}}
+    who = {"fn_index": function, "session_hash": "another"}
+    ask("/gradio_api/queue/join", {"data": [picture, "", 1, 0], **who})
+    return ask("/gradio_api/queue/data?session_hash=another")
+
+
+def test_files_and_addresses_are_not_taken_for_uploads(server, folders):
+    assert '"success":false' in captioned(server, str(folders / "red.png"))
+    told = captioned(server, "http://203.0.113.7/red.png")
+    assert '"success":false' in told and "a picture is taken from a file alone" in told
 
 
 def test_nothing_was_asked_of_others(page, chromium, proxy):
