@@ -1,4 +1,4 @@
-"""Speed side by side: python -m benchmarks decode|all [--out=FILE.json]"""
+"""Speed side by side: python -m benchmarks NAME|all [--out=FILE.json]"""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from benchmarks.result import write_json
 from clip_jax.command import Parser, exit_status
 from clip_jax.errors import InputError
 
-BENCHMARKS = ("decode",)
+BENCHMARKS = ("decode", "encode")
 ORIGINAL = Path(__file__).parent.parent / ".venv-original/bin/python"
 
 

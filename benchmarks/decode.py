@@ -5,11 +5,10 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator, Mapping
 from statistics import median
-from typing import NamedTuple
 
 import jax.numpy as jnp
-import numpy as np
 
+from benchmarks.contest import Contender, count_of, drift
 from benchmarks.options import Options, numbers, words
 from benchmarks.peer import Peer, alternate
 from benchmarks.random_models import original_folder, rudolph_folder
@@ -25,14 +24,6 @@ CHECKED = 6  # codes that must be the same before anything is timed
 # Of the logits' spread, by which those of another implementation may differ.
 TOLERANCE = {"float32": 1e-3, "bfloat16": 0.1}
 SECONDS = 1.0  # about what a turn takes
-
-
-class Contender(NamedTuple):
-    """module: of `peers`. how: arguments of its `open`, besides the batch."""
-
-    module: str
-    dtype: str
-    how: Mapping[str, object]
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -89,7 +80,11 @@ def _table(
                 if "weights" not in contender.how:  # those are not to give the same
                     _check(name, contender.dtype, base, expected, found)
                 peers = {base: base_peer, name: peer}
-                counts = {each: _count(peers[each], place) for each in peers}
+                # As many as fit what is left of the picture.
+                counts = {
+                    each: min(count_of(peer, "draw", SECONDS), place - 1)
+                    for each, peer in peers.items()
+                }
                 timings = alternate(peers, "draw", counts, options.rounds)
             beside, own = (
                 (batch / timings[each].wall, batch / timings[each].processor)
@@ -98,7 +93,7 @@ def _table(
             base_rates.append(beside)
             rows.append(
                 Row(name, *own, beside, _roof(config, batch, contender.dtype, machine),
-                    drift(expected, found))
+                    drift(expected["logits"], found["logits"]))
             )  # fmt: skip
     rate, processor = (median(rates) for rates in zip(*base_rates, strict=True))
     rows.insert(0, Row(base, rate, processor, roof=_roof(config, batch, first.dtype, machine)))
@@ -116,7 +111,7 @@ def _check(
     name: str, dtype: str, base: str, expected: dict[str, list], found: dict[str, list]
 ) -> None:
     """InputError where a peer draws something else than the base: its speed means nothing."""
-    apart = drift(expected, found)
+    apart = drift(expected["logits"], found["logits"])
     if apart > TOLERANCE[dtype]:
         raise InputError(
             f"{name}: logits differ from those of {base} by {apart:.1e} of their spread; expected "
@@ -128,19 +123,6 @@ def _check(
 
 def _roof(config: RudolphConfig, batch: int, dtype: str, machine: Machine) -> float:
     return batch / machine.seconds(dtype, *step_cost(config, batch, dtype))
-
-
-def _count(peer: Peer, place: int) -> int:
-    """Codes that take about SECONDS: as many as fit what is left of the picture."""
-    peer.ask("draw", count=1)
-    seconds = peer.ask("draw", count=1).wall
-    return int(min(max(SECONDS / seconds, 1), place - 1))
-
-
-def drift(expected: dict[str, list], found: dict[str, list]) -> float:
-    """The largest difference of logits, as a share of their standard deviation."""
-    a, b = np.asarray(expected["logits"]), np.asarray(found["logits"])
-    return float(np.abs(a - b).max() / a.std())
 
 
 def step_cost(config: RudolphConfig, batch: int, dtype: str) -> tuple[float, float]:

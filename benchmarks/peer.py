@@ -17,11 +17,14 @@ ROOT = Path(__file__).parent.parent
 
 
 class Answer(NamedTuple):
-    """value: of the task. wall, processor: its seconds, the latter of all threads."""
+    """value: of the task. wall, processor: its seconds, the latter of all threads. peak: the most
+    bytes of memory that the process has had so far; None: not known.
+    """
 
     value: Any
     wall: float
     processor: float
+    peak: int | None
 
 
 class Peer:
@@ -67,29 +70,39 @@ class Peer:
 
 
 class Timing(NamedTuple):
-    """Medians over the rounds: seconds of wall and of processor time for one unit of work."""
+    """Medians over the rounds: seconds of wall and of processor time for one unit of work.
+
+    peak: the most bytes of memory that the process has had; None: not known.
+    """
 
     wall: float
     processor: float
+    peak: int | None
 
 
 def alternate(
-    peers: Mapping[str, Peer], task: str, units: Mapping[str, float], rounds: int
+    peers: Mapping[str, Peer],
+    task: str,
+    units: Mapping[str, float],
+    rounds: int,
+    **arguments: Any,
 ) -> dict[str, Timing]:
     """Each peer's turn after the other's, `rounds` times: what disturbs them disturbs all alike.
 
-    units: of work in a turn, by peer, the task's argument `count`. A turn before is not counted.
+    units: of work in a turn, by peer, the task's argument `count`, besides those given. A turn
+        before is not counted.
     """
     answers: dict[str, list[Answer]] = {name: [] for name in peers}
     for number in range(rounds + 1):
         for name, peer in peers.items():
-            answer = peer.ask(task, count=units[name])
+            answer = peer.ask(task, count=units[name], **arguments)
             if number:
                 answers[name].append(answer)
     return {
         name: Timing(
             median(answer.wall for answer in found) / units[name],
             median(answer.processor for answer in found) / units[name],
+            found[-1].peak,
         )
         for name, found in answers.items()
     }

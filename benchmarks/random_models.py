@@ -6,6 +6,7 @@ a comparison of outputs can fail.
 
 from __future__ import annotations
 
+import string
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,8 +22,10 @@ from clip_jax import model_folder
 from clip_jax.cache import cache_folder
 from clip_jax.layers import unstack_layers
 from converters import export
+from experiments.data.vocabulary import train_tokenizer
 
 SPREAD = 0.05  # of kernels and tables; norms' scales lie around 1
+VOCABULARY = 100  # pieces at most
 FOLDER = cache_folder() / "benchmarks"
 
 
@@ -36,7 +39,10 @@ def rudolph_folder(preset: str, work: Path = FOLDER) -> Path:
 def clip_folder(preset: str, work: Path = FOLDER) -> Path:
     """A ruCLIP model folder; made where it is not there yet."""
     config = clip_jax.config.PRESETS[preset]
-    return _folder(work / preset, "clip", config, clip_jax.model.abstract_params(config))
+    shapes = clip_jax.model.abstract_params(config)
+    # The original's files have a vocabulary, if a short one.
+    files = train_tokenizer([string.ascii_lowercase], VOCABULARY).files
+    return _folder(work / preset, "clip", config, shapes, files)
 
 
 def original_folder(folder: Path) -> Path:
@@ -47,10 +53,17 @@ def original_folder(folder: Path) -> Path:
     return out
 
 
-def _folder(out: Path, kind: str, config: Any, shapes: Mapping[str, Any]) -> Path:
+def _folder(
+    out: Path,
+    kind: str,
+    config: Any,
+    shapes: Mapping[str, Any],
+    files: Mapping[str, bytes] | None = None,
+) -> Path:
     if not out.exists():
         params = random_params(unstack_layers(shapes))
-        model_folder.write(out, kind=kind, config=config.to_dict(), params=params)
+        given = {"config": config.to_dict(), "params": params, "files": files or {}}
+        model_folder.write(out, kind=kind, **given)
     return out
 
 

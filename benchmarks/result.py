@@ -17,6 +17,7 @@ class Row:
     together. beside: both of the base in the same rounds, where it ran beside each row.
     roof: what the machine's limits (`roofline.py`) would allow, where it is known. drift: how far
     results lie from the base's, as a share of their spread; None: not compared.
+    peak: the most bytes of memory that the process had; None: not told.
     """
 
     name: str
@@ -25,6 +26,7 @@ class Row:
     beside: tuple[float, float] | None = None
     roof: float | None = None
     drift: float | None = None
+    peak: int | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,8 +51,8 @@ class Table:
         found = [
             f"**{self.title}**", "",
             f"| | {self.unit}/s | /s of processor | x {self.base} | of processor | of the roof "
-            "| drift | |",
-            "|---|---|---|---|---|---|---|---|",
+            "| drift | GB at most | |",
+            "|---|---|---|---|---|---|---|---|---|",
         ]  # fmt: skip
         for row, (ratio, of_processor) in zip(self.rows, ratios, strict=True):
             cells = (
@@ -61,6 +63,7 @@ class Table:
                 f"{of_processor:.2f}",
                 "" if row.roof is None else f"{row.rate / row.roof:.0%}",
                 "" if row.drift is None else f"{row.drift:.1e}",
+                "" if row.peak is None else f"{row.peak / 1e9:.2f}",
                 "#" * max(round(BAR * ratio / longest), 1),
             )
             found.append(f"| {' | '.join(cells)} |")

@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from clip_jax.config import ClipConfig, Compute, TextConfig, VisionConfig
+from clip_jax.product import product
 from clip_jax.sharding import looked_up, split_rows
 
 INITIAL_LOGIT_SCALE = 2.659260036932778  # ln(1 / 0.07)
@@ -55,8 +56,8 @@ class LayerNorm(nn.Module):
 
 
 class Attention(nn.Module):
-    config: ClipConfig
     tower: VisionConfig | TextConfig
+    wide: bool
 
     @nn.compact
     def __call__(self, x: jax.Array, causal: bool) -> jax.Array:
@@ -70,14 +71,16 @@ class Attention(nn.Module):
         qkv_bias = self.param("qkv_bias", zeros, (3, H, K)).astype(x.dtype)
         out_kernel = self.param("out_kernel", residual_kernel, (H, K, D)).astype(x.dtype)
         out_bias = self.param("out_bias", zeros, (D,)).astype(x.dtype)
-        q, k, v = jnp.moveaxis(jnp.einsum("BTD,DcHK->BTcHK", x, qkv_kernel) + qkv_bias, 2, 0)
+        qkv = product("BTD,DcHK->BTcHK", x, qkv_kernel, self.wide) + qkv_bias
+        q, k, v = jnp.moveaxis(qkv, 2, 0)
         y = jax.nn.dot_product_attention(q, k, v, is_causal=causal)
-        return jnp.einsum("BTHK,HKD->BTD", y, out_kernel) + out_bias
+        return product("BTHK,HKD->BTD", y, out_kernel, self.wide) + out_bias
 
 
 class Mlp(nn.Module):
     config: ClipConfig
     tower: VisionConfig | TextConfig
+    wide: bool
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -89,26 +92,30 @@ class Mlp(nn.Module):
         in_bias = self.param("in_bias", zeros, (F,)).astype(x.dtype)
         out_kernel = self.param("out_kernel", residual_kernel, (F, D)).astype(x.dtype)
         out_bias = self.param("out_bias", zeros, (D,)).astype(x.dtype)
-        y = jnp.einsum("BTD,DF->BTF", x, in_kernel) + in_bias
+        y = product("BTD,DF->BTF", x, in_kernel, self.wide) + in_bias
         y = ACTIVATIONS[self.config.activation](y)
-        return jnp.einsum("BTF,FD->BTD", y, out_kernel) + out_bias
+        return product("BTF,FD->BTD", y, out_kernel, self.wide) + out_bias
 
 
 class Block(nn.Module):
-    """Pre-norm residual block; the second value is the empty output that a scan wants."""
+    """Pre-norm residual block; the second value is the empty output that a scan wants.
+
+    wide: see `product`.
+    """
 
     config: ClipConfig
     tower: VisionConfig | TextConfig
     causal: bool
+    wide: bool
 
     @nn.compact
     def __call__(self, x: jax.Array) -> tuple[jax.Array, None]:
         epsilon = self.config.layer_norm_epsilon
         x = split_rows(x)
         y = LayerNorm(epsilon, name="attention_norm")(x)
-        x = x + Attention(self.config, self.tower, name="attention")(y, self.causal)
+        x = x + Attention(self.tower, self.wide, name="attention")(y, self.causal)
         y = LayerNorm(epsilon, name="mlp_norm")(x)
-        return x + Mlp(self.config, self.tower, name="mlp")(y), None
+        return x + Mlp(self.config, self.tower, self.wide, name="mlp")(y), None
 
 
 def rematted(
@@ -135,7 +142,7 @@ def scanned_blocks(
         length=tower.layers,
         unroll=min(compute.unroll, tower.layers),
     )
-    return stack(config, tower, causal, name="layers")
+    return stack(config, tower, causal, compute.wide, name="layers")
 
 
 class VisionTower(nn.Module):
@@ -161,7 +168,8 @@ class VisionTower(nn.Module):
         B, C = pixel_values.shape[0], pixel_values.shape[-1]
         kernel = _PatchEmbedding(vision, C, name="patch_embedding")()
         patches = pixel_values.astype(dtype).reshape(B, n, P, n, P, C)
-        x = jnp.einsum("BnPmQC,PQCD->BnmD", patches, kernel.astype(dtype)).reshape(B, n * n, D)
+        kernel, wide = kernel.astype(dtype), self.compute.wide
+        x = product("BnPmQC,PQCD->BnmD", patches, kernel, wide).reshape(B, n * n, D)
         class_embedding = self.param("class_embedding", scale, (D,)).astype(dtype)
         x = jnp.concatenate([jnp.broadcast_to(class_embedding, (B, 1, D)), x], axis=1)
         x = x + self.param("position_embedding", scale, (vision.tokens, D)).astype(dtype)

@@ -163,8 +163,8 @@ class PretrainedClip:
         )
 
     def _run_rows(self, method: str, rows: np.ndarray | jax.Array) -> jax.Array:
-        model = KINDS[self.kind][1]
-        function = compiled(model, self.config, self.compute, method=method)
+        compute = dataclasses.replace(self.compute, wide=True)
+        function = compiled(KINDS[self.kind][1], self.config, compute, method=method)
         if self._mesh is None:
             return self._run(function, rows)
         count = len(rows)

@@ -20,6 +20,7 @@ import numpy as np
 
 from clip_jax.config import Compute
 from clip_jax.model import LayerNorm, rematted
+from clip_jax.product import product
 from clip_jax.random_rows import dropout, fold_in
 from clip_jax.sharding import looked_up, split_rows
 from rudolph_jax.config import RudolphConfig
@@ -70,18 +71,6 @@ def attention_weights(
     ends = np.cumsum([score.shape[-1] for score in flat])[:-1]
     parts = jnp.split(weights, ends, axis=-1)
     return [part.reshape(score.shape) for part, score in zip(parts, scores, strict=True)]
-
-
-def product(equation: str, x: jax.Array, kernel: jax.Array, wide: bool) -> jax.Array:
-    """einsum in x's dtype. wide: leave the compiler float32 sums and round them once.
-
-    On a CPU it then multiplies bfloat16 as it lies; else it turns the kernel into float32 first.
-    Not for training, where a backward pass would multiply and keep float32.
-    """
-    if not wide:
-        return jnp.einsum(equation, x, kernel)
-    y = jnp.einsum(equation, x, kernel, preferred_element_type=jnp.float32)
-    return y.astype(x.dtype)
 
 
 class Attention(nn.Module):
@@ -191,6 +180,7 @@ class _OneByOne(nn.Module):
     """The layers as they lie in a model folder, for running without stacking them."""
 
     config: RudolphConfig
+    wide: bool
 
     @nn.compact
     def scanned_states(
@@ -198,7 +188,7 @@ class _OneByOne(nn.Module):
     ) -> tuple[jax.Array, jax.Array]:
         states = []
         for number, kind in zip(*layers, strict=True):
-            block = Block(self.config, name=str(number))
+            block = Block(self.config, self.wide, name=str(number))
             x, _ = block.scanned(x, Layer(number, kind), allowed, keys)
             states.append(x)
         return x, jnp.stack(states)
@@ -235,7 +225,8 @@ class Rudolph(nn.Module):
             )
         self.image_row_embedding = self.param("image_row_embedding", NORMAL, (d, D))
         self.image_column_embedding = self.param("image_column_embedding", NORMAL, (d, D))
-        self.layers = self._scanned_blocks() if self.stacked else _OneByOne(config)
+        one_by_one = _OneByOne(config, self.compute.wide)
+        self.layers = self._scanned_blocks() if self.stacked else one_by_one
         self.final_norm, self.head_norm = LayerNorm(epsilon), LayerNorm(epsilon)
         self.head = Head(config)
 
@@ -334,7 +325,7 @@ class Rudolph(nn.Module):
             unroll=min(self.compute.unroll, self.config.layers),
             methods=methods,
         )
-        return stack(self.config)
+        return stack(self.config, self.compute.wide)
 
 
 class Head(nn.Module):

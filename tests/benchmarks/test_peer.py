@@ -39,6 +39,7 @@ def test_a_peer_answers_each_order_and_what_else_it_prints_is_no_answer(echo):
         answer = peer.ask("work", count=4)
     assert answer.value == [3, 4]
     assert answer.wall > 0 and answer.processor > 0
+    assert answer.peak is None or 1e6 < answer.peak < 1e9
 
 
 def test_a_peer_that_fails_is_told_in_one_line(echo):
@@ -60,14 +61,14 @@ def test_medians_are_of_a_unit_and_leave_the_first_turn_out():
         def ask(task, count):
             order.append(name)
             wall = next(walls)
-            return SimpleNamespace(wall=wall, processor=2 * wall, value=None)
+            return SimpleNamespace(wall=wall, processor=2 * wall, value=None, peak=int(wall))
 
         return SimpleNamespace(ask=ask)
 
     peers = {"a": peer("a", [100, 6, 2, 4]), "b": peer("b", [100, 1, 9, 5])}
     timings = alternate(peers, "work", {"a": 2, "b": 5}, rounds=3)
     assert order == ["a", "b"] * 4
-    assert timings["a"] == (2.0, 4.0) and timings["b"] == (1.0, 2.0)
+    assert timings["a"] == (2.0, 4.0, 4) and timings["b"] == (1.0, 2.0, 5)
 
 
 def test_answers_are_lines_of_json(echo):

@@ -7,7 +7,8 @@ from benchmarks.result import Row, Table, number, write_json
 
 @pytest.fixture
 def table():
-    rows = [Row("theirs", 10.0, 5.0), Row("ours", 25.0, 20.0, roof=50.0, drift=1e-6)]
+    ours = Row("ours", 25.0, 20.0, roof=50.0, drift=1e-6, peak=1_234_000_000)
+    rows = [Row("theirs", 10.0, 5.0), ours]
     return Table("drawing", "codes", "theirs", rows)
 
 
@@ -15,10 +16,10 @@ def test_ratios_are_of_rates_and_not_of_seconds(table):
     assert [row["ratio"] for row in table.to_json()["rows"]] == [1.0, 2.5]
 
 
-def test_lines_hold_both_ratios_the_roof_and_bars_by_ratio(table):
+def test_lines_hold_both_ratios_the_roof_memory_and_bars_by_ratio(table):
     theirs, ours = table.lines()[-2:]
-    assert ours == f"| ours | 25 | 20 | 2.50 | 4.00 | 50% | 1.0e-06 | {'#' * 30} |"
-    assert theirs == f"| theirs | 10 | 5 | 1.00 | 1.00 |  |  | {'#' * 12} |"
+    assert ours == f"| ours | 25 | 20 | 2.50 | 4.00 | 50% | 1.0e-06 | 1.23 | {'#' * 30} |"
+    assert theirs == f"| theirs | 10 | 5 | 1.00 | 1.00 |  |  |  | {'#' * 12} |"
 
 
 def test_a_base_that_ran_beside_a_row_is_what_it_is_compared_with():

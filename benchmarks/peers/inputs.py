@@ -1,0 +1,20 @@
+"""What every peer is given: the same numbers from numpy in any environment."""
+
+import numpy as np
+
+PAD, EOS, FIRST = 0, 3, 4  # ruCLIP's ids, and the first that is no special one
+
+
+def pixels(batch: int, size: int) -> np.ndarray:
+    """float32[batch, size, size, 3] of unit normal values."""
+    numbers = np.random.RandomState(0).standard_normal((batch, size, size, 3))
+    return numbers.astype(np.float32)
+
+
+def texts(batch: int, length: int, vocab_size: int) -> np.ndarray:
+    """int64[batch, length]: texts that end somewhere, padded as ruCLIP's processor pads."""
+    rng = np.random.RandomState(0)
+    ids = rng.randint(FIRST, vocab_size, (batch, length))
+    ends = rng.randint(length // 2, length, (batch, 1))
+    places = np.arange(length)
+    return np.where(places < ends, ids, np.where(places == ends, EOS, PAD))
