@@ -5,15 +5,14 @@ Source: `ruclip.predictor.Predictor`, whose names and defaults are kept.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
 from clip_jax.errors import InputError
-from clip_jax.model import normalize
+from clip_jax.filled_rows import fill
 from clip_jax.pretrained import PretrainedClip
 
 # ruCLIP's own, in its order.
@@ -73,41 +72,45 @@ class Predictor:
         if not texts:
             return np.zeros((0, self.clip.config.embed_dim), np.float32)
         ids = self.clip.processor(text=texts)["input_ids"]
-        return self._in_batches(self.clip.encode_text, ids, "texts")
+        return self._in_batches(lambda ids: ids, self.clip.encode_text, ids, "texts")
 
     def get_image_latents(self, images: Sequence[Any]) -> np.ndarray:
         """float32[images, E], unit rows."""
-
-        def encode(chunk: Sequence[Any]) -> Any:
-            return self.clip.encode_image(self.clip.processor(images=list(chunk))["pixel_values"])
-
-        return np.asarray(normalize(self._in_batches(encode, images, "images")))
+        found = self._in_batches(self._pixels, self.clip.encode_image, images, "images")
+        return _of_unit_length(found)
 
     def get_image_features(self, images: Sequence[Any]) -> np.ndarray:
         """float32[images, D]: what the vision tower, D wide, has before its projection."""
-
-        def encode(chunk: Sequence[Any]) -> Any:
-            pixels = self.clip.processor(images=list(chunk))["pixel_values"]
-            return self.clip.encode_image_features(pixels)
-
         if not len(images):
             return np.zeros((0, self.clip.config.vision.width), np.float32)
-        return self._in_batches(encode, images, "images")
+        return self._in_batches(self._pixels, self.clip.encode_image_features, images, "images")
 
     def run(self, images: Sequence[Any], text_latents: np.ndarray) -> list[int]:
         """For each picture the index of its class, the row of text_latents most like it."""
         return (self.get_image_latents(images) @ text_latents.T).argmax(axis=1).tolist()
 
-    def _in_batches(self, encode: Callable[[Any], Any], items: Any, unit: str) -> np.ndarray:
+    def _pixels(self, images: Sequence[Any]) -> np.ndarray:
+        return self.clip.processor(images=list(images))["pixel_values"]
+
+    def _in_batches(
+        self,
+        prepare: Callable[[Any], np.ndarray],
+        encode: Callable[[np.ndarray], Any],
+        items: Any,
+        unit: str,
+    ) -> np.ndarray:
         if not len(items):
             return np.zeros((0, self.clip.config.embed_dim), np.float32)
         # Off a terminal tqdm's None means: no bar.
         hidden = True if self.quiet else None
         with tqdm(total=len(items), unit=f" {unit}", disable=hidden, leave=False) as bar:
             parts = []
-            for chunk, used in _padded(items, self.batch_size):
-                parts.append(np.asarray(encode(chunk))[:used])
-                bar.update(used)
+            for start in range(0, len(items), self.batch_size):
+                rows = prepare(items[start : start + self.batch_size])
+                # A last batch that is not the only one needs no program of its own.
+                full = fill(rows, self.batch_size if start else 0)
+                parts.append(np.asarray(encode(full))[: len(rows)])
+                bar.update(len(rows))
         return np.concatenate(parts)
 
 
@@ -119,8 +122,8 @@ def mean_latents(latents: np.ndarray, average: str) -> np.ndarray:
     """
     check_average(average)
     if average == "clip":
-        latents = np.asarray(normalize(latents))
-    return np.asarray(normalize(jnp.asarray(latents).mean(0)))
+        latents = _of_unit_length(latents)
+    return _of_unit_length(latents.mean(0, dtype=np.float32))
 
 
 def check_average(average: str) -> None:
@@ -129,16 +132,7 @@ def check_average(average: str) -> None:
         raise InputError(f"average is {average!r}; expected 'ruclip' or 'clip'")
 
 
-def _padded(items: Any, size: int) -> Iterator[tuple[Any, int]]:
-    """Chunks of one size, the last filled with repeats so that nothing compiles twice."""
-    for start in range(0, len(items), size):
-        chunk = items[start : start + size]
-        used = len(chunk)
-        if used < size and start:
-            fill = [chunk[-1]] * (size - used)
-            chunk = (
-                np.concatenate([chunk, fill])
-                if isinstance(chunk, np.ndarray)
-                else [*chunk, *fill]
-            )
-        yield chunk, used
+def _of_unit_length(rows: np.ndarray) -> np.ndarray:
+    """`model.normalize` on the host, where no number of rows needs a program of its own."""
+    with np.errstate(invalid="ignore"):
+        return rows / np.linalg.norm(rows, axis=-1, keepdims=True)

@@ -20,6 +20,7 @@ from clip_jax.compiled import compiled
 from clip_jax.config import ClipConfig, Compute, RuclipSmallConfig
 from clip_jax.content_hash import content_hash
 from clip_jax.errors import InputError
+from clip_jax.filled_rows import cut, fill_up, run_filled
 from clip_jax.kept_programs import keep_programs
 from clip_jax.layers import stack_layers, unstack_layers
 from clip_jax.model import Clip, abstract_params, normalize
@@ -39,7 +40,8 @@ KINDS: dict[str, tuple[Any, type[nn.Module]]] = {
 class PretrainedClip:
     """Parameters (layers stacked), config and processor, with compiled encoders.
 
-    The config tells a Clip from a RuclipSmall, whose features have unit length.
+    The config tells a Clip from a RuclipSmall, whose features have unit length. A batch of any
+    size is filled up to one of few, for which programs are compiled: see `filled_rows.py`.
     In float32 matrix products run at full precision on every device: a TPU would otherwise round
     them to bfloat16.
     """
@@ -119,10 +121,11 @@ class PretrainedClip:
         self, input_ids: np.ndarray | jax.Array, pixel_values: np.ndarray | jax.Array
     ) -> tuple[jax.Array, jax.Array]:
         """logits_per_image float32[images, texts], and its transpose logits_per_text."""
-        image = normalize(self.encode_image(pixel_values))
-        text = normalize(self.encode_text(input_ids))
-        per_image = self._run(_similarity, image, text, self.params["logit_scale"], params=False)
-        return per_image, per_image.T
+        image, text = self.encode_image(pixel_values), self.encode_text(input_ids)
+        scale = self.params["logit_scale"]
+        filled = self._run(_similarity, fill_up(image), fill_up(text), scale, params=False)
+        images, texts = len(image), len(text)
+        return cut(filled[0], images, texts), cut(filled[1], texts, images)
 
     @property
     def logit_scale(self) -> float:
@@ -166,23 +169,24 @@ class PretrainedClip:
         compute = dataclasses.replace(self.compute, wide=True)
         function = compiled(KINDS[self.kind][1], self.config, compute, method=method)
         if self._mesh is None:
-            return self._run(function, rows)
-        count = len(rows)
-        fill = np.repeat(np.asarray(rows[-1:]), -count % self._mesh.size, axis=0)
-        placed = jax.device_put(
-            np.concatenate([rows, fill]), NamedSharding(self._mesh, PartitionSpec("rows"))
+            return run_filled(lambda rows: self._run(function, rows), rows)
+        spread = NamedSharding(self._mesh, PartitionSpec("rows"))
+        return run_filled(
+            lambda rows: self._run(function, jax.device_put(rows, spread)), rows, self._mesh.size
         )
-        return self._run(function, placed)[:count]
 
-    def _run(self, function: Any, *args: Any, params: bool = True) -> jax.Array:
+    def _run(self, function: Any, *args: Any, params: bool = True) -> Any:
         precision = "highest" if self.compute.dtype == "float32" else "default"
         with jax.default_matmul_precision(precision):
             return function(self.params, *args) if params else function(*args)
 
 
 @jax.jit
-def _similarity(image: jax.Array, text: jax.Array, logit_scale: jax.Array) -> jax.Array:
-    return jnp.exp(logit_scale) * jnp.einsum("IE,TE->IT", image, text)
+def _similarity(
+    image: jax.Array, text: jax.Array, logit_scale: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    per_image = jnp.exp(logit_scale) * jnp.einsum("IE,TE->IT", normalize(image), normalize(text))
+    return per_image, per_image.T
 
 
 def load(folder: str | Path, compute: Compute = Compute()) -> PretrainedClip:

@@ -8,7 +8,6 @@ import time
 from importlib import metadata
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from huggingface_hub import constants
 
@@ -67,7 +66,7 @@ def self_test() -> int:
     layout = Layout(SMALL)
     random = np.random.default_rng(0)
     params = jax.tree.map(
-        lambda leaf: jnp.asarray(0.1 * random.normal(size=leaf.shape), leaf.dtype),
+        lambda leaf: (0.1 * random.normal(size=leaf.shape)).astype(leaf.dtype),
         unstack_layers(abstract_params(SMALL)),
     )
     rudolph = PretrainedRudolph(SMALL, params)
@@ -75,8 +74,8 @@ def self_test() -> int:
     run = Run(Sampling(temperature=0.0, top_k=0, top_p=1.0), quiet=True)
     (drawn,) = samples(rudolph, run, "image", prompts, start=4, count=1)
     whole = np.concatenate([prompts[0], drawn[0]], axis=1)
-    logits = rudolph.logits(whole)[0, layout.left.stop - 1 : -1, layout.code_logits]
-    likeliest = np.asarray(logits).argmax(-1)
+    logits = np.asarray(rudolph.logits(whole))[0, layout.left.stop - 1 : -1, layout.code_logits]
+    likeliest = logits.argmax(-1)
     if not np.isfinite(logits).all() or not (likeliest == drawn[0, 0]).all():
         raise RuntimeError(
             f"self-test: drew {drawn[0, 0].tolist()}, and the likeliest are {likeliest.tolist()}"

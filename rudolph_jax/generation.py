@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import jax
@@ -70,24 +71,25 @@ def samples(
     plan = Plan(rudolph.config, rudolph.compute, segment, each, guidance)
     N = plan.written.stop - plan.written.start
     fixed = np.full(N, -1, np.int32) if fixed is None else np.asarray(fixed, np.int32)
+    seed = np.uint32(run.seed & 0xFFFFFFFF)  # what a key is made of
     mesh = None if run.mesh is None else _automatic(run.mesh)
     params = rudolph.params if mesh is None else _placed(mesh, rudolph.params)
     hidden = True if run.quiet else None
     with tqdm(total=P * count, unit=" samples", disable=hidden, leave=False) as bar:
         for first in range(0, count, each):
-            keys = _keys(run.seed, first_prompt + np.arange(P), first, each)
+            keys = _keys(seed, first_prompt + np.arange(P), first, each)
             if mesh is not None:
                 keys = jax.device_put(keys, NamedSharding(mesh, PartitionSpec("data")))
-            request = Request(
-                prompts=jnp.asarray(prompts, jnp.int32),
-                start=jnp.int32(start),
-                stop=jnp.int32(N if stop is None else min(stop, N)),
-                fixed=jnp.tile(fixed, (P, 1)),
-                allowed=jnp.ones(1, bool) if allowed is None else jnp.asarray(allowed),
-                keys=keys,
-                options=run.sampling.traced(),
-                guidance_weight=jnp.float32(guidance_weight),
-            )
+            # On the host: each of these would be a small program.
+            inputs: dict[str, Any] = {
+                "prompts": np.asarray(prompts, np.int32),
+                "start": np.int32(start),
+                "stop": np.int32(N if stop is None else min(stop, N)),
+                "fixed": np.tile(fixed, (P, 1)),
+                "allowed": np.ones(1, bool) if allowed is None else np.asarray(allowed),
+                "guidance_weight": np.float32(guidance_weight),
+            }
+            request = Request(keys=keys, options=run.sampling.traced(), **inputs)
             with rudolph.precision:
                 tokens = np.asarray(generate(plan, params, request))
             wanted = min(each, count - first)
@@ -100,10 +102,11 @@ def _power_of_two(count: int) -> int:
     return 1 << (count - 1).bit_length()
 
 
-def _keys(seed: int, prompts: np.ndarray, first: int, count: int) -> jax.Array:
+@partial(jax.jit, static_argnames="count")
+def _keys(seed: np.uint32, prompts: np.ndarray, first: int, count: int) -> jax.Array:
     fold = jax.vmap(jax.random.fold_in, (None, 0))
     of_prompts = fold(jax.random.key(seed), jnp.asarray(prompts))
-    of_samples = jax.vmap(fold, (0, None))(of_prompts, jnp.arange(first, first + count))
+    of_samples = jax.vmap(fold, (0, None))(of_prompts, first + jnp.arange(count))
     return of_samples.reshape(-1)
 
 

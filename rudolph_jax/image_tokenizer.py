@@ -15,6 +15,7 @@ from clip_jax import model_folder
 from clip_jax.compiled import compiled
 from clip_jax.config import Compute
 from clip_jax.errors import InputError
+from clip_jax.filled_rows import run_filled
 from clip_jax.kept_programs import keep_programs
 from rudolph_jax.config import VqganConfig
 from rudolph_jax.vqgan import Vqgan, abstract_params
@@ -26,6 +27,7 @@ ROUNDING = 1e-6  # by which a resized picture may leave [0, 1]
 class PretrainedVqgan:
     """Parameters and config, with encoder and decoder compiled once per shape.
 
+    A batch is filled up to one of few sizes: see `clip_jax/filled_rows.py`.
     In float32 products run at full precision on every device: a rounded logit is another code.
     """
 
@@ -114,7 +116,7 @@ class PretrainedVqgan:
         function = compiled(Vqgan, self.config, self.compute, method=method)
         precision = "highest" if self.compute.dtype == "float32" else "default"
         with jax.default_matmul_precision(precision):
-            return function(self.params, argument)
+            return run_filled(lambda rows: function(self.params, rows), argument)
 
 
 def load_vqgan(folder: str | Path, compute: Compute = Compute()) -> PretrainedVqgan:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from clip_jax.errors import InputError
+from clip_jax.filled_rows import fill, fill_up, program_rows
 from rudolph_jax.generation import Run, samples
 from rudolph_jax.pretrained import PretrainedRudolph
 from rudolph_jax.ranking import self_reranking_by_image
@@ -115,11 +116,11 @@ def caption_images(
     """One caption for each of many pictures, the likeliest tokens by default, without ranking."""
     run = Run(Sampling(temperature), seed, batch_size, quiet)
     captions = []
-    rows = min(batch_size, len(images))
+    rows = min(batch_size, program_rows(len(images)))
     left = np.tile(encode_left(rudolph.tokenizer, rudolph.config, "", "LT_I2T"), (rows, 1))
     for start in range(0, len(images), batch_size):
         found = rudolph.encode_images(images[start : start + batch_size])
-        codes = _filled_up(found, rows)
+        codes = fill(found, rows)
         written = _right_texts(rudolph, run, left, codes, r_template, "RT_I2T", 1, None)
         captions += [texts[0] for texts in written[: len(found)]]
     return captions
@@ -180,8 +181,8 @@ def answer_questions(
     for start in range(0, len(questions), batch_size):
         part = slice(start, start + batch_size)
         asked = _asked(rudolph, questions[part], images[part], contexts[part], about)
-        rows = min(batch_size, len(questions))
-        left, codes = (_filled_up(ids, rows) for ids in asked)
+        rows = min(batch_size, program_rows(len(questions)))
+        left, codes = (fill(ids, rows) for ids in asked)
         written = _right_texts(rudolph, run, left, codes, "", QUESTIONS[about][1], 1, None)
         answers += [texts[0] for texts in written[: len(asked[0])]]
     return answers
@@ -200,7 +201,7 @@ def image_features(
     codes = rudolph.encode_images(images)
     left = encode_left(rudolph.tokenizer, rudolph.config, "", "LT_I2T")
     ids = np.concatenate([np.tile(left, (len(codes), 1)), codes], axis=1)
-    states = np.asarray(rudolph.hidden_states(ids)[layer], np.float32)
+    states = np.asarray(rudolph.hidden_states(fill_up(ids)))[layer, : len(ids)].astype(np.float32)
     return states[:, rudolph.layout.prefix + rudolph.config.left_text_length :].mean(axis=1)
 
 
@@ -224,11 +225,6 @@ def _asked(
     if pictured:
         codes[pictured] = rudolph.encode_images([images[row] for row in pictured])
     return np.stack(left), codes
-
-
-def _filled_up(ids: np.ndarray, rows: int) -> np.ndarray:
-    """With rows of zeros up to so many, so that the last batch compiles nothing."""
-    return np.pad(ids, ((0, rows - len(ids)), (0, 0)))
 
 
 def _right_texts(

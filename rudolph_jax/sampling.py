@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from clip_jax.errors import InputError
@@ -47,16 +48,16 @@ class Sampling:
 
     def traced(self) -> Options:
         return Options(
-            jnp.float32(self.temperature), jnp.int32(self.top_k), jnp.float32(self.top_p)
+            np.float32(self.temperature), np.int32(self.top_k), np.float32(self.top_p)
         )
 
 
 class Options(NamedTuple):
     """`Sampling` as arrays: float32[], int32[], float32[]."""
 
-    temperature: jax.Array
-    top_k: jax.Array
-    top_p: jax.Array
+    temperature: jax.Array | np.float32
+    top_k: jax.Array | np.int32
+    top_p: jax.Array | np.float32
 
 
 # The original's defaults (`rudolph.api.ruDolphApi`).

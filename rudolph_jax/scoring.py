@@ -16,6 +16,7 @@ import numpy as np
 from tqdm import tqdm
 
 from clip_jax.config import Compute
+from clip_jax.filled_rows import fill, program_rows
 from rudolph_jax import forward
 from rudolph_jax.config import RudolphConfig
 from rudolph_jax.layout import PAD, Layout
@@ -39,10 +40,11 @@ def perplexities(
     """
     past = _read(config, compute, params, prompt[None]) if len(prompt) else None
     parts: dict[str, list[np.ndarray]] = {segment: [] for segment in segments}
+    batch_size = min(batch_size, program_rows(max(len(rest), 1)))
     with tqdm(total=len(rest), unit=" ranked", disable=True if quiet else None, leave=False) as bar:
         for start in range(0, len(rest), batch_size):
             chunk = rest[start : start + batch_size]
-            batch = _filled_up(chunk, batch_size)
+            batch = fill(chunk, batch_size)
             found = _perplexities(config, compute, len(prompt), segments, params, past, batch)
             for segment in segments:
                 parts[segment].append(np.asarray(found[segment])[: len(chunk)])
@@ -65,26 +67,21 @@ def perplexities_after_prompts(
 
     prompts: int32[P, M], each read once. batch_size: rows at once, of as many prompts as have room.
     """
-    each = min(len(rest), batch_size)
-    group = max(batch_size // each, 1)
+    each = min(program_rows(len(rest)), batch_size)
+    group = min(program_rows(max(len(prompts), 1)), max(batch_size // each, 1))
     found = np.zeros((len(prompts), len(rest)), np.float32)
     for first in range(0, len(prompts), group):
         some = prompts[first : first + group]
-        past = _read(config, compute, params, _filled_up(some, group))
+        past = _read(config, compute, params, fill(some, group))
         for start in range(0, len(rest), each):
             chunk = rest[start : start + each]
-            batch = np.tile(_filled_up(chunk, each), (group, 1))
+            batch = np.tile(fill(chunk, each), (group, 1))
             values = _perplexities(
                 config, compute, prompts.shape[1], (segment,), params, past, batch
             )[segment]
             values = np.asarray(values).reshape(group, each)[: len(some), : len(chunk)]
             found[first : first + group, start : start + each] = values
     return found
-
-
-def _filled_up(rows: np.ndarray, count: int) -> np.ndarray:
-    """With rows of zeros up to `count`, so that nothing is compiled for the last batch's size."""
-    return np.pad(rows, ((0, count - len(rows)), (0, 0)))
 
 
 def mean_exponential(cross_entropy: jax.Array) -> jax.Array:

@@ -28,6 +28,7 @@ os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 
 from pathlib import Path  # noqa: E402
 
+import jax  # noqa: E402
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 from tokenizers.pre_tokenizers import ByteLevel  # noqa: E402
@@ -93,6 +94,20 @@ def byte_vocabulary() -> Callable[..., tuple[dict[str, int], list[tuple[str, str
         return {piece: i for i, piece in enumerate(pieces)}, list(pairs.values())
 
     return make
+
+
+@pytest.fixture
+def compilations():
+    """Names of what is compiled or found in a folder of programs."""
+    names = []
+
+    def listen(event, _, fun_name="", **__):
+        if event.endswith("backend_compile_duration"):
+            names.append(fun_name)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    yield names
+    jax.monitoring.unregister_event_duration_listener(listen)
 
 
 @pytest.fixture

@@ -64,3 +64,19 @@ def test_a_texts_drawing_follows_from_seed_and_place(api):
 
 def test_no_texts_give_no_drawings(api):
     assert tasks.draw_texts(api, []).shape == (0, 16)
+
+
+def test_other_numbers_compile_nothing(api, pictures, compilations):
+    def use(count):
+        images, texts = (pictures * 3)[:count], (CAPTIONS * 3)[:count]
+        tasks.class_perplexities(api, images, texts, batch_size=24)
+        tasks.zs_clf(api, images[0], texts)
+        assert len(tasks.caption_images(api, images, batch_size=8)) == count
+        assert tasks.image_features(api, images).shape == (count, api.config.width)
+        assert len(api.decode_images(api.encode_images(images))) == count
+
+    use(8)
+    assert compilations
+    compilations.clear()
+    use(7)
+    assert not compilations
