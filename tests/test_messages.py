@@ -90,6 +90,7 @@ WALK = [
     ("benchmarks", "fly", "invalid choice: 'fly'"),
     ("benchmarks", "decode --batches=1,0", "'1,0' is no list of positive numbers"),
     ("benchmarks", "decode --preset=350", "invalid choice: '350'"),
+    ("benchmarks", "loss --batches=no", "'no' is no list of positive numbers"),
     ("benchmarks", "encode --preset=clip-vit-base-patch32", "invalid choice: 'clip-vit-base"),
     ("benchmarks", "decode --without=jax", "'jax' is unknown; expected torch, original"),
     ("benchmarks", "decode --rounds=0", "--rounds is 0; expected at least 1"),

@@ -18,3 +18,10 @@ def texts(batch: int, length: int, vocab_size: int) -> np.ndarray:
     ends = rng.randint(length // 2, length, (batch, 1))
     places = np.arange(length)
     return np.where(places < ends, ids, np.where(places == ends, EOS, PAD))
+
+
+def embeddings(batch: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """Unit rows float32[batch, width] of pictures and of texts, as before any training."""
+    rows = np.random.RandomState(0).standard_normal((2, batch, width))
+    image, text = (rows / np.linalg.norm(rows, axis=-1, keepdims=True)).astype(np.float32)
+    return image, text
