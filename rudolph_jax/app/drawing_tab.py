@@ -51,7 +51,7 @@ def drawing_tab(studio: Studio) -> None:
                 gr.Markdown(f"How much of each side is kept, of {widest} tokens.")
                 with gr.Row():
                     sides = [
-                        gr.Slider(0, widest, 0, step=1, label=side, min_width=120) for side in SIDES
+                        gr.Slider(0, widest, 0, step=1, label=side, min_width=180) for side in SIDES
                     ]
             with gr.Accordion("Sampling", open=False):
                 guidance = gr.Slider(
