@@ -92,11 +92,15 @@ def _table(
             )
             base_rates.append(beside)
             rows.append(
-                Row(name, *own, beside, _roof(config, batch, contender.dtype, machine),
-                    drift(expected["logits"], found["logits"]))
+                Row(
+                    name, *own, beside, _roof(config, batch, contender.dtype, machine),
+                    drift(expected["logits"], found["logits"]), timings[name].peak,
+                )
             )  # fmt: skip
+        peak = base_peer.ask("first_codes", count=CHECKED).peak
     rate, processor = (median(rates) for rates in zip(*base_rates, strict=True))
-    rows.insert(0, Row(base, rate, processor, roof=_roof(config, batch, first.dtype, machine)))
+    roof = _roof(config, batch, first.dtype, machine)
+    rows.insert(0, Row(base, rate, processor, roof=roof, peak=peak))
     return Table(f"RUDOLPH draws {batch} at once", "codes", base, rows)
 
 

@@ -74,6 +74,33 @@ class Table:
         return {"title": self.title, "unit": self.unit, "base": self.base, "rows": rows}
 
 
+@dataclasses.dataclass(frozen=True)
+class Series:
+    """series: name -> a figure at each of `at`."""
+
+    title: str
+    by: str
+    unit: str
+    at: Sequence[float | str]
+    series: Mapping[str, Sequence[float]]
+
+    def lines(self) -> list[str]:
+        """Markdown, a row for each of `at`, with a bar for the first series."""
+        first = next(iter(self.series.values()))
+        found = [
+            f"**{self.title}**, {self.unit}", "",
+            f"| {self.by} | " + " | ".join(self.series) + " | |",
+            "|---|" + "---|" * len(self.series) + "---|",
+        ]  # fmt: skip
+        for place, *row in zip(self.at, *self.series.values(), strict=True):
+            bar = "#" * max(round(BAR * row[0] / max(first)), 1)
+            found.append(f"| {place} | " + " | ".join(map(number, row)) + f" | {bar} |")
+        return found
+
+    def to_json(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+
 def number(value: float) -> str:
     """Three digits that count: 1,234  12.3  0.0123"""
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"

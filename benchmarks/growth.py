@@ -1,0 +1,133 @@
+"""How drawing grows with the batch, the picture and the model: seconds a code, and bytes."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from collections.abc import Iterator
+from functools import lru_cache, partial
+from pathlib import Path
+from statistics import median
+from time import perf_counter
+
+import jax
+import jax.numpy as jnp
+
+from benchmarks.options import Options, numbers
+from benchmarks.random_models import random_params
+from benchmarks.result import Series
+from benchmarks.roofline import Machine
+from clip_jax import Compute
+from clip_jax.layers import unstack_layers
+from rudolph_jax import RudolphConfig
+from rudolph_jax.config import PRESETS
+from rudolph_jax.decode import Plan, Request, State, begin, write
+from rudolph_jax.forward import Params
+from rudolph_jax.layout import Layout
+from rudolph_jax.model import abstract_params
+from rudolph_jax.sampling import IMAGE_SAMPLING
+
+CODES = 4  # of a turn that is timed
+LAYERS = 4  # of every model that is run: all kinds of mask
+STEP = partial(jax.jit, static_argnums=(0, 5), donate_argnums=4)
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--batches", type=numbers, default=(1, 4, 16, 64), help="(1,4,16,64)")
+    parser.add_argument("--sides", type=numbers, default=(8, 16, 32),
+                        help="of pictures in codes (8,16,32)")  # fmt: skip
+    parser.add_argument("--presets", type=lambda text: tuple(text.split(",")),
+                        default=("350M", "1.3B", "2.7B"), help="(350M,1.3B,2.7B)")  # fmt: skip
+    parser.add_argument("--picture", type=Path, help="a PNG of all of them to draw")
+
+
+def measure(args: argparse.Namespace, options: Options, machine: Machine) -> Iterator[Series]:
+    """Time by batch and by picture, of the first layers of a model; memory of whole models."""
+    found = []
+    for growth in _all(args, options):
+        found.append(growth)
+        yield growth
+    if args.picture:
+        from benchmarks.growth_picture import draw
+
+        draw(found, args.picture)
+
+
+def _all(args: argparse.Namespace, options: Options) -> Iterator[Series]:
+    first, small = args.presets[0], dataclasses.replace(PRESETS[args.presets[0]], layers=LAYERS)
+    sided = [dataclasses.replace(small, image_tokens_per_side=side) for side in args.sides]
+    kept = {"keys that masks see": True, "all keys": False}
+    yield Series(
+        f"A step of {LAYERS} layers of {first}", "batch", "milliseconds", args.batches,
+        {name: [1e3 * seconds(small, batch, trimmed, options.rounds) for batch in args.batches]
+         for name, trimmed in kept.items()},
+    )  # fmt: skip
+    yield Series(
+        f"A step of {LAYERS} layers of {first} for 16 pictures", "side in codes", "milliseconds",
+        args.sides,
+        {name: [1e3 * seconds(config, 16, trimmed, options.rounds) for config in sided]
+         for name, trimmed in kept.items()},
+    )  # fmt: skip
+    yield Series(
+        f"What a picture adds to memory, {LAYERS} layers of {first} in bfloat16",
+        "side in codes",
+        "MB",
+        args.sides,
+        {
+            name: [_cache_megabytes(config, trimmed) for config in sided]
+            for name, trimmed in kept.items()
+        },
+    )
+    models = [PRESETS[name] for name in args.presets]
+    yield Series(
+        "Kernels in bfloat16", "model", "MB", args.presets,
+        {"kernels": [sum(leaf.size for leaf in jax.tree.leaves(abstract_params(config))) * 2 / 1e6
+                     for config in models]},
+    )  # fmt: skip
+    yield Series(
+        "What a picture adds to memory, bfloat16", "model", "MB", args.presets,
+        {name: [_cache_megabytes(config, trimmed) for config in models]
+         for name, trimmed in kept.items()},
+    )  # fmt: skip
+
+
+def seconds(config: RudolphConfig, batch: int, trimmed: bool, rounds: int) -> float:
+    """Of one step in the middle of a picture, in float32: the median of the rounds."""
+    plan = Plan(config, Compute(), "image", batch, trimmed=trimmed)
+    params = _params(config)
+    request = _request(plan)
+    prompt, state = jax.jit(begin, static_argnums=0)(plan, params, request)
+    step, middle = STEP(write), Layout(config).image_length // 2
+    times = []
+    for _ in range(rounds + 1):
+        state = jax.block_until_ready(state._replace(place=jnp.int32(middle)))
+        begun = perf_counter()
+        state = jax.block_until_ready(step(plan, params, request, prompt, state, CODES))
+        times.append((perf_counter() - begun) / CODES)
+    return median(times[1:])
+
+
+@lru_cache(maxsize=1)
+def _params(config: RudolphConfig) -> Params:
+    return jax.device_put(random_params(unstack_layers(abstract_params(config))))
+
+
+def _cache_megabytes(config: RudolphConfig, trimmed: bool) -> float:
+    plan = Plan(config, Compute(dtype="bfloat16"), "image", 1, trimmed=trimmed)
+    params: Params = unstack_layers(abstract_params(config))
+    state: State = jax.eval_shape(lambda params: begin(plan, params, _request(plan))[1], params)
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state.cache)) / 1e6
+
+
+def _request(plan: Plan) -> Request:
+    layout = Layout(plan.config)
+    return Request(
+        prompts=jnp.ones((1, 1, plan.prompt_length), jnp.int32),
+        start=jnp.int32(plan.prompt_length),
+        stop=jnp.int32(layout.image_length),
+        fixed=jnp.full((1, layout.image_length), -1, jnp.int32),
+        allowed=jnp.ones(1, bool),
+        keys=jax.random.split(jax.random.key(0), plan.samples),
+        options=IMAGE_SAMPLING.traced(),
+        guidance_weight=jnp.float32(0),
+    )

@@ -1,0 +1,45 @@
+"""`growth.py`'s findings as lines, one small picture each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib
+
+from benchmarks.result import Series
+from experiments.atomic import replace_file
+from experiments.evaluation.figures import as_png
+
+matplotlib.use("agg")
+
+from matplotlib.figure import Figure  # noqa: E402
+
+COLOURS = ("#2166ac", "#8c510a")
+
+
+def draw(found: Sequence[Series], file: Path) -> None:
+    """A PNG; whole or not there."""
+    figure = Figure(figsize=(3.2 * len(found), 3.2), layout="constrained")
+    for axes, growth in zip(figure.subplots(1, len(found), squeeze=False)[0], found, strict=True):
+        places = range(len(growth.at))
+        for (name, values), colour in zip(growth.series.items(), COLOURS, strict=False):
+            axes.plot(places, values, "o-", color=colour, label=name)
+        axes.set_xticks(places, map(str, growth.at))
+        axes.set_ylim(bottom=0)
+        axes.set_xlabel(growth.by)
+        axes.set_ylabel(growth.unit)
+        axes.set_title("\n".join(_wrapped(growth.title)), fontsize=9)
+        if len(growth.series) > 1:
+            axes.legend(fontsize=8)
+        axes.spines[["top", "right"]].set_visible(False)
+    replace_file(file, as_png(figure))
+
+
+def _wrapped(title: str, width: int = 36) -> list[str]:
+    lines = [""]
+    for word in title.split():
+        if len(lines[-1]) + len(word) > width:
+            lines.append("")
+        lines[-1] = f"{lines[-1]} {word}".strip()
+    return lines

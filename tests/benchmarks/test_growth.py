@@ -1,0 +1,60 @@
+import dataclasses
+import json
+
+import jax.numpy as jnp
+import pytest
+
+from benchmarks import growth
+from benchmarks.__main__ import make_parser
+from benchmarks.options import Options
+from benchmarks.result import Series
+from benchmarks.roofline import Machine
+from rudolph_jax.config import PRESETS
+from rudolph_jax.masks import layer_kinds
+from rudolph_jax.windows import window
+
+TINY = PRESETS["tiny"]
+
+
+def test_a_bar_for_each_place_by_the_first_series():
+    series = Series("Time", "batch", "ms", (1, 2), {"a": [10.0, 30.0], "b": [1.0, 200.0]})
+    assert series.lines()[0] == "**Time**, ms"
+    assert series.lines()[-2:] == [f"| 1 | 10 | 1 | {'#' * 10} |", f"| 2 | 30 | 200 | {'#' * 30} |"]
+    assert json.loads(json.dumps(series.to_json()))["series"]["b"] == [1.0, 200.0]
+
+
+def test_what_is_asked_is_measured_and_drawn(tmp_path, monkeypatch):
+    asked = []
+
+    def seconds(config, batch, trimmed, rounds):
+        asked.append((config.image_tokens_per_side, batch, trimmed, rounds))
+        return 1e-3 * batch
+
+    monkeypatch.setattr(growth, "seconds", seconds)
+    picture = tmp_path / "growth.png"
+    args = make_parser().parse_args(
+        ["growth", "--presets=tiny", "--batches=1,3", "--sides=4,6", f"--picture={picture}"]
+    )
+    options = Options(rounds=2, work=tmp_path, original_python=None, torch=False)
+    found = list(growth.measure(args, options, Machine("", {}, 1, 1)))
+    side = TINY.image_tokens_per_side
+    assert set(asked) == {
+        *((side, batch, trimmed, 2) for batch in (1, 3) for trimmed in (True, False)),
+        *((other, 16, trimmed, 2) for other in (4, 6) for trimmed in (True, False)),
+    }
+    assert found[0].series["all keys"] == pytest.approx([1.0, 3.0])
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("side", [4, 6])
+def test_what_a_picture_adds_is_keys_and_values_of_what_masks_see(side):
+    config = dataclasses.replace(TINY, image_tokens_per_side=side)
+    for trimmed in (True, False):
+        slots = sum(window(config, kind, "image", trimmed).slots for kind in layer_kinds(config))
+        numbers = 2 * slots * config.width
+        found = growth._cache_megabytes(config, trimmed)
+        assert found == pytest.approx(numbers * jnp.dtype("bfloat16").itemsize / 1e6)
+
+
+def test_a_step_is_really_run():
+    assert growth.seconds(dataclasses.replace(TINY, layers=2), 2, True, rounds=1) > 0
