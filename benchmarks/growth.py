@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-from collections.abc import Iterator
+import json
+import math
+from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache, partial
 from pathlib import Path
 from statistics import median
 from time import perf_counter
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -27,6 +30,8 @@ from rudolph_jax.layout import Layout
 from rudolph_jax.model import abstract_params
 from rudolph_jax.sampling import IMAGE_SAMPLING
 
+PLANS = Path(__file__).parent.parent / "docs/plans.jsonl"
+CHIP, PLANNED = "v4", ("ruclip_vit_large_patch14_224", "rudolph_2_7b")
 CODES = 4  # of a turn that is timed
 LAYERS = 4  # of every model that is run: all kinds of mask
 STEP = partial(jax.jit, static_argnums=(0, 5), donate_argnums=4)
@@ -88,6 +93,23 @@ def _all(args: argparse.Namespace, options: Options) -> Iterator[Series]:
         "What a picture adds to memory, bfloat16", "model", "MB", args.presets,
         {name: [_cache_megabytes(config, trimmed) for config in models]
          for name, trimmed in kept.items()},
+    )  # fmt: skip
+    yield pods(map(json.loads, PLANS.read_text(encoding="utf-8").splitlines()))
+
+
+def pods(rows: Iterable[Mapping[str, Any]], chip: str = CHIP) -> Series:
+    """Peak memory of one device in a training step by the number of devices, as `experiments.plan`
+    found it: rows of docs/plans.jsonl.
+    """
+    peaks: dict[str, dict[int, float]] = {}
+    for row in rows:
+        if row["topology"].startswith(chip + ":") and row["config"] in PLANNED:
+            devices = math.prod(row["mesh"].values())
+            peaks.setdefault(row["config"], {})[devices] = row["peak_bytes"] / 1e9
+    at = sorted({devices for found in peaks.values() for devices in found})
+    return Series(
+        f"A training step on {chip} chips, at most on one", "devices", "GB", at,
+        {name: [peaks[name][devices] for devices in at] for name in PLANNED},
     )  # fmt: skip
 
 

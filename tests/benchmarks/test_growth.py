@@ -58,3 +58,18 @@ def test_what_a_picture_adds_is_keys_and_values_of_what_masks_see(side):
 
 def test_a_step_is_really_run():
     assert growth.seconds(dataclasses.replace(TINY, layers=2), 2, True, rounds=1) > 0
+
+
+def test_plans_are_sorted_by_devices_and_other_chips_left_out():
+    def row(config, topology, devices, peak):
+        mesh = {"data": devices // 2, "fsdp": 2, "tensor": 1}
+        return {"config": config, "topology": topology, "mesh": mesh, "peak_bytes": peak}
+
+    rows = [
+        row(name, topology, devices, 1e9 * devices)
+        for name in growth.PLANNED
+        for topology, devices in (("v4:4x4x4", 64), ("v4:2x2x2", 8), ("v5e:2x2", 4))
+    ]
+    found = growth.pods([*rows, row("another", "v4:2x2x2", 8, 5e9)])
+    assert found.at == [8, 64]
+    assert list(found.series.values()) == [[8.0, 64.0]] * 2

@@ -51,7 +51,6 @@ def folder(tmp_path_factory):
     return tmp_path_factory.mktemp("notebooks")
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda file: file.stem)
 def test_runs_from_top_to_bottom(notebook, folder, monkeypatch):
     import nbformat
