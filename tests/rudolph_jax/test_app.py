@@ -58,6 +58,11 @@ def pixels(file):
         return np.asarray(picture)
 
 
+def assert_alike(found, picture):
+    """Up to what batches of another size may round otherwise."""
+    assert np.abs(found.astype(int) - np.asarray(picture, int)).max() <= 1
+
+
 def test_a_drawing_appears_batch_by_batch_and_ends_ranked(steps, rudolph):
     seen = list(steps(Request("лес", count=5.0, seed=3.0)))
     assert [progress.done for progress in seen] == [0, 2, 4, 5, 5]
@@ -65,7 +70,7 @@ def test_a_drawing_appears_batch_by_batch_and_ends_ranked(steps, rudolph):
     codes = tasks.generate_codebooks(rudolph, "лес", 5, seed=3, quiet=True)
     drawn = rudolph.decode_images(codes)
     for (file, _), picture in zip(seen[3].pictures, drawn, strict=True):
-        np.testing.assert_array_equal(pixels(file), np.asarray(picture))
+        assert_alike(pixels(file), picture)
     *_, scores = tasks.self_reranking_by_text(rudolph, "лес", codes)
     order = np.argsort(scores, kind="stable")
     last = seen[-1]
@@ -74,7 +79,7 @@ def test_a_drawing_appears_batch_by_batch_and_ends_ranked(steps, rudolph):
     for (file, _), i in zip(last.pictures, order, strict=True):
         with Image.open(file) as picture:
             assert picture.text["prompt"] == "лес" and picture.text["candidate"] == str(i)
-        np.testing.assert_array_equal(pixels(file), np.asarray(drawn[i]))
+        assert_alike(pixels(file), drawn[i])
     with zipfile.ZipFile(last.archive) as archive:
         names = [f"0{n}.png" for n in range(1, 6)] + ["sheet.png"]
         assert archive.namelist() == names
