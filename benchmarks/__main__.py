@@ -93,7 +93,7 @@ def make_parser() -> Parser:
         added = subparsers.add_parser(name, help=about, description=about)
         if name != "all":
             module.add_options(added)
-        added.add_argument("--rounds", type=int, default=5, help="turns of each peer (5)")
+        added.add_argument("--rounds", type=int, default=3, help="turns of each peer (3)")
         added.add_argument("--work", type=Path, default=FOLDER, help="where models are kept")
         added.add_argument(
             "--without", type=words, default=(), help="peers that take no part: torch,original"

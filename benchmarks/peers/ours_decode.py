@@ -12,8 +12,8 @@ import rudolph_jax
 from benchmarks.peers.serve import serve
 from clip_jax import Compute
 from rudolph_jax import forward
-from rudolph_jax.decode import Plan, Request, advance, begin, write
-from rudolph_jax.forward import Params
+from rudolph_jax.decode import Plan, Request, State, advance, begin, write
+from rudolph_jax.forward import KeyValues, Params
 from rudolph_jax.layout import BOS
 from rudolph_jax.sampling import IMAGE_SAMPLING, Sampling
 
@@ -49,11 +49,11 @@ class Drawing:
             guidance_weight=jnp.float32(0),
         )
         self.place = place
-        self.write = jax.jit(write, static_argnums=(0, 5), donate_argnums=4)
+        # How many codes are drawn is traced here: one program serves all counts.
+        self.write = jax.jit(write, static_argnums=0, donate_argnums=4)
+        self.begin = jax.jit(begin, static_argnums=0)
         with self.precision:
-            self.prompt, self.state = jax.jit(begin, static_argnums=0)(
-                self.plan, self.params, self.request
-            )
+            self.prompt, self.state = self.begin(self.plan, self.params, self.request)
 
     def draw(self, count: int) -> None:
         state = self.state._replace(place=jnp.int32(self.place))
@@ -66,16 +66,18 @@ class Drawing:
         request = self.request._replace(options=Sampling(temperature=0.0).traced())
 
         @partial(jax.jit, static_argnums=0)
-        def run(plan: Plan, params: Params, request: Request) -> tuple[jax.Array, jax.Array]:
-            prompt, state = begin(plan, params, request)
-            state = write(plan, params, request, prompt, state, count - 1)
+        def logits(
+            plan: Plan, params: Params, request: Request, prompt: KeyValues, state: State
+        ) -> jax.Array:
             hidden, _ = advance(plan, params, request, prompt, state)
-            head = forward.head(plan.config, plan.compute, params, plan.columns)
-            return state.out[0, :count], head(hidden)[0]
+            return forward.head(plan.config, plan.compute, params, plan.columns)(hidden)[0]
 
         with self.precision:
-            codes, logits = run(self.plan, self.params, request)
-        return {"codes": codes.tolist(), "logits": logits.tolist()}
+            given = (self.plan, self.params, request)
+            prompt, state = self.begin(*given)
+            state = self.write(*given, prompt, state, count - 1)
+            after = logits(*given, prompt, state)
+        return {"codes": state.out[0, :count].tolist(), "logits": after.tolist()}
 
 
 if __name__ == "__main__":
