@@ -65,14 +65,14 @@ def measure(pictures: int, image_size: int, threads: int) -> list[str]:
     )
     with tempfile.TemporaryDirectory() as folder:
         source, out = Path(folder) / "source", Path(folder) / "prepared"
-        kilobytes = _write_source(source, pictures)
+        kilobytes = write_source(source, pictures)
         prepared = _time(lambda: prepare(Options(str(source)), out), pictures)
         config = DataConfig(name=str(out), batch_size=BATCH_SIZE, in_memory=False, threads=threads)
         split = open_split(config, "train")
         tokenizer = train_tokenizer([c for row in split for c in row["captions"]], 400)
         rates: dict[str, list[Rate]] = {}
         for draft in (False, True):
-            for name, stage in _stages(split, tokenizer, model, draft).items():
+            for name, stage in stages(split, tokenizer, model, draft).items():
                 rates.setdefault(name, []).append(_time_each(split, stage))
         for draft in (False, True):
             chosen = dataclasses.replace(config, draft=draft)
@@ -91,7 +91,7 @@ def measure(pictures: int, image_size: int, threads: int) -> list[str]:
     ]
 
 
-def _stages(
+def stages(
     split: Split, tokenizer: Tokenizer, model: ClipConfig, draft: bool
 ) -> dict[str, Callable[[int], object]]:
     size = model.vision.image_size
@@ -140,7 +140,7 @@ def _time(work: Callable[[], object], pictures: int) -> Rate:
     return Rate(pictures, time.perf_counter() - wall, time.process_time() - processor)
 
 
-def _write_source(folder: Path, pictures: int) -> float:
+def write_source(folder: Path, pictures: int) -> float:
     """Smooth shapes under fine noise, so that files are as large as photographs; KiB of each."""
     folder.mkdir()
     rng = np.random.default_rng(0)
