@@ -22,7 +22,7 @@ from benchmarks.result import write_json
 from clip_jax.command import Parser, exit_status
 from clip_jax.errors import InputError
 
-BENCHMARKS = ("decode", "encode", "loss", "convert", "data", "startup", "growth")
+BENCHMARKS = ("decode", "encode", "train", "loss", "convert", "data", "startup", "growth")
 ORIGINAL = Path(__file__).parent.parent / ".venv-original/bin/python"
 
 

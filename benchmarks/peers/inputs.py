@@ -25,3 +25,15 @@ def embeddings(batch: int, width: int) -> tuple[np.ndarray, np.ndarray]:
     rows = np.random.RandomState(0).standard_normal((2, batch, width))
     image, text = (rows / np.linalg.norm(rows, axis=-1, keepdims=True)).astype(np.float32)
     return image, text
+
+
+def pictures(batch: int, size: int) -> np.ndarray:
+    """uint8[batch, size, size, 3]: what training takes."""
+    return np.random.RandomState(1).randint(0, 256, (batch, size, size, 3)).astype(np.uint8)
+
+
+def sequences(batch: int, left: int, image: int, right: int, pieces: int, codes: int) -> np.ndarray:
+    """int64[batch, left + image + right] for RUDOLPH, without padding."""
+    rng = np.random.RandomState(0)
+    texts = [rng.randint(FIRST, pieces, (batch, length)) for length in (left, right)]
+    return np.concatenate([texts[0], rng.randint(0, codes, (batch, image)), texts[1]], axis=1)

@@ -1,0 +1,77 @@
+"""The published packages' models in a plain PyTorch step: loss, backward, AdamW."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+
+import torch
+from torch.nn import functional as F
+
+import benchmarks.peers.original_packages  # noqa: F401 (makes `ruclip` and `rudolph` importable)
+from benchmarks.peers.inputs import pictures, sequences, texts
+from benchmarks.peers.serve import serve
+
+# Of ruCLIP's pixels: RGB.
+MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+
+
+class Training:
+    def open(self, kind: str, folder: str, batch: int, dtype: str) -> None:
+        """dtype: "float32", or "bfloat16" for autocast."""
+        self.model, self.loss = (_clip if kind == "clip" else _rudolph)(folder, batch)
+        self.model.train()
+        self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=0.0, weight_decay=0.1)
+        self.cast = dtype == "bfloat16"
+
+    def train(self, count: int) -> float:
+        for _ in range(count):
+            self.optimizer.zero_grad(set_to_none=True)
+            with torch.autocast("cpu", torch.bfloat16, enabled=self.cast):
+                loss = self.loss()
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+            self.optimizer.step()
+        return float(loss.detach())
+
+
+def _clip(folder: str, batch: int) -> tuple[torch.nn.Module, Callable[[], torch.Tensor]]:
+    from ruclip.model import CLIP
+
+    clip = CLIP.from_pretrained(folder)
+    size = clip.visual.input_resolution
+    raw = torch.from_numpy(pictures(batch, size)).permute(0, 3, 1, 2).float() / 255
+    image = (raw - torch.tensor(MEAN)[:, None, None]) / torch.tensor(STD)[:, None, None]
+    ids = torch.from_numpy(texts(batch, clip.context_length, clip.vocab_size))
+    labels = torch.arange(batch)
+
+    def loss() -> torch.Tensor:
+        of_image, of_text = clip(ids, image)
+        return (F.cross_entropy(of_image, labels) + F.cross_entropy(of_text, labels)) / 2
+
+    return clip, loss
+
+
+def _rudolph(folder: str, batch: int) -> tuple[torch.nn.Module, Callable[[], torch.Tensor]]:
+    from rudolph.model import ruDolphModel
+
+    with open(os.path.join(folder, "config.json"), encoding="utf-8") as file:
+        arguments = json.load(file)
+    arguments |= {f"{part}_dropout_prob": 0.0 for part in ("embedding", "attention", "output")}
+    model = ruDolphModel(device="cpu", **arguments)
+    weights = torch.load(os.path.join(folder, "pytorch_model.bin"), weights_only=True)
+    model.load_state_dict(weights)
+    left, right = arguments["l_text_seq_length"], arguments["r_text_seq_length"]
+    image, codes = arguments["image_tokens_per_dim"] ** 2, arguments["image_vocab_size"]
+    pieces = arguments["vocab_size"] - left
+    ids = torch.from_numpy(sequences(batch, left, image, right, pieces, codes))
+    length = left + image + right
+    allowed = torch.tril(torch.ones(batch, 1, length, length))
+    return model, lambda: model(ids, allowed, return_loss=True)[0]
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    training = Training()
+    serve({"open": training.open, "train": training.train})

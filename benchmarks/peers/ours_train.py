@@ -1,0 +1,95 @@
+"""The step of `experiments.train`, on one device: loss, gradient, AdamW."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+import clip_jax
+import rudolph_jax
+from benchmarks.peers.inputs import pictures, sequences, texts
+from benchmarks.peers.serve import serve
+from clip_jax import Compute
+from clip_jax.layers import stack_layers
+from experiments import parallel
+from experiments.config import MeshConfig, TrainConfig
+from experiments.configs import ruclip_vit_base_patch32_224, rudolph_350m
+from experiments.data.config import DataConfig
+from experiments.optim import make_optimizer
+from experiments.planning.flops import product_flops
+from experiments.planning.step import planned_objective
+from experiments.state import fresh_state
+from experiments.step import step_body
+from rudolph_jax.layout import Layout
+
+
+class Training:
+    def open(self, kind: str, folder: str, batch: int, dtype: str) -> float:
+        """kind: "clip" or "rudolph". Operations of a step, of matrix products alone."""
+        config, params, rows = (_clip if kind == "clip" else _rudolph)(folder, batch)
+        config = dataclasses.replace(
+            config,
+            compute=Compute(dtype=dtype),
+            data=DataConfig(name="none", batch_size=batch),
+            mesh=MeshConfig(),
+        )
+        mesh = parallel.make_mesh(config.mesh, jax.devices()[:1])
+        objective = planned_objective(config, mesh)
+        optimizer = make_optimizer(config.optim, config.steps)
+        state = jax.eval_shape(
+            lambda rng: fresh_state(config, objective, optimizer, rng), jax.random.key(0)
+        )
+        params = jax.tree.map(jnp.asarray, params)
+        # The moments begin at zero, as the optimiser's own do.
+        self.state = {
+            "params": params,
+            "opt_state": jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), state["opt_state"]),
+            "step": jnp.int32(0),
+            "rng": jax.random.key(0),
+            "skipped": jnp.int32(0),
+        }
+        self.batch = {name: jnp.asarray(row) for name, row in rows.items()}
+        self.context = lambda: parallel.mesh_context(mesh, config.parallel)
+        with self.context():
+            traced = jax.jit(step_body(config, objective, optimizer), donate_argnums=0).trace(
+                self.state, self.batch
+            )
+            self.step = traced.lower().compile()
+        return product_flops(traced.jaxpr)
+
+    def train(self, count: int) -> float:
+        """The last step's loss, before its update."""
+        with self.context():
+            for _ in range(count):
+                self.state, metrics = self.step(self.state, self.batch)
+        return float(metrics["loss"])
+
+
+def _clip(folder: str, batch: int) -> tuple[TrainConfig, Any, dict[str, Any]]:
+    clip, config = clip_jax.load(folder), ruclip_vit_base_patch32_224.train_config()
+    size, text = clip.config.vision.image_size, clip.config.text
+    rows = {
+        "image": pictures(batch, size),
+        "input_ids": texts(batch, text.context_length, text.vocab_size).astype("int32"),
+    }
+    return dataclasses.replace(config, model=clip.config), clip.params, rows
+
+
+def _rudolph(folder: str, batch: int) -> tuple[TrainConfig, Any, dict[str, Any]]:
+    rudolph, config = rudolph_jax.load(folder), rudolph_350m.train_config()
+    model = dataclasses.replace(rudolph.config, attention_dropout=0.0, output_dropout=0.0)
+    layout = Layout(model)
+    segments = (layout.left, layout.image, layout.right)
+    lengths = [segment.stop - segment.start for segment in segments]
+    ids = sequences(batch, *lengths, model.text_vocab_size, model.image_vocab_size)
+    settings = dataclasses.replace(config.settings, legacy_boundary_label=True)
+    config = dataclasses.replace(config, model=model, settings=settings)
+    return config, stack_layers(rudolph.params), {"input_ids": ids.astype("int32")}
+
+
+if __name__ == "__main__":
+    training = Training()
+    serve({"open": training.open, "train": training.train})
