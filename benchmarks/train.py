@@ -17,6 +17,7 @@ from rudolph_jax.config import PRESETS
 
 # Of the loss, by which that of another implementation may differ at the same parameters.
 TOLERANCE = {"float32": 1e-4, "bfloat16": 2e-2}
+ROUNDS = 2  # at most: a step takes seconds
 UNITS = {"clip": "pairs", "rudolph": "sequences"}
 CLIP = "ruclip-vit-base-patch32-224"
 
@@ -26,7 +27,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--clip-preset", default=CLIP, choices=tuple(CLIP_PRESETS), help=f"({CLIP})"
     )
     parser.add_argument("--preset", default="350M", choices=tuple(PRESETS), help="(350M)")
-    parser.add_argument("--clip-batch", type=int, default=16, help="(16)")
+    parser.add_argument("--clip-batch", type=int, default=8, help="(8)")
     parser.add_argument("--batch", type=int, default=1, help="(1)")
 
 
@@ -59,7 +60,7 @@ def _rows(
 ) -> tuple[list[Row], str]:
     """Each beside the first, two at a time: parameters and moments take much memory."""
     (base, (module, how)), *others = contenders.items()
-    rows, rates = [], []
+    rows, rates, rounds = [], [], min(options.rounds, ROUNDS)
     with Peer(module, _python(module, options)) as first:
         flops = first.ask("open", **how).value
         expected = first.ask("train", count=1).value
@@ -72,7 +73,7 @@ def _rows(
                         f"{name}: the loss is {loss}, that of {base} {expected}; nothing was timed"
                     )
                 peers = {base: first, name: peer}
-                timings = alternate(peers, "train", dict.fromkeys(peers, 1), options.rounds)
+                timings = alternate(peers, "train", dict.fromkeys(peers, 1), rounds)
             beside, own = (
                 (batch / timings[each].wall, batch / timings[each].processor)
                 for each in (base, name)

@@ -25,6 +25,12 @@ from experiments.state import fresh_state
 from experiments.step import step_body
 from rudolph_jax.layout import Layout
 
+# What is fastest on a CPU: bfloat16 multiplied as it lies, its layers one by one.
+COMPUTE = {
+    "float32": Compute(),
+    "bfloat16": Compute(dtype="bfloat16", wide=True, unroll=64),
+}
+
 
 class Training:
     def open(self, kind: str, folder: str, batch: int, dtype: str) -> float:
@@ -32,7 +38,7 @@ class Training:
         config, params, rows = (_clip if kind == "clip" else _rudolph)(folder, batch)
         config = dataclasses.replace(
             config,
-            compute=Compute(dtype=dtype),
+            compute=COMPUTE[dtype],
             data=DataConfig(name="none", batch_size=batch),
             mesh=MeshConfig(),
         )
