@@ -15,13 +15,18 @@ matplotlib.use("agg")
 
 from matplotlib.figure import Figure  # noqa: E402
 
+COLUMNS = 3
 COLOURS = ("#2166ac", "#8c510a")
 
 
 def draw(found: Sequence[Series], file: Path) -> None:
     """A PNG; whole or not there."""
-    figure = Figure(figsize=(3.2 * len(found), 3.2), layout="constrained")
-    for axes, growth in zip(figure.subplots(1, len(found), squeeze=False)[0], found, strict=True):
+    rows = -(-len(found) // COLUMNS)
+    figure = Figure(figsize=(3.4 * COLUMNS, 3 * rows), layout="constrained")
+    panels = list(figure.subplots(rows, COLUMNS, squeeze=False).flat)
+    for axes in panels[len(found) :]:
+        axes.remove()
+    for axes, growth in zip(panels, found, strict=False):
         places = range(len(growth.at))
         for (name, values), colour in zip(growth.series.items(), COLOURS, strict=False):
             axes.plot(places, values, "o-", color=colour, label=name)
