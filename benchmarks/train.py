@@ -17,7 +17,7 @@ from rudolph_jax.config import PRESETS
 
 # Of the loss, by which that of another implementation may differ at the same parameters.
 TOLERANCE = {"float32": 1e-4, "bfloat16": 2e-2}
-ROUNDS = 2  # at most: a step takes seconds
+ROUNDS = 1  # at most: a step takes seconds, and the whole of `make bench` 20 minutes
 UNITS = {"clip": "pairs", "rudolph": "sequences"}
 CLIP = "ruclip-vit-base-patch32-224"
 
