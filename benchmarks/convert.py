@@ -11,7 +11,7 @@ from pathlib import Path
 from benchmarks.contest import Contender, opened
 from benchmarks.options import Options
 from benchmarks.peer import alternate
-from benchmarks.random_models import original_folder, rudolph_folder
+from benchmarks.random_models import original_folder, parameters, rudolph_folder
 from benchmarks.result import Row, Table
 from benchmarks.roofline import Machine
 from clip_jax.errors import InputError
@@ -37,9 +37,12 @@ def measure(args: argparse.Namespace, options: Options, machine: Machine) -> Ite
             for name, module in modules.items()
         }
         peers = opened(stack, contenders, options, source=str(source))
+        for peer in peers.values():
+            peer.ask("convert", count=1)
+        found, expected = peers["ours"].ask("parameters").value, parameters(args.preset)
+        if found != expected:
+            raise InputError(f"{source}: {found:,} parameters converted; expected {expected:,}")
         timings = alternate(peers, "convert", dict.fromkeys(peers, 1), options.rounds)
-        if not peers["ours"].ask("tensors").value:
-            raise InputError(f"{source}: no tensor was converted; nothing was timed")
     rows = [
         Row(name, size / timing.wall, size / timing.processor, peak=timing.peak)
         for name, timing in timings.items()

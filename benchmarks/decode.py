@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator, Mapping
-from statistics import median
+from dataclasses import replace
 
 import jax.numpy as jnp
 
-from benchmarks.contest import Contender, count_of, drift
+from benchmarks.contest import Contender, Contest, beside_the_first, count_of, drift, within
 from benchmarks.options import Options, numbers, words
-from benchmarks.peer import Peer, alternate
 from benchmarks.random_models import original_folder, rudolph_folder
-from benchmarks.result import Row, Table
+from benchmarks.result import Table
 from benchmarks.roofline import Machine
 from clip_jax.errors import InputError
 from rudolph_jax.config import PRESETS, RudolphConfig
@@ -50,7 +49,7 @@ def measure(args: argparse.Namespace, options: Options, machine: Machine) -> Ite
             if options.torch:
                 contenders[f"torch {dtype}"] = Contender("torch_decode", dtype, {**ported, **given})
             contenders[f"ours {dtype}"] = Contender("ours_decode", dtype, given)
-            if dtype == args.dtypes[0]:
+            if dtype == args.dtypes[0] and batch == max(args.batches):
                 contenders[f"ours {dtype}, all keys kept"] = Contender(
                     "ours_decode", dtype, {**given, "trimmed": False}
                 )
@@ -68,65 +67,32 @@ def _table(
     options: Options,
     machine: Machine,
 ) -> Table:
-    """Each beside the first, two at a time: all together would not fit the memory of a laptop."""
-    (base, first), *others = contenders.items()
     place = config.image_tokens_per_side**2 // 2
-    rows, base_rates = [], []
-    with _opened(first, batch, place, options) as base_peer:
-        expected = base_peer.ask("first_codes", count=CHECKED).value
-        for name, contender in others:
-            with _opened(contender, batch, place, options) as peer:
-                found = peer.ask("first_codes", count=CHECKED).value
-                if "weights" not in contender.how:  # those are not to give the same
-                    _check(name, contender.dtype, base, expected, found)
-                peers = {base: base_peer, name: peer}
-                # As many as fit what is left of the picture.
-                counts = {
-                    each: min(count_of(peer, "draw", SECONDS), place - 1)
-                    for each, peer in peers.items()
-                }
-                timings = alternate(peers, "draw", counts, options.rounds)
-            beside, own = (
-                (batch / timings[each].wall, batch / timings[each].processor)
-                for each in (base, name)
-            )
-            base_rates.append(beside)
-            rows.append(
-                Row(
-                    name, *own, beside, _roof(config, batch, contender.dtype, machine),
-                    drift(expected["logits"], found["logits"]), timings[name].peak,
-                )
-            )  # fmt: skip
-        peak = base_peer.ask("first_codes", count=CHECKED).peak
-    rate, processor = (median(rates) for rates in zip(*base_rates, strict=True))
-    roof = _roof(config, batch, first.dtype, machine)
-    rows.insert(0, Row(base, rate, processor, roof=roof, peak=peak))
+    base = next(iter(contenders))
+
+    def apart(name: str, expected: dict[str, list], found: dict[str, list]) -> float:
+        drifted = drift(expected["logits"], found["logits"])
+        dtype = contenders[name].dtype
+        if "weights" not in contenders[name].how:  # those are not to give the same
+            within(TOLERANCE[dtype], drifted, f"{name}: logits", f"those of {base}", "spread")
+            if dtype == "float32" and found["codes"] != expected["codes"]:
+                raise InputError(f"{name}: draws other codes than {base}; nothing was timed")
+        return drifted
+
+    contest = Contest(
+        "draw",
+        batch,
+        # As many as fit what is left of the picture.
+        count=lambda peer: min(count_of(peer, "draw", SECONDS), place - 1),
+        answer=lambda peer: peer.ask("first_codes", count=CHECKED).value,
+        apart=apart,
+    )
+    rows, _ = beside_the_first(contest, contenders, options, batch=batch, place=place)
+    rows = [
+        replace(row, roof=batch / machine.seconds(dtype, *step_cost(config, batch, dtype)))
+        for row, (_, dtype, _) in zip(rows, contenders.values(), strict=True)
+    ]
     return Table(f"RUDOLPH draws {batch} at once", "codes", base, rows)
-
-
-def _opened(contender: Contender, batch: int, place: int, options: Options) -> Peer:
-    original = contender.module.startswith("original")
-    peer = Peer(contender.module, options.original_python if original else None)
-    peer.ask("open", batch=batch, place=place, **contender.how)
-    return peer
-
-
-def _check(
-    name: str, dtype: str, base: str, expected: dict[str, list], found: dict[str, list]
-) -> None:
-    """InputError where a peer draws something else than the base: its speed means nothing."""
-    apart = drift(expected["logits"], found["logits"])
-    if apart > TOLERANCE[dtype]:
-        raise InputError(
-            f"{name}: logits differ from those of {base} by {apart:.1e} of their spread; expected "
-            f"at most {TOLERANCE[dtype]}"
-        )
-    if dtype == "float32" and found["codes"] != expected["codes"]:
-        raise InputError(f"{name}: draws other codes than {base}; nothing was timed")
-
-
-def _roof(config: RudolphConfig, batch: int, dtype: str, machine: Machine) -> float:
-    return batch / machine.seconds(dtype, *step_cost(config, batch, dtype))
 
 
 def step_cost(config: RudolphConfig, batch: int, dtype: str) -> tuple[float, float]:

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from benchmarks.options import Options, numbers
-from benchmarks.random_models import random_params
+from benchmarks.random_models import parameters, random_params
 from benchmarks.result import Series
 from benchmarks.roofline import Machine
 from clip_jax import Compute
@@ -85,9 +85,8 @@ def _all(args: argparse.Namespace, options: Options) -> Iterator[Series]:
     )
     models = [PRESETS[name] for name in args.presets]
     yield Series(
-        "Kernels in bfloat16", "model", "MB", args.presets,
-        {"kernels": [sum(leaf.size for leaf in jax.tree.leaves(abstract_params(config))) * 2 / 1e6
-                     for config in models]},
+        "Parameters in bfloat16", "model", "MB", args.presets,
+        {"parameters": [2 * parameters(name) / 1e6 for name in args.presets]},
     )  # fmt: skip
     yield Series(
         "What a picture adds to memory, bfloat16", "model", "MB", args.presets,

@@ -89,15 +89,13 @@ def alternate(
 ) -> dict[str, Timing]:
     """Each peer's turn after the other's, `rounds` times: what disturbs them disturbs all alike.
 
-    units: of work in a turn, by peer, the task's argument `count`, besides those given. A turn
-        before is not counted.
+    units: of work in a turn, by peer, the task's argument `count`, besides those given. The peers
+        are warm: they have done the task before.
     """
     answers: dict[str, list[Answer]] = {name: [] for name in peers}
-    for number in range(rounds + 1):
+    for _ in range(rounds):
         for name, peer in peers.items():
-            answer = peer.ask(task, count=units[name], **arguments)
-            if number:
-                answers[name].append(answer)
+            answers[name].append(peer.ask(task, count=units[name], **arguments))
     return {
         name: Timing(
             median(answer.wall for answer in found) / units[name],

@@ -45,6 +45,12 @@ def clip_folder(preset: str, work: Path = FOLDER) -> Path:
     return _folder(work / preset, "clip", config, shapes, files)
 
 
+def parameters(preset: str) -> int:
+    """How many numbers a RUDOLPH has."""
+    shapes = rudolph_jax.model.abstract_params(rudolph_jax.config.PRESETS[preset])
+    return sum(leaf.size for leaf in jax.tree.leaves(shapes))
+
+
 def original_folder(folder: Path) -> Path:
     """The same model as the original's files; made where they are not there yet."""
     out = folder.with_name(folder.name + "-original")

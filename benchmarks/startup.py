@@ -21,7 +21,6 @@ from rudolph_jax.config import PRESETS
 
 IMPORTED = ("jax", "clip_jax", "rudolph_jax", "converters", "experiments.train")
 CLIP = "ruclip-vit-base-patch32-224"
-ROUNDS = 3  # at most: each begins several processes
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -33,17 +32,16 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def measure(args: argparse.Namespace, options: Options, machine: Machine) -> Iterator[Series]:
     """Medians over fresh processes, which take turns."""
-    rounds = min(options.rounds, ROUNDS)
     yield Series(
         "Import in a fresh process, Python's own start included", "package", "seconds", IMPORTED,
-        {"seconds": imports(IMPORTED, rounds)},
+        {"seconds": imports(IMPORTED, options.rounds)},
     )  # fmt: skip
     asked = [
         (args.preset, "draw", rudolph_folder(args.preset, options.work)),
         (args.clip_preset, "embed", clip_folder(args.clip_preset, options.work)),
     ]
     cold, warm = [], []
-    for _ in range(rounds):
+    for _ in range(options.rounds):
         # Programs that a process keeps are found by the one after it.
         with tempfile.TemporaryDirectory(prefix="programs-") as home:
             cold.append(firsts(asked, home))

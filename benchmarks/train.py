@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
-from statistics import median
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
+from benchmarks.contest import Contender, Contest, beside_the_first, within
 from benchmarks.options import Options
-from benchmarks.peer import Peer, alternate
 from benchmarks.random_models import clip_folder, original_folder, rudolph_folder
-from benchmarks.result import Row, Table
+from benchmarks.result import Table
 from benchmarks.roofline import Machine
 from clip_jax.config import PRESETS as CLIP_PRESETS
 from clip_jax.errors import InputError
 from rudolph_jax.config import PRESETS
 
-# Of the loss, by which that of another implementation may differ at the same parameters.
-TOLERANCE = {"float32": 1e-4, "bfloat16": 2e-2}
-ROUNDS = 1  # at most: a step takes seconds, and the whole of `make bench` 20 minutes
+# Of the losses, by which those of another implementation may differ: of two steps, so that a
+# wrong gradient or update shows.
+TOLERANCE = {"float32": 1e-5, "bfloat16": 5e-3}
+CHECKED = 2
 UNITS = {"clip": "pairs", "rudolph": "sequences"}
 CLIP = "ruclip-vit-base-patch32-224"
 
@@ -42,54 +43,46 @@ def measure(args: argparse.Namespace, options: Options, machine: Machine) -> Ite
         "rudolph": (args.preset, args.batch, rudolph_folder(args.preset, options.work)),
     }
     for kind, (preset, batch, folder) in asked.items():
-        shared = {"kind": kind, "batch": batch}
-        ours = {**shared, "folder": str(folder)}
+        ours = {"kind": kind, "batch": batch, "folder": str(folder)}
         contenders = {}
         if options.original_python:
-            original = {**shared, "folder": str(original_folder(folder))}
-            contenders["original float32"] = ("original_train", {**original, "dtype": "float32"})
-            contenders["original, autocast"] = ("original_train", {**original, "dtype": "bfloat16"})
+            original = {**ours, "folder": str(original_folder(folder))}
+            for dtype, name in (("float32", "float32"), ("bfloat16", "autocast")):
+                how = {**original, "dtype": dtype}
+                contenders[f"original {name}"] = Contender("original_train", dtype, how)
         for dtype in ("float32", "bfloat16"):
-            contenders[f"ours {dtype}"] = ("ours_train", {**ours, "dtype": dtype})
-        rows, base = _rows(contenders, batch, options, machine)
-        yield Table(f"A step of {preset}, batch {batch}", UNITS[kind], base, rows)
+            contenders[f"ours {dtype}"] = Contender("ours_train", dtype, {**ours, "dtype": dtype})
+        title = f"A step of {preset}, batch {batch}"
+        yield _table(title, kind, batch, contenders, options, machine)
 
 
-def _rows(
-    contenders: dict[str, tuple[str, dict]], batch: int, options: Options, machine: Machine
-) -> tuple[list[Row], str]:
-    """Each beside the first, two at a time: parameters and moments take much memory."""
-    (base, (module, how)), *others = contenders.items()
-    rows, rates, rounds = [], [], min(options.rounds, ROUNDS)
-    with Peer(module, _python(module, options)) as first:
-        flops = first.ask("open", **how).value
-        expected = first.ask("train", count=1).value
-        for name, (other, given) in others:
-            with Peer(other, _python(other, options)) as peer:
-                flops = peer.ask("open", **given).value or flops
-                loss, dtype = peer.ask("train", count=1).value, given["dtype"]
-                if not abs(loss - expected) <= TOLERANCE[dtype] * abs(expected):
-                    raise InputError(
-                        f"{name}: the loss is {loss}, that of {base} {expected}; nothing was timed"
-                    )
-                peers = {base: first, name: peer}
-                timings = alternate(peers, "train", dict.fromkeys(peers, 1), rounds)
-            beside, own = (
-                (batch / timings[each].wall, batch / timings[each].processor)
-                for each in (base, name)
-            )
-            rates.append(beside)
-            rows.append((name, own, beside, dtype, abs(loss / expected - 1), timings[name].peak))
-            peak = timings[base].peak
-    # The first peer may be one that cannot tell its operations, so that rows are made last.
-    made = [
-        Row(name, *own, beside, batch * machine.flops[dtype] / flops, apart, most)
-        for name, own, beside, dtype, apart, most in rows
+def _table(
+    title: str,
+    kind: str,
+    batch: int,
+    contenders: Mapping[str, Contender],
+    options: Options,
+    machine: Machine,
+) -> Table:
+    base = next(iter(contenders))
+
+    def apart(name: str, expected: list[float], found: list[float]) -> float:
+        apart = max(abs(b / a - 1) for a, b in zip(expected, found, strict=True))
+        most = TOLERANCE[contenders[name].dtype]
+        within(most, apart, f"{name}: losses", f"those of {base}", "size")
+        return apart
+
+    contest = Contest(
+        "train",
+        batch,
+        count=lambda peer: 1,
+        answer=lambda peer: [peer.ask("train", count=1).value for _ in range(CHECKED)],
+        apart=apart,
+    )
+    rows, values = beside_the_first(contest, contenders, options)
+    (flops, *_) = filter(None, values.values())
+    rows = [
+        replace(row, roof=batch * machine.flops[dtype] / flops)
+        for row, (_, dtype, _) in zip(rows, contenders.values(), strict=True)
     ]
-    rate, processor = (median(found) for found in zip(*rates, strict=True))
-    roof = batch * machine.flops["float32"] / flops
-    return [Row(base, rate, processor, roof=roof, peak=peak), *made], base
-
-
-def _python(module: str, options: Options) -> str | None:
-    return options.original_python if module.startswith("original") else None
+    return Table(title, UNITS[kind], base, rows)

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from clip_jax.command import Parser, exit_status
+from clip_jax.command import Parser, exit_status, positive
 from clip_jax.config import Compute
 from clip_jax.embedding_store import EmbeddingStore
 from clip_jax.pretrained import load
@@ -59,8 +59,8 @@ def make_parser() -> Parser:
     search.add_argument("text", help="what the picture shows")
     search.add_argument("folder", type=Path, help="pictures, in folders below it too")
     search.add_argument("--model", type=Path, required=True, help="the ruCLIP folder")
-    search.add_argument("--count", type=_positive, default=10, help="pictures to name (10)")
-    search.add_argument("--batch-size", type=_positive, default=32, help="pictures at once (32)")
+    search.add_argument("--count", type=positive, default=10, help="pictures to name (10)")
+    search.add_argument("--batch-size", type=positive, default=32, help="pictures at once (32)")
     search.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     search.add_argument(
         "--no-cache", action="store_true",
@@ -69,12 +69,6 @@ def make_parser() -> Parser:
     search.add_argument("--json", action="store_true", help="one JSON object a line")
     search.add_argument("--quiet", action="store_true", help="no progress bar")
     return parser
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a positive integer")
-    return int(text)
 
 
 if __name__ == "__main__":

@@ -33,6 +33,13 @@ class Parser(argparse.ArgumentParser):
         raise InputError(f"{message}; {self.prog} --help tells what there is")
 
 
+def positive(text: str) -> int:
+    """A positive integer of a command line."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a positive integer")
+    return int(text)
+
+
 def version() -> str:
     """Of the installed distribution."""
     try:

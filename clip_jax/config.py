@@ -182,14 +182,14 @@ class Compute:
         "dots" also the results of matrix products, so that only cheap operations run twice.
     unroll: layers per iteration of the scan; the number of layers or more unrolls it whole,
         which is faster where a loop's bookkeeping shows (small models, CPU).
-    wide: sum products in float32 and round once, which has a CPU multiply bfloat16 as it lies,
-        about three times as fast (`product.py`). Loaded models always do.
+    wide: sum products in float32 and round once, which has a CPU multiply bfloat16 as it lies
+        (`product.py`). None: loaded models do, training does not.
     """
 
     dtype: str = "float32"
     remat: str = "none"
     unroll: int = 1
-    wide: bool = False
+    wide: bool | None = None
 
     def __post_init__(self) -> None:
         one_of("dtype", self.dtype, ("float32", "bfloat16", "float16"))

@@ -142,7 +142,7 @@ def scanned_blocks(
         length=tower.layers,
         unroll=min(compute.unroll, tower.layers),
     )
-    return stack(config, tower, causal, compute.wide, name="layers")
+    return stack(config, tower, causal, bool(compute.wide), name="layers")
 
 
 class VisionTower(nn.Module):
@@ -168,7 +168,7 @@ class VisionTower(nn.Module):
         B, C = pixel_values.shape[0], pixel_values.shape[-1]
         kernel = _PatchEmbedding(vision, C, name="patch_embedding")()
         patches = pixel_values.astype(dtype).reshape(B, n, P, n, P, C)
-        kernel, wide = kernel.astype(dtype), self.compute.wide
+        kernel, wide = kernel.astype(dtype), bool(self.compute.wide)
         x = product("BnPmQC,PQCD->BnmD", patches, kernel, wide).reshape(B, n * n, D)
         class_embedding = self.param("class_embedding", scale, (D,)).astype(dtype)
         x = jnp.concatenate([jnp.broadcast_to(class_embedding, (B, 1, D)), x], axis=1)

@@ -166,7 +166,7 @@ class PretrainedClip:
         )
 
     def _run_rows(self, method: str, rows: np.ndarray | jax.Array) -> jax.Array:
-        compute = dataclasses.replace(self.compute, wide=True)
+        compute = dataclasses.replace(self.compute, wide=self.compute.wide is not False)
         function = compiled(KINDS[self.kind][1], self.config, compute, method=method)
         if self._mesh is None:
             return run_filled(lambda rows: self._run(function, rows), rows)

@@ -176,7 +176,8 @@ class Drawing:
         for layer, kind in enumerate(layer_kinds(config)):
             allowed = jnp.asarray(mask(config, kind))[position, : self.positions] & before
             past = [(keys[layer], values[layer], allowed)]
-            x, (k, v) = forward.block(config, params, layer, x, jnp.ones((1, 1), bool), past)
+            alone = jnp.ones((1, 1), bool)
+            x, (k, v) = forward.block(config, self.compute, params, layer, x, alone, past)
             keys = keys.at[layer, :, :, position].set(k[:, :, 0])
             values = values.at[layer, :, :, position].set(v[:, :, 0])
         return self._logits(params, x[:, 0]), keys, values

@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from clip_jax.command import Parser, exit_status
+from clip_jax.command import Parser, exit_status, positive
 from clip_jax.config import Compute
 from clip_jax.model_folder import read_config
 from rudolph_jax import commands, doctor
@@ -89,9 +89,9 @@ def make_parser() -> Parser:
         )  # fmt: skip
         _common(added)
         if count:
-            added.add_argument("--count", type=_positive, default=count, help="results to keep")
+            added.add_argument("--count", type=positive, default=count, help="results to keep")
             added.add_argument(
-                "--candidates", type=_positive, default=candidates,
+                "--candidates", type=positive, default=candidates,
                 help="results to choose them from",
             )  # fmt: skip
         return added
@@ -141,7 +141,7 @@ def _common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--temperature", type=float, help="0: the likeliest token always")
     parser.add_argument("--top-k", type=int, help="0: off")
     parser.add_argument("--top-p", type=float, help="1: off")
-    parser.add_argument("--batch-size", type=_positive, default=24, help="samples at once")
+    parser.add_argument("--batch-size", type=positive, default=24, help="samples at once")
     parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), default="float32")
     parser.add_argument(
         "--weights", choices=WEIGHTS, default=WEIGHTS[0],
@@ -149,12 +149,6 @@ def _common(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument("--json", action="store_true", help="one JSON object a line")
     parser.add_argument("--quiet", action="store_true", help="no progress bars")
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a positive integer")
-    return int(text)
 
 
 if __name__ == "__main__":

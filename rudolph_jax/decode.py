@@ -237,7 +237,7 @@ def advance(
         in_prompt = allowed[: len(prompt)] & (prompt < request.start + layout.prefix)
         store = partial(_store, plan.window(kind), state.cache[layer], place, first)
         past = [(*prompt_cache[layer], in_prompt)]
-        x, kept = forward.block(config, params, layer, x, alone, past, store)
+        x, kept = forward.block(config, plan.compute, params, layer, x, alone, past, store)
         cache.append(kept)
     return x[:, 0], cache
 

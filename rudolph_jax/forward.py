@@ -46,13 +46,14 @@ def run(
         seen = []
         if past is not None:
             seen = [(*past[layer], allowed[:, :first])]
-        x, key_value = block(config, params, layer, x, allowed[:, here], seen)
+        x, key_value = block(config, compute, params, layer, x, allowed[:, here], seen)
         key_values.append(key_value)
     return x, key_values
 
 
 def block(
     config: RudolphConfig,
+    compute: Compute,
     params: Params,
     layer: int,
     x: jax.Array,
@@ -62,7 +63,8 @@ def block(
 ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
     """One layer: see `model.Block`."""
     variables = {"params": params["layers"][str(layer)]}
-    made: Any = Block(config, wide=True).apply(variables, x, allowed, past, store=store)
+    wide = compute.wide is not False
+    made: Any = Block(config, wide).apply(variables, x, allowed, past, store=store)
     return made
 
 

@@ -225,7 +225,7 @@ class Rudolph(nn.Module):
             )
         self.image_row_embedding = self.param("image_row_embedding", NORMAL, (d, D))
         self.image_column_embedding = self.param("image_column_embedding", NORMAL, (d, D))
-        one_by_one = _OneByOne(config, self.compute.wide)
+        one_by_one = _OneByOne(config, bool(self.compute.wide))
         self.layers = self._scanned_blocks() if self.stacked else one_by_one
         self.final_norm, self.head_norm = LayerNorm(epsilon), LayerNorm(epsilon)
         self.head = Head(config)
@@ -325,7 +325,7 @@ class Rudolph(nn.Module):
             unroll=min(self.compute.unroll, self.config.layers),
             methods=methods,
         )
-        return stack(self.config, self.compute.wide)
+        return stack(self.config, bool(self.compute.wide))
 
 
 class Head(nn.Module):

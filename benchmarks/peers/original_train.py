@@ -10,7 +10,15 @@ import torch
 from torch.nn import functional as F
 
 import benchmarks.peers.original_packages  # noqa: F401 (makes `ruclip` and `rudolph` importable)
-from benchmarks.peers.inputs import pictures, sequences, texts
+from benchmarks.peers.inputs import (
+    BETAS,
+    CLIP_NORM,
+    EPSILON,
+    RATE,
+    pictures,
+    sequences,
+    texts,
+)
 from benchmarks.peers.serve import serve
 
 # Of ruCLIP's pixels: RGB.
@@ -22,7 +30,9 @@ class Training:
         """dtype: "float32", or "bfloat16" for autocast."""
         self.model, self.loss = (_clip if kind == "clip" else _rudolph)(folder, batch)
         self.model.train()
-        self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=0.0, weight_decay=0.1)
+        self.optimizer = torch.optim.AdamW(
+            self.model.parameters(), lr=RATE, betas=BETAS, eps=EPSILON, weight_decay=0.0
+        )
         self.cast = dtype == "bfloat16"
 
     def train(self, count: int) -> float:
@@ -31,7 +41,7 @@ class Training:
             with torch.autocast("cpu", torch.bfloat16, enabled=self.cast):
                 loss = self.loss()
             loss.backward()
-            torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+            torch.nn.utils.clip_grad_norm_(self.model.parameters(), CLIP_NORM)
             self.optimizer.step()
         return float(loss.detach())
 

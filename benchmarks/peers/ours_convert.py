@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 
@@ -18,16 +17,15 @@ class Converting:
     def convert(self, count: int) -> None:
         for _ in range(count):
             shutil.rmtree(self.out, ignore_errors=True)
-            converters.convert("rudolph", self.source, self.out)
+            self.summary = converters.convert("rudolph", self.source, self.out)
 
-    def tensors(self) -> int:
-        """How many of the source's have a place in the model folder, by the report."""
-        report = json.loads((self.out / "report.json").read_text(encoding="utf-8"))
-        return len(report["tensors"])
+    def parameters(self) -> int:
+        """How many numbers the last model folder holds."""
+        return self.summary.parameters
 
 
 if __name__ == "__main__":
     converting = Converting()
     serve({
-        "open": converting.open, "convert": converting.convert, "tensors": converting.tensors,
+        "open": converting.open, "convert": converting.convert, "parameters": converting.parameters,
     })  # fmt: skip

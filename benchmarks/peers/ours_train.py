@@ -10,12 +10,20 @@ import jax.numpy as jnp
 
 import clip_jax
 import rudolph_jax
-from benchmarks.peers.inputs import pictures, sequences, texts
+from benchmarks.peers.inputs import (
+    BETAS,
+    CLIP_NORM,
+    EPSILON,
+    RATE,
+    pictures,
+    sequences,
+    texts,
+)
 from benchmarks.peers.serve import serve
 from clip_jax import Compute
 from clip_jax.layers import stack_layers
 from experiments import parallel
-from experiments.config import MeshConfig, TrainConfig
+from experiments.config import MeshConfig, OptimConfig, TrainConfig
 from experiments.configs import ruclip_vit_base_patch32_224, rudolph_350m
 from experiments.data.config import DataConfig
 from experiments.optim import make_optimizer
@@ -32,6 +40,12 @@ COMPUTE = {
 }
 
 
+OPTIM = OptimConfig(
+    learning_rate=RATE, schedule="constant", warmup_steps=0, beta1=BETAS[0], beta2=BETAS[1],
+    epsilon=EPSILON, weight_decay=0.0, clip_norm=CLIP_NORM,
+)  # fmt: skip
+
+
 class Training:
     def open(self, kind: str, folder: str, batch: int, dtype: str) -> float:
         """kind: "clip" or "rudolph". Operations of a step, of matrix products alone."""
@@ -41,6 +55,7 @@ class Training:
             compute=COMPUTE[dtype],
             data=DataConfig(name="none", batch_size=batch),
             mesh=MeshConfig(),
+            optim=OPTIM,
         )
         mesh = parallel.make_mesh(config.mesh, jax.devices()[:1])
         objective = planned_objective(config, mesh)

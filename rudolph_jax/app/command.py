@@ -7,6 +7,7 @@ import dataclasses
 from pathlib import Path
 
 import clip_jax
+from clip_jax.command import positive
 from clip_jax.config import Compute
 from clip_jax.errors import InputError
 from clip_jax.model_folder import read_config
@@ -39,14 +40,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--host", default="127.0.0.1", help="who can reach the page (127.0.0.1)")
     parser.add_argument("--port", type=_port, default=PORT, help=f"0: any that is free ({PORT})")
     parser.add_argument(
-        "--batch-size", type=_positive, default=4,
+        "--batch-size", type=positive, default=4,
         help="pictures at once, between which a drawing can be stopped (4)",
     )  # fmt: skip
     parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), default="float32")
     limits = parser.add_argument_group("limits")
     for field in dataclasses.fields(Limits):
         limits.add_argument(
-            f"--max-{field.name.replace('_', '-')}", type=_positive, default=field.default,
+            f"--max-{field.name.replace('_', '-')}", type=positive, default=field.default,
             metavar="N", help=f"{LIMITS[field.name]} ({field.default})",
         )  # fmt: skip
 
@@ -68,12 +69,6 @@ def open_page(args: argparse.Namespace) -> None:
     predictor = clip_jax.Predictor(clip, quiet=True) if clip else None
     shelf = Shelf(clip, args.pictures) if clip and args.pictures else None
     serve(Studio(rudolph, predictor, shelf, limits, args.batch_size), args.host, args.port)
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a positive integer")
-    return int(text)
 
 
 def _port(text: str) -> int:

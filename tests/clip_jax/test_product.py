@@ -3,6 +3,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from clip_jax import Compute, PretrainedClip
+from clip_jax.model import abstract_params
 from clip_jax.product import product
 
 EQUATIONS = {
@@ -43,3 +45,20 @@ def test_bfloat16_is_multiplied_as_it_lies_both_ways():
 
     program = str(jax.jit(jax.grad(loss, (0, 1))).trace(x, kernel).jaxpr)
     assert program.count("preferred_element_type=float32") == 3 == program.count("dot_general")
+
+
+@pytest.mark.parametrize(("asked", "wide"), [(None, True), (False, False)])
+def test_loaded_models_are_wide_unless_told(small_config, monkeypatch, asked, wide):
+    seen = set()
+
+    def recorded(equation, x, kernel, wide):
+        seen.add(wide)
+        return product(equation, x, kernel, wide)
+
+    shapes = abstract_params(small_config)
+    params = jax.tree.map(lambda leaf: np.ones(leaf.shape, leaf.dtype), shapes)
+    monkeypatch.setattr("clip_jax.model.product", recorded)
+    # Nobody else runs so many layers at once: the program is traced here.
+    clip = PretrainedClip(small_config, params, compute=Compute(unroll=77, wide=asked))
+    clip.encode_text(np.full((1, 3), small_config.eos_id, np.int32))
+    assert seen == {wide}

@@ -1,6 +1,7 @@
 """The compiled sampler against a plain loop without a cache, and what must not change a sample."""
 
 import dataclasses
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -272,3 +273,16 @@ def test_wrong_plans(tiny_config, wrong, message):
     plan = {"config": tiny_config, "compute": Compute(), "segment": "image", "samples": 1, **wrong}
     with pytest.raises(InputError, match=message):
         Plan(**plan)
+
+
+@pytest.mark.parametrize(("asked", "wide"), [(None, True), (False, False)])
+def test_products_sum_in_float32_unless_told(tiny_config, params, monkeypatch, asked, wide):
+    seen = set()
+    monkeypatch.setattr(
+        "rudolph_jax.model.product",
+        lambda equation, x, kernel, wide: seen.add(wide) or jnp.einsum(equation, x, kernel),
+    )
+    ids = jnp.ones((1, 3), jnp.int32)
+    run = partial(forward.run, tiny_config, Compute(wide=asked))
+    jax.eval_shape(lambda params: run(params, ids), params)
+    assert seen == {wide}
