@@ -47,6 +47,25 @@ def test_bfloat16_is_multiplied_as_it_lies_both_ways():
     assert program.count("preferred_element_type=float32") == 3 == program.count("dot_general")
 
 
+@pytest.mark.parametrize("equation", EQUATIONS)
+def test_one_row_is_what_it_is_among_others(equation):
+    """On a CPU one row of bfloat16 is multiplied as two."""
+    sides, out = equation.split("->")
+    left = sides.split(",")[0]
+    rows = [i for i, letter in enumerate(left) if letter in out]
+    shape, kernel_shape = EQUATIONS[equation]
+    rng = np.random.default_rng(0)
+    x, kernel = (jnp.asarray(rng.normal(size=size), jnp.bfloat16) for size in (shape, kernel_shape))
+    one = x[tuple(slice(1) if i in rows else slice(None) for i in range(x.ndim))]
+    found = product(equation, one, kernel, wide=True)
+    among = product(equation, x, kernel, wide=True)
+    first = among[tuple(slice(1) if letter in left else slice(None) for letter in out)]
+    assert found.shape == first.shape and found.dtype == jnp.bfloat16
+    np.testing.assert_allclose(*(y.astype(jnp.float32) for y in (found, first)), rtol=1e-2)
+    program = jax.jit(lambda x: product(equation, x, kernel, wide=True)).lower(one)
+    assert "optimization_barrier" in program.as_text()
+
+
 @pytest.mark.parametrize(("asked", "wide"), [(None, True), (False, False)])
 def test_loaded_models_are_wide_unless_told(small_config, monkeypatch, asked, wide):
     seen = set()
