@@ -183,7 +183,7 @@ class Compute:
     unroll: layers per iteration of the scan; the number of layers or more unrolls it whole,
         which is faster where a loop's bookkeeping shows (small models, CPU).
     wide: sum products in float32 and round once, which has a CPU multiply bfloat16 as it lies
-        (`product.py`). None: loaded models do, training does not.
+        (`product.py`). None: loaded models do, training does in float32.
     """
 
     dtype: str = "float32"
@@ -196,6 +196,11 @@ class Compute:
         one_of("remat", self.remat, ("none", "block", "dots"))
         if self.unroll < 1:
             raise InputError(f"unroll is {self.unroll}; expected at least 1")
+
+    @property
+    def wide_training(self) -> bool:
+        """In bfloat16 devices would exchange sums of twice the size, were they wide."""
+        return self.dtype == "float32" if self.wide is None else self.wide
 
 
 def check_positive(prefix: str, config: Any, names: Iterable[str]) -> None:

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from clip_jax.config import ClipConfig, Compute, TextConfig, VisionConfig
-from clip_jax.product import product
+from clip_jax.product import PRODUCT, product
 from clip_jax.sharding import looked_up, split_rows
 
 INITIAL_LOGIT_SCALE = 2.659260036932778  # ln(1 / 0.07)
@@ -124,7 +124,7 @@ def rematted(
     """The block with these methods run as `Compute.remat` wants."""
     if compute.remat == "none":
         return block
-    policies = {"block": None, "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable}
+    policies = {"block": None, "dots": jax.checkpoint_policies.save_only_these_names(PRODUCT)}
     # A scan already keeps the passes apart.
     return nn.remat(
         block, prevent_cse=False, policy=policies[compute.remat], methods=list(methods)
@@ -142,7 +142,7 @@ def scanned_blocks(
         length=tower.layers,
         unroll=min(compute.unroll, tower.layers),
     )
-    return stack(config, tower, causal, bool(compute.wide), name="layers")
+    return stack(config, tower, causal, compute.wide_training, name="layers")
 
 
 class VisionTower(nn.Module):
@@ -168,7 +168,7 @@ class VisionTower(nn.Module):
         B, C = pixel_values.shape[0], pixel_values.shape[-1]
         kernel = _PatchEmbedding(vision, C, name="patch_embedding")()
         patches = pixel_values.astype(dtype).reshape(B, n, P, n, P, C)
-        kernel, wide = kernel.astype(dtype), bool(self.compute.wide)
+        kernel, wide = kernel.astype(dtype), self.compute.wide_training
         x = product("BnPmQC,PQCD->BnmD", patches, kernel, wide).reshape(B, n * n, D)
         class_embedding = self.param("class_embedding", scale, (D,)).astype(dtype)
         x = jnp.concatenate([jnp.broadcast_to(class_embedding, (B, 1, D)), x], axis=1)

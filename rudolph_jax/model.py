@@ -10,6 +10,7 @@ norms, attention weights and logits float32. Dropout is on where keys for it are
 
 from __future__ import annotations
 
+import string
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -225,10 +226,10 @@ class Rudolph(nn.Module):
             )
         self.image_row_embedding = self.param("image_row_embedding", NORMAL, (d, D))
         self.image_column_embedding = self.param("image_column_embedding", NORMAL, (d, D))
-        one_by_one = _OneByOne(config, bool(self.compute.wide))
+        one_by_one = _OneByOne(config, self.compute.wide_training)
         self.layers = self._scanned_blocks() if self.stacked else one_by_one
         self.final_norm, self.head_norm = LayerNorm(epsilon), LayerNorm(epsilon)
-        self.head = Head(config)
+        self.head = Head(config, self.compute.wide_training)
 
     def __call__(self, input_ids: jax.Array, dropout_keys: jax.Array | None = None) -> jax.Array:
         """int32[B, T], T up to the whole sequence -> float32[B, T, V].
@@ -325,19 +326,20 @@ class Rudolph(nn.Module):
             unroll=min(self.compute.unroll, self.config.layers),
             methods=methods,
         )
-        return stack(self.config, bool(self.compute.wide))
+        return stack(self.config, self.compute.wide_training)
 
 
 class Head(nn.Module):
     config: RudolphConfig
+    wide: bool = False
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         D, V = self.config.width, Layout(self.config).vocabulary
         kernel = self.param("kernel", NORMAL, (D, V)).astype(x.dtype)
         bias = self.param("bias", ZEROS, (V,))
-        y = jnp.einsum("...D,DV->...V", x, kernel, preferred_element_type=jnp.float32)
-        return y + bias
+        rows = string.ascii_lowercase[: x.ndim - 1]
+        return product(f"{rows}D,DV->{rows}V", x, kernel, self.wide, jnp.float32) + bias
 
 
 def abstract_params(config: RudolphConfig) -> dict:

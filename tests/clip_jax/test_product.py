@@ -1,3 +1,5 @@
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -41,10 +43,67 @@ def test_bfloat16_is_multiplied_as_it_lies_both_ways():
     x, kernel = (jnp.ones(shape, jnp.bfloat16) for shape in EQUATIONS[equation])
 
     def loss(x, kernel):
-        return product(equation, x, kernel, wide=True).astype(jnp.float32).sum()
+        return jnp.sin(product(equation, x, kernel, wide=True).astype(jnp.float32)).sum()
 
-    program = str(jax.jit(jax.grad(loss, (0, 1))).trace(x, kernel).jaxpr)
-    assert program.count("preferred_element_type=float32") == 3 == program.count("dot_general")
+    program = jax.jit(jax.grad(loss, (0, 1))).lower(x, kernel).as_text()
+    products = [line for line in program.splitlines() if "stablehlo.dot_general" in line]
+    assert len(products) == 3
+    for line in products:
+        *sides, result = re.findall(r"x([a-z]+[0-9]+)>", line.rpartition(" : ")[2])
+        assert (sides, result) == (["bf16", "bf16"], "f32")
+
+
+def test_float32_gradients_need_no_transposition():
+    """Those of `einsum` do: a CPU takes longer for it than for many a product."""
+    x, kernel = jnp.ones((2, 3, 8)), jnp.ones((8, 5))
+
+    def program(wide):
+        def loss(x, kernel):
+            return product("BTD,DF->BTF", x, kernel, wide).sum()
+
+        return str(jax.jit(jax.grad(loss, (0, 1))).trace(x, kernel).jaxpr)
+
+    assert "transpose" in program(False) and "transpose" not in program(True)
+
+
+@pytest.mark.parametrize("equation", EQUATIONS)
+def test_wide_has_second_derivatives(equation):
+    shapes = EQUATIONS[equation]
+    x, kernel = (jnp.sin(jnp.arange(np.prod(shape)).reshape(shape)) for shape in shapes)
+
+    def of_gradient(wide):
+        def loss(x, kernel):
+            return jnp.cos(product(equation, x, kernel, wide)).sum()
+
+        return jax.grad(lambda x: jnp.sin(jax.grad(loss, 1)(x, kernel)).sum())(x)
+
+    np.testing.assert_allclose(of_gradient(True), of_gradient(False), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("wide", [False, True])
+def test_logits_are_not_rounded(wide):
+    x, kernel = (jnp.full(shape, 0.1, jnp.bfloat16) for shape in ((1, 2, 3), (3, 4)))
+
+    def logits(x, kernel):
+        return product("BTD,DV->BTV", x, kernel, wide, jnp.float32)
+
+    y, gradients = jax.vjp(logits, x, kernel)
+    assert y.dtype == jnp.float32
+    np.testing.assert_allclose(y, np.full((1, 2, 4), 3 * float(x[0, 0, 0]) ** 2), rtol=1e-6)
+    assert {each.dtype for each in gradients(y)} == {jnp.dtype("bfloat16")}
+
+
+@pytest.mark.parametrize(
+    ("dtype", "asked", "wide"),
+    [
+        ("float32", None, True),
+        ("bfloat16", None, False),
+        ("float32", False, False),
+        ("bfloat16", True, True),
+    ],
+)
+def test_training_is_wide_in_float32_unless_told(dtype, asked, wide):
+    assert Compute(dtype=dtype, wide=asked).wide_training is wide
 
 
 @pytest.mark.parametrize("equation", EQUATIONS)
