@@ -61,16 +61,14 @@ class _FewAtOnce(type_handlers.NumpyHandler):
         self, values: Sequence[_Leaf], infos: Sequence[Any], args: Sequence[Any] | None = None
     ) -> Sequence[Any]:
         args = args or [ocp.SaveArgs()] * len(values)
+        writing: Sequence[Any] = []
         for part in _parts([leaf.nbytes for leaf in values]):
-            await self._write(values[part], infos[part], args[part])
-        return []
-
-    async def _write(
-        self, leaves: Sequence[_Leaf], infos: Sequence[Any], args: Sequence[Any]
-    ) -> None:
-        arrays = [np.asarray(leaf.array).view(_Settled) for leaf in leaves]
-        for written in await super().serialize(arrays, infos, args):
-            written.result()
+            # Made while those of the part before are written.
+            arrays = [np.asarray(leaf.array).view(_Settled) for leaf in values[part]]
+            for written in writing:
+                written.result()
+            writing = await super().serialize(arrays, infos[part], args[part])
+        return writing
 
     async def deserialize(
         self, infos: Sequence[Any], args: Sequence[Any] | None = None

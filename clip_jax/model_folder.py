@@ -34,7 +34,6 @@ def write(
     params: Mapping[str, Any] | None,
     files: Mapping[str, bytes] | None = None,
     provenance: Mapping[str, Any] | None = None,
-    report: Mapping[str, Any] | None = None,
 ) -> Path:
     """Writes a model folder beside its place, then renames it there.
 
@@ -44,15 +43,33 @@ def write(
     at `folder`.
     """
     with new_folder(folder) as beside:
-        about = {"kind": kind, "config": dict(config), "provenance": dict(provenance or {})}
-        _write_json(beside / CONFIG, about)
-        if report is not None:
-            _write_json(beside / REPORT, report)
-        for name, content in (files or {}).items():
-            (beside / name).write_bytes(content)
-        if params is not None:
-            _array_store().save(beside / PARAMS, params)
+        write_params(beside, params)
+        write_about(beside, kind=kind, config=config, files=files, provenance=provenance)
     return Path(folder)
+
+
+def write_params(folder: Path, params: Mapping[str, Any] | None) -> None:
+    """Into a new folder, which `write_about` makes whole."""
+    if params is not None:
+        _array_store().save(folder / PARAMS, params)
+
+
+def write_about(
+    folder: Path,
+    *,
+    kind: str,
+    config: Mapping[str, Any],
+    files: Mapping[str, bytes] | None = None,
+    provenance: Mapping[str, Any] | None = None,
+    report: Mapping[str, Any] | None = None,
+) -> None:
+    """All but the parameters, into a new folder."""
+    about = {"kind": kind, "config": dict(config), "provenance": dict(provenance or {})}
+    _write_json(folder / CONFIG, about)
+    if report is not None:
+        _write_json(folder / REPORT, report)
+    for name, content in (files or {}).items():
+        (folder / name).write_bytes(content)
 
 
 @contextlib.contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -95,30 +96,32 @@ def convert(
         params, tensors = rules.convert(
             moves, source.derived, source.settings, source.weights, dtype, source.asked_by
         )
-    files = [_fingerprint(path) for path in read]
     count = sum(math.prod(shape) for shape in source.shapes.values())
-    folder = model_folder.write(
-        destination,
-        kind=source.model_kind,
-        config=source.config,
-        params=params,
-        files=source.files,
-        provenance={
-            "converted_from": kind,
-            "files": files,
-            "original": dict(source.original),
-            **({"origin": dict(origin)} if origin else {}),
-        },
-        report={
-            "kind": kind,
-            "files": files,
-            "parameters": count,
-            "config_from": source.asked_by if source.weights is not None else None,
-            "dtype": dtype if params is not None else None,
-            "tensors": tensors,
-        },
-    )
-    return _summary(kind, len(tensors), count, folder)
+    with model_folder.new_folder(destination) as beside, ThreadPoolExecutor(1) as thread:
+        fingerprints = thread.map(_fingerprint, read)  # while the parameters are written
+        model_folder.write_params(beside, params)
+        files = list(fingerprints)
+        model_folder.write_about(
+            beside,
+            kind=source.model_kind,
+            config=source.config,
+            files=source.files,
+            provenance={
+                "converted_from": kind,
+                "files": files,
+                "original": dict(source.original),
+                **({"origin": dict(origin)} if origin else {}),
+            },
+            report={
+                "kind": kind,
+                "files": files,
+                "parameters": count,
+                "config_from": source.asked_by if source.weights is not None else None,
+                "dtype": dtype if params is not None else None,
+                "tensors": tensors,
+            },
+        )
+    return _summary(kind, len(tensors), count, destination)
 
 
 def open_model(folder: Path) -> Model:

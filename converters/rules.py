@@ -17,6 +17,7 @@ import jax
 import numpy as np
 
 from clip_jax.errors import InputError
+from converters.copies import copy_in_order
 from converters.moves import Lazy, Move, Shape, make_move
 from converters.torch_unpickler import shown
 from converters.weights import Weights
@@ -230,7 +231,7 @@ def _brief(array: np.ndarray) -> str:
 def _read(move: Move, weights: Weights, dtype: np.dtype) -> np.ndarray:
     array = move.forward([weights.tensors[name] for name in move.sources])
     with np.errstate(over="ignore"):
-        made = np.array(array, dtype, order="C")
+        made = copy_in_order(array, dtype)
     if dtype == np.float16 and not np.array_equal(np.isfinite(made), np.isfinite(array)):
         name = move.sources[0]
         raise InputError(
