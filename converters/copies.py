@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterable
+
 import numpy as np
 
 CACHE_LINE = 64  # bytes
@@ -16,7 +19,10 @@ def copy_in_order(array: np.ndarray, dtype: np.dtype) -> np.ndarray:
     if array.ndim < 2 or abs(array.strides[-1]) == min(map(abs, array.strides)):
         return np.array(array, dtype, order="C")
     copy = np.empty(array.shape, dtype)
-    numbers = max(CACHE_LINE // copy.itemsize, 1)
-    for first in range(0, array.shape[-1], numbers):
-        copy[..., first : first + numbers] = array[..., first : first + numbers]
+    closest, numbers = np.abs(array.strides).argmin(), max(CACHE_LINE // copy.itemsize, 1)
+    axes: list[Iterable[int | slice]] = [range(size) for size in array.shape[:-1]]
+    axes[closest] = [slice(None)]
+    lines = [slice(first, first + numbers) for first in range(0, array.shape[-1], numbers)]
+    for place in itertools.product(*axes, lines):
+        copy[place] = array[place]
     return copy
