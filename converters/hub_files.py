@@ -13,19 +13,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from huggingface_hub import HfApi, constants, hf_hub_download, scan_cache_dir
-from huggingface_hub.errors import (
-    CacheNotFound,
-    EntryNotFoundError,
-    FileMetadataError,
-    GatedRepoError,
-    HfHubHTTPError,
-    HFValidationError,
-    HTTPError,
-    LocalEntryNotFoundError,
-    OfflineModeIsEnabled,
-    RepositoryNotFoundError,
-)
+import huggingface_hub
+from huggingface_hub import constants
 
 from clip_jax.errors import InputError
 from converters.files import read_bytes, sha256
@@ -56,7 +45,9 @@ class Listing:
 def listing(repo: str) -> Listing:
     """Of the repository's newest commit, from the hub. UnreachableError, or InputError."""
     with hub_errors(repo):
-        info = HfApi().model_info(repo, files_metadata=True, timeout=constants.HF_HUB_ETAG_TIMEOUT)
+        info = huggingface_hub.HfApi().model_info(
+            repo, files_metadata=True, timeout=constants.HF_HUB_ETAG_TIMEOUT
+        )
     files = {}
     for file in info.siblings or ():
         digest = file.lfs.sha256 if file.lfs else file.blob_id
@@ -71,8 +62,8 @@ def listing(repo: str) -> Listing:
 
 def listing_here(repo: str) -> Listing | None:
     """The same of what lies in the hub's cache, whose blobs are named by their hashes; or None."""
-    with contextlib.suppress(CacheNotFound):
-        for cached in scan_cache_dir(constants.HF_HUB_CACHE).repos:
+    with contextlib.suppress(huggingface_hub.CacheNotFound):
+        for cached in huggingface_hub.scan_cache_dir(constants.HF_HUB_CACHE).repos:
             if (cached.repo_id, cached.repo_type) == (repo, "model") and cached.revisions:
                 newest = max(cached.revisions, key=lambda revision: revision.last_modified)
                 files = {
@@ -98,7 +89,7 @@ def fetch(found: Listing, names: Sequence[str]) -> dict[str, Path]:
     paths = {}
     for name in names:
         with hub_errors(found.repo):
-            path = hf_hub_download(
+            path = huggingface_hub.hf_hub_download(
                 found.repo, name, revision=found.commit, local_files_only=found.here
             )
         paths[name] = Path(path)
@@ -129,38 +120,41 @@ def _digest(path: Path, like: str) -> str:
 @contextlib.contextmanager
 def hub_errors(repo: str) -> Iterator[None]:
     """The hub's errors as one line each."""
+    # Unlike the package, which imports what is asked for, these import a client of HTTP at once.
+    from huggingface_hub import errors
+
     hub = constants.ENDPOINT
     try:
         yield
-    except HFValidationError as error:
+    except errors.HFValidationError as error:
         raise InputError(
             f"{repo!r} is neither a released model, nor a folder, nor a repository as OWNER/NAME"
         ) from error
-    except GatedRepoError as error:
+    except errors.GatedRepoError as error:
         raise InputError(
             f"{repo}: its owner lets in whom he knows; ask at {hub}/{repo}, then set HF_TOKEN"
         ) from error
-    except RepositoryNotFoundError as error:
+    except errors.RepositoryNotFoundError as error:
         raise InputError(
             f"{repo}: {hub} has no such repository, or a private one; check the name, or set "
             "HF_TOKEN"
         ) from error
-    except LocalEntryNotFoundError as error:
-        if isinstance(error.__cause__, FileMetadataError):
+    except errors.LocalEntryNotFoundError as error:
+        if isinstance(error.__cause__, errors.FileMetadataError):
             raise InputError(f"{hub} does not answer as a hub: {_line(error)}") from error
         raise UnreachableError(f"{repo}: {hub} cannot be reached") from error
-    except EntryNotFoundError as error:
+    except errors.EntryNotFoundError as error:
         raise InputError(f"{repo}: {_line(error)}") from error
-    except OfflineModeIsEnabled as error:
+    except errors.OfflineModeIsEnabled as error:
         raise UnreachableError(f"{repo}: HF_HUB_OFFLINE is set") from error
-    except HfHubHTTPError as error:
+    except errors.HfHubHTTPError as error:
         answer = f"{repo}: {hub} answered {_line(error)}"
         status = error.response.status_code
         if status >= 500:
             raise UnreachableError(answer) from error
         hint = "; set an HF_TOKEN that may do this" if status in (401, 403) else ""
         raise InputError(answer + hint) from error
-    except HTTPError as error:
+    except errors.HTTPError as error:
         raise UnreachableError(f"{repo}: {hub} cannot be reached ({_line(error)})") from error
     except OSError as error:
         raise InputError(f"{repo}: {_line(error)}; run the same again") from error

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import ModelCardData
+import huggingface_hub
 
 from clip_jax import model_folder
 from clip_jax.tokenizer import FILE_NAME
@@ -40,7 +40,7 @@ def model_card(
     about = model_folder.read_config(folder)
     kind, provenance = about["kind"], about["provenance"]
     origin = provenance.get("origin", {})
-    data = ModelCardData(
+    data = huggingface_hub.ModelCardData(
         base_model=list(origin) or None,
         language="ru",
         library_name=LIBRARY,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
+import huggingface_hub as hub
 
 from clip_jax import model_folder
 from clip_jax.errors import InputError
@@ -41,7 +41,7 @@ def share(
     names = {path.relative_to(folder).as_posix(): path for path in files}
     names.pop(CARD, None)
     with hub_errors(repo):
-        api = HfApi()
+        api = hub.HfApi()
         api.create_repo(repo, private=private or None, exist_ok=True)
     there = listing(repo)
     _check_ours(there)
@@ -50,10 +50,10 @@ def share(
         for name in there.files
         if name.startswith(f"{model_folder.PARAMS}/") and name not in names
     ]
-    operations: list[CommitOperationAdd | CommitOperationDelete] = [
-        CommitOperationAdd(CARD, card.encode()),
-        *(CommitOperationAdd(name, path) for name, path in names.items()),
-        *(CommitOperationDelete(name) for name in stale),
+    operations: list[hub.CommitOperationAdd | hub.CommitOperationDelete] = [
+        hub.CommitOperationAdd(CARD, card.encode()),
+        *(hub.CommitOperationAdd(name, path) for name, path in names.items()),
+        *(hub.CommitOperationDelete(name) for name in stale),
     ]
     with hub_errors(repo):
         done = api.create_commit(

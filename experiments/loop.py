@@ -6,14 +6,13 @@ import contextlib
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 from jax.sharding import Mesh
 
 from clip_jax.errors import InputError
 from clip_jax.tokenizer import Tokenizer
-from experiments.checkpoint import Checkpoints
 from experiments.command import DivergedError, Stopped
 from experiments.config import MeshConfig, TrainConfig
 from experiments.evaluation.evaluators import Evaluator
@@ -26,6 +25,9 @@ from experiments.runners import JitRunner, PmapRunner
 from experiments.state import State, all_finite, model_params
 from experiments.stopping import Stopping
 from experiments.watchdog import Watchdog
+
+if TYPE_CHECKING:
+    from experiments.checkpoint import Checkpoints
 
 
 class Loop:

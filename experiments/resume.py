@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+from typing import TYPE_CHECKING
 
 from clip_jax.errors import InputError
-from experiments.checkpoint import Checkpoints
 from experiments.config import TrainConfig, flatten
+
+if TYPE_CHECKING:
+    from experiments.checkpoint import Checkpoints
 
 # What may differ between a checkpoint's config and the one that resumes it: how a run is carried
 # out and reported, never what it computes.

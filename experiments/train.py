@@ -24,7 +24,6 @@ from clip_jax.errors import InputError
 from clip_jax.kept_programs import keep_programs
 from clip_jax.tokenizer import FILE_NAME
 from experiments import parallel
-from experiments.checkpoint import Checkpoints, abstract_state, last_good
 from experiments.command import exit_status
 from experiments.command_line import describe_keys, parse_command_line, take_distributed
 from experiments.config import TrainConfig, check
@@ -71,6 +70,9 @@ def train(
     finished step KeyboardInterrupt is passed on, and SIGTERM becomes Stopped.
     """
     check(config)
+    # Orbax takes an eighth of a second to import; who is told of a wrong config needs none.
+    from experiments.checkpoint import Checkpoints, abstract_state, last_good
+
     keep_programs()
     workdir = Path(workdir)
     hosts = Hosts()

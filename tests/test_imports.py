@@ -1,6 +1,9 @@
 """Imports go one way: clip_jax <- rudolph_jax <- experiments; converters serve users alone."""
 
 import ast
+import subprocess
+import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -15,6 +18,13 @@ MAY_IMPORT = {
 }
 # Heavy or optional: never on the way of someone who only loads a model.
 NOT_AT_RUN_TIME = {"torch", "transformers", "tensorflow", "gradio", "wandb", "youtokentome"}
+# What takes long to import: nobody waits for it who asks for nothing of it.
+WHEN_USED = {
+    "clip_jax": ("orbax.checkpoint",),
+    "rudolph_jax": ("orbax.checkpoint",),
+    "converters": ("orbax.checkpoint", "huggingface_hub.hf_api", "huggingface_hub.errors"),
+    "experiments.train": ("orbax.checkpoint", "tensorflow_datasets", "grain", "huggingface_hub"),
+}
 
 
 def imported(file: Path, whole_file: bool) -> set[str]:
@@ -55,3 +65,12 @@ def test_config_modules_import_no_sibling_but_errors():
             text = file.read_text(encoding="utf-8")
             siblings = [line for line in text.splitlines() if line.startswith(f"from {package}")]
             assert siblings == [f"from {package}.errors import InputError"] or not siblings
+
+
+@pytest.mark.parametrize("module", WHEN_USED)
+def test_slow_packages_are_imported_when_they_are_used(module):
+    code = f"import sys, {module}; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not set(WHEN_USED[module]) & set(done.stdout.split())
+    for name in WHEN_USED[module]:
+        assert find_spec(name), f"{name} is called otherwise now"

@@ -1,4 +1,4 @@
-"""Codes of an image tokenizer, found once when a set is prepared and stored beside its pictures."""
+"""What the codes that a prepared set stores beside its pictures were made with."""
 
 from __future__ import annotations
 
@@ -6,31 +6,18 @@ import dataclasses
 import functools
 import hashlib
 import json
-import os
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
-import tensorflow_datasets as tfds
-from array_record.python.array_record_data_source import ArrayRecordDataSource
 
 from clip_jax import model_folder
 from clip_jax.errors import InputError
-from clip_jax.image import open_image, resize_square
-from experiments.data.sources.forms import Form
-from experiments.data.sources.shards import ShardWriter, features, serializer
-from rudolph_jax.image_tokenizer import load_vqgan
-from rudolph_jax.pretrained import PIXELS
-
-ENCODED_AT_ONCE = 64  # pictures; one shape, so that the encoder compiles once
 
 
 @dataclasses.dataclass(frozen=True)
 class Codes:
-    """What codes were made with. tokenizer: `tokenizer_digest`. image_size: in pixels."""
+    """tokenizer: `tokenizer_digest`. image_size: in pixels."""
 
     tokenizer: str
     image_size: int
@@ -61,45 +48,3 @@ def tokenizer_digest(folder: str) -> str:
         digest.update(f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape}".encode())
         digest.update(array.tobytes())
     return digest.hexdigest()
-
-
-class Coder:
-    """Adds codes to shards; what `split[i]["codes"]` gives later is int32[count]."""
-
-    def __init__(self, folder: str, image_size: int, form: Form) -> None:
-        vqgan = load_vqgan(folder)
-        patch = vqgan.config.patch_size
-        if image_size <= 0 or image_size % patch:
-            raise InputError(f"--image-size is {image_size}; expected a multiple of {patch} pixels")
-        self._form = form
-        self.about = Codes(tokenizer_digest(folder), image_size, (image_size // patch) ** 2)
-        self._encode: Callable[[np.ndarray], Any] = vqgan.encode
-
-    def write(self, pictures: Path, coded: Path, threads: int) -> None:
-        """A shard with codes from one without. Threads decode pictures."""
-        plain = features(self._form)
-        serialize = serializer(features(self._form, self.about.count))
-        skip = {"image": tfds.decode.SkipDecoding()}
-        writer = ShardWriter(coded.parent, f"{coded.name}-coded", 2**62)
-        with ArrayRecordDataSource([str(pictures)]) as source, ThreadPoolExecutor(threads) as pool:
-            for start in range(0, len(source), ENCODED_AT_ONCE):
-                rows = [
-                    plain.deserialize_example_np(source[i], decoders=skip)
-                    for i in range(start, min(start + ENCODED_AT_ONCE, len(source)))
-                ]
-                views = pool.map(self._view, [row["image"] for row in rows])
-                for row, codes in zip(rows, self._codes(views), strict=True):
-                    writer.write(serialize({**row, "codes": codes}))
-        writer.close()
-        os.replace(coded.parent / writer.shards[0][0], coded)
-
-    def _view(self, picture: bytes) -> np.ndarray:
-        return resize_square(open_image(picture), self.about.image_size, PIXELS)
-
-    def _codes(self, views: Iterator[np.ndarray]) -> np.ndarray:
-        size = self.about.image_size
-        batch = np.zeros((ENCODED_AT_ONCE, size, size, 3), np.float32)
-        count = 0
-        for count, view in enumerate(views, 1):
-            batch[count - 1] = view / np.float32(255)
-        return np.asarray(self._encode(batch))[:count]

@@ -1,4 +1,4 @@
-"""Handwritten digits with Russian captions, as a TFDS builder.
+"""Handwritten digits with Russian captions.
 
 The pictures are scikit-learn's copy of the UCI set "Optical Recognition of Handwritten Digits"
 (Alpaydin and Kaynak 1998, CC-BY 4.0): 1,797 of 8x8 pixels, grey values 0 to 16.
@@ -8,11 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
-import tensorflow_datasets as tfds
 from PIL import Image
 
 from clip_jax.errors import InputError
@@ -26,45 +23,6 @@ TEMPLATES = (
     "на картинке цифра {}",
     "кто-то написал {}",
 )
-
-
-class DigitsRu(tfds.core.GeneratorBasedBuilder):
-    """Splits train, validation and test: 80, 10 and 10 of a hundred by a hash of the pixels.
-
-    Features: "image" uint8[8, 8, 3] (grey stretched to 0..255), "captions" (one for each
-    template), "label" (0 to 9, Russian names), "id" (the place in scikit-learn's order).
-    """
-
-    VERSION = tfds.core.Version("1.0.0")
-
-    def _info(self) -> tfds.core.DatasetInfo:
-        return tfds.core.DatasetInfo(
-            builder=self,
-            description=__doc__,
-            license="CC-BY 4.0",
-            features=tfds.features.FeaturesDict(
-                {
-                    "image": tfds.features.Image(shape=(8, 8, 3), encoding_format="png"),
-                    "captions": tfds.features.Sequence(tfds.features.Text()),
-                    "label": tfds.features.ClassLabel(names=list(NAMES)),
-                    "id": np.int64,
-                }
-            ),
-        )
-
-    def _split_generators(self, _: Any) -> dict[str, Iterator[tuple[int, dict[str, Any]]]]:
-        return {split: self._generate_examples(split) for split in ("train", "validation", "test")}
-
-    def _generate_examples(self, split: str) -> Iterator[tuple[int, dict[str, Any]]]:
-        pixels, labels = digits()
-        for i, (picture, label) in enumerate(zip(pixels, labels, strict=True)):
-            if split_of(picture) == split:
-                yield i, {
-                    "image": encode_png(picture),
-                    "captions": [template.format(NAMES[label]) for template in TEMPLATES],
-                    "label": int(label),
-                    "id": i,
-                }
 
 
 def digits() -> tuple[np.ndarray, np.ndarray]:

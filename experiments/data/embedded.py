@@ -5,20 +5,14 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
-from collections.abc import Callable
 from pathlib import Path
 
-import tensorflow_datasets as tfds
 from absl import logging as absl_logging
 
 from clip_jax.errors import InputError
-from experiments.data.digits_ru import DigitsRu
-from experiments.data.emoji_ru import EmojiRu
+from experiments.data.tfds_package import import_tfds
 
-SETS: dict[str, Callable[..., tfds.core.GeneratorBasedBuilder]] = {
-    "digits_ru": DigitsRu,
-    "emoji_ru": EmojiRu,
-}
+SETS = ("digits_ru", "emoji_ru")
 
 
 def prepare(name: str, directory: str | Path) -> Path:
@@ -31,8 +25,11 @@ def prepare(name: str, directory: str | Path) -> Path:
         raise InputError(f"data set {name!r} is unknown; expected one of {', '.join(SETS)}")
     absl_logging.set_verbosity(absl_logging.ERROR)
     logging.getLogger("etils").setLevel(logging.ERROR)
+    tfds = import_tfds()
+    from experiments.data.builders import BUILDERS  # classes of TFDS, which is imported only now
+
     # The default format would need TensorFlow.
-    builder = SETS[name](data_dir=str(directory), file_format="array_record")
+    builder = BUILDERS[name](data_dir=str(directory), file_format="array_record")
     tfds.disable_progress_bar()
     with contextlib.redirect_stdout(io.StringIO()):  # TFDS speaks of a download that there is not
         builder.download_and_prepare()

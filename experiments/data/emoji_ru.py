@@ -1,4 +1,4 @@
-"""Emoji in two drawing styles with Russian names, as a TFDS builder.
+"""Emoji in two drawing styles with Russian names.
 
 1,914 emoji x 2 styles (`emoji_pictures.py`), and two questions to a trained model:
 
@@ -23,14 +23,10 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
-import tensorflow_datasets as tfds
 
-from experiments.data.digits_ru import encode_png
-from experiments.data.emoji_pictures import PICTURE_SIZE, STYLES, all_emoji, draw
+from experiments.data.emoji_pictures import STYLES, all_emoji, draw
 
 SPLITS = ("train", "validation_drawing", "new_drawing", "new_emoji")
 
@@ -47,56 +43,6 @@ CATEGORY_WORDS: dict[str, tuple[str, ...]] = {
     "Travel & Places": ("путешествия и места", "здание", "машина", "поезд", "погода", "часы"),
 }
 CATEGORIES = tuple(CATEGORY_WORDS)
-
-
-class EmojiRu(tfds.core.GeneratorBasedBuilder):
-    """Splits: train, validation_drawing, new_drawing, new_emoji; sizes above.
-
-    Features: "image" uint8[72, 72, 3] on white, "caption" (the Russian name), "emoji" (its
-    characters), "style", "category" (one of nine), "subcategory" ('' where unknown), "id" (its
-    place among all names, int64: both styles of an emoji share it).
-    """
-
-    VERSION = tfds.core.Version("1.0.0")
-
-    def _info(self) -> tfds.core.DatasetInfo:
-        shape = (PICTURE_SIZE, PICTURE_SIZE, 3)
-        return tfds.core.DatasetInfo(
-            builder=self,
-            description=__doc__,
-            license="CC-BY 4.0 (Twemoji), CC-BY-SA 4.0 (OpenMoji), Unicode-3.0 (names)",
-            features=tfds.features.FeaturesDict(
-                {
-                    "image": tfds.features.Image(shape=shape, encoding_format="png"),
-                    "caption": tfds.features.Text(),
-                    "emoji": tfds.features.Text(),
-                    "style": tfds.features.ClassLabel(names=list(STYLES)),
-                    "category": tfds.features.ClassLabel(names=list(CATEGORIES)),
-                    "subcategory": tfds.features.Text(),
-                    "id": np.int64,
-                }
-            ),
-        )
-
-    def _split_generators(self, _: Any) -> dict[str, Iterator[tuple[str, dict[str, Any]]]]:
-        return {split: self._generate_examples(split) for split in SPLITS}
-
-    def _generate_examples(self, split: str) -> Iterator[tuple[str, dict[str, Any]]]:
-        for i, (emoji, fold) in enumerate(zip(all_emoji(), folds(), strict=True)):
-            for style in STYLES:
-                if split_of(fold, style) == split:
-                    yield (
-                        f"{style}-{i}",
-                        {
-                            "image": encode_png(pictures(style)[i]),
-                            "caption": emoji.name,
-                            "emoji": emoji.characters,
-                            "style": style,
-                            "category": emoji.category,
-                            "subcategory": emoji.subcategory,
-                            "id": i,
-                        },
-                    )
 
 
 def all_names() -> list[str]:

@@ -21,8 +21,8 @@ from tqdm import tqdm
 
 from clip_jax.errors import InputError
 from experiments.data.sources import make_plan
-from experiments.data.sources.finish import CODES, INFO, UNFINISHED, finish
-from experiments.data.sources.forms import COLUMNS, FORMS
+from experiments.data.sources.finish import INFO, UNFINISHED, finish
+from experiments.data.sources.forms import CODES, COLUMNS, FORMS
 from experiments.data.sources.pieces import write_pieces
 from experiments.data.sources.plan import Options, Plan
 from experiments.data.sources.shards import Rules, Written, summarize, write_json
@@ -61,7 +61,7 @@ def prepare(
     plan = make_plan(options)
     coder = None
     if vqgan:
-        from experiments.data.codes import Coder  # JAX is for these alone
+        from experiments.data.coder import Coder  # JAX is for these alone
 
         coder = Coder(vqgan, image_size, options.what)
     about = dataclasses.asdict(coder.about) if coder else None

@@ -15,7 +15,7 @@ from experiments.data.codes import Codes
 from experiments.data.config import DataConfig
 from experiments.data.examples import RENDERING, Example, Pictures
 from experiments.data.source import Split
-from experiments.data.sources.finish import CODES
+from experiments.data.sources.forms import CODES
 from experiments.data.task_forms import TaskForms, Texts
 from experiments.settings import RudolphSettings
 from rudolph_jax.config import RudolphConfig

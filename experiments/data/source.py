@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tensorflow_datasets as tfds
 
 from clip_jax.errors import InputError
 from experiments.data import embedded
 from experiments.data.config import DataConfig
 from experiments.data.mixture import Mixture
+from experiments.data.tfds_package import import_tfds
 
 
 class Split:
@@ -25,6 +25,7 @@ class Split:
 
     def __init__(self, folder: Path, split: str) -> None:
         """folder: of one version of a TFDS set in ArrayRecord form, as `prepare` leaves it."""
+        tfds = import_tfds()
         try:
             builder = tfds.builder_from_directory(folder)
         except (FileNotFoundError, ValueError, OSError) as error:

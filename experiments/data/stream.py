@@ -10,7 +10,6 @@ import itertools
 from collections.abc import Iterator
 from typing import Protocol
 
-import grain
 import numpy as np
 
 from clip_jax.errors import InputError
@@ -41,6 +40,8 @@ def batches(
     Each epoch shuffles the examples anew; each part of a mixture has epochs of its own. Yields what
     `examples.draw` gives, each array with a leading axis of batch_size / process_count.
     """
+    import grain  # only now, so that a config that cannot work is told without it
+
     if config.batch_size % process_count:
         raise InputError(
             f"config.data.batch_size is {config.batch_size}; expected a multiple of the "

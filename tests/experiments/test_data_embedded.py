@@ -7,7 +7,11 @@ import pytest
 
 from clip_jax.errors import InputError
 from experiments.data import embedded
-from experiments.data.digits_ru import DigitsRu
+from experiments.data.builders import BUILDERS, DigitsRu
+
+
+def test_every_set_has_a_builder():
+    assert set(embedded.SETS) == set(BUILDERS)
 
 
 def test_prepare_is_idempotent_and_quiet(data_directory, capfd):

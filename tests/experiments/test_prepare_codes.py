@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from clip_jax import InputError
-from experiments.data import codes as codes_module
+from experiments.data.coder import Coder
 from experiments.data.config import AugmentConfig, DataConfig
 from experiments.data.preparation import prepare
 from experiments.data.sequences import Sequences
@@ -100,7 +100,7 @@ def test_coding_goes_on_where_it_was_stopped(
     options, coded, tmp_path, small_vqgan_folder, monkeypatch
 ):
     out, made = tmp_path / "out", []
-    real = codes_module.Coder.write
+    real = Coder.write
 
     def write(self, pictures, target, threads):
         if len(made) == 2:
@@ -110,7 +110,7 @@ def test_coding_goes_on_where_it_was_stopped(
 
     keywords = {"vqgan": small_vqgan_folder, "image_size": 8}
     with monkeypatch.context() as patch:
-        patch.setattr(codes_module.Coder, "write", write)
+        patch.setattr(Coder, "write", write)
         with pytest.raises(KeyboardInterrupt):
             prepare(options, out, FIVE, **keywords)
     with pytest.raises(InputError, match="was begun with codes = "):

@@ -8,12 +8,11 @@ from typing import Any
 
 import tensorflow_datasets as tfds
 
-from experiments.data.sources.forms import Form
+from experiments.data.sources.forms import CODES, Form
 from experiments.data.sources.shards import features
 
 NAME, VERSION = "prepared", "1.0.0"
 UNFINISHED, INFO = "unfinished", "dataset_info.json"
-CODES = "codes"  # a feature, and its entry in the set's metadata
 
 
 def finish(out: Path, form: Form, shards: list[list[Any]], codes: dict[str, Any] | None) -> None:

@@ -22,6 +22,8 @@ class Column:
         return f"{self.noun}_column"
 
 
+CODES = "codes"  # a feature, and its entry in the set's metadata
+
 IMAGE_COLUMNS = (
     "image", "image_path", "path", "file_name", "filename", "filepath", "file", "img", "picture",
 )  # fmt: skip

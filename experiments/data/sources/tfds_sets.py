@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import tensorflow_datasets as tfds
 from array_record.python.array_record_data_source import ArrayRecordDataSource
 
 from clip_jax.errors import InputError
@@ -19,6 +18,7 @@ from experiments.data.sources.columns import (
 )
 from experiments.data.sources.plan import Options, Plan, stamps
 from experiments.data.sources.records import BadRecord, Candidate, Rejected
+from experiments.data.tfds_package import import_tfds
 
 INFO, FEATURES = "dataset_info.json", "features.json"
 
@@ -38,8 +38,8 @@ def plan(options: Options) -> Plan:
             f"{folder}: has no split {options.from_split!r}; say --from-split, one of {known}"
         )
     options = choose_columns(features, options, folder)
-    image = options.image_column
-    if image and not (image in features and isinstance(features[image], tfds.features.Image)):
+    image, picture = options.image_column, import_tfds().features.Image
+    if image and not (image in features and isinstance(features[image], picture)):
         raise InputError(f"{folder}: feature {image!r} is no picture; say --image-column")
     files = split_files(builder, options.from_split)
     return Plan(options, stamps(folder, [folder / INFO, *files]), [file.name for file in files])
@@ -50,7 +50,7 @@ def read(options: Options, piece: str) -> Iterator[Candidate | Rejected]:
     builder = open_builder(folder)
     features = builder.info.features
     picture = options.what.picture
-    skip = {options.image_column: tfds.decode.SkipDecoding()} if picture else None
+    skip = {options.image_column: import_tfds().decode.SkipDecoding()} if picture else None
     number = 0
     try:
         for number, serialized in enumerate(_READERS[form(builder)](folder / piece)):
@@ -88,7 +88,7 @@ def _folder(options: Options) -> Path:
 def open_builder(folder: Path) -> Any:
     """TFDS's builder of one version's folder; what is none raises InputError."""
     try:
-        return tfds.builder_from_directory(folder)
+        return import_tfds().builder_from_directory(folder)
     except (FileNotFoundError, ValueError, OSError) as error:
         reason = " ".join(str(error).split())
         raise InputError(f"{folder}: cannot be read as a TFDS set ({reason})") from error

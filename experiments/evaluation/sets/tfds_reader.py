@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import tensorflow_datasets as tfds
 from array_record.python.array_record_data_source import ArrayRecordDataSource
 from tqdm import tqdm
 
 from clip_jax.errors import InputError
 from experiments.data.sources import tfds_sets
 from experiments.data.sources.tf_records import TfRecords
+from experiments.data.tfds_package import import_tfds
 from experiments.evaluation.sets.labelled import Rows, first_unique
 from experiments.evaluation.sets.record import SetRecord
 from experiments.evaluation.sets.split_names import find_split
@@ -57,7 +57,7 @@ def read(folder: Path, record: SetRecord, split: str) -> Rows:
             ) from error
 
     def read_image(index: int) -> bytes:
-        return parse(image, index, decoders={IMAGE: tfds.decode.SkipDecoding()})[IMAGE]
+        return parse(image, index, decoders={IMAGE: import_tfds().decode.SkipDecoding()})[IMAGE]
 
     places = tqdm(range(len(records)), f"labels of {record.name}", disable=None, leave=False)
     rows = [parse(rest, place) for place in places]
@@ -75,15 +75,15 @@ def _records(builder: Any, split: str) -> Sequence[bytes]:
         raise InputError(f"{builder.data_path}: split {split!r} is damaged: {error}") from error
 
 
-def _part(features: Any, names: Sequence[str]) -> tfds.features.FeaturesDict:
+def _part(features: Any, names: Sequence[str]) -> Any:
     """These alone, so that no picture or mask is decoded on the way."""
-    return tfds.features.FeaturesDict({name: features[name] for name in names})
+    return import_tfds().features.FeaturesDict({name: features[name] for name in names})
 
 
 def _class_names(feature: Any, record: SetRecord, folder: Path) -> Sequence[str]:
     if record.class_names:
         return record.class_names
-    if not isinstance(feature, tfds.features.ClassLabel):
+    if not isinstance(feature, import_tfds().features.ClassLabel):
         raise InputError(f"{folder}: feature {record.label!r} is {feature}; expected a ClassLabel")
     return feature.names
 

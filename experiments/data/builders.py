@@ -1,0 +1,108 @@
+"""The embedded sets as TFDS builders."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+from experiments.data import digits_ru, emoji_ru
+from experiments.data.emoji_pictures import PICTURE_SIZE, STYLES, all_emoji
+
+
+class DigitsRu(tfds.core.GeneratorBasedBuilder):
+    """Splits train, validation and test: 80, 10 and 10 of a hundred by a hash of the pixels.
+
+    Features: "image" uint8[8, 8, 3] (grey stretched to 0..255), "captions" (one for each
+    template), "label" (0 to 9, Russian names), "id" (the place in scikit-learn's order).
+    """
+
+    VERSION = tfds.core.Version("1.0.0")
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        return tfds.core.DatasetInfo(
+            builder=self,
+            description=digits_ru.__doc__,
+            license="CC-BY 4.0",
+            features=tfds.features.FeaturesDict(
+                {
+                    "image": tfds.features.Image(shape=(8, 8, 3), encoding_format="png"),
+                    "captions": tfds.features.Sequence(tfds.features.Text()),
+                    "label": tfds.features.ClassLabel(names=list(digits_ru.NAMES)),
+                    "id": np.int64,
+                }
+            ),
+        )
+
+    def _split_generators(self, _: Any) -> dict[str, Iterator[tuple[int, dict[str, Any]]]]:
+        return {split: self._generate_examples(split) for split in ("train", "validation", "test")}
+
+    def _generate_examples(self, split: str) -> Iterator[tuple[int, dict[str, Any]]]:
+        pixels, labels = digits_ru.digits()
+        for i, (picture, label) in enumerate(zip(pixels, labels, strict=True)):
+            if digits_ru.split_of(picture) == split:
+                name = digits_ru.NAMES[label]
+                yield i, {
+                    "image": digits_ru.encode_png(picture),
+                    "captions": [template.format(name) for template in digits_ru.TEMPLATES],
+                    "label": int(label),
+                    "id": i,
+                }
+
+
+class EmojiRu(tfds.core.GeneratorBasedBuilder):
+    """Splits: train, validation_drawing, new_drawing, new_emoji; sizes above.
+
+    Features: "image" uint8[72, 72, 3] on white, "caption" (the Russian name), "emoji" (its
+    characters), "style", "category" (one of nine), "subcategory" ('' where unknown), "id" (its
+    place among all names, int64: both styles of an emoji share it).
+    """
+
+    VERSION = tfds.core.Version("1.0.0")
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        shape = (PICTURE_SIZE, PICTURE_SIZE, 3)
+        return tfds.core.DatasetInfo(
+            builder=self,
+            description=emoji_ru.__doc__,
+            license="CC-BY 4.0 (Twemoji), CC-BY-SA 4.0 (OpenMoji), Unicode-3.0 (names)",
+            features=tfds.features.FeaturesDict(
+                {
+                    "image": tfds.features.Image(shape=shape, encoding_format="png"),
+                    "caption": tfds.features.Text(),
+                    "emoji": tfds.features.Text(),
+                    "style": tfds.features.ClassLabel(names=list(STYLES)),
+                    "category": tfds.features.ClassLabel(names=list(emoji_ru.CATEGORIES)),
+                    "subcategory": tfds.features.Text(),
+                    "id": np.int64,
+                }
+            ),
+        )
+
+    def _split_generators(self, _: Any) -> dict[str, Iterator[tuple[str, dict[str, Any]]]]:
+        return {split: self._generate_examples(split) for split in emoji_ru.SPLITS}
+
+    def _generate_examples(self, split: str) -> Iterator[tuple[str, dict[str, Any]]]:
+        for i, (emoji, fold) in enumerate(zip(all_emoji(), emoji_ru.folds(), strict=True)):
+            for style in STYLES:
+                if emoji_ru.split_of(fold, style) == split:
+                    yield (
+                        f"{style}-{i}",
+                        {
+                            "image": digits_ru.encode_png(emoji_ru.pictures(style)[i]),
+                            "caption": emoji.name,
+                            "emoji": emoji.characters,
+                            "style": style,
+                            "category": emoji.category,
+                            "subcategory": emoji.subcategory,
+                            "id": i,
+                        },
+                    )
+
+
+BUILDERS: dict[str, Callable[..., tfds.core.GeneratorBasedBuilder]] = {
+    "digits_ru": DigitsRu,
+    "emoji_ru": EmojiRu,
+}
