@@ -9,8 +9,9 @@ BIN := $(VENV)/bin
 
 .PHONY: quickstart test test-all test-torch test-browser lint docs bench clean
 
+# Huge pages: docs/performance.md, "Training".
 quickstart: $(VENV)/.installed-demo
-	$(BIN)/python -m experiments.quickstart
+	GLIBC_TUNABLES=glibc.malloc.hugetlb=1 $(BIN)/python -m experiments.quickstart
 
 test: $(VENV)/.installed-test
 	$(BIN)/python -m pytest

@@ -16,11 +16,14 @@ from clip_jax.errors import InputError
 
 
 class Contender(NamedTuple):
-    """module: of `peers`. how: arguments of its `open`, besides those of all."""
+    """module: of `peers`. how: arguments of its `open`, besides those of all. variables: of its
+    environment, besides ours.
+    """
 
     module: str
     dtype: str
     how: Mapping[str, object]
+    variables: Mapping[str, str] | None = None
 
 
 class Contest(NamedTuple):
@@ -80,7 +83,7 @@ def _open(
     stack: ExitStack, contender: Contender, options: Options, shared: Mapping[str, Any]
 ) -> tuple[Peer, Any]:
     own = options.original_python if contender.module.startswith("original") else None
-    peer = stack.enter_context(Peer(contender.module, own))
+    peer = stack.enter_context(Peer(contender.module, own, contender.variables))
     return peer, peer.ask("open", **shared, **contender.how).value
 
 

@@ -88,9 +88,10 @@ def _table(
         apart=apart,
     )
     rows, _ = beside_the_first(contest, contenders, options, batch=batch, place=place)
+    dtypes = [contender.dtype for contender in contenders.values()]
     rows = [
         replace(row, roof=batch / machine.seconds(dtype, *step_cost(config, batch, dtype)))
-        for row, (_, dtype, _) in zip(rows, contenders.values(), strict=True)
+        for row, dtype in zip(rows, dtypes, strict=True)
     ]
     return Table(f"RUDOLPH draws {batch} at once", "codes", base, rows)
 

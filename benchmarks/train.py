@@ -19,6 +19,10 @@ from rudolph_jax.config import PRESETS
 # wrong gradient or update shows.
 TOLERANCE = {"float32": 1e-5, "bfloat16": 5e-3}
 CHECKED = 2
+# Of glibc: large memory in huge pages, which a step of XLA takes anew each time. PyTorch's step
+# was slower with it.
+HUGE_PAGES = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
+NAMES = {"float32": "float32", "bfloat16": "autocast"}  # of PyTorch's precisions
 UNITS = {"clip": "pairs", "rudolph": "sequences"}
 CLIP = "ruclip-vit-base-patch32-224"
 
@@ -44,14 +48,20 @@ def measure(args: argparse.Namespace, options: Options, machine: Machine) -> Ite
     }
     for kind, (preset, batch, folder) in asked.items():
         ours = {"kind": kind, "batch": batch, "folder": str(folder)}
-        contenders = {}
+        contenders: dict[str, Contender] = {}
+        if options.original_python or options.torch:
+            original = str(original_folder(folder))
         if options.original_python:
-            original = {**ours, "folder": str(original_folder(folder))}
-            for dtype, name in (("float32", "float32"), ("bfloat16", "autocast")):
-                how = {**original, "dtype": dtype}
+            for dtype, name in NAMES.items():
+                how = {**ours, "folder": original, "dtype": dtype}
                 contenders[f"original {name}"] = Contender("original_train", dtype, how)
-        for dtype in ("float32", "bfloat16"):
-            contenders[f"ours {dtype}"] = Contender("ours_train", dtype, {**ours, "dtype": dtype})
+        if options.torch:
+            for dtype, name in NAMES.items():
+                how = {**ours, "original": original, "dtype": dtype}
+                contenders[f"torch {name}"] = Contender("torch_train", dtype, how)
+        for dtype in NAMES:
+            how = {**ours, "dtype": dtype}
+            contenders[f"ours {dtype}"] = Contender("ours_train", dtype, how, HUGE_PAGES)
         title = f"A step of {preset}, batch {batch}"
         yield _table(title, kind, batch, contenders, options, machine)
 
@@ -82,7 +92,7 @@ def _table(
     rows, values = beside_the_first(contest, contenders, options)
     (flops, *_) = filter(None, values.values())
     rows = [
-        replace(row, roof=batch * machine.flops[dtype] / flops)
-        for row, (_, dtype, _) in zip(rows, contenders.values(), strict=True)
+        replace(row, roof=batch * machine.flops[each.dtype] / flops)
+        for row, each in zip(rows, contenders.values(), strict=True)
     ]
     return Table(title, UNITS[kind], base, rows)

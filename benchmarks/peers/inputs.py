@@ -3,6 +3,8 @@
 import numpy as np
 
 PAD, EOS, FIRST = 0, 3, 4  # ruCLIP's ids, and the first that is no special one
+# Of ruCLIP's pixels: RGB.
+MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 # Of AdamW in training, without weight decay, whose choice of parameters is each project's own.
 RATE, BETAS, EPSILON, CLIP_NORM = 1e-5, (0.9, 0.95), 1e-8, 1.0
 

@@ -14,15 +14,14 @@ from benchmarks.peers.inputs import (
     BETAS,
     CLIP_NORM,
     EPSILON,
+    MEAN,
     RATE,
+    STD,
     pictures,
     sequences,
     texts,
 )
 from benchmarks.peers.serve import serve
-
-# Of ruCLIP's pixels: RGB.
-MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 
 
 class Training:

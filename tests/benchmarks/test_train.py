@@ -1,3 +1,8 @@
+import pytest
+
+from clip_jax.errors import InputError
+
+
 def test_steps_of_both_models_agree_over_dtypes(tables):
     clip, rudolph = tables("train", "--clip-preset=tiny", "--preset=tiny", "--clip-batch=4")
     assert clip["unit"] == "pairs" and rudolph["unit"] == "sequences"
@@ -6,3 +11,9 @@ def test_steps_of_both_models_agree_over_dtypes(tables):
         base, half = table["rows"]
         assert base["rate"] > 0 and half["roof"] == 2 * base["roof"]
         assert 0 < half["drift"] < 2e-2
+
+
+def test_losses_that_differ_are_not_timed(tables, monkeypatch):
+    monkeypatch.setattr("benchmarks.train.TOLERANCE", {"bfloat16": 0.0})
+    with pytest.raises(InputError, match="ours bfloat16: losses differ from those of ours float32"):
+        tables("train", "--clip-preset=tiny", "--preset=tiny", "--clip-batch=4")
