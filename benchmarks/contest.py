@@ -60,13 +60,13 @@ def beside_the_first(
     rows, rates, values = [], [], {}
     with ExitStack() as stack:
         base_peer, values[base] = _open(stack, first, options, shared)
-        expected = contest.answer(base_peer)
+        expected, counts = contest.answer(base_peer), {base: contest.count(base_peer)}
         for name, contender in others:
             with ExitStack() as beside:
                 peer, values[name] = _open(beside, contender, options, shared)
                 apart = contest.apart(name, expected, contest.answer(peer))
                 peers = {base: base_peer, name: peer}
-                counts = {each: contest.count(peer) for each, peer in peers.items()}
+                counts[name] = contest.count(peer)
                 timings = alternate(peers, contest.task, counts, options.rounds)
             rates.append(_rates(timings[base], contest))
             rows.append(

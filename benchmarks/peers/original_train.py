@@ -25,20 +25,18 @@ from benchmarks.peers.serve import serve
 
 
 class Training:
-    def open(self, kind: str, folder: str, batch: int, dtype: str) -> None:
-        """dtype: "float32", or "bfloat16" for autocast."""
+    def open(self, kind: str, folder: str, batch: int) -> None:
+        """kind: "clip" or "rudolph"."""
         self.model, self.loss = (_clip if kind == "clip" else _rudolph)(folder, batch)
         self.model.train()
         self.optimizer = torch.optim.AdamW(
             self.model.parameters(), lr=RATE, betas=BETAS, eps=EPSILON, weight_decay=0.0
         )
-        self.cast = dtype == "bfloat16"
 
     def train(self, count: int) -> float:
         for _ in range(count):
             self.optimizer.zero_grad(set_to_none=True)
-            with torch.autocast("cpu", torch.bfloat16, enabled=self.cast):
-                loss = self.loss()
+            loss = self.loss()
             loss.backward()
             torch.nn.utils.clip_grad_norm_(self.model.parameters(), CLIP_NORM)
             self.optimizer.step()

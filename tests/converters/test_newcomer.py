@@ -182,16 +182,20 @@ def test_every_command_of_a_page_is_understood(page, monkeypatch):
     def stop_sweep(sweep):
         raise Parsed
 
+    # Imported before anything is replaced, of which another module's import would take hold.
+    commands = [
+        (module, main_of(module), arguments)
+        for module, *arguments in shell_lines(page.read_text(encoding="utf-8"))
+        if arguments != ["--help"]
+    ]
     monkeypatch.setattr(Parser, "parse_args", parse_args)
     monkeypatch.setattr("experiments.train.train", stop)
     monkeypatch.setattr("experiments.train.start", lambda how: None)
     monkeypatch.setattr("experiments.sweep.run_sweep", stop_sweep)
-    for module, *arguments in shell_lines(page.read_text(encoding="utf-8")):
-        if arguments == ["--help"]:
-            continue
+    for module, main, arguments in commands:
         with contextlib.redirect_stderr(io.StringIO()) as error:
             try:
-                status = main_of(module)(arguments)
+                status = main(arguments)
             except Parsed:
                 status = 0
         assert status == 0, (page.name, module, arguments, error.getvalue())
