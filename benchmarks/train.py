@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 from benchmarks.contest import Contender, Contest, beside_the_first, within
-from benchmarks.options import Options
+from benchmarks.options import Options, words
 from benchmarks.random_models import clip_folder, original_folder, rudolph_folder
 from benchmarks.result import Table
 from benchmarks.roofline import Machine
@@ -32,6 +32,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--clip-preset", default=CLIP, choices=tuple(CLIP_PRESETS), help=f"({CLIP})"
     )
     parser.add_argument("--preset", default="350M", choices=tuple(PRESETS), help="(350M)")
+    parser.add_argument("--models", type=words, default=tuple(UNITS), help="(clip,rudolph)")
     parser.add_argument("--clip-batch", type=int, default=8, help="(8)")
     parser.add_argument("--batch", type=int, default=1, help="(1)")
 
@@ -42,11 +43,15 @@ def measure(args: argparse.Namespace, options: Options, machine: Machine) -> Ite
         if getattr(args, name) < 1:
             option = f"--{name.replace('_', '-')}"
             raise InputError(f"{option} is {getattr(args, name)}; expected at least 1")
-    asked = {
-        "clip": (args.clip_preset, args.clip_batch, clip_folder(args.clip_preset, options.work)),
-        "rudolph": (args.preset, args.batch, rudolph_folder(args.preset, options.work)),
+    made = {
+        "clip": (clip_folder, args.clip_preset, args.clip_batch),
+        "rudolph": (rudolph_folder, args.preset, args.batch),
     }
-    for kind, (preset, batch, folder) in asked.items():
+    for kind in set(args.models) - set(made):
+        raise InputError(f"--models: {kind!r} is unknown; expected {', '.join(made)}")
+    for kind in args.models:
+        make_folder, preset, batch = made[kind]
+        folder = make_folder(preset, options.work)
         ours = {"kind": kind, "batch": batch, "folder": str(folder)}
         contenders: dict[str, Contender] = {}
         if options.original_python or options.torch:

@@ -97,6 +97,7 @@ WALK = [
     ("benchmarks", "growth --sides=0", "'0' is no list of positive numbers"),
     ("benchmarks", "startup --preset=big", "invalid choice: 'big'"),
     ("benchmarks", "train --batch=0", "--batch is 0; expected at least 1"),
+    ("benchmarks", "train --models=clop", "'clop' is unknown; expected clip, rudolph"),
     ("benchmarks", "decode --without=jax", "'jax' is unknown; expected torch, original"),
     ("benchmarks", "decode --rounds=0", "--rounds is 0; expected at least 1"),
     ("clip_jax", "search кот {H} --model={H}/vqgan", "of kind 'vqgan'; expected 'clip'"),
