@@ -30,6 +30,7 @@ class Contest(NamedTuple):
     """task: what is timed, with the argument `count`. units: of work in one count. count: (peer)
     -> how often in a turn, after which the peer is warm. answer: (peer) -> what must agree.
     apart: (name, the first's answer, its own) -> the drift; InputError where that is too large.
+    before: counts of the task that a peer does before each turn and that are not timed.
     """
 
     task: str
@@ -37,6 +38,7 @@ class Contest(NamedTuple):
     count: Callable[[Peer], int]
     answer: Callable[[Peer], Any]
     apart: Callable[[str, Any, Any], float]
+    before: int = 0
 
 
 def opened(
@@ -67,7 +69,7 @@ def beside_the_first(
                 apart = contest.apart(name, expected, contest.answer(peer))
                 peers = {base: base_peer, name: peer}
                 counts[name] = contest.count(peer)
-                timings = alternate(peers, contest.task, counts, options.rounds)
+                timings = alternate(peers, contest.task, counts, options.rounds, contest.before)
             rates.append(_rates(timings[base], contest))
             rows.append(
                 Row(

@@ -85,16 +85,20 @@ def alternate(
     task: str,
     units: Mapping[str, float],
     rounds: int,
+    before: int = 0,
     **arguments: Any,
 ) -> dict[str, Timing]:
     """Each peer's turn after the other's, `rounds` times: what disturbs them disturbs all alike.
 
     units: of work in a turn, by peer, the task's argument `count`, besides those given. The peers
         are warm: they have done the task before.
+    before: units that each does before a turn, not timed: for work that never waits in real life.
     """
     answers: dict[str, list[Answer]] = {name: [] for name in peers}
     for _ in range(rounds):
         for name, peer in peers.items():
+            if before:
+                peer.ask(task, count=before, **arguments)
             answers[name].append(peer.ask(task, count=units[name], **arguments))
     return {
         name: Timing(

@@ -20,7 +20,7 @@ from rudolph_jax.config import PRESETS
 TOLERANCE = {"float32": 1e-5, "bfloat16": 5e-3}
 CHECKED = 2
 # Of glibc: large memory in huge pages, which a step of XLA takes anew each time. PyTorch's step
-# was slower with it.
+# was slower with it, and so is one after a pause, for which the host has taken the memory back.
 HUGE_PAGES = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
 TORCH = {"float32": "float32", "bfloat16": "autocast"}  # what PyTorch calls the precisions
 UNITS = {"clip": "pairs", "rudolph": "sequences"}
@@ -33,6 +33,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--preset", default="350M", choices=tuple(PRESETS), help="(350M)")
     parser.add_argument("--models", type=words, default=tuple(UNITS), help="(clip,rudolph)")
+    parser.add_argument(
+        "--steady", action="store_true",
+        help="as in a long run: a step before each that is timed, and ours in huge pages",
+    )  # fmt: skip
     parser.add_argument("--clip-batch", type=int, default=8, help="(8)")
     parser.add_argument("--batch", type=int, default=1, help="(1)")
 
@@ -65,15 +69,17 @@ def measure(args: argparse.Namespace, options: Options, machine: Machine) -> Ite
                 contenders[f"torch {name}"] = Contender("torch_train", dtype, how)
         for dtype in TORCH:
             how = {**ours, "dtype": dtype}
-            contenders[f"ours {dtype}"] = Contender("ours_train", dtype, how, HUGE_PAGES)
+            variables = HUGE_PAGES if args.steady else None
+            contenders[f"ours {dtype}"] = Contender("ours_train", dtype, how, variables)
         title = f"A step of {preset}, batch {batch}"
-        yield _table(title, kind, batch, contenders, options, machine)
+        yield _table(title, kind, batch, int(args.steady), contenders, options, machine)
 
 
 def _table(
     title: str,
     kind: str,
     batch: int,
+    before: int,
     contenders: Mapping[str, Contender],
     options: Options,
     machine: Machine,
@@ -92,6 +98,7 @@ def _table(
         count=lambda peer: 1,
         answer=lambda peer: [peer.ask("train", count=1).value for _ in range(CHECKED)],
         apart=apart,
+        before=before,
     )
     rows, values = beside_the_first(contest, contenders, options)
     (flops, *_) = filter(None, values.values())

@@ -68,3 +68,14 @@ def test_medians_are_of_a_unit_and_peers_take_turns():
     timings = alternate(peers, "work", {"a": 2, "b": 5}, rounds=3)
     assert order == ["a", "b"] * 3
     assert timings["a"] == (2.0, 4.0, 4) and timings["b"] == (1.0, 2.0, 5)
+
+
+def test_what_is_done_before_a_turn_is_not_timed():
+    turns = []
+
+    def ask(task, count):
+        turns.append(count)
+        return SimpleNamespace(wall=count, processor=count, value=None, peak=None)
+
+    timings = alternate({"a": SimpleNamespace(ask=ask)}, "work", {"a": 2}, rounds=2, before=7)
+    assert turns == [7, 2, 7, 2] and timings["a"] == (1.0, 1.0, None)
