@@ -19,7 +19,7 @@ from rudolph_jax.layout import Layout
 from rudolph_jax.masks import layer_kinds
 from rudolph_jax.windows import window
 
-CHECKED = 4  # codes that must be the same before anything is timed
+CHECKED = 6  # codes that must be the same before anything is timed
 # Of the logits' spread, by which those of another implementation may differ.
 TOLERANCE = {"float32": 1e-3, "bfloat16": 0.1}
 SECONDS = 1.0  # about what a turn takes
