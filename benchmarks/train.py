@@ -64,7 +64,8 @@ def measure(args: argparse.Namespace, options: Options, machine: Machine) -> Ite
             how = {**ours, "folder": original}
             contenders["original float32"] = Contender("original_train", "float32", how)
         if options.torch:
-            for dtype, name in TORCH.items():
+            # The shorter run has PyTorch at its best alone.
+            for dtype, name in TORCH.items() if args.steady else [("bfloat16", "autocast")]:
                 how = {**ours, "original": original, "dtype": dtype}
                 contenders[f"torch {name}"] = Contender("torch_train", dtype, how)
         for dtype in TORCH:
