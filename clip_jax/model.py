@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from clip_jax.config import ClipConfig, Compute, TextConfig, VisionConfig
-from clip_jax.product import PRODUCT, product
+from clip_jax.product import PRODUCT, product, with_bias
 from clip_jax.sharding import looked_up, split_rows
 
 INITIAL_LOGIT_SCALE = 2.659260036932778  # ln(1 / 0.07)
@@ -68,13 +68,13 @@ class Attention(nn.Module):
         residual_kernel = nn.initializers.normal(D**-0.5 * (2 * L) ** -0.5)
         zeros = nn.initializers.zeros
         qkv_kernel = self.param("qkv_kernel", kernel, (D, 3, H, K)).astype(x.dtype)
-        qkv_bias = self.param("qkv_bias", zeros, (3, H, K)).astype(x.dtype)
+        qkv_bias = self.param("qkv_bias", zeros, (3, H, K))
         out_kernel = self.param("out_kernel", residual_kernel, (H, K, D)).astype(x.dtype)
-        out_bias = self.param("out_bias", zeros, (D,)).astype(x.dtype)
-        qkv = product("BTD,DcHK->BTcHK", x, qkv_kernel, self.wide) + qkv_bias
+        out_bias = self.param("out_bias", zeros, (D,))
+        qkv = with_bias(product("BTD,DcHK->BTcHK", x, qkv_kernel, self.wide), qkv_bias)
         q, k, v = jnp.moveaxis(qkv, 2, 0)
         y = jax.nn.dot_product_attention(q, k, v, is_causal=causal)
-        return product("BTHK,HKD->BTD", y, out_kernel, self.wide) + out_bias
+        return with_bias(product("BTHK,HKD->BTD", y, out_kernel, self.wide), out_bias)
 
 
 class Mlp(nn.Module):
@@ -89,12 +89,12 @@ class Mlp(nn.Module):
         residual_kernel = nn.initializers.normal(D**-0.5 * (2 * L) ** -0.5)
         zeros = nn.initializers.zeros
         in_kernel = self.param("in_kernel", kernel, (D, F)).astype(x.dtype)
-        in_bias = self.param("in_bias", zeros, (F,)).astype(x.dtype)
+        in_bias = self.param("in_bias", zeros, (F,))
         out_kernel = self.param("out_kernel", residual_kernel, (F, D)).astype(x.dtype)
-        out_bias = self.param("out_bias", zeros, (D,)).astype(x.dtype)
-        y = product("BTD,DF->BTF", x, in_kernel, self.wide) + in_bias
+        out_bias = self.param("out_bias", zeros, (D,))
+        y = with_bias(product("BTD,DF->BTF", x, in_kernel, self.wide), in_bias)
         y = ACTIVATIONS[self.config.activation](y)
-        return product("BTF,FD->BTD", y, out_kernel, self.wide) + out_bias
+        return with_bias(product("BTF,FD->BTD", y, out_kernel, self.wide), out_bias)
 
 
 class Block(nn.Module):

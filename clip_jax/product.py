@@ -75,6 +75,25 @@ def _backward(
 _wide.defvjp(_forward, _backward)
 
 
+@jax.custom_vjp
+def with_bias(y: jax.Array, bias: jax.Array) -> jax.Array:
+    """y and a bias for its last axes, in y's dtype; the bias's gradient is summed in float32."""
+    return y + bias.astype(y.dtype)
+
+
+def _with_bias_forward(y: jax.Array, bias: jax.Array) -> tuple[jax.Array, jax.Array]:
+    return with_bias(y, bias), bias
+
+
+def _with_bias_backward(bias: jax.Array, gradient: jax.Array) -> tuple[jax.Array, jax.Array]:
+    # Of bfloat16 with more than two axes, a CPU's compiler sums window by window, slowly.
+    of_bias = gradient.reshape(-1, bias.size).sum(axis=0, dtype=jnp.float32)
+    return gradient, of_bias.reshape(bias.shape).astype(bias.dtype)
+
+
+with_bias.defvjp(_with_bias_forward, _with_bias_backward)
+
+
 def _rounded_once(equation: str, dtype: jnp.dtype, x: jax.Array, kernel: jax.Array) -> jax.Array:
     def plain(x: jax.Array, kernel: jax.Array) -> jax.Array:
         return jnp.einsum(equation, x, kernel, preferred_element_type=jnp.float32).astype(dtype)

@@ -21,7 +21,7 @@ import numpy as np
 
 from clip_jax.config import Compute
 from clip_jax.model import LayerNorm, rematted
-from clip_jax.product import product
+from clip_jax.product import product, with_bias
 from clip_jax.random_rows import dropout, fold_in
 from clip_jax.sharding import looked_up, split_rows
 from rudolph_jax.config import RudolphConfig
@@ -94,10 +94,10 @@ class Attention(nn.Module):
         D, H = self.config.width, self.config.heads
         K = D // H
         qkv_kernel = self.param("qkv_kernel", NORMAL, (D, 3, H, K)).astype(x.dtype)
-        qkv_bias = self.param("qkv_bias", ZEROS, (3, H, K)).astype(x.dtype)
+        qkv_bias = self.param("qkv_bias", ZEROS, (3, H, K))
         out_kernel = self.param("out_kernel", NORMAL, (H, K, D)).astype(x.dtype)
-        out_bias = self.param("out_bias", ZEROS, (D,)).astype(x.dtype)
-        qkv = product("BTD,DcHK->BTcHK", x, qkv_kernel, self.wide) + qkv_bias
+        out_bias = self.param("out_bias", ZEROS, (D,))
+        qkv = with_bias(product("BTD,DcHK->BTcHK", x, qkv_kernel, self.wide), qkv_bias)
         q, k, v = jnp.einsum("BTcHK->cBHTK", qkv)
         here, kept = ((k, v, allowed), (k, v)) if store is None else store(k, v)
         segments = [*past, here]
@@ -107,7 +107,7 @@ class Attention(nn.Module):
         ):
             weights = dropout(weights, self.config.attention_dropout, keys, 0).astype(x.dtype)
             y += jnp.einsum("PnHTM,PHMK->PnHTK", weights, values).reshape(q.shape)
-        out = product("BHTK,HKD->BTD", y, out_kernel, self.wide) + out_bias
+        out = with_bias(product("BHTK,HKD->BTD", y, out_kernel, self.wide), out_bias)
         return dropout(out, self.config.output_dropout, keys, 1), kept
 
 
@@ -119,12 +119,12 @@ class Mlp(nn.Module):
     def __call__(self, x: jax.Array, keys: jax.Array | None = None) -> jax.Array:
         D, F = self.config.width, self.config.mlp_width
         in_kernel = self.param("in_kernel", NORMAL, (D, F)).astype(x.dtype)
-        in_bias = self.param("in_bias", ZEROS, (F,)).astype(x.dtype)
+        in_bias = self.param("in_bias", ZEROS, (F,))
         out_kernel = self.param("out_kernel", NORMAL, (F, D)).astype(x.dtype)
-        out_bias = self.param("out_bias", ZEROS, (D,)).astype(x.dtype)
-        y = product("BTD,DF->BTF", x, in_kernel, self.wide) + in_bias
+        out_bias = self.param("out_bias", ZEROS, (D,))
+        y = with_bias(product("BTD,DF->BTF", x, in_kernel, self.wide), in_bias)
         y = ACTIVATIONS[self.config.activation](y)
-        y = product("BTF,FD->BTD", y, out_kernel, self.wide) + out_bias
+        y = with_bias(product("BTF,FD->BTD", y, out_kernel, self.wide), out_bias)
         return dropout(y, self.config.output_dropout, keys, 2)
 
 
