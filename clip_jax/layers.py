@@ -27,6 +27,16 @@ def unstack_layers(tree: Mapping[str, Any]) -> dict[str, Any]:
     return _map(tree, _unstack)
 
 
+def is_stacked(tree: Mapping[str, Any]) -> bool:
+    """Whether a tree's layers are stacked; that of a tree without layers does not matter."""
+    for key, value in tree.items():
+        if key == KEY:
+            return "0" not in value
+        if isinstance(value, Mapping) and not is_stacked(value):
+            return False
+    return True
+
+
 def _map(tree: Mapping[str, Any], change: Any) -> dict[str, Any]:
     return {
         key: (change(value) if key == KEY else _map(value, change))

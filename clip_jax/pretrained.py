@@ -22,7 +22,7 @@ from clip_jax.content_hash import content_hash
 from clip_jax.errors import InputError
 from clip_jax.filled_rows import cut, fill_up, run_filled
 from clip_jax.kept_programs import keep_programs
-from clip_jax.layers import stack_layers, unstack_layers
+from clip_jax.layers import is_stacked, stack_layers, unstack_layers
 from clip_jax.model import Clip, abstract_params, normalize
 from clip_jax.positions import resize_position_embedding
 from clip_jax.processor import Processor
@@ -30,6 +30,7 @@ from clip_jax.ruclip_small import RuclipSmall
 from clip_jax.tokenizer import Tokenizer, has_tokenizer, load_tokenizer
 
 KIND = "clip"
+MULTIPLIED = {"attention", "mlp"}  # parts of a layer whose parameters are cast to `Compute.dtype`
 # By the kind of a folder: its config and what that describes.
 KINDS: dict[str, tuple[Any, type[nn.Module]]] = {
     KIND: (ClipConfig, Clip),
@@ -38,7 +39,7 @@ KINDS: dict[str, tuple[Any, type[nn.Module]]] = {
 
 
 class PretrainedClip:
-    """Parameters (layers stacked), config and processor, with compiled encoders.
+    """Parameters, config and processor, with compiled encoders.
 
     The config tells a Clip from a RuclipSmall, whose features have unit length. A batch of any
     size is filled up to one of few, for which programs are compiled: see `filled_rows.py`.
@@ -54,13 +55,33 @@ class PretrainedClip:
         compute: Compute = Compute(),
         mesh: Mesh | None = None,
     ) -> None:
-        """mesh: what `over_devices` lays the parameters on; None: wherever they are."""
+        """params: layers stacked, or one by one, which encode faster on a CPU.
+
+        mesh: what `over_devices` lays the parameters on; None: wherever they are."""
         self.kind = next(kind for kind, (made_of, _) in KINDS.items() if type(config) is made_of)
         self.config = config
-        self.params = params
+        self._params, self._stacked = params, is_stacked(params)
         self.compute = compute
         self.processor = Processor(config, tokenizer)
         self._mesh = mesh
+
+    @property
+    def params(self) -> Mapping[str, Any]:
+        """Layers stacked, in the stored dtype; put together anew where they lie one by one."""
+        return self._params if self._stacked else stack_layers(self._params)
+
+    @cached_property
+    def _multiplied(self) -> Mapping[str, Any]:
+        """What encoders are given: where it takes no cutting, the layers' kernels in the dtype
+        that they are multiplied in, rounded once and not in each call."""
+        dtype = jnp.dtype(self.compute.dtype)
+
+        def leaf(path: tuple[Any, ...], x: Any) -> Any:
+            return x.astype(dtype) if MULTIPLIED & {entry.key for entry in path} else x
+
+        if self._stacked:
+            return self._params
+        return jax.tree_util.tree_map_with_path(leaf, dict(self._params))
 
     def over_devices(self, devices: Sequence[jax.Device]) -> PretrainedClip:
         """The same model, whole on each of these devices: they share a batch's rows evenly.
@@ -69,7 +90,7 @@ class PretrainedClip:
         given as many at once.
         """
         mesh = Mesh(np.asarray(devices), ("rows",), axis_types=(AxisType.Auto,))
-        params = jax.device_put(dict(self.params), NamedSharding(mesh, PartitionSpec()))
+        params = jax.device_put(dict(self._params), NamedSharding(mesh, PartitionSpec()))
         return PretrainedClip(self.config, params, self.processor.tokenizer, self.compute, mesh)
 
     def encode_image(self, pixel_values: np.ndarray | jax.Array) -> jax.Array:
@@ -122,7 +143,7 @@ class PretrainedClip:
     ) -> tuple[jax.Array, jax.Array]:
         """logits_per_image float32[images, texts], and its transpose logits_per_text."""
         image, text = self.encode_image(pixel_values), self.encode_text(input_ids)
-        scale = self.params["logit_scale"]
+        scale = self._params["logit_scale"]
         filled = self._run(_similarity, fill_up(image), fill_up(text), scale, params=False)
         images, texts = len(image), len(text)
         return cut(filled[0], images, texts), cut(filled[1], texts, images)
@@ -130,7 +151,7 @@ class PretrainedClip:
     @property
     def logit_scale(self) -> float:
         """What cosine similarities are multiplied by (not its logarithm)."""
-        return float(np.exp(np.float32(self.params["logit_scale"])))
+        return float(np.exp(np.float32(self._params["logit_scale"])))
 
     @cached_property
     def content_hash(self) -> str:
@@ -146,28 +167,28 @@ class PretrainedClip:
         """
         vision = dataclasses.replace(self.config.vision, image_size=image_size)
         config = dataclasses.replace(self.config, vision=vision)
-        visual = dict(self.params["visual"])
+        visual = dict(self._params["visual"])
         visual["position_embedding"] = jnp.asarray(
             resize_position_embedding(visual["position_embedding"], vision.patches_per_side)
         )
-        params = {**self.params, "visual": visual}
+        params = {**self._params, "visual": visual}
         return PretrainedClip(config, params, self.processor.tokenizer, self.compute, self._mesh)
 
     def save(self, folder: str | Path, **provenance: Any) -> Path:
         """Writes a model folder; an existing one raises InputError."""
-        tokenizer = self.processor.tokenizer
+        tokenizer, params = self.processor.tokenizer, jax.tree.map(np.asarray, dict(self._params))
         return model_folder.write(
             folder,
             kind=self.kind,
             config=self.config.to_dict(),
-            params=unstack_layers(jax.tree.map(np.asarray, dict(self.params))),
+            params=unstack_layers(params) if self._stacked else params,
             files={} if tokenizer is None else tokenizer.files,
             provenance=provenance,
         )
 
     def _run_rows(self, method: str, rows: np.ndarray | jax.Array) -> jax.Array:
         compute = dataclasses.replace(self.compute, wide=self.compute.wide is not False)
-        function = compiled(KINDS[self.kind][1], self.config, compute, method=method)
+        function = compiled(KINDS[self.kind][1], self.config, compute, self._stacked, method=method)
         if self._mesh is None:
             return run_filled(lambda rows: self._run(function, rows), rows)
         spread = NamedSharding(self._mesh, PartitionSpec("rows"))
@@ -178,7 +199,7 @@ class PretrainedClip:
     def _run(self, function: Any, *args: Any, params: bool = True) -> Any:
         precision = "highest" if self.compute.dtype == "float32" else "default"
         with jax.default_matmul_precision(precision):
-            return function(self.params, *args) if params else function(*args)
+            return function(self._multiplied, *args) if params else function(*args)
 
 
 @jax.jit
@@ -207,7 +228,7 @@ def load(folder: str | Path, compute: Compute = Compute()) -> PretrainedClip:
         tokenizer = load_tokenizer(folder)
         check_vocabulary(tokenizer, config, str(folder))
     # Not jnp.asarray, which compiles a program for each shape.
-    params = jax.device_put(stack_layers(params))
+    params = jax.device_put(params)
     return PretrainedClip(config, params, tokenizer, compute)
 
 

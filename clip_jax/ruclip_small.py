@@ -13,6 +13,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from clip_jax.activation import quick_gelu
 from clip_jax.config import Compute, RuclipSmallConfig
 from clip_jax.model import (
     INITIAL_LOGIT_SCALE,
@@ -20,7 +21,6 @@ from clip_jax.model import (
     TextTower,
     VisionTower,
     normalize,
-    quick_gelu,
 )
 
 PROMPT = "Изображение {}"
@@ -49,10 +49,12 @@ class RuclipSmall(nn.Module):
 
     config: RuclipSmallConfig
     compute: Compute = Compute()
+    stacked: bool = True
 
     def setup(self) -> None:
-        self.visual = VisionTower(self.config.picture_clip, self.compute)
-        self.text = TextTower(self.config.text_clip, self.compute, projected=False)
+        self.visual = VisionTower(self.config.picture_clip, self.compute, self.stacked)
+        text = self.config.text_clip
+        self.text = TextTower(text, self.compute, projected=False, stacked=self.stacked)
         self.visual_projection = ResidualProjection(self.config)
         self.text_projection = ResidualProjection(self.config)
         constant = nn.initializers.constant(INITIAL_LOGIT_SCALE)

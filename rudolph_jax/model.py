@@ -19,6 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from clip_jax.activation import activate
 from clip_jax.config import Compute
 from clip_jax.model import LayerNorm, rematted
 from clip_jax.product import product, with_bias
@@ -34,11 +35,6 @@ Segment = tuple[jax.Array, jax.Array, jax.Array]
 # Puts the keys and values of the tokens that ask, [B, H, T, K] each, where they are kept: what they
 # look at instead of themselves alone, and what is kept from now on.
 Store = Callable[[jax.Array, jax.Array], tuple[Segment, tuple[jax.Array, jax.Array]]]
-
-ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
-    "gelu_tanh": lambda x: jax.nn.gelu(x, approximate=True),
-    "gelu": lambda x: jax.nn.gelu(x, approximate=False),
-}
 
 
 class Layer(NamedTuple):
@@ -123,7 +119,7 @@ class Mlp(nn.Module):
         out_kernel = self.param("out_kernel", NORMAL, (F, D)).astype(x.dtype)
         out_bias = self.param("out_bias", ZEROS, (D,))
         y = with_bias(product("BTD,DF->BTF", x, in_kernel, self.wide), in_bias)
-        y = ACTIVATIONS[self.config.activation](y)
+        y = activate(self.config.activation, y)
         y = with_bias(product("BTF,FD->BTD", y, out_kernel, self.wide), out_bias)
         return dropout(y, self.config.output_dropout, keys, 2)
 

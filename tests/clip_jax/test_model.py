@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from clip_jax import Clip, Compute
-from clip_jax.model import LayerNorm, quick_gelu
+from clip_jax.activation import quick_gelu
+from clip_jax.model import LayerNorm
 
 
 @pytest.fixture(scope="module")

@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 
 from clip_jax import Compute
+from clip_jax.activation import ACTIVATIONS
 from clip_jax.layers import unstack_layers
 from clip_jax.random_rows import row_keys
 from rudolph_jax import Rudolph
 from rudolph_jax.layout import BOS, Layout
 from rudolph_jax.masks import mask
-from rudolph_jax.model import ACTIVATIONS, Layer
+from rudolph_jax.model import Layer
 
 
 @pytest.fixture(scope="module")

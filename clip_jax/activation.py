@@ -1,0 +1,32 @@
+"""Activation functions of the models' MLPs, by the names that their configs have for them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+
+def quick_gelu(x: jax.Array) -> jax.Array:
+    return x * jax.nn.sigmoid(1.702 * x)
+
+
+ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
+    "quick_gelu": quick_gelu,
+    "gelu": lambda x: jax.nn.gelu(x, approximate=False),
+    "gelu_tanh": lambda x: jax.nn.gelu(x, approximate=True),
+}
+
+
+def activate(name: str, x: jax.Array) -> jax.Array:
+    """The function of a name, made in float32 and rounded once to x's dtype.
+
+    In bfloat16 each of its operations would round, which takes a CPU longer than the function
+    itself. The backward pass keeps x alone and makes the rest anew.
+    """
+
+    def rounded_once(x: jax.Array) -> jax.Array:
+        return ACTIVATIONS[name](x.astype(jnp.float32)).astype(x.dtype)
+
+    return jax.checkpoint(rounded_once, prevent_cse=False)(x)
