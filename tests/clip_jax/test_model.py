@@ -5,6 +5,7 @@ import pytest
 
 from clip_jax import Clip, Compute
 from clip_jax.activation import quick_gelu
+from clip_jax.layers import unstack_layers
 from clip_jax.model import LayerNorm
 
 
@@ -46,6 +47,16 @@ def test_ways_to_run_agree_in_values_and_gradients(small_config, variables, inpu
     expected, found = run(variables, Compute()), run(variables, compute)
     for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
         assert largest_difference(a, b) < 2e-5
+
+
+def test_layers_one_by_one_give_what_stacked_ones_do(small_config, variables, inputs):
+    def features(variables, stacked):
+        return Clip(small_config, Compute(), stacked).apply(variables, *inputs)
+
+    lying = {"params": unstack_layers(variables["params"])}
+    run = jax.jit(features, static_argnums=1)
+    for a, b in zip(run(lying, False), run(variables, True), strict=True):
+        assert largest_difference(a, b) < 1e-5
 
 
 def test_text_is_causal_up_to_its_first_eos(small_config, variables, inputs):

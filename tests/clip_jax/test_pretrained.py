@@ -129,6 +129,15 @@ def test_compute_options_load_the_same_model(folder, clip):
     assert 0 < np.abs(np.asarray(low) - expected).max() < 0.05 * np.abs(expected).max()
 
 
+def test_parameters_keep_their_dtype_in_a_model_that_computes_in_another(folder, clip, tmp_path):
+    loaded = clip_jax.load(folder, Compute(dtype="bfloat16"))
+    loaded.encode_text(np.full((1, 3), clip.config.eos_id, np.int32))
+    loaded.save(tmp_path / "again")
+    for model in (loaded, clip_jax.load(tmp_path / "again")):
+        jax.tree.map(np.testing.assert_array_equal, dict(model.params), dict(clip.params))
+    assert loaded.content_hash == clip.content_hash
+
+
 def test_uneven_batches_change_nothing_and_compile_nothing(clip, rng):
     images = list(rng.integers(0, 256, (7, 30, 40, 3), dtype=np.uint8))
     whole = Predictor(clip, batch_size=7).get_image_latents(images)

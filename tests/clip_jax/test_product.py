@@ -7,7 +7,7 @@ import pytest
 
 from clip_jax import Compute, PretrainedClip
 from clip_jax.model import abstract_params
-from clip_jax.product import product
+from clip_jax.product import product, with_bias
 
 EQUATIONS = {
     "BTD,DcHK->BTcHK": ((2, 3, 8), (8, 3, 2, 4)),
@@ -123,6 +123,21 @@ def test_one_row_is_what_it_is_among_others(equation):
     np.testing.assert_allclose(*(y.astype(jnp.float32) for y in (found, first)), rtol=1e-2)
     program = jax.jit(lambda x: product(equation, x, kernel, wide=True)).lower(one)
     assert "optimization_barrier" in program.as_text()
+
+
+@pytest.mark.parametrize("shape", [(6,), (3, 2, 5)])
+def test_the_gradient_of_a_bias_is_summed_in_float32(shape):
+    rng = np.random.default_rng(0)
+    y = jnp.asarray(rng.normal(size=(4, 300, *shape)), jnp.bfloat16)
+    weights = jnp.asarray(rng.normal(size=y.shape), jnp.bfloat16)
+    bias = jnp.asarray(rng.normal(size=shape), jnp.float32)
+    found, backward = jax.vjp(with_bias, y, bias)
+    np.testing.assert_array_equal(found, y + bias.astype(jnp.bfloat16))
+    of_y, of_bias = backward(weights)
+    np.testing.assert_array_equal(of_y, weights)
+    assert of_bias.dtype == jnp.float32
+    expected = np.asarray(weights, np.float64).sum(axis=(0, 1))
+    np.testing.assert_allclose(of_bias, expected, rtol=1e-5, atol=1e-4)
 
 
 @pytest.mark.parametrize(("asked", "wide"), [(None, True), (False, False)])

@@ -1,0 +1,30 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from clip_jax.activation import ACTIVATIONS, activate
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_bfloat16_is_rounded_once(name):
+    x = jnp.asarray(np.random.default_rng(0).normal(scale=2, size=2000), jnp.bfloat16)
+    found = activate(name, x)
+    assert found.dtype == jnp.bfloat16
+    exact = ACTIVATIONS[name](x.astype(jnp.float32))
+    np.testing.assert_array_equal(found, exact.astype(jnp.bfloat16))
+    often = ACTIVATIONS[name](x)
+    assert np.abs(often.astype(jnp.float32) - exact).max() > 2 * np.abs(
+        found.astype(jnp.float32) - exact
+    ).max()
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_the_backward_pass_keeps_the_input_alone(name):
+    x = jnp.linspace(-3, 3, 64, dtype=jnp.bfloat16)
+    _, backward = jax.vjp(lambda x: activate(name, x), x)
+    kept = [leaf for leaf in jax.tree.leaves(backward) if leaf.size > 1]
+    assert [(leaf.shape, leaf.dtype) for leaf in kept] == [(x.shape, jnp.bfloat16)]
+    (found,) = backward(jnp.ones_like(x))
+    expected = jax.vmap(jax.grad(ACTIVATIONS[name]))(x.astype(jnp.float32))
+    np.testing.assert_allclose(found.astype(jnp.float32), expected, atol=5e-3)
