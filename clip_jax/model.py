@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from clip_jax.activation import activate
+from clip_jax.attention import attention
 from clip_jax.config import ClipConfig, Compute, TextConfig, VisionConfig
 from clip_jax.product import PRODUCT, product, with_bias
 from clip_jax.sharding import looked_up, split_rows
@@ -63,7 +64,7 @@ class Attention(nn.Module):
         out_bias = self.param("out_bias", zeros, (D,))
         qkv = with_bias(product("BTD,DcHK->BTcHK", x, qkv_kernel, self.wide), qkv_bias)
         q, k, v = jnp.moveaxis(qkv, 2, 0)
-        y = jax.nn.dot_product_attention(q, k, v, is_causal=causal)
+        y = attention(q, k, v, causal, self.wide)
         return with_bias(product("BTHK,HKD->BTD", y, out_kernel, self.wide), out_bias)
 
 
