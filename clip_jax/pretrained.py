@@ -65,9 +65,12 @@ class PretrainedClip:
         self.processor = Processor(config, tokenizer)
         self._mesh = mesh
 
-    @property
+    @cached_property
     def params(self) -> Mapping[str, Any]:
-        """Layers stacked, in the stored dtype; put together anew where they lie one by one."""
+        """Layers stacked, in the stored dtype; a copy where they lie one by one."""
+        return self._stack()
+
+    def _stack(self) -> Mapping[str, Any]:
         return self._params if self._stacked else stack_layers(self._params)
 
     @cached_property
@@ -158,7 +161,7 @@ class PretrainedClip:
         """SHA-256 of config, parameters and vocabulary: the same however their files lie."""
         tokenizer = self.processor.tokenizer
         files = {} if tokenizer is None else tokenizer.files
-        return content_hash(self.config.to_dict(), self.params, files)
+        return content_hash(self.config.to_dict(), self._stack(), files)
 
     def with_image_size(self, image_size: int) -> PretrainedClip:
         """The same model for pictures of another size: its position embedding is resized.
