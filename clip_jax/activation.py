@@ -1,4 +1,7 @@
-"""Activation functions of the models' MLPs, by the names that their configs have for them."""
+"""Activation functions of the models' MLPs, by the names that their configs have for them.
+
+Source: Hendrycks and Gimpel 2016; quick_gelu as in OpenAI's CLIP.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,7 @@ ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
 
 
 def activate(name: str, x: jax.Array) -> jax.Array:
-    """The function of a name, made in float32 and rounded once to x's dtype.
+    """float[...] -> the same in x's dtype, by the function of a name: made in float32, rounded once.
 
     In bfloat16 each of its operations would round, which takes a CPU longer than the function
     itself. The backward pass keeps x alone and makes the rest anew.

@@ -1,6 +1,8 @@
 """Attention of a tower's tokens to each other.
 
-# B sequences, T tokens that ask, S tokens that answer, H heads, K head size
+# B sequences, T tokens that ask, S tokens that answer (as many), H heads, K head size
+
+Source: Vaswani et al. 2017, section 3.2.1.
 """
 
 from __future__ import annotations
@@ -10,11 +12,13 @@ import jax.numpy as jnp
 
 
 def attention(q: jax.Array, k: jax.Array, v: jax.Array, causal: bool, wide: bool) -> jax.Array:
-    """[B, T, H, K] each -> [B, T, H, K] in their dtype; weights are float32.
+    """float[B, T, H, K] each -> [B, T, H, K] in their dtype; the softmax is float32.
+
+    causal: a token looks at itself and those before it.
 
     wide: the form for a CPU. Heads come before tokens, since XLA multiplies the weights with values
-        that lie otherwise at a tenth of the speed, and bfloat16 is multiplied as it lies. Else
-        `jax.nn.dot_product_attention`.
+        that lie otherwise at a tenth of the speed (docs/performance.md, "Encoders"), and bfloat16
+        is multiplied as it lies. Else `jax.nn.dot_product_attention`.
     """
     if not wide:
         return jax.nn.dot_product_attention(q, k, v, is_causal=causal)

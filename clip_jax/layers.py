@@ -15,6 +15,7 @@ import jax
 import numpy as np
 
 KEY = "layers"
+MULTIPLIED = ("attention", "mlp")  # parts of a layer whose parameters are cast to `Compute.dtype`
 
 
 def stack_layers(tree: Mapping[str, Any]) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from clip_jax.content_hash import content_hash
 from clip_jax.errors import InputError
 from clip_jax.filled_rows import cut, fill_up, run_filled
 from clip_jax.kept_programs import keep_programs
-from clip_jax.layers import is_stacked, stack_layers, unstack_layers
+from clip_jax.layers import MULTIPLIED, is_stacked, stack_layers, unstack_layers
 from clip_jax.model import Clip, abstract_params, normalize
 from clip_jax.positions import resize_position_embedding
 from clip_jax.processor import Processor
@@ -30,7 +30,6 @@ from clip_jax.ruclip_small import RuclipSmall
 from clip_jax.tokenizer import Tokenizer, has_tokenizer, load_tokenizer
 
 KIND = "clip"
-MULTIPLIED = {"attention", "mlp"}  # parts of a layer whose parameters are cast to `Compute.dtype`
 # By the kind of a folder: its config and what that describes.
 KINDS: dict[str, tuple[Any, type[nn.Module]]] = {
     KIND: (ClipConfig, Clip),
@@ -57,7 +56,8 @@ class PretrainedClip:
     ) -> None:
         """params: layers stacked, or one by one, which encode faster on a CPU.
 
-        mesh: what `over_devices` lays the parameters on; None: wherever they are."""
+        mesh: what `over_devices` lays the parameters on; None: wherever they are.
+        """
         self.kind = next(kind for kind, (made_of, _) in KINDS.items() if type(config) is made_of)
         self.config = config
         self._params, self._stacked = params, is_stacked(params)
@@ -80,7 +80,7 @@ class PretrainedClip:
         dtype = jnp.dtype(self.compute.dtype)
 
         def leaf(path: tuple[Any, ...], x: Any) -> Any:
-            return x.astype(dtype) if MULTIPLIED & {entry.key for entry in path} else x
+            return x.astype(dtype) if {entry.key for entry in path} & set(MULTIPLIED) else x
 
         if self._stacked:
             return self._params

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from clip_jax.config import Compute
+from clip_jax.layers import MULTIPLIED
 from rudolph_jax.config import RudolphConfig
 from rudolph_jax.int8 import is_int8
 from rudolph_jax.layout import Layout
@@ -21,7 +22,6 @@ from rudolph_jax.model import Block, Rudolph, Segment, Store
 
 Params = Mapping[str, Any]
 KeyValues = list[tuple[jax.Array, jax.Array]]  # of each layer, [P, H, M, K] each
-MULTIPLIED = ("attention", "mlp")  # parts of a layer whose parameters are cast to `Compute.dtype`
 
 
 def run(
