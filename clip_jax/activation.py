@@ -23,7 +23,7 @@ ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
 
 
 def activate(name: str, x: jax.Array) -> jax.Array:
-    """float[...] -> the same in x's dtype, by the function of a name: made in float32, rounded once.
+    """float[...] -> the same in x's dtype, by a named function, made in float32 and rounded once.
 
     In bfloat16 each of its operations would round, which takes a CPU longer than the function
     itself. The backward pass keeps x alone and makes the rest anew.
