@@ -23,6 +23,7 @@ from clip_jax.attention import attention
 from clip_jax.config import ClipConfig, Compute, TextConfig, VisionConfig
 from clip_jax.product import PRODUCT, product, with_bias
 from clip_jax.sharding import looked_up, split_rows
+from clip_jax.turned import kernel_of
 
 INITIAL_LOGIT_SCALE = 2.659260036932778  # ln(1 / 0.07)
 # Where a sigmoid tells pairs apart: most of a batch's pairs are wrong (Zhai et al. 2023, 3.2).
@@ -58,9 +59,9 @@ class Attention(nn.Module):
         # CLIP scales what enters the residual stream by the number of sublayers.
         residual_kernel = nn.initializers.normal(D**-0.5 * (2 * L) ** -0.5)
         zeros = nn.initializers.zeros
-        qkv_kernel = self.param("qkv_kernel", kernel, (D, 3, H, K)).astype(x.dtype)
+        qkv_kernel = kernel_of(self, "qkv_kernel", kernel, (D, 3, H, K)).astype(x.dtype)
         qkv_bias = self.param("qkv_bias", zeros, (3, H, K))
-        out_kernel = self.param("out_kernel", residual_kernel, (H, K, D)).astype(x.dtype)
+        out_kernel = kernel_of(self, "out_kernel", residual_kernel, (H, K, D)).astype(x.dtype)
         out_bias = self.param("out_bias", zeros, (D,))
         qkv = with_bias(product("BTD,DcHK->BTcHK", x, qkv_kernel, self.wide), qkv_bias)
         q, k, v = jnp.moveaxis(qkv, 2, 0)
@@ -79,9 +80,9 @@ class Mlp(nn.Module):
         kernel = nn.initializers.normal((2 * D) ** -0.5)
         residual_kernel = nn.initializers.normal(D**-0.5 * (2 * L) ** -0.5)
         zeros = nn.initializers.zeros
-        in_kernel = self.param("in_kernel", kernel, (D, F)).astype(x.dtype)
+        in_kernel = kernel_of(self, "in_kernel", kernel, (D, F)).astype(x.dtype)
         in_bias = self.param("in_bias", zeros, (F,))
-        out_kernel = self.param("out_kernel", residual_kernel, (F, D)).astype(x.dtype)
+        out_kernel = kernel_of(self, "out_kernel", residual_kernel, (F, D)).astype(x.dtype)
         out_bias = self.param("out_bias", zeros, (D,))
         y = with_bias(product("BTD,DF->BTF", x, in_kernel, self.wide), in_bias)
         y = activate(self.config.activation, y)

@@ -16,8 +16,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from clip_jax.copies import copy_in_order
 from clip_jax.errors import InputError
-from converters.copies import copy_in_order
 from converters.moves import Lazy, Move, Shape, make_move
 from converters.torch_unpickler import shown
 from converters.weights import Weights

@@ -111,7 +111,7 @@ class State(NamedTuple):
 
     token: int32[P * n], the last one. done: bool[P * n], which samples have ended.
     out: int32[P * n, N]. cache: of each layer, keys and values [G P n, H, S, K] of what was
-    written (`windows.py`).
+    written (`windows.py`), bfloat16 as uint16 of the same bits.
     """
 
     place: jax.Array
@@ -256,15 +256,24 @@ def _store(
     """
     slot, begin = jnp.asarray(window.slot)[place], jnp.asarray(window.first)[place]
     allowed = jnp.asarray(window.allowed)[place] & (jnp.asarray(window.places)[place] >= first)
-    # The barriers keep the compiler from fusing a write into what reads it, after which each turn
-    # of the loop would copy the cache.
-    if window.size == window.slots:
-        keys, values = lax.optimization_barrier(_put(cache, (k, v), slot, axis=2))
-        return (keys, values, allowed), (keys, values)
+    dtype, new = k.dtype, jax.tree.map(_as_kept, (k, v))
     read = partial(lax.dynamic_slice_in_dim, start_index=begin, slice_size=window.size, axis=2)
-    seen = lax.optimization_barrier(jax.tree.map(read, cache))
-    keys, values = lax.optimization_barrier(_put(seen, (k, v), slot - begin, axis=2))
-    return (keys, values, allowed), _put(cache, (keys, values), begin, axis=2)
+    # The barriers, and the order of reading and writing in each dtype, keep the compiler from
+    # fusing a write into what reads it, after which each turn of the loop would copy the cache.
+    if window.size < window.slots and dtype == jnp.float32:
+        seen = lax.optimization_barrier(jax.tree.map(read, cache))
+        seen = lax.optimization_barrier(_put(seen, new, slot - begin, axis=2))
+        kept = _put(cache, seen, begin, axis=2)
+    else:
+        kept = lax.optimization_barrier(_put(cache, new, slot, axis=2))
+        seen = jax.tree.map(read, kept) if window.size < window.slots else kept
+    keys, values = (x if x.dtype == dtype else lax.bitcast_convert_type(x, dtype) for x in seen)
+    return (keys, values, allowed), kept
+
+
+def _as_kept(x: jax.Array) -> jax.Array:
+    """bfloat16 as its bits: to write a slot of it, a CPU would make the whole cache float32."""
+    return lax.bitcast_convert_type(x, jnp.uint16) if x.dtype == jnp.bfloat16 else x
 
 
 def _empty_cache(plan: Plan, rows: int, dtype: jnp.dtype) -> KeyValues:
@@ -272,6 +281,6 @@ def _empty_cache(plan: Plan, rows: int, dtype: jnp.dtype) -> KeyValues:
     H, K = config.heads, config.width // config.heads
 
     def zeros(kind: str) -> jax.Array:
-        return jnp.zeros((rows, H, plan.window(kind).slots, K), dtype)
+        return _as_kept(jnp.zeros((rows, H, plan.window(kind).slots, K), dtype))
 
     return [(zeros(kind), zeros(kind)) for kind in layer_kinds(config)]

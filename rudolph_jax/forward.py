@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import string
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -14,6 +15,8 @@ import jax.numpy as jnp
 
 from clip_jax.config import Compute
 from clip_jax.layers import MULTIPLIED
+from clip_jax.product import product
+from clip_jax.turned import cut_columns
 from rudolph_jax.config import RudolphConfig
 from rudolph_jax.int8 import is_int8
 from rudolph_jax.layout import Layout
@@ -106,12 +109,13 @@ def head(
 
     The head's kernel is cut here, once, not in each turn of a loop.
     """
-    kernel = params["head"]["kernel"][:, columns].astype(compute.dtype)
+    kernel = cut_columns(params["head"]["kernel"], columns).astype(compute.dtype)
     bias = params["head"]["bias"][columns]
+    wide = compute.wide is not False
 
     def logits(x: jax.Array) -> jax.Array:
         y = embed(config, compute, params, x, method="normed")
-        y = jnp.einsum("...D,DC->...C", y, kernel, preferred_element_type=jnp.float32)
-        return y + bias
+        rows = string.ascii_lowercase[: y.ndim - 1]
+        return product(f"{rows}D,DC->{rows}C", y, kernel, wide, jnp.float32) + bias
 
     return logits

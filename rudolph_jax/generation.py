@@ -73,7 +73,7 @@ def samples(
     fixed = np.full(N, -1, np.int32) if fixed is None else np.asarray(fixed, np.int32)
     seed = np.uint32(run.seed & 0xFFFFFFFF)  # what a key is made of
     mesh = None if run.mesh is None else _automatic(run.mesh)
-    params = rudolph.params if mesh is None else _placed(mesh, rudolph.params)
+    params = rudolph.arranged if mesh is None else _placed(mesh, rudolph.arranged)
     hidden = True if run.quiet else None
     with tqdm(total=P * count, unit=" samples", disable=hidden, leave=False) as bar:
         for first in range(0, count, each):

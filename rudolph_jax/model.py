@@ -25,6 +25,7 @@ from clip_jax.model import LayerNorm, rematted
 from clip_jax.product import product, with_bias
 from clip_jax.random_rows import dropout, fold_in
 from clip_jax.sharding import looked_up, split_rows
+from clip_jax.turned import kernel_of
 from rudolph_jax.config import RudolphConfig
 from rudolph_jax.layout import BOS, PAD, Layout
 from rudolph_jax.masks import KINDS, layer_kinds, masks
@@ -89,9 +90,9 @@ class Attention(nn.Module):
         """
         D, H = self.config.width, self.config.heads
         K = D // H
-        qkv_kernel = self.param("qkv_kernel", NORMAL, (D, 3, H, K)).astype(x.dtype)
+        qkv_kernel = kernel_of(self, "qkv_kernel", NORMAL, (D, 3, H, K)).astype(x.dtype)
         qkv_bias = self.param("qkv_bias", ZEROS, (3, H, K))
-        out_kernel = self.param("out_kernel", NORMAL, (H, K, D)).astype(x.dtype)
+        out_kernel = kernel_of(self, "out_kernel", NORMAL, (H, K, D)).astype(x.dtype)
         out_bias = self.param("out_bias", ZEROS, (D,))
         qkv = with_bias(product("BTD,DcHK->BTcHK", x, qkv_kernel, self.wide), qkv_bias)
         q, k, v = jnp.einsum("BTcHK->cBHTK", qkv)
@@ -114,9 +115,9 @@ class Mlp(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, keys: jax.Array | None = None) -> jax.Array:
         D, F = self.config.width, self.config.mlp_width
-        in_kernel = self.param("in_kernel", NORMAL, (D, F)).astype(x.dtype)
+        in_kernel = kernel_of(self, "in_kernel", NORMAL, (D, F)).astype(x.dtype)
         in_bias = self.param("in_bias", ZEROS, (F,))
-        out_kernel = self.param("out_kernel", NORMAL, (F, D)).astype(x.dtype)
+        out_kernel = kernel_of(self, "out_kernel", NORMAL, (F, D)).astype(x.dtype)
         out_bias = self.param("out_bias", ZEROS, (D,))
         y = with_bias(product("BTD,DF->BTF", x, in_kernel, self.wide), in_bias)
         y = activate(self.config.activation, y)
@@ -332,7 +333,7 @@ class Head(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         D, V = self.config.width, Layout(self.config).vocabulary
-        kernel = self.param("kernel", NORMAL, (D, V)).astype(x.dtype)
+        kernel = kernel_of(self, "kernel", NORMAL, (D, V)).astype(x.dtype)
         bias = self.param("bias", ZEROS, (V,))
         rows = string.ascii_lowercase[: x.ndim - 1]
         return product(f"{rows}D,DV->{rows}V", x, kernel, self.wide, jnp.float32) + bias

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from clip_jax.image import preprocess
 from clip_jax.kept_programs import keep_programs
 from clip_jax.layers import unstack_layers
 from clip_jax.tokenizer import FILE_NAME, Tokenizer
+from clip_jax.turned import is_turned, turn_kernels, turn_kernels_back
 from rudolph_jax.config import RudolphConfig
 from rudolph_jax.image_tokenizer import PretrainedVqgan, load_vqgan
 from rudolph_jax.int8 import is_int8, quantize_layers
@@ -48,7 +50,10 @@ class PretrainedRudolph:
         vqgan: PretrainedVqgan | None = None,
         compute: Compute = Compute(),
     ) -> None:
-        """A tokenizer or image tokenizer of another model raises InputError."""
+        """params: kernels may be turned (`clip_jax/turned.py`), which a CPU multiplies faster.
+
+        A tokenizer or image tokenizer of another model raises InputError.
+        """
         if tokenizer is not None and tokenizer.vocab_size > config.text_vocab_size:
             raise InputError(
                 f"the tokenizer has {tokenizer.vocab_size} pieces, the model's text_vocab_size is "
@@ -60,10 +65,17 @@ class PretrainedRudolph:
                 f"image_vocab_size is {config.image_vocab_size}; they belong to different models"
             )
         self.config = config
-        self.params = params
+        self.arranged = params  # as products read them
         self.compute = compute
         self.layout = Layout(config)
         self._tokenizer, self._vqgan = tokenizer, vqgan
+
+    @cached_property
+    def params(self) -> Mapping[str, Any]:
+        """As the model describes them, in the stored dtype; a copy of kernels that are turned."""
+        if not any(map(is_turned, jax.tree.leaves(self.arranged, is_leaf=is_turned))):
+            return self.arranged
+        return jax.device_put(turn_kernels_back(self.arranged))
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -165,7 +177,7 @@ class PretrainedRudolph:
 
     def save(self, folder: str | Path, **provenance: Any) -> Path:
         """Writes a model folder; an existing one raises InputError, and so do weights of int8."""
-        if any(map(is_int8, jax.tree.leaves(self.params, is_leaf=is_int8))):
+        if any(map(is_int8, jax.tree.leaves(self.arranged, is_leaf=is_int8))):
             raise InputError(
                 "weights that were rounded to int8 are not saved; load the model with "
                 'weights="stored" to save it, and round them when it is loaded again'
@@ -174,7 +186,7 @@ class PretrainedRudolph:
             folder,
             kind=KIND,
             config=self.config.to_dict(),
-            params=jax.tree.map(np.asarray, dict(self.params)),
+            params=jax.tree.map(np.asarray, turn_kernels_back(self.arranged)),
             files={} if self._tokenizer is None else {FILE_NAME: self._tokenizer.model},
             provenance=provenance,
         )
@@ -183,7 +195,7 @@ class PretrainedRudolph:
         # Layers lie one by one.
         function = compiled(Rudolph, self.config, self.compute, False, method=method)
         with self.precision:
-            return function(self.params, self.check_ids(ids))
+            return function(self.arranged, self.check_ids(ids))
 
 
 def load(
@@ -210,7 +222,11 @@ def load(
     model_folder.check_params(folder, params, unstack_layers(abstract_params(config)))
     file = Path(folder) / FILE_NAME
     tokenizer = Tokenizer(file.read_bytes(), str(file)) if file.exists() else None
-    params = jax.device_put(quantize_layers(params) if weights == "int8" else params)
+    if weights == "int8":
+        params = quantize_layers(params)
+    elif jax.default_backend() == "cpu" and compute.wide is not False:
+        params = turn_kernels(params)
+    params = jax.device_put(params)
     try:
         return PretrainedRudolph(config, params, tokenizer, vqgan, compute)
     except InputError as error:

@@ -144,7 +144,7 @@ def class_perplexities(
     rights = [encode_right(tokenizer, config, text, r_special_token) for text in captions]
     with rudolph.precision:
         return perplexities_after_prompts(
-            config, rudolph.compute, rudolph.params,
+            config, rudolph.compute, rudolph.arranged,
             np.concatenate([np.tile(left, (len(codes), 1)), codes], axis=1), np.stack(rights),
             "right", batch_size=batch_size,
         )  # fmt: skip
@@ -201,7 +201,7 @@ def _perplexities(
 ) -> dict[str, np.ndarray]:
     with rudolph.precision:
         return perplexities(
-            rudolph.config, rudolph.compute, rudolph.params, prompt, rest, segments,
+            rudolph.config, rudolph.compute, rudolph.arranged, prompt, rest, segments,
             batch_size=batch_size, quiet=quiet,
         )  # fmt: skip
 

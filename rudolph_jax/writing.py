@@ -73,7 +73,7 @@ def text_perplexities(
     rows = [encode_left(rudolph.tokenizer, rudolph.config, t, special_token) for t in texts]
     with rudolph.precision:
         return perplexities(
-            rudolph.config, rudolph.compute, rudolph.params, np.zeros((0,), np.int32),
+            rudolph.config, rudolph.compute, rudolph.arranged, np.zeros((0,), np.int32),
             np.stack(rows), ("left",), batch_size=batch_size,
         )["left"]  # fmt: skip
 

@@ -34,7 +34,7 @@ class Drawing:
         compute = Compute(dtype=dtype)
         model = rudolph_jax.load(folder, compute=compute, weights=weights)
         self.plan = Plan(model.config, compute, "image", batch, trimmed=trimmed)
-        self.precision, self.params = model.precision, forward.cast(model.params, compute)
+        self.precision, self.params = model.precision, forward.cast(model.arranged, compute)
         left, length = model.config.left_text_length, model.layout.image_length
         prompts = np.zeros((1, 1, left), np.int32)
         prompts[..., 0] = BOS

@@ -40,10 +40,10 @@ def draw(folder: str) -> dict[str, float]:
     )
     with rudolph.precision:
         run = jax.jit(begin, static_argnums=0)
-        jax.block_until_ready(run(plan, rudolph.params, request))
+        jax.block_until_ready(run(plan, rudolph.arranged, request))
         first = time.perf_counter() - begun
         begun = time.perf_counter()
-        generate.lower(plan, rudolph.params, request).compile()
+        generate.lower(plan, rudolph.arranged, request).compile()
         whole = time.perf_counter() - begun
     return {"first code": IMPORTED + first, "program of a picture": IMPORTED + whole}
 
