@@ -28,6 +28,7 @@ from clip_jax.positions import resize_position_embedding
 from clip_jax.processor import Processor
 from clip_jax.ruclip_small import RuclipSmall
 from clip_jax.tokenizer import Tokenizer, has_tokenizer, load_tokenizer
+from clip_jax.turned import turn_kernels
 
 KIND = "clip"
 # By the kind of a folder: its config and what that describes.
@@ -76,7 +77,8 @@ class PretrainedClip:
     @cached_property
     def _multiplied(self) -> Mapping[str, Any]:
         """What encoders are given: where it takes no cutting, the layers' kernels in the dtype
-        that they are multiplied in, rounded once and not in each call."""
+        that they are multiplied in, rounded once and not in each call. On a CPU those are turned,
+        which float32 gains nothing from."""
         dtype = jnp.dtype(self.compute.dtype)
 
         def leaf(path: tuple[Any, ...], x: Any) -> Any:
@@ -84,7 +86,11 @@ class PretrainedClip:
 
         if self._stacked:
             return self._params
-        return jax.tree_util.tree_map_with_path(leaf, dict(self._params))
+        params = jax.tree_util.tree_map_with_path(leaf, dict(self._params))
+        on_cpu = self._mesh is None and jax.default_backend() == "cpu"
+        if dtype == jnp.bfloat16 and on_cpu and self.compute.wide is not False:
+            params = jax.device_put(turn_kernels(params))
+        return params
 
     def over_devices(self, devices: Sequence[jax.Device]) -> PretrainedClip:
         """The same model, whole on each of these devices: they share a batch's rows evenly.
