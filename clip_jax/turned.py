@@ -81,7 +81,7 @@ def kernel_of(
 ) -> Any:
     """A module's parameter, or what was put in its place by `turn_kernels`."""
     if module.has_variable("params", name):
-        given = module.get_variable("params", name)
+        given: Any = module.get_variable("params", name)
         if is_turned(given):
             return given
     return module.param(name, init, shape)

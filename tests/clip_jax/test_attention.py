@@ -3,7 +3,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from clip_jax.attention import attention
+from clip_jax import attention as module
+from clip_jax.attention import FAST, attention, turns
 
 
 @pytest.fixture(scope="module")
@@ -27,6 +28,25 @@ def by_hand(q, k, v, causal):
 @pytest.mark.parametrize("wide", [False, True])
 def test_each_token_by_hand(q_k_v, causal, wide):
     found = attention(*q_k_v, causal, wide)
+    np.testing.assert_allclose(found, by_hand(*q_k_v, causal), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("asking", "answering", "count"), [(1, 1, 1), (256, 256, 1), (257, 257, 2), (577, 577, 6)]
+)
+def test_all_tokens_ask_in_the_fewest_turns_that_are_fast(asking, answering, count):
+    found = turns(asking, answering)
+    lengths = [turn.stop - turn.start for turn in found]
+    assert [i for turn in found for i in range(turn.start, turn.stop)] == list(range(asking))
+    assert len(found) == count and max(lengths) - min(lengths) <= 1
+    assert all(4 * answering * length <= FAST for length in lengths)
+
+
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("most", [1, 3])
+def test_turns_change_nothing(q_k_v, causal, most, monkeypatch):
+    monkeypatch.setattr(module, "FAST", 4 * 7 * most)
+    found = attention(*q_k_v, causal, wide=True)
     np.testing.assert_allclose(found, by_hand(*q_k_v, causal), rtol=1e-5, atol=1e-6)
 
 

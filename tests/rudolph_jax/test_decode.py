@@ -10,6 +10,7 @@ import pytest
 
 from clip_jax import Compute, InputError
 from clip_jax.layers import unstack_layers
+from clip_jax.turned import turn_kernels
 from rudolph_jax import PretrainedRudolph, Rudolph, forward
 from rudolph_jax.decode import Plan, Request, advance, begin, generate
 from rudolph_jax.generation import Run, samples
@@ -137,17 +138,30 @@ def test_hidden_states_with_trimmed_keys_are_those_of_the_whole_sequence(
         state = state._replace(place=state.place + 1, token=token, cache=cache)
 
 
-def test_the_loop_copies_no_cache(tiny_config, params, tiny_ids):
-    """The compiled loop updates keys and values where they lie."""
-    plan = Plan(tiny_config, Compute(), "image", 32)
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_the_loop_copies_no_cache(tiny_config, params, tiny_ids, dtype):
+    """The compiled loop updates keys and values where they lie, and turns no cache into float32."""
+    plan = Plan(tiny_config, Compute(dtype=dtype), "image", 32)
     request = make_request(plan, tiny_ids, 5)
-    text = generate.lower(plan, params, request).compile().as_text()
+    text = generate.lower(plan, turn_kernels(params), request).compile().as_text()
     body = text[text.index("while_body") :] if "while_body" in text else text[: text.index("ENTRY")]
     heads, size = tiny_config.heads, tiny_config.width // tiny_config.heads
+    kept = {"float32": "f32", "bfloat16": "u16"}[dtype]
     for kind in set(layer_kinds(tiny_config)):
-        shape = f"f32[64,{heads},{plan.window(kind).slots},{size}]"
-        assert f"= {shape}" in body
-        assert not [line for line in body.splitlines() if f"= {shape}" in line and " copy(" in line]
+        shape = f"{kept}[64,{heads},{plan.window(kind).slots},{size}]"
+        lines = [line for line in body.splitlines() if f"= {shape}" in line]
+        assert lines and not [line for line in lines if " copy(" in line]
+    writes = [line for line in body.splitlines() if " dynamic-update-slice(" in line]
+    of_caches = [line for line in writes if f"{size}]" in line.partition(" = ")[2].split("{")[0]]
+    assert of_caches and all(f" = {kept}[" in line for line in of_caches)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_turned_kernels_draw_what_others_do(tiny_config, params, tiny_ids, dtype):
+    plan = Plan(tiny_config, Compute(dtype=dtype), "image", 3, guidance="logits")
+    request = make_request(plan, tiny_ids, 5)
+    found = generate(plan, turn_kernels(params), request)
+    np.testing.assert_array_equal(found, generate(plan, params, request))
 
 
 @pytest.mark.parametrize("changes", [{"bos_prefix": True}, {"sandwich_norm": False}])
@@ -231,8 +245,10 @@ def test_samples_do_not_depend_on_the_batch(model, tiny_ids):
     np.testing.assert_array_equal(two[:1], whole)
 
 
-@pytest.mark.parametrize("devices", [2, 4, 8])
-def test_samples_do_not_depend_on_the_devices(model, tiny_ids, devices):
+@pytest.mark.parametrize(("devices", "turned"), [(2, False), (4, False), (8, False), (8, True)])
+def test_samples_do_not_depend_on_the_devices(model, tiny_ids, devices, turned):
+    if turned:
+        model = PretrainedRudolph(model.config, turn_kernels(model.params))
     mesh = jax.make_mesh((devices,), ("data",), devices=jax.devices()[:devices])
     sharded = drawn(model, tiny_ids, 16, mesh=mesh)
     np.testing.assert_array_equal(sharded, drawn(model, tiny_ids, 16))
