@@ -54,17 +54,24 @@ def turn(kernel: Any, summed: int) -> Turned:
     kernel = np.asarray(kernel)
     flat = kernel.reshape(math.prod(kernel.shape[:summed]), -1)
     values = copy_in_order(flat.T, kernel.dtype)
-    return Turned(values.reshape(kernel.shape[summed:] + kernel.shape[:summed]), summed)
+    values = values.reshape(kernel.shape[summed:] + kernel.shape[:summed])
+    return Turned(jax.device_put(values), summed)  # here, where no other kernel waits for it
 
 
 def turn_kernels(params: Mapping[str, Any]) -> dict[str, Any]:
     """A model's parameters, layers one by one, with the kernels of `SUMMED` turned."""
+    made = jax.tree.map(lambda leaf: leaf, dict(params))
+    turn_kernels_in_place(made)
+    return made
 
-    def leaf(path: tuple[Any, ...], x: Any) -> Any:
-        summed = SUMMED.get(tuple(entry.key for entry in path[-2:]))
-        return x if summed is None else turn(x, summed)
 
-    return jax.tree_util.tree_map_with_path(leaf, dict(params))
+def turn_kernels_in_place(params: dict[str, Any], part: str = "") -> None:
+    """Puts each in its kernel's place before the next is made: no two models are in memory."""
+    for name, value in params.items():
+        if isinstance(value, dict):
+            turn_kernels_in_place(value, name)
+        elif (part, name) in SUMMED:
+            params[name] = turn(value, SUMMED[part, name])
 
 
 def turn_kernels_back(params: Mapping[str, Any]) -> dict[str, Any]:

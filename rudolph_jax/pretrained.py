@@ -20,7 +20,7 @@ from clip_jax.image import preprocess
 from clip_jax.kept_programs import keep_programs
 from clip_jax.layers import unstack_layers
 from clip_jax.tokenizer import FILE_NAME, Tokenizer
-from clip_jax.turned import is_turned, turn_kernels, turn_kernels_back
+from clip_jax.turned import is_turned, turn_kernels_back, turn_kernels_in_place
 from rudolph_jax.config import RudolphConfig
 from rudolph_jax.image_tokenizer import PretrainedVqgan, load_vqgan
 from rudolph_jax.int8 import is_int8, quantize_layers
@@ -225,7 +225,7 @@ def load(
     if weights == "int8":
         params = quantize_layers(params)
     elif jax.default_backend() == "cpu" and compute.wide is not False:
-        params = turn_kernels(params)
+        turn_kernels_in_place(params)
     params = jax.device_put(params)
     try:
         return PretrainedRudolph(config, params, tokenizer, vqgan, compute)
