@@ -111,7 +111,7 @@ class State(NamedTuple):
 
     token: int32[P * n], the last one. done: bool[P * n], which samples have ended.
     out: int32[P * n, N]. cache: of each layer, keys and values [G P n, H, S, K] of what was
-    written (`windows.py`), bfloat16 as uint16 of the same bits.
+    written (`windows.py`), bfloat16 as uint16 of the same bits unless `Compute.wide` is False.
     """
 
     place: jax.Array
@@ -256,7 +256,8 @@ def _store(
     """
     slot, begin = jnp.asarray(window.slot)[place], jnp.asarray(window.first)[place]
     allowed = jnp.asarray(window.allowed)[place] & (jnp.asarray(window.places)[place] >= first)
-    dtype, new = k.dtype, jax.tree.map(_as_kept, (k, v))
+    dtype, as_bits = k.dtype, cache[0].dtype != k.dtype
+    new = jax.tree.map(_as_bits, (k, v)) if as_bits else (k, v)
     read = partial(lax.dynamic_slice_in_dim, start_index=begin, slice_size=window.size, axis=2)
     # The barriers, and the order of reading and writing in each dtype, keep the compiler from
     # fusing a write into what reads it, after which each turn of the loop would copy the cache.
@@ -267,20 +268,22 @@ def _store(
     else:
         kept = lax.optimization_barrier(_put(cache, new, slot, axis=2))
         seen = jax.tree.map(read, kept) if window.size < window.slots else kept
-    keys, values = (x if x.dtype == dtype else lax.bitcast_convert_type(x, dtype) for x in seen)
+    keys, values = (lax.bitcast_convert_type(x, dtype) if as_bits else x for x in seen)
     return (keys, values, allowed), kept
 
 
-def _as_kept(x: jax.Array) -> jax.Array:
-    """bfloat16 as its bits: to write a slot of it, a CPU would make the whole cache float32."""
-    return lax.bitcast_convert_type(x, jnp.uint16) if x.dtype == jnp.bfloat16 else x
+def _as_bits(x: jax.Array) -> jax.Array:
+    """To write one slot of bfloat16, a CPU's compiler would make the whole cache float32."""
+    return lax.bitcast_convert_type(x, jnp.uint16)
 
 
 def _empty_cache(plan: Plan, rows: int, dtype: jnp.dtype) -> KeyValues:
     config = plan.config
     H, K = config.heads, config.width // config.heads
+    as_bits = dtype == jnp.bfloat16 and plan.compute.wide is not False
 
     def zeros(kind: str) -> jax.Array:
-        return _as_kept(jnp.zeros((rows, H, plan.window(kind).slots, K), dtype))
+        made = jnp.zeros((rows, H, plan.window(kind).slots, K), dtype)
+        return _as_bits(made) if as_bits else made
 
     return [(zeros(kind), zeros(kind)) for kind in layer_kinds(config)]

@@ -12,7 +12,7 @@ from clip_jax import Compute, InputError
 from clip_jax.layers import unstack_layers
 from clip_jax.turned import turn_kernels
 from rudolph_jax import PretrainedRudolph, Rudolph, forward
-from rudolph_jax.decode import Plan, Request, advance, begin, generate
+from rudolph_jax.decode import Plan, Request, advance, begin, generate, write
 from rudolph_jax.generation import Run, samples
 from rudolph_jax.layout import EOS, Layout
 from rudolph_jax.masks import layer_kinds
@@ -162,6 +162,23 @@ def test_turned_kernels_draw_what_others_do(tiny_config, params, tiny_ids, dtype
     request = make_request(plan, tiny_ids, 5)
     found = generate(plan, turn_kernels(params), request)
     np.testing.assert_array_equal(found, generate(plan, params, request))
+
+
+def test_caches_of_bits_hold_what_others_do(tiny_config, params, tiny_ids):
+    caches = []
+    for wide in (None, False):
+        plan = Plan(tiny_config, Compute(dtype="bfloat16", wide=wide), "image", 1)
+        request = make_request(plan, tiny_ids, 5, fixed=tiny_ids[:2, Layout(tiny_config).image])
+        prompt_cache, state = begin(plan, params, request)
+        state = jax.jit(write, static_argnums=(0, 5))(
+            plan, params, request, prompt_cache, state, 4
+        )
+        caches.append(jax.tree.leaves(state.cache))
+    for bits, plain in zip(*caches, strict=True):
+        assert (bits.dtype, plain.dtype) == (jnp.uint16, jnp.bfloat16)
+        found = jax.lax.bitcast_convert_type(bits, jnp.bfloat16).astype("float32")
+        assert np.abs(plain.astype("float32")).max() > 0
+        np.testing.assert_allclose(found, plain.astype("float32"), rtol=0.05, atol=0.05)
 
 
 @pytest.mark.parametrize("changes", [{"bos_prefix": True}, {"sandwich_norm": False}])
