@@ -44,8 +44,11 @@ def turns(asking: int, answering: int) -> list[slice]:
 
 
 def _heads_first(x: jax.Array) -> jax.Array:
+    x = jnp.einsum("BTHK->BHTK", x)
+    if x.dtype != jnp.bfloat16:  # nothing is gained, and such programs could not be exported
+        return x
     # Else the compiler leaves them in their places and multiplies them in float32.
-    return with_layout_constraint(jnp.einsum("BTHK->BHTK", x), Layout((0, 1, 2, 3)))
+    return with_layout_constraint(x, Layout((0, 1, 2, 3)))
 
 
 def _answers(q: jax.Array, k: jax.Array, v: jax.Array, causal: bool, first: int) -> jax.Array:
