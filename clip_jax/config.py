@@ -183,7 +183,8 @@ class Compute:
     unroll: layers per iteration of the scan; the number of layers or more unrolls it whole,
         which is faster where a loop's bookkeeping shows (small models, CPU).
     wide: sum products in float32 and round once, which has a CPU multiply bfloat16 as it lies
-        (`product.py`). None: loaded models do, training does in float32.
+        (`product.py`). None: loaded models do, training does in float32. False turns off all that
+        is done for CPUs (docs/performance.md).
     """
 
     dtype: str = "float32"

@@ -32,8 +32,8 @@ SUMMED = {
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Turned:
-    """Stands where a kernel would. values: [columns..., summed...]. summed: how many of the axes
-    are summed over.
+    """Stands where a kernel would. values: float[columns..., summed...]. summed: how many of the
+    axes are summed over.
     """
 
     values: np.ndarray | jax.Array
@@ -50,7 +50,7 @@ class Turned:
 
 
 def turn(kernel: Any, summed: int) -> Turned:
-    """A copy. kernel: [summed..., columns...], on the host or a CPU."""
+    """A copy in its dtype. kernel: float[summed..., columns...], on the host or a CPU."""
     kernel = np.asarray(kernel)
     flat = kernel.reshape(math.prod(kernel.shape[:summed]), -1)
     values = copy_in_order(flat.T, kernel.dtype)
@@ -95,8 +95,7 @@ def kernel_of(
 
 
 def cut_columns(kernel: Any, columns: slice) -> Any:
-    """These of a kernel [D, V], which may be turned."""
+    """float[D, V] -> float[D, C]: these of a kernel, which may be turned and then stays so."""
     if is_turned(kernel):
         return Turned(kernel.values[columns], kernel.summed)
     return kernel[:, columns]
-

@@ -17,13 +17,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from clip_jax import turned
+from clip_jax.layers import MULTIPLIED
+
 LARGEST = 127
-# Of each kernel of a layer, the axes that its product sums over: `model.py`.
+# Of each kernel of a layer, the axes that its product sums over.
 SUMMED = {
-    ("attention", "qkv_kernel"): (0,),
-    ("attention", "out_kernel"): (0, 1),
-    ("mlp", "in_kernel"): (0,),
-    ("mlp", "out_kernel"): (0,),
+    kernel: tuple(range(count))
+    for kernel, count in turned.SUMMED.items()
+    if kernel[0] in MULTIPLIED
 }
 
 
