@@ -11,9 +11,10 @@ from typing import Any, NoReturn
 
 import jax
 
-from clip_jax.errors import InputError
+from clip_jax.errors import InputError, PartialResultError
 
-WRONG_INPUT, OUT_OF_MEMORY, INTERRUPTED = 2, 6, 130
+# 3, 4 and 5 are of training: `experiments/command.py`.
+WRONG_INPUT, OUT_OF_MEMORY, PARTIAL, INTERRUPTED = 2, 6, 7, 130
 DISTRIBUTION = "rudolph-jax"
 
 
@@ -89,6 +90,8 @@ def told(
             return str(error), status
     if isinstance(error, InputError):
         return str(error), WRONG_INPUT
+    if isinstance(error, PartialResultError):
+        return str(error), PARTIAL
     if isinstance(error, OSError):
         named = error.filename is not None and error.strerror
         return f"{error.filename}: {error.strerror}" if named else str(error), WRONG_INPUT

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from clip_jax import command
 from clip_jax.command import INTERRUPTED
 
-# 2, 6 and 130 are those of any command: `clip_jax/command.py`.
+# 2, 6, 7 and 130 are those of any command: `clip_jax/command.py`.
 DIVERGED, STORAGE, LEFT_BEHIND = 3, 4, 5
 # Stopped by SIGTERM with a checkpoint of the last finished step: EX_TEMPFAIL of sysexits.h, "try
 # again". A process that SIGTERM ended at once has 143: an earlier checkpoint is the last one.
