@@ -11,8 +11,10 @@ from pathlib import Path
 from clip_jax.command import Parser, exit_status, positive
 from clip_jax.config import Compute
 from clip_jax.embedding_store import EmbeddingStore
+from clip_jax.errors import PartialResultError
 from clip_jax.pretrained import load
 from clip_jax.search import open_album
+from clip_jax.text import check_encodable, escape
 
 EXAMPLES = """примеры:
   python -m clip_jax search "кошка на подоконнике" фото --model=models/ruclip
@@ -30,17 +32,29 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _search(args: argparse.Namespace) -> None:
+    check_encodable(args.text)
     clip = load(args.model, Compute(dtype=args.dtype))
     store = EmbeddingStore(":memory:") if args.no_cache else None
     album = open_album(clip, args.folder, store, batch_size=args.batch_size, quiet=args.quiet)
     for path, why in album.unreadable.items():
-        print(f"warning: {path}: {why}", file=sys.stderr)
+        print(f"warning: {escape(str(path))}: {why}", file=sys.stderr)
     for found in album.search(args.text, args.count):
         if args.json:
             row = {"image": str(found.path), "cosine": round(found.cosine, 6)}
-            print(json.dumps(row, ensure_ascii=False))
+            print(escape(json.dumps(row, ensure_ascii=False)))
         else:
-            print(f"{found.cosine:6.3f}  {found.path}")
+            print(f"{found.cosine:6.3f}  {escape(str(found.path))}")
+    if not args.quiet:
+        print(
+            f"{len(album.paths) + len(album.unreadable)} images: {len(album.paths)} searched, "
+            f"{len(album.unreadable)} unreadable; {album.ignored} other files ignored",
+            file=sys.stderr,
+        )
+    if album.unreadable:
+        raise PartialResultError(
+            f"{len(album.unreadable)} of {len(album.paths) + len(album.unreadable)} images could "
+            "not be read; the results are of the others"
+        )
 
 
 def make_parser() -> Parser:

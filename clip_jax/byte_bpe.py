@@ -95,6 +95,7 @@ class ByteBpe:
 
     def encode(self, text: str) -> list[int]:
         """The ids of a text, without BOS and EOS; ruGPT-3's letters keep their case."""
+        check_texts([text])
         if self.family is RUGPT3:
             text = " ".join(text.split())  # as the first ruCLIP's `prc_text`
         return self._library.encode(text, add_special_tokens=False).ids

@@ -11,6 +11,29 @@ from clip_jax.errors import InputError
 # Channel statistics of OpenAI's training pictures, kept by ruCLIP.
 OPENAI_MEAN = (0.48145466, 0.4578275, 0.40821073)
 OPENAI_STD = (0.26862954, 0.26130258, 0.27577711)
+Background = tuple[int, int, int] | None  # RGB, 0 to 255
+WHITE = (255, 255, 255)
+
+
+def check_positive(prefix: str, config: Any, names: Iterable[str]) -> None:
+    """Raises InputError unless these fields of a config are positive integers."""
+    for name in names:
+        value = getattr(config, name)
+        if type(value) is not int or value <= 0:
+            raise InputError(f"{prefix}{name} is {value!r}; expected a positive integer")
+
+
+def one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
+    """Raises InputError unless the value is one of those allowed."""
+    if value not in allowed:
+        raise InputError(f"{name} is {value!r}; expected one of {', '.join(allowed)}")
+
+
+def check_background(name: str, value: Any) -> None:
+    """Raises InputError unless a value is None or an RGB colour."""
+    good = isinstance(value, tuple) and len(value) == 3
+    if value is not None and not (good and all(type(v) is int and 0 <= v <= 255 for v in value)):
+        raise InputError(f"{name} is {value!r}; expected null or three integers from 0 to 255")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,12 +71,23 @@ class TextConfig:
 
 @dataclasses.dataclass(frozen=True)
 class ImageConfig:
-    """How a picture becomes pixels: `image.py` carries it out."""
+    """How an image becomes pixels: `image.py` carries it out.
+
+    resample: "bilinear" or "bicubic". crop: "square_then_resize" (ruCLIP) or "resize_then_crop"
+    (OpenAI). background: the RGB colour, 0 to 255, under transparent pixels; None drops the alpha
+    channel, as the original packages and all published models do.
+    """
 
     mean: tuple[float, float, float] = OPENAI_MEAN
     std: tuple[float, float, float] = OPENAI_STD
-    resample: str = "bilinear"  # or "bicubic"
-    crop: str = "square_then_resize"  # ruCLIP; OpenAI: "resize_then_crop"
+    resample: str = "bilinear"
+    crop: str = "square_then_resize"
+    background: Background = WHITE
+
+    def __post_init__(self) -> None:
+        one_of("image.resample", self.resample, ("bilinear", "bicubic"))
+        one_of("image.crop", self.crop, ("square_then_resize", "resize_then_crop"))
+        check_background("image.background", self.background)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,8 +122,6 @@ class ClipConfig:
         if self.embed_dim <= 0:
             raise InputError(f"embed_dim is {self.embed_dim}; expected a positive integer")
         one_of("activation", self.activation, ("quick_gelu", "gelu", "gelu_tanh"))
-        one_of("image.resample", self.image.resample, ("bilinear", "bicubic"))
-        one_of("image.crop", self.image.crop, ("square_then_resize", "resize_then_crop"))
         for name in ("bos_id", "eos_id", "pad_id"):
             if not 0 <= getattr(self, name) < self.text.vocab_size:
                 raise InputError(
@@ -129,7 +161,9 @@ class RuclipSmallConfig:
     eos_id: int = 2
     pad_id: int = 0
     lowercase: bool = False
-    image: ImageConfig = ImageConfig(resample="bicubic", crop="resize_then_crop")
+    image: ImageConfig = ImageConfig(
+        resample="bicubic", crop="resize_then_crop", background=None
+    )
 
     def __post_init__(self) -> None:
         check_positive("", self, ("visual_width", "embed_dim", "prompt_length"))
@@ -204,20 +238,6 @@ class Compute:
         return self.dtype == "float32" if self.wide is None else self.wide
 
 
-def check_positive(prefix: str, config: Any, names: Iterable[str]) -> None:
-    """Raises InputError unless these fields of a config are positive integers."""
-    for name in names:
-        value = getattr(config, name)
-        if type(value) is not int or value <= 0:
-            raise InputError(f"{prefix}{name} is {value!r}; expected a positive integer")
-
-
-def one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
-    """Raises InputError unless the value is one of those allowed."""
-    if value not in allowed:
-        raise InputError(f"{name} is {value!r}; expected one of {', '.join(allowed)}")
-
-
 def build(cls: type, data: Mapping[str, Any], prefix: str) -> Any:
     """A config dataclass from plain data; unknown or missing keys raise InputError."""
     if not isinstance(data, Mapping):
@@ -236,6 +256,9 @@ def build(cls: type, data: Mapping[str, Any], prefix: str) -> Any:
 
 def _build_with_towers(cls: type, data: Mapping[str, Any]) -> Any:
     data = dict(data)
+    if isinstance(data.get("image"), Mapping):
+        # Folders that were saved before the field existed hold models that drop the alpha.
+        data["image"] = {"background": None, **data["image"]}
     for key, part in (("vision", VisionConfig), ("text", TextConfig), ("image", ImageConfig)):
         if key in data:
             data[key] = build(part, data[key], key + ".")
@@ -251,7 +274,8 @@ def _text(width: int, vocab_size: int) -> TextConfig:
 
 
 def _ruclip(vision: VisionConfig, embed_dim: int) -> ClipConfig:
-    return ClipConfig(vision, _text(embed_dim, vocab_size=49408), embed_dim)
+    text = _text(embed_dim, vocab_size=49408)
+    return ClipConfig(vision, text, embed_dim, image=ImageConfig(background=None))
 
 
 def _openai(vision: VisionConfig, embed_dim: int) -> ClipConfig:
@@ -261,7 +285,7 @@ def _openai(vision: VisionConfig, embed_dim: int) -> ClipConfig:
         embed_dim,
         bos_id=49406,
         eos_id=49407,
-        image=ImageConfig(resample="bicubic", crop="resize_then_crop"),
+        image=ImageConfig(resample="bicubic", crop="resize_then_crop", background=None),
     )
 
 

@@ -1,70 +1,72 @@
-"""Pictures to pixels: the one place where either model's preprocessing happens.
+"""Images to pixels: the one place where either model's preprocessing happens.
 
 ruCLIP: RGB, centre square, resize of that square (bilinear), normalise.
 OpenAI: resize of the shorter side (bicubic), centre square, RGB, normalise.
-Pillow resizes, because the originals do, so that pixels agree.
+Pillow resizes, because the originals do, so that pixels agree. `image_file.py` opens images.
 """
 
 from __future__ import annotations
 
-import io
-from pathlib import Path
+import math
+from collections.abc import Sequence
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
-from clip_jax.config import ImageConfig
-from clip_jax.errors import InputError
+from clip_jax.config import Background, ImageConfig
+from clip_jax.image_file import ImageSource, open_image
+
+__all__ = [
+    "PREPROCESSING_VERSION", "RESAMPLE", "centre_square", "normalize_pixels", "open_image",
+    "preprocess", "resize_square", "to_rgb",
+]  # fmt: skip
+
+# Raised when the same file and config give other pixels than before, so that what was computed
+# from them (embeddings, features, results) is not reused. 2: orientation, 16 bits, backgrounds.
+PREPROCESSING_VERSION = 2
 
 RESAMPLE = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+SUPPORT = {Image.Resampling.BILINEAR: 1.0, Image.Resampling.BICUBIC: 2.0}  # radius, in pixels
+# An image whose long side would be more than so many times the model's is cropped before the
+# resize: 20000x1 pixels would become 4,480,000x224, of which 224x224 are used.
+MAX_RESIZED_ASPECT = 128
 
 
-def open_image(source: Image.Image | np.ndarray | bytes | str | Path) -> Image.Image:
-    """A decoded picture from a path, encoded bytes, uint8[H, W], uint8[H, W, 3 or 4], or Pillow.
+def to_rgb(image: Image.Image, background: Background) -> Image.Image:
+    """An image of `open_image` in mode RGB.
 
-    Anything that cannot be decoded whole raises InputError.
+    background: the colour that shows through transparent pixels; None drops the alpha channel as
+    the original packages do, so that hidden colours appear.
     """
-    if isinstance(source, Image.Image):
-        return source
-    if isinstance(source, np.ndarray):
-        if source.dtype != np.uint8 or source.ndim not in (2, 3):
-            raise InputError(
-                f"image array is {source.dtype}{list(source.shape)}; expected uint8[H, W, 3]"
-            )
-        return Image.fromarray(source)
-    name = "image bytes" if isinstance(source, bytes) else str(source)
-    try:
-        image = Image.open(io.BytesIO(source) if isinstance(source, bytes) else source)
-        image.load()
-    except FileNotFoundError as error:
-        raise InputError(f"{name}: no such image") from error
-    except (
-        UnidentifiedImageError,
-        Image.DecompressionBombError,
-        OSError,
-        SyntaxError,  # Pillow's word for a broken PNG
-        ValueError,
-    ) as error:
-        raise InputError(f"{name}: not a readable image ({error})".replace("\n", " ")) from error
-    return image
+    if background is None or not image.has_transparency_data:
+        return image if image.mode == "RGB" else image.convert("RGB")
+    canvas = Image.new("RGBA", image.size, (*background, 255))
+    canvas.alpha_composite(image.convert("RGBA"))
+    return canvas.convert("RGB")
 
 
 def resize_square(image: Image.Image, size: int, config: ImageConfig) -> np.ndarray:
-    """uint8[size, size, 3]: what is left of a picture after crop and resize, before normalising."""
+    """uint8[size, size, 3]: what is left of an image after crop and resize, before normalising."""
     resample = RESAMPLE[config.resample]
     if config.crop == "square_then_resize":
-        return np.asarray(centre_square(image).resize((size, size), resample))
+        square = centre_square(image, config.background)
+        return np.asarray(square.resize((size, size), resample))
+    if config.background is not None:
+        image = to_rgb(image, config.background)
     # Resize rounds the longer side down; CenterCrop rounds half an offset to even.
     short = min(image.size)
     w, h = (size * side // short for side in image.size)
-    image = image.resize((w, h), resample)
-    image = _crop(image, round((w - size) / 2), round((h - size) / 2), size)
+    left, top = round((w - size) / 2), round((h - size) / 2)
+    if max(w, h) > MAX_RESIZED_ASPECT * size:
+        image = _resize_window(image, (w, h), (left, top), size, resample)
+    else:
+        image = _crop(image.resize((w, h), resample), left, top, size)
     return np.asarray(image.convert("RGB"))
 
 
-def centre_square(image: Image.Image) -> Image.Image:
-    """The largest square around the centre, RGB, as ruCLIP cuts it."""
-    image = image if image.mode == "RGB" else image.convert("RGB")
+def centre_square(image: Image.Image, background: Background) -> Image.Image:
+    """The largest square around the centre, RGB, as ruCLIP crops it; background: of `to_rgb`."""
+    image = to_rgb(image, background)
     # RandomResizedCrop(scale=1, ratio=1) falls back to this centre, odd pixel to the right.
     # (Where the sides differ by one it draws an offset of 0 or 1: here always 0.)
     w, h = image.size
@@ -78,13 +80,36 @@ def normalize_pixels(pixels: np.ndarray, config: ImageConfig) -> np.ndarray:
     return (pixels.astype(np.float32) / np.float32(255) - mean) / std
 
 
-def preprocess(
-    images: list[Image.Image | np.ndarray | bytes | str | Path], size: int, config: ImageConfig
-) -> np.ndarray:
-    """float32[B, size, size, 3], normalised."""
+def preprocess(images: Sequence[ImageSource], size: int, config: ImageConfig) -> np.ndarray:
+    """float32[B, size, size, 3], normalised. images: each whatever `open_image` takes."""
     squares = [resize_square(open_image(image), size, config) for image in images]
     pixels = np.stack(squares) if squares else np.zeros((0, size, size, 3), np.uint8)
     return normalize_pixels(pixels, config)
+
+
+def _resize_window(
+    image: Image.Image,
+    resized: tuple[int, int],
+    corner: tuple[int, int],
+    size: int,
+    resample: Image.Resampling,
+) -> Image.Image:
+    """The square at `corner` of the image resized to `resized`, without making the rest of it.
+
+    Pillow keeps a box in float32 and may order its two passes otherwise for a window than for the
+    whole, so that values can differ by rounding: only for extreme shapes.
+    """
+    spans, box = [], []
+    for length, target, first in zip(image.size, resized, corner, strict=True):
+        scale = length / target
+        start, stop = first * scale, (first + size) * scale
+        margin = SUPPORT[resample] * max(scale, 1.0) + 1
+        low, high = max(int(start - margin), 0), min(math.ceil(stop + margin), length)
+        spans.append((low, high))
+        box.append((start - low, stop - low))
+    (left, right), (top, bottom) = spans
+    window = image.crop((left, top, right, bottom))
+    return window.resize((size, size), resample, (box[0][0], box[1][0], box[0][1], box[1][1]))
 
 
 def _crop(image: Image.Image, left: int, top: int, side: int) -> Image.Image:

@@ -14,6 +14,8 @@ from tqdm import tqdm
 from clip_jax.errors import InputError
 from clip_jax.filled_rows import fill
 from clip_jax.pretrained import PretrainedClip
+from clip_jax.text import normalize_name, warn_of_invisible
+from clip_jax.token_rows import check_texts
 
 # ruCLIP's own, in its order.
 TEMPLATES = (
@@ -59,10 +61,15 @@ class Predictor:
             raise InputError(f"batch_size is {batch_size}; expected at least 1")
 
     def get_text_latents(self, class_labels: Sequence[str]) -> np.ndarray:
-        """float32[classes, E], unit rows: one for each class name (lowered and stripped)."""
+        """float32[classes, E], unit rows: one for each class name, lowered, stripped, in NFC.
+
+        Names with invisible characters give an InvisibleCharacterWarning.
+        """
         if isinstance(class_labels, str) or not class_labels:
             raise InputError(f"class_labels are {class_labels!r}; expected a list of names")
-        names = [label.lower().strip() for label in class_labels]
+        check_texts(class_labels)
+        names = [normalize_name(label.lower().strip()) for label in class_labels]
+        warn_of_invisible(names, "class_labels")
         prompts = [t.replace("{}", name) for t in self.templates for name in names]
         latents = self.encode_texts(prompts).reshape(len(self.templates), len(names), -1)
         return mean_latents(latents, self.average)

@@ -12,6 +12,8 @@ from clip_jax import image as pictures
 from clip_jax.byte_bpe import ByteBpe
 from clip_jax.config import ClipConfig, RuclipSmallConfig
 from clip_jax.errors import InputError
+from clip_jax.text import normalize_name
+from clip_jax.token_rows import check_texts
 from clip_jax.tokenizer import Tokenizer
 
 
@@ -23,18 +25,28 @@ class Processor:
     tokenizer: Tokenizer | ByteBpe | None
 
     def __call__(
-        self, text: str | Sequence[str] | None = None, images: Any | None = None
+        self,
+        text: str | Sequence[str] | None = None,
+        images: Any | None = None,
+        *,
+        normalize: bool = False,
     ) -> dict[str, np.ndarray]:
         """Any of {"input_ids": int32[B, S], "pixel_values": float32[B, H, W, 3]}.
 
-        text: one text or several. images: one picture or several, each whatever
-        `image.open_image` takes. Raises InputError for other types and broken pictures.
+        text: one text or several, tokenized as they are, as the original does; normalize: in
+        Unicode's form NFC, whatever form they came in. images: one image or several, each whatever
+        `image_file.open_image` takes; uint8[B, H, W, C] is several. Raises InputError for other
+        types and broken images.
         """
         out = {}
         if text is not None:
-            out["input_ids"] = self.encode_text([text] if isinstance(text, str) else list(text))
+            texts = [text] if isinstance(text, str) else list(text)
+            if normalize:
+                check_texts(texts)
+                texts = [normalize_name(each) for each in texts]
+            out["input_ids"] = self.encode_text(texts)
         if images is not None:
-            several = isinstance(images, list | tuple)
+            several = isinstance(images, list | tuple) or getattr(images, "ndim", 0) == 4
             out["pixel_values"] = pictures.preprocess(
                 list(images) if several else [images],
                 self.config.vision.image_size,

@@ -12,6 +12,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import os
+import stat
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -20,12 +21,14 @@ from tqdm import tqdm
 
 from clip_jax.embedding_store import EmbeddingStore
 from clip_jax.errors import InputError
-from clip_jax.image import open_image, resize_square
+from clip_jax.image import PREPROCESSING_VERSION, open_image, resize_square
+from clip_jax.image_file import SUFFIXES
 from clip_jax.model import normalize
 from clip_jax.predictor import Predictor
 from clip_jax.pretrained import PretrainedClip
+from clip_jax.text import escape
 
-SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+APPLE_ARCHIVE = "__MACOSX"  # metadata that macOS adds to zip files, under names of images
 BATCHES_BETWEEN_WRITES = 16
 
 
@@ -41,13 +44,15 @@ class Found:
 class Album:
     """Pictures with their embeddings.
 
-    latents: float32[pictures, E], unit rows. unreadable: file -> why it was left out.
+    latents: float32[pictures, E], unit rows. unreadable: file -> why it was left out. ignored: how
+    many files are no images by their names.
     """
 
     clip: PretrainedClip
     paths: Sequence[Path]
     latents: np.ndarray
     unreadable: Mapping[Path, str]
+    ignored: int = 0
 
     def search(self, text: str, count: int) -> list[Found]:
         """At most `count` pictures, the most similar to `text` first; equal ones by name."""
@@ -75,7 +80,7 @@ def open_album(
     What is finished is kept when the work is interrupted. A file that cannot be read as a picture
     is left out and listed; a folder without a single good one raises InputError.
     """
-    files = picture_files(folder)
+    files, ignored = _walk(Path(folder))
     opened = EmbeddingStore() if store is None else store
     try:
         names, latents, unreadable = _embed(clip, files, opened, batch_size, quiet, told)
@@ -85,24 +90,40 @@ def open_album(
     paths = [path for path in files if path in names]
     if not paths:
         path, why = next(iter(unreadable.items()))
-        raise InputError(f"{folder}: none of its {len(files)} pictures can be read; {path}: {why}")
-    return Album(clip, paths, np.stack([latents[names[path]] for path in paths]), unreadable)
+        raise InputError(
+            f"{folder}: none of its {len(files)} pictures can be read; {escape(str(path))}: {why}"
+        )
+    rows = np.stack([latents[names[path]] for path in paths])
+    return Album(clip, paths, rows, unreadable, ignored)
 
 
 def picture_files(folder: str | Path) -> list[Path]:
-    """Files below a folder that are pictures by their suffix, sorted; InputError for none."""
-    folder = Path(folder)
+    """Files below a folder that are pictures by their suffix, sorted; InputError for none.
+
+    Hidden files and folders, and macOS's `__MACOSX`, are ignored.
+    """
+    return _walk(Path(folder))[0]
+
+
+def _walk(folder: Path) -> tuple[list[Path], int]:
+    """The sorted images, and how many other files there are."""
     if not folder.is_dir():
         raise InputError(f"{folder}: not a folder; expected one with pictures in it")
-    found = sorted(
-        Path(place) / name
-        for place, _, names in os.walk(folder)
-        for name in names
-        if Path(name).suffix.lower() in SUFFIXES
-    )
+    found, ignored = [], 0
+    for place, _, names in os.walk(folder):
+        parts = Path(place).relative_to(folder).parts
+        hidden = APPLE_ARCHIVE in parts or any(part.startswith(".") for part in parts)
+        for name in names:
+            if hidden or name.startswith(".") or Path(name).suffix.lower() not in SUFFIXES:
+                ignored += 1
+            else:
+                found.append(Path(place) / name)
     if not found:
-        raise InputError(f"{folder}: holds no picture; expected files {', '.join(SUFFIXES)}")
-    return found
+        raise InputError(
+            f"{folder}: holds no picture; expected files {', '.join(SUFFIXES)}; {ignored} others "
+            "are ignored"
+        )
+    return sorted(found), ignored
 
 
 def _embed(
@@ -114,7 +135,7 @@ def _embed(
     told: Callable[[int, int], object] | None,
 ) -> tuple[dict[Path, str], dict[str, np.ndarray], dict[Path, str]]:
     """Hashes by file, embeddings by hash, and why files were left out."""
-    model = f"{clip.content_hash} {clip.compute.dtype}"
+    model = f"{clip.content_hash} {clip.compute.dtype} {PREPROCESSING_VERSION}"
     predictor = Predictor(clip, batch_size=batch_size, quiet=True)
     names: dict[Path, str] = {}
     latents: dict[str, np.ndarray] = {}
@@ -133,7 +154,7 @@ def _embed(
                     size, how = clip.config.vision.image_size, clip.config.image
                     pixels[name] = resize_square(open_image(path), size, how)
                 except InputError as error:
-                    unreadable[path] = str(error).removeprefix(f"{path}: ")
+                    unreadable[path] = str(error).removeprefix(f"{escape(str(path))}: ")
             new = dict(zip(pixels, predictor.get_image_latents([*pixels.values()]), strict=True))
             store.put(model, new)
             latents |= known | new
@@ -152,6 +173,8 @@ def _groups(files: Sequence[Path], size: int) -> Iterator[Sequence[Path]]:
 
 def _hash(path: Path, unreadable: dict[Path, str]) -> str:
     try:
+        if not stat.S_ISREG(path.stat().st_mode):  # reading a pipe would wait for its writer
+            raise OSError("not a regular file")
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from clip_jax.errors import InputError
+from clip_jax.text import check_encodable
 
 
 def token_rows(
@@ -25,7 +26,8 @@ def token_rows(
 
 
 def check_texts(texts: Sequence[str]) -> None:
-    """Raises InputError for anything that is no text."""
+    """Raises InputError for anything that is no text, or holds what is not Unicode."""
     for text in texts:
         if not isinstance(text, str):
             raise InputError(f"text is {type(text).__name__}; expected str")
+        check_encodable(text)

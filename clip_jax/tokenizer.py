@@ -47,6 +47,7 @@ class Tokenizer:
 
     def encode(self, text: str) -> list[int]:
         """The ids of a text, without BOS and EOS. Letters keep their case."""
+        check_texts([text])
         return self._processor.encode(text)
 
     def decode(self, ids: list[int] | np.ndarray) -> str:

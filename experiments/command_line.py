@@ -7,6 +7,7 @@ import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from absl import flags
 from ml_collections.config_flags import config_flags
@@ -33,7 +34,7 @@ def parse_command_line(argv: Sequence[str]) -> tuple[TrainConfig, Path]:
     flags.DEFINE_boolean("debug", False, "Trace an error.", flag_values=values)
     try:
         left = values([sys.argv[0], *argv])
-        chosen = None if config.value is None else config.value.to_dict()
+        chosen = None if config.value is None else _without_tuples_of_none(config.value.to_dict())
     except OSError as error:
         reason = " ".join(str(error).split())
         raise InputError(f"--config: the experiment file cannot be read ({reason})") from error
@@ -46,6 +47,16 @@ def parse_command_line(argv: Sequence[str]) -> tuple[TrainConfig, Path]:
     if chosen is None or values.workdir is None:
         raise InputError("--config=FILE and --workdir=DIR are both needed")
     return TrainConfig.from_dict(chosen), Path(values.workdir)
+
+
+def _without_tuples_of_none(data: dict[str, Any]) -> dict[str, Any]:
+    """`data` with None for (None,), as ml_collections parses `=None` for a field of a tuple."""
+    return {
+        key: _without_tuples_of_none(value) if isinstance(value, dict)
+        else None if value == (None,)
+        else value
+        for key, value in data.items()
+    }  # fmt: skip
 
 
 def experiment_file(path: str | Path) -> Path:

@@ -67,7 +67,7 @@ class TrainConfig:
 
     def to_config_dict(self) -> config_dict.ConfigDict:
         """What an experiment file's `get_config` returns, so that flags can change it."""
-        return config_dict.ConfigDict(dataclasses.asdict(self))
+        return config_dict.ConfigDict(_with_placeholders(dataclasses.asdict(self)))
 
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
@@ -129,6 +129,16 @@ def _check_best(config: TrainConfig) -> None:
     meet = all(every) and not max(every) % min(every)
     names = "(checkpoint_every, evaluate_every)"
     expect(meet, names, every, "two numbers of which one divides the other, for best_metric")
+
+
+def _with_placeholders(data: dict[str, Any]) -> dict[str, Any]:
+    """`data`, where a colour that is None can be set from the command line: it has a type."""
+    return {
+        key: _with_placeholders(value) if isinstance(value, dict)
+        else config_dict.placeholder(tuple) if key == "background" and value is None
+        else value
+        for key, value in data.items()
+    }  # fmt: skip
 
 
 def flatten(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -26,7 +26,6 @@ from clip_jax.image import open_image, resize_square
 from clip_jax.tokenizer import Tokenizer
 from experiments.command import exit_status
 from experiments.data.config import DataConfig
-from experiments.data.draft import open_draft
 from experiments.data.examples import CaptionedPictures
 from experiments.data.preparation import prepare
 from experiments.data.source import Split, open_split
@@ -98,7 +97,7 @@ def stages(
 
     def decode(i: int) -> Image.Image:
         data = split[i]["image"]
-        return open_draft(data, size) if draft else open_image(data)
+        return open_image(data, draft_side=size if draft else None)
 
     def resize(i: int) -> np.ndarray:
         return resize_square(decode(i), size, model.image)

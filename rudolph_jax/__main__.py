@@ -11,7 +11,9 @@ from pathlib import Path
 
 from clip_jax.command import Parser, exit_status, positive
 from clip_jax.config import Compute
+from clip_jax.errors import PartialResultError
 from clip_jax.model_folder import read_config
+from clip_jax.text import InvisibleCharacterWarning, escape
 from rudolph_jax import commands, doctor
 from rudolph_jax.app import command as app
 from rudolph_jax.config import RudolphConfig
@@ -19,6 +21,7 @@ from rudolph_jax.pretrained import KIND, WEIGHTS, load
 from rudolph_jax.reading import QUESTIONS
 from rudolph_jax.texts import TruncationWarning
 
+OURS = (TruncationWarning, InvisibleCharacterWarning)  # warnings that are printed as one line
 EXAMPLES = """примеры:
   python -m rudolph_jax draw "красный круг" --model=models/rudolph --vqgan=models/vqgan --out=круги
   python -m rudolph_jax draw "кот в шляпе" --model=... --vqgan=... --candidates=48 --count=4
@@ -47,17 +50,27 @@ def _run(argv: Sequence[str]) -> None:
         app.open_page(args)
         return
     with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", TruncationWarning)
+        for category in OURS:
+            warnings.simplefilter("always", category)
         results = _do(args)
     for text in dict.fromkeys(str(w.message) for w in caught if _ours(w)):
         print("warning:", text, file=sys.stderr)
+    failed = [result for result in results if commands.ERROR in result]
     if args.json:
         lines = [json.dumps(result, ensure_ascii=False) for result in results]
     else:
+        for result in failed:
+            print("warning:", f"{result['image']}: {result[commands.ERROR]}", file=sys.stderr)
+        done = [result for result in results if commands.ERROR not in result]
         nothing = ["nothing was written; try more --candidates"]
-        lines = commands.tell(args.command, results, args) or nothing
+        lines = commands.tell(args.command, done, args) or nothing
     for line in lines:
-        print(line)
+        print(escape(line))
+    if failed:
+        raise PartialResultError(
+            f"{len(failed)} of {len(args.images)} images could not be read; the results are of "
+            "the others"
+        )
 
 
 def _do(args: argparse.Namespace) -> commands.Results:
@@ -70,7 +83,7 @@ def _do(args: argparse.Namespace) -> commands.Results:
 
 
 def _ours(caught: warnings.WarningMessage) -> bool:
-    return issubclass(caught.category, TruncationWarning)
+    return issubclass(caught.category, OURS)
 
 
 def make_parser() -> Parser:

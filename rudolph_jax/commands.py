@@ -1,17 +1,23 @@
 """What each command of the shell does: parsed arguments -> results as plain data, told by `tell`.
 
-A command returns a list of dicts; with --json they are printed as they are, one a line.
+A command returns a list of dicts; with --json they are printed as they are, one a line. A file
+among several that is no readable image becomes {"image": name, "error": reason}.
 """
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
 import clip_jax
 from clip_jax.errors import InputError
+from clip_jax.image_file import open_image
 from clip_jax.model_folder import check_destination
+from clip_jax.text import check_encodable, escape, normalize_name
 from rudolph_jax import tasks
 from rudolph_jax.config import RudolphConfig
 from rudolph_jax.image_prompts import SIDES
@@ -19,6 +25,7 @@ from rudolph_jax.picture_files import SHEET, about_drawings, write_drawings
 from rudolph_jax.pretrained import PretrainedRudolph
 
 Results = list[dict[str, Any]]
+ERROR = "error"  # key of a result that says why a file gave no other
 
 
 def draw(rudolph: PretrainedRudolph, args: argparse.Namespace) -> Results:
@@ -49,31 +56,35 @@ def draw(rudolph: PretrainedRudolph, args: argparse.Namespace) -> Results:
 
 
 def caption(rudolph: PretrainedRudolph, args: argparse.Namespace) -> Results:
-    found = []
-    for image in args.images:
-        captions = tasks.image_captioning(
+    def caption_one(image: Image.Image) -> Results:
+        return tasks.image_captioning(
             rudolph, image, args.count, generations_num=max(args.candidates, args.count),
             r_template=args.template, **_how(args),
         )  # fmt: skip
-        found += [{"image": str(image), **each} for each in captions]
-    return found
+
+    return _for_each_image(args.images, caption_one)
 
 
 def classify(rudolph: PretrainedRudolph, args: argparse.Namespace) -> Results:
-    classes = [name.strip() for name in args.classes.split(",") if name.strip()]
+    check_encodable(args.classes)
+    names = (normalize_name(name.strip()) for name in args.classes.split(","))
+    classes = [name for name in names if name]
+    if len(set(classes)) < len(classes):
+        twice = next(name for name in classes if classes.count(name) > 1)
+        raise InputError(f"--classes names {twice!r} twice; expected different names")
     if len(classes) < 2:
         raise InputError(f"--classes is {args.classes!r}; expected at least two names, with commas")
     if "{}" not in args.template + args.left_template:
         raise InputError(f"--template is {args.template!r}; expected {{}} where the class stands")
-    found = []
-    for image in args.images:
+    def classify_one(image: Image.Image) -> Results:
         result = tasks.zs_clf(
             rudolph, image, classes, r_template=args.template, l_template=args.left_template,
             batch_size=args.batch_size,
         )  # fmt: skip
         scores = dict(zip(classes, (round(float(s), 6) for s in result["scores"]), strict=True))
-        found.append({"image": str(image), "class": result["class"], "scores": scores})
-    return found
+        return [{"class": result["class"], "scores": scores}]
+
+    return _for_each_image(args.images, classify_one)
 
 
 def write(rudolph: PretrainedRudolph, args: argparse.Namespace) -> Results:
@@ -95,8 +106,31 @@ def answer(rudolph: PretrainedRudolph, args: argparse.Namespace) -> Results:
     return answers[: args.count]
 
 
+def _for_each_image(files: Sequence[Path], work: Callable[[Image.Image], Results]) -> Results:
+    """The results of all files with their names; InputError where not one can be read."""
+    found: Results = []
+    failed = 0
+    for file in files:
+        try:
+            image = open_image(file)
+        except InputError as error:
+            if len(files) == 1:
+                raise
+            failed += 1
+            reason = str(error).removeprefix(f"{escape(str(file))}: ")
+            found.append({"image": str(file), ERROR: reason})
+        else:
+            found += [{"image": str(file), **each} for each in work(image)]
+    if failed == len(files):
+        first = found[0]
+        raise InputError(
+            f"none of the {failed} images can be read; {escape(first['image'])}: {first[ERROR]}"
+        )
+    return found
+
+
 def tell(command: str, results: Results, args: argparse.Namespace) -> list[str]:
-    """Lines for people."""
+    """Lines for people, of results without errors."""
     if command == "draw":
         scored = [
             f"{r['file']}  " + "  ".join(f"{k} {r[k]:.3f}" for k in ("score", "cosine") if k in r)

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from clip_jax.config import build, check_positive, one_of
+from clip_jax.config import Background, build, check_background, check_positive, one_of
 from clip_jax.errors import InputError
 
 MASK_ORDERS = ("rudolph", "rudalle", "causal", "row", "column", "conv")
@@ -102,6 +102,8 @@ class VqganConfig:
     latent_channels: of what the quantiser sees. codebook_size: number of codes.
     wavelet: the decoder makes wavelet coefficients, and pictures twice as large.
     norm_groups: of every group norm; the published models have 32.
+    background: the RGB colour under transparent pixels; None drops the alpha channel, as the
+        published models do (`clip_jax.config.ImageConfig`).
     """
 
     channels: int = 128
@@ -112,10 +114,12 @@ class VqganConfig:
     codebook_size: int = 8192
     wavelet: bool = False
     norm_groups: int = 32
+    background: Background = None
 
     def __post_init__(self) -> None:
         sizes = ("channels", "residual_blocks", "latent_channels", "codebook_size", "norm_groups")
         check_positive("", self, sizes)
+        check_background("background", self.background)
         levels = len(self.channel_multipliers)
         if not levels or any(type(m) is not int or m < 1 for m in self.channel_multipliers):
             raise InputError(

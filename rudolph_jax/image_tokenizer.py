@@ -13,7 +13,7 @@ import numpy as np
 
 from clip_jax import model_folder
 from clip_jax.compiled import compiled
-from clip_jax.config import Compute
+from clip_jax.config import Compute, ImageConfig
 from clip_jax.errors import InputError
 from clip_jax.filled_rows import run_filled
 from clip_jax.kept_programs import keep_programs
@@ -37,6 +37,11 @@ class PretrainedVqgan:
         self.config = config
         self.params = params
         self.compute = compute
+
+    @property
+    def image_config(self) -> ImageConfig:
+        """How images become pixels from 0 to 1; see `image_config`."""
+        return image_config(self.config)
 
     def encode(self, images: np.ndarray | jax.Array) -> jax.Array:
         """float32[B, H, W, 3] from 0 to 1 -> int32[B, n], row by row.
@@ -117,6 +122,11 @@ class PretrainedVqgan:
         precision = "highest" if self.compute.dtype == "float32" else "default"
         with jax.default_matmul_precision(precision):
             return run_filled(lambda rows: function(self.params, rows), argument)
+
+
+def image_config(config: VqganConfig) -> ImageConfig:
+    """RGB, centre square, bilinear, from 0 to 1, as the originals feed their VQGAN."""
+    return ImageConfig(mean=(0.0,) * 3, std=(1.0,) * 3, background=config.background)
 
 
 def load_vqgan(folder: str | Path, compute: Compute = Compute()) -> PretrainedVqgan:

@@ -14,7 +14,7 @@ from PIL import Image
 
 from clip_jax import model_folder
 from clip_jax.compiled import compiled
-from clip_jax.config import Compute, ImageConfig, one_of
+from clip_jax.config import Compute, one_of
 from clip_jax.errors import InputError
 from clip_jax.image import preprocess
 from clip_jax.kept_programs import keep_programs
@@ -30,8 +30,6 @@ from rudolph_jax.model import Rudolph, abstract_params
 
 KIND = "rudolph"
 WEIGHTS = ("stored", "int8")
-# RGB, centre square, bilinear: what the originals do before their image tokenizer sees a picture.
-PIXELS = ImageConfig(mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
 
 _loss = jax.jit(rudolph_loss, static_argnames=("config", "legacy_boundary_label"))
 
@@ -166,7 +164,7 @@ class PretrainedRudolph:
 
     def pixels(self, images: Sequence[Any]) -> np.ndarray:
         """float32[B, image_size, image_size, 3] from 0 to 1: what the image tokenizer sees."""
-        return preprocess(list(images), self.image_size, PIXELS)
+        return preprocess(list(images), self.image_size, self.vqgan.image_config)
 
     def decode_images(self, codes: np.ndarray) -> list[Image.Image]:
         """Pictures of int32[B, image tokens]."""

@@ -12,6 +12,8 @@ import numpy as np
 
 from clip_jax import Predictor
 from clip_jax.errors import InputError
+from clip_jax.text import normalize_name, warn_of_invisible
+from clip_jax.token_rows import check_texts
 from rudolph_jax.pretrained import PretrainedRudolph
 from rudolph_jax.scoring import combined_scores, perplexities, perplexities_after_prompts
 from rudolph_jax.texts import encode_left, encode_right
@@ -92,20 +94,23 @@ def zs_clf(
 ) -> dict[str, Any]:
     """{"label": int, "class": str, "scores": float32[classes], low is good}.
 
-    The class stands in the right text, the picture's caption; `l_template` may name it too, and
-    then each class is judged after a left text of its own.
+    The class's name, in NFC, stands in the right text, the picture's caption; `l_template` may
+    name it too, and then each class is judged after a left text of its own.
     """
     if isinstance(classes, str) or not classes:
         raise InputError(f"classes are {classes!r}; expected a list of names")
+    check_texts(classes)
+    names = [normalize_name(name) for name in classes]
+    warn_of_invisible(names, "classes")
     tokenizer, config = rudolph.tokenizer, rudolph.config
     codes = rudolph.encode_images([image])[0]
     rights = [
         encode_right(tokenizer, config, _filled(r_template, name), r_special_token)
-        for name in classes
+        for name in names
     ]
     lefts = [
         encode_left(tokenizer, config, _filled(l_template, name), l_special_token)
-        for name in classes
+        for name in names
     ]
     if all((left == lefts[0]).all() for left in lefts):
         prompt, rest = np.concatenate([lefts[0], codes]), np.stack(rights)

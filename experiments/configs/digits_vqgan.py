@@ -8,6 +8,7 @@ published models' 8x8 pixels would keep, and a step costs a fraction.
 
 from ml_collections import ConfigDict
 
+from clip_jax.config import WHITE
 from experiments.config import OptimConfig, TrainConfig
 from experiments.data.config import AugmentConfig, DataConfig
 from experiments.settings import VqganSettings
@@ -22,6 +23,7 @@ def train_config() -> TrainConfig:
     return TrainConfig(
         objective="vqgan",
         model=VqganConfig(
+            background=WHITE,
             channels=16,
             channel_multipliers=(1, 1, 2),
             residual_blocks=1,

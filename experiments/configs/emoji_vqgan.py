@@ -7,6 +7,7 @@ Tokens of 4x4 pixels, since 16 tokens of 8x8 would leave little of a picture of 
 
 from ml_collections import ConfigDict
 
+from clip_jax.config import WHITE
 from experiments.config import OptimConfig, TrainConfig
 from experiments.data.config import AugmentConfig, DataConfig
 from experiments.settings import VqganSettings
@@ -21,6 +22,7 @@ def train_config() -> TrainConfig:
     return TrainConfig(
         objective="vqgan",
         model=VqganConfig(
+            background=WHITE,
             channels=16,
             channel_multipliers=(1, 2, 4),
             residual_blocks=1,

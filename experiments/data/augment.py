@@ -30,7 +30,7 @@ def render(
     if not augment.renders:
         picture = Image.fromarray(resize_square(image, size, config))
     else:
-        picture = _redraw(centre_square(image), augment, rng)
+        picture = _redraw(centre_square(image, config.background), augment, rng)
         scale = size * np.exp(rng.uniform(*np.log(augment.scale)))
         stretch = np.exp(rng.uniform(-augment.aspect, augment.aspect))
         w, h = (max(round(length), 1) for length in (scale * stretch, scale / stretch))

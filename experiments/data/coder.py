@@ -18,7 +18,6 @@ from experiments.data.codes import Codes, tokenizer_digest
 from experiments.data.sources.forms import Form
 from experiments.data.sources.shards import ShardWriter, features, serializer
 from rudolph_jax.image_tokenizer import load_vqgan
-from rudolph_jax.pretrained import PIXELS
 
 ENCODED_AT_ONCE = 64  # pictures; one shape, so that the encoder compiles once
 
@@ -34,6 +33,7 @@ class Coder:
         self._form = form
         self.about = Codes(tokenizer_digest(folder), image_size, (image_size // patch) ** 2)
         self._encode: Callable[[np.ndarray], Any] = vqgan.encode
+        self._image = vqgan.image_config
 
     def write(self, pictures: Path, coded: Path, threads: int) -> None:
         """A shard with codes from one without. Threads decode pictures."""
@@ -54,7 +54,7 @@ class Coder:
         os.replace(coded.parent / writer.shards[0][0], coded)
 
     def _view(self, picture: bytes) -> np.ndarray:
-        return resize_square(open_image(picture), self.about.image_size, PIXELS)
+        return resize_square(open_image(picture), self.about.image_size, self._image)
 
     def _codes(self, views: Iterator[np.ndarray]) -> np.ndarray:
         size = self.about.image_size

@@ -40,7 +40,9 @@ class Codes:
 @functools.cache
 def tokenizer_digest(folder: str) -> str:
     """The same for folders with the same config and parameters, however they are stored."""
-    config = model_folder.read_config(folder)["config"]
+    config = dict(model_folder.read_config(folder)["config"])
+    if config.get("background") is None:
+        config.pop("background", None)  # folders of before the field existed have the same codes
     digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
     leaves = jax.tree_util.tree_leaves_with_path(model_folder.read_params(folder))
     for path, leaf in sorted(leaves, key=lambda item: jax.tree_util.keystr(item[0])):

@@ -10,11 +10,10 @@ from PIL import Image
 from tqdm import tqdm
 
 from clip_jax.config import ClipConfig, ImageConfig
-from clip_jax.image import open_image
+from clip_jax.image_file import open_image
 from clip_jax.tokenizer import Tokenizer
 from experiments.data.augment import draw, render
 from experiments.data.config import DataConfig
-from experiments.data.draft import open_draft
 from experiments.data.source import Split
 
 RENDERING = 0x72656E64  # sets the renderings' random numbers apart from all others
@@ -67,9 +66,8 @@ class Pictures:
         return renderings, self.read_text(row)
 
     def _open(self, picture: bytes) -> Image.Image:
-        if not self._draft:
-            return open_image(picture)
-        return open_draft(picture, math.ceil(self._size * max(*self._augment.scale, 1.0)))
+        largest = math.ceil(self._size * max(*self._augment.scale, 1.0))
+        return open_image(picture, draft_side=largest if self._draft else None)
 
     def _view(self, renderings: list[np.ndarray], rng: np.random.Generator) -> np.ndarray:
         rendering = renderings[rng.integers(len(renderings))]

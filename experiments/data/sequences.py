@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from clip_jax.config import ImageConfig
 from clip_jax.errors import InputError
 from clip_jax.tokenizer import Tokenizer
 from experiments.data.codes import Codes
@@ -20,7 +21,6 @@ from experiments.data.task_forms import TaskForms, Texts
 from experiments.settings import RudolphSettings
 from rudolph_jax.config import RudolphConfig
 from rudolph_jax.layout import Layout
-from rudolph_jax.pretrained import PIXELS
 
 ENCODED_AT_ONCE = 128  # pictures; one shape, so that the encoder compiles once
 
@@ -42,12 +42,13 @@ class Sequences(Pictures):
         settings: RudolphSettings,
         tokenizer: Tokenizer,
         size: int,
+        image: ImageConfig,
         encode: Encode,
     ) -> None:
         self._forms = TaskForms(split, model, settings, tokenizer)
         self._layout = Layout(model)
         # Renderings are not kept: codes are, of as many whole views.
-        super().__init__(split, dataclasses.replace(config, in_memory=False), size, PIXELS)
+        super().__init__(split, dataclasses.replace(config, in_memory=False), size, image)
         self._codes: np.ndarray | None = None
         self._coded = CODES in split.features and CODES in split.metadata
         if self._coded:

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
-from clip_jax.image import open_image
+from clip_jax.config import WHITE
+from clip_jax.image import open_image, to_rgb
 
 NEIGHBOUR_SIZE = 16  # side to which pictures shrink before their pixels are compared
 
@@ -16,7 +17,7 @@ def pixel_features(images: Sequence[bytes], size: int = NEIGHBOUR_SIZE) -> np.nd
     """float32[N, size * size * 3] in [0, 1]."""
     rows = [
         np.asarray(
-            open_image(image).convert("RGB").resize((size, size), Image.Resampling.BICUBIC)
+            to_rgb(open_image(image), WHITE).resize((size, size), Image.Resampling.BICUBIC)
         ).ravel()
         for image in images
     ]

@@ -11,7 +11,6 @@ from PIL import Image
 
 from clip_jax.image import open_image, resize_square
 from rudolph_jax.image_tokenizer import PretrainedVqgan
-from rudolph_jax.pretrained import PIXELS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,7 +38,7 @@ def reconstruct(
 
     size: of what is decoded, in pixels; a wavelet decoder encodes pictures of half of it.
     """
-    squares = [resize_square(open_image(image), size, PIXELS) for image in images]
+    squares = [resize_square(open_image(image), size, vqgan.image_config) for image in images]
     pictures = np.stack(squares).astype(np.float32) / 255
     seen = pictures
     if vqgan.config.wavelet:

@@ -73,7 +73,8 @@ def decoder_objective(config: TrainConfig, vqgan: PretrainedVqgan) -> Objective:
             return np.asarray(vqgan.encode(images.astype(np.float32) / 255))
 
         size = model.image_tokens_per_side * vqgan.config.patch_size
-        return Sequences(split, config.data, model, settings, tokenizer, size, encode)
+        image = vqgan.image_config
+        return Sequences(split, config.data, model, settings, tokenizer, size, image, encode)
 
     def pretrained(params: Params, tokenizer: Tokenizer | None) -> PretrainedRudolph:
         return PretrainedRudolph(model, unstack_layers(params), tokenizer, vqgan, config.compute)

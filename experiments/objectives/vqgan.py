@@ -19,8 +19,7 @@ from experiments.data.source import Split
 from experiments.objectives.objective import Batch, Metrics, Now, Objective, Params
 from experiments.settings import VqganSettings
 from rudolph_jax import vqgan_sharding
-from rudolph_jax.image_tokenizer import PretrainedVqgan
-from rudolph_jax.pretrained import PIXELS
+from rudolph_jax.image_tokenizer import PretrainedVqgan, image_config
 from rudolph_jax.vqgan import Vqgan, abstract_params, init_params
 from rudolph_jax.vqgan_loss import codebook_metrics, vqgan_loss
 
@@ -50,7 +49,7 @@ def vqgan_objective(config: TrainConfig, mesh: Mesh) -> Objective:
         return {**metrics, **codebook_metrics(shares)}
 
     def examples(split: Split, tokenizer: Tokenizer | None) -> Pictures:
-        return Pictures(split, config.data, settings.image_size, PIXELS)
+        return Pictures(split, config.data, settings.image_size, image_config(model))
 
     def pretrained(params: Params, tokenizer: Tokenizer | None) -> PretrainedVqgan:
         return PretrainedVqgan(model, params, config.compute)

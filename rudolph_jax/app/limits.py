@@ -5,10 +5,11 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from clip_jax.errors import InputError
-from clip_jax.image import open_image
+from clip_jax.image_file import open_image, read_size
+from clip_jax.text import invisible_characters, normalize_name
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,13 +55,18 @@ class Limits:
 
     def class_names(self, text: str) -> list[str]:
         """Distinct names in order, from lines or with commas between them; at least two."""
-        names = [name.strip() for name in text.replace("\n", ",").split(",")]
+        names = [normalize_name(name.strip()) for name in text.replace("\n", ",").split(",")]
         names = list(dict.fromkeys(filter(None, names)))
         if not 2 <= len(names) <= self.labels:
             raise InputError(
                 f"{len(names)} different labels were given; expected 2 to {self.labels}, with "
                 "commas or on lines of their own"
             )
+        for name in names:
+            if hidden := invisible_characters(name):
+                raise InputError(
+                    f"label {name!r} has invisible characters ({', '.join(hidden)}); type it again"
+                )
         longest = max(names, key=len)
         if len(longest) > self.label:
             raise InputError(
@@ -78,11 +84,12 @@ class Limits:
                 f"the file has {size / 2**20:.1f} MB; expected {self.upload_mb} MB at most"
             )
         try:
-            with Image.open(file) as header:
-                width, height = header.size
-        except Image.DecompressionBombError as error:
-            raise InputError(f"the picture has more than {self.megapixels} megapixels") from error
-        except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+            width, height = read_size(file)
+        except InputError as error:
+            if isinstance(error.__cause__, Image.DecompressionBombError):
+                raise InputError(
+                    f"the picture has more than {self.megapixels} megapixels"
+                ) from error
             raise InputError("the file is no picture; expected such as PNG or JPEG") from error
         if width * height > self.megapixels * 10**6:
             raise InputError(

@@ -9,7 +9,8 @@ from pathlib import Path
 from PIL import Image
 
 from clip_jax import PretrainedClip
-from clip_jax.image import open_image
+from clip_jax.config import WHITE, Background
+from clip_jax.image import open_image, to_rgb
 from clip_jax.search import Album, open_album
 from rudolph_jax.app.limits import Limits
 
@@ -53,11 +54,13 @@ class Shelf:
         for each in found:
             if each.path.exists():
                 place = each.path.relative_to(self.folder)
-                shown.append(Shown(_thumbnail(each.path), f"{each.cosine:.3f}  {place}"))
+                picture = _thumbnail(each.path, self._clip.config.image.background)
+                shown.append(Shown(picture, f"{each.cosine:.3f}  {place}"))
         return shown
 
 
-def _thumbnail(path: Path) -> Image.Image:
-    picture = open_image(path).convert("RGB")
+def _thumbnail(path: Path, background: Background) -> Image.Image:
+    """Transparent pixels on the model's background, on white where it has none."""
+    picture = to_rgb(open_image(path), background or WHITE)
     picture.thumbnail((THUMBNAIL, THUMBNAIL))
     return picture

@@ -1,10 +1,13 @@
+import dataclasses
 import io
+import json
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from clip_jax import ImageConfig, InputError
+from clip_jax import PRESETS, RUCLIP_SMALL, ClipConfig, ImageConfig, InputError
+from clip_jax.config import WHITE
 from clip_jax.image import (
     normalize_pixels,
     open_image,
@@ -33,19 +36,100 @@ def test_openai_resizes_the_shorter_side_first():
     np.testing.assert_array_equal(pixels, expected)
 
 
-@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA", "CMYK", "I;16"])
+@pytest.mark.parametrize(
+    "mode", ["1", "L", "LA", "P", "PA", "RGBA", "RGBX", "CMYK", "YCbCr", "HSV"]
+)
 @pytest.mark.parametrize("config", [ImageConfig(), OPENAI])
-def test_every_mode_gives_rgb(mode, config):
-    picture = Image.new(mode, (20, 31))
-    assert preprocess([picture], 12, config).shape == (1, 12, 12, 3)
+def test_every_mode_gives_its_colour(mode, config):
+    grey = mode in ("1", "L", "LA")
+    colour = (255, 255, 255) if grey else (200, 100, 40)
+    picture = Image.new("RGB", (20, 31), colour).convert("L" if grey else "RGB")
+    if mode in ("P", "PA"):
+        picture = picture.quantize(2)
+    elif mode == "RGBX":
+        picture = Image.merge("RGBX", (*picture.split(), Image.new("L", picture.size)))
+    if picture.mode != mode:
+        picture = picture.convert(mode)
+    pixels = resize_square(open_image(picture), 12, config)
+    assert pixels.shape == (12, 12, 3)
+    np.testing.assert_allclose(pixels, np.broadcast_to(colour, pixels.shape), atol=4)
 
 
-@pytest.mark.parametrize("size", [(1, 1), (1, 50), (300, 2)])
+@pytest.mark.parametrize("size", [(1, 1), (1, 50), (300, 2), (9000, 1), (2, 5000)])
 def test_extreme_shapes(size):
     for config in (ImageConfig(), OPENAI):
         assert resize_square(Image.new("RGB", size, "red"), 9, config).tolist() == [
             [[255, 0, 0]] * 9
         ] * 9
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "RGBA", "P", "1"])
+@pytest.mark.parametrize("size", [(4000, 1), (1, 3000), (2500, 3), (3, 2001), (3000, 11)])
+def test_thin_images_are_cropped_before_the_resize(size, mode, rng, monkeypatch):
+    """20000x1 took 23 s and 3.9 GB; the window alone gives the same pixels."""
+    noise = rng.integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+    picture = Image.fromarray(noise).convert(mode)
+    for config in (OPENAI, dataclasses.replace(OPENAI, resample="bilinear")):
+        windowed = resize_square(picture, 12, config).astype(int)
+        with monkeypatch.context() as patch:
+            patch.setattr("clip_jax.image.MAX_RESIZED_ASPECT", 10**9)
+            whole = resize_square(picture, 12, config).astype(int)
+        # Rounding of a box that Pillow keeps in float32.
+        assert np.abs(windowed - whole).max() <= 1
+        assert (windowed != whole).mean() < 0.01
+
+
+def test_the_resize_of_a_thin_image_makes_no_large_one(monkeypatch):
+    made, resize = [], Image.Image.resize
+
+    def noted(self, size, *args, **kwargs):
+        made.append(size)
+        return resize(self, size, *args, **kwargs)
+
+    monkeypatch.setattr(Image.Image, "resize", noted)
+    resize_square(Image.new("RGB", (20000, 1)), 32, OPENAI)
+    resize_square(Image.new("RGB", (1, 20000)), 32, OPENAI)
+    assert made == [(32, 32), (32, 32)]
+
+
+@pytest.mark.parametrize("base", [ImageConfig(), OPENAI])
+def test_transparency_shows_the_background(base):
+    """White ink on transparent white was a white square; published models still see that."""
+    drawing = Image.new("RGBA", (16, 16), (255, 255, 255, 0))
+    drawing.paste((255, 255, 255, 255), (4, 4, 12, 12))
+
+    def seen(background, image=drawing):
+        config = dataclasses.replace(base, background=background)
+        return resize_square(image, 16, config)
+
+    assert (seen(None) == 255).all()
+    black = seen((0, 0, 0))
+    assert (black[6:10, 6:10] == 255).all() and (black[0] == 0).all()
+    assert (seen((10, 200, 30))[0] == (10, 200, 30)).all()
+    half = Image.new("RGBA", (8, 8), (200, 0, 0, 128))
+    np.testing.assert_allclose(seen((0, 0, 0), half)[0, 0], (100, 0, 0), atol=1)
+    # By a palette, by a colour that stands for transparent (PNG's tRNS), in grey.
+    by_palette = drawing.convert("RGBA").quantize(4)
+    assert (seen((0, 0, 0), by_palette)[0] == 0).all()
+    keyed = Image.new("RGB", (8, 8), (1, 2, 3))
+    keyed.info["transparency"] = (1, 2, 3)
+    assert (seen((9, 9, 9), keyed) == 9).all()
+    grey = Image.new("LA", (16, 16), (255, 0))
+    assert (seen((7, 7, 7), grey) == 7).all() and (seen(None, grey) == 255).all()
+
+
+def test_backgrounds_of_published_and_new_models():
+    for name, preset in PRESETS.items():
+        assert preset.image.background == (WHITE if name == "tiny" else None)
+    assert RUCLIP_SMALL.image.background is None
+    assert ImageConfig().background == WHITE
+    saved = PRESETS["tiny"].to_dict()
+    assert ClipConfig.from_dict(json.loads(json.dumps(saved))) == PRESETS["tiny"]
+    del saved["image"]["background"]  # as earlier commits wrote it
+    assert ClipConfig.from_dict(saved).image.background is None
+    for wrong in ((1, 2), (0, 0, 256), "white", (0.5, 0.5, 0.5), [1, 2, 3]):
+        with pytest.raises(InputError, match="image.background is"):
+            ImageConfig(background=wrong)
 
 
 def test_normalising(rng):

@@ -1,6 +1,7 @@
 """Pictures by text: their order, what is kept on disk, what is left out."""
 
 import json
+import os
 import sqlite3
 
 import numpy as np
@@ -112,6 +113,42 @@ def test_what_was_finished_before_an_interruption_is_kept(clip, photos, monkeypa
     assert calls == [3, 1, 0, 1, 1]
 
 
+def test_one_damaged_file_of_any_kind_does_not_end_the_search(clip, photos, monkeypatch):
+    """A damaged AVIF raised RuntimeError, and a TIFF with a wrong tag type TypeError."""
+    for error in (RuntimeError("avif"), TypeError("tag"), MemoryError()):
+
+        def load(self, error=error):
+            raise error
+
+        with monkeypatch.context() as patch:
+            patch.setattr("PIL.TiffImagePlugin.TiffImageFile.load", load)
+            Image.new("RGB", (8, 8)).save(photos / "bad.tif")
+            album = open_album(clip, photos)
+        assert photos / "bad.tif" in album.unreadable and len(album.paths) == 6
+
+
+def test_metadata_of_macos_and_hidden_files_are_no_pictures(clip, photos):
+    (photos / "__MACOSX" / "deeper").mkdir(parents=True)
+    (photos / ".thumbnails").mkdir()
+    for name in ("__MACOSX/._0.png", "__MACOSX/deeper/a.png", "._0.png", ".thumbnails/b.png"):
+        (photos / name).write_bytes(b"\x00\x05\x16\x07")
+    album = open_album(clip, photos)
+    assert album.unreadable.keys() == {photos / "broken.jpg"}
+    assert (len(album.paths), album.ignored) == (6, 5)
+
+
+def test_a_pipe_is_not_waited_for(clip, photos):
+    os.mkfifo(photos / "pipe.png")
+    assert open_album(clip, photos).unreadable[photos / "pipe.png"] == "not a regular file"
+
+
+def test_embeddings_of_other_preprocessing_are_not_reused(clip, photos, encoded, monkeypatch):
+    open_album(clip, photos)
+    monkeypatch.setattr("clip_jax.search.PREPROCESSING_VERSION", 1)
+    open_album(clip, photos)
+    assert encoded == [5, 5]
+
+
 def test_store_of_many(tmp_path, rng):
     store = EmbeddingStore(tmp_path / "deep" / "er" / "store")
     rows = {str(i): rng.normal(size=7).astype(np.float32) for i in range(1201)}
@@ -126,13 +163,18 @@ def test_store_of_many(tmp_path, rng):
 
 
 def test_the_command(model, photos, cache, capsys):
-    assert main(["search", "лес", str(photos), f"--model={model}", "--count=2"]) == 0
+    assert main(["search", "лес", str(photos), f"--model={model}", "--count=2"]) == 7
     printed = capsys.readouterr()
     assert f"warning: {photos / 'broken.jpg'}: not a readable image" in printed.err
+    assert "7 images: 6 searched, 1 unreadable; 1 other files ignored\n" in printed.err
+    assert printed.err.endswith(
+        "error: 1 of 7 images could not be read; the results are of the others\n"
+    )
     lines = printed.out.splitlines()
     assert len(lines) == 2 and all(line.endswith((".png", ".PNG")) for line in lines)
     before = cache.read_bytes()
     arguments = ["search", "лес", str(photos), f"--model={model}", "--count=2", "--json"]
+    (photos / "broken.jpg").unlink()
     assert main([*arguments, "--no-cache"]) == 0
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [f"{row['cosine']:6.3f}  {row['image']}" for row in rows] == lines

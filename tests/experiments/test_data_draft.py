@@ -10,10 +10,12 @@ from PIL import Image
 from clip_jax import InputError
 from clip_jax.image import open_image, resize_square
 from experiments.data.config import AugmentConfig, DataConfig
-from experiments.data.draft import open_draft
 from experiments.data.examples import Pictures
 from experiments.data_speed import main
-from rudolph_jax.pretrained import PIXELS
+from rudolph_jax.config import VqganConfig
+from rudolph_jax.image_tokenizer import image_config
+
+PIXELS = image_config(VqganConfig())
 
 
 @pytest.fixture
@@ -34,7 +36,7 @@ def encoded(image, format):
 )
 def test_no_side_is_shorter_than_asked_for(photo, side, size):
     data = encoded(photo, "JPEG")
-    image = open_draft(data, side)
+    image = open_image(data, draft_side=side)
     assert image.size == size
     whole, drafted = (resize_square(i, 60, PIXELS).astype(int) for i in (open_image(data), image))
     assert np.abs(whole - drafted).mean() < 4
@@ -42,10 +44,21 @@ def test_no_side_is_shorter_than_asked_for(photo, side, size):
 
 def test_other_formats_are_decoded_whole(photo):
     data = encoded(photo, "PNG")
-    np.testing.assert_array_equal(np.asarray(open_draft(data, 60)), np.asarray(photo))
+    np.testing.assert_array_equal(np.asarray(open_image(data, draft_side=60)), np.asarray(photo))
     for bad in (b"no picture", encoded(photo, "JPEG")[:3000], data[:3000]):
         with pytest.raises(InputError, match="not a readable image"):
-            open_draft(bad, 60)
+            open_image(bad, draft_side=60)
+
+
+def test_drafts_are_upright_too(photo):
+    exif = Image.Exif()
+    exif[274] = 6
+    buffer = io.BytesIO()
+    photo.save(buffer, "JPEG", exif=exif)
+    drafted = open_image(buffer.getvalue(), draft_side=60)
+    assert drafted.size == (60, 80)
+    whole = np.asarray(open_image(buffer.getvalue()).resize((60, 80))).astype(int)
+    assert np.abs(whole - np.asarray(drafted)).mean() < 4
 
 
 class Rows(list):
@@ -57,16 +70,18 @@ class Rows(list):
 
 def test_drafts_are_large_enough_for_the_largest_view(photo, monkeypatch):
     asked = []
-    monkeypatch.setattr(
-        "experiments.data.examples.open_draft",
-        lambda data, side: asked.append(side) or open_draft(data, side),
-    )
+
+    def noted(data, draft_side):
+        asked.append(draft_side)
+        return open_image(data, draft_side=draft_side)
+
+    monkeypatch.setattr("experiments.data.examples.open_image", noted)
     split = Rows([{"image": encoded(photo, "JPEG")}])
     for scale, draft in (((0.5, 1.0), True), ((0.9, 1.5), True), ((1.0, 1.0), False)):
         config = DataConfig(in_memory=False, draft=draft, augment=AugmentConfig(scale=scale))
         drawn = Pictures(split, config, 60, PIXELS).draw(0, np.random.default_rng(0))
         assert drawn["image"].shape == (60, 60, 3)
-    assert asked == [60, 90]
+    assert asked == [60, 90, None]
     plain = dataclasses.replace(config, draft=True)
     assert (Pictures(split, plain, 60, PIXELS).draw(0, np.random.default_rng(0))["image"]
             != drawn["image"]).any()  # fmt: skip

@@ -61,7 +61,8 @@ def sequences(coded, small_rudolph_config, small_vqgan_folder, small_vqgan):
         def encode(images):
             return np.asarray(small_vqgan.encode(images.astype(np.float32) / 255))
 
-        return Sequences(split, config, model, RudolphSettings(vqgan), tokenizer, 8, encode)
+        image = small_vqgan.image_config
+        return Sequences(split, config, model, RudolphSettings(vqgan), tokenizer, 8, image, encode)
 
     return make
 

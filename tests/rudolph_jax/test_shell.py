@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import os
+import unicodedata
 
 import pytest
 from PIL import Image
@@ -64,6 +66,45 @@ def test_caption_classify_write_and_answer(shell, folders):
     assert rows and all(row["text"].startswith("лес") for row in rows)
     rows = [json.loads(line) for line in shell("answer", "кто это?", *few).out.splitlines()]
     assert all(set(row) == {"text", "count"} for row in rows)
+
+
+def test_one_bad_file_of_many_is_listed_and_the_rest_go_on(shell, folders, tmp_path):
+    red, bad = folders / "red.png", tmp_path / "bad.png"
+    bad.write_bytes(red.read_bytes()[:-40])
+    for command in (("classify", "--classes=лес,дом"), ("caption", "--candidates=2")):
+        printed = shell(command[0], bad, red, *command[1:], status=7)
+        assert f"warning: {bad}: not a readable image" in printed.err
+        assert "error: 1 of 2 images could not be read" in printed.err
+        assert all(line.startswith(f"{red}: ") for line in printed.out.splitlines())
+        printed = shell(command[0], bad, red, *command[1:], "--json", status=7).out
+        failed, *rows = map(json.loads, printed.splitlines())
+        assert failed["image"] == str(bad) and failed["error"].startswith("not a readable image")
+        assert rows and {row["image"] for row in rows} == {str(red)}
+    printed = shell("classify", bad, bad, "--classes=лес,дом", status=2)
+    assert "none of the 2 images can be read" in printed.err
+    printed = shell("classify", bad, "--classes=лес,дом", status=2)
+    assert f"error: {bad}: not a readable image" in printed.err
+
+
+def test_labels_are_unicode_in_one_form(shell, folders):
+    red = folders / "red.png"
+    nfc = "йод"
+    nfd = unicodedata.normalize("NFD", nfc)
+    one, other = (
+        json.loads(shell("classify", red, f"--classes={name},дом", "--json").out)
+        for name in (nfc, nfd)
+    )
+    assert one == other and nfc in one["scores"]
+    assert "names 'йод' twice" in shell("classify", red, f"--classes={nfc},{nfd}", status=2).err
+    hidden = shell("classify", red, "--classes=ко\u00adшка,дом").err
+    assert hidden.startswith("warning: ") and "U+00AD SOFT HYPHEN" in hidden
+    undecodable = os.fsdecode("кот".encode("cp1251"))
+    for arguments in (
+        ("draw", undecodable), ("write", undecodable), ("answer", undecodable),
+        ("classify", red, f"--classes={undecodable},дом"),
+        ("caption", red, f"--template={undecodable}"),
+    ):  # fmt: skip
+        assert "\\udcea\\udcee\\udcf2" in shell(*arguments, status=2).err
 
 
 def test_write_only_some_characters(shell):

@@ -7,17 +7,19 @@ import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from clip_jax.errors import InputError
-from clip_jax.image import open_image
+from clip_jax.image_file import open_image
 from experiments.data.sources.forms import Form
 
 # The ones that are stored as they are. Pillow reads more, some with the help of other programs.
 KEPT_FORMATS = ("JPEG", "MPO", "PNG", "WEBP")
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
+FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "GIF", "BMP", "TIFF")
+LOSSY_FORMATS = ("JPEG", "MPO", "WEBP", "AVIF")
 LARGEST_FILE = 256 * 2**20  # bytes
 JPEG_QUALITY = 95
+FAINT_ALPHA = 8  # of 255
 
 
 class BadRecord(Exception):
@@ -118,27 +120,43 @@ def _check_text(given: Any, noun: str) -> str:
 
 
 def _check_image(data: bytes | None, max_side: int | None) -> bytes:
+    """The file itself, or an upright 8-bit one that keeps transparency."""
     if not data:
         raise BadRecord("picture is empty")
     try:
-        format = Image.open(io.BytesIO(data), formats=FORMATS).format
-        image = open_image(data)
-    except (UnidentifiedImageError, Image.DecompressionBombError, InputError, OSError) as error:
-        reason = " ".join(str(error).split())
-        if isinstance(error, UnidentifiedImageError):
+        image = open_image(data, formats=FORMATS)
+    except InputError as error:
+        reason = str(error).removeprefix("image bytes: ")
+        if "in no known format" in reason:
             reason = f"not one of {', '.join(FORMATS)}"
         raise BadRecord(f"picture cannot be read: {reason}") from error
     small = max_side is None or max(image.size) <= max_side
-    if small and format in KEPT_FORMATS:
+    if small and image.format in KEPT_FORMATS:
         return data
-    image = image.convert("RGB")
+    lossy = image.format in LOSSY_FORMATS and not image.has_transparency_data
+    image = image.convert("RGBA" if image.has_transparency_data else "RGB")
     if not small:
         scale = max_side / max(image.size)
         w, h = (max(round(side * scale), 1) for side in image.size)
-        image = image.resize((w, h), Image.Resampling.LANCZOS)
+        image = _resize(image, (w, h))
     buffer = io.BytesIO()
-    if format in ("JPEG", "MPO", "WEBP"):
+    if lossy:
         image.save(buffer, "JPEG", quality=JPEG_QUALITY)
     else:
         image.save(buffer, "PNG")
     return buffer.getvalue()
+
+
+def _resize(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """Lanczos. What is transparent keeps its hidden colour, which some models see."""
+    resized = image.resize(size, Image.Resampling.LANCZOS)
+    if image.mode == "RGB":
+        return resized
+    # Pillow weights colours by alpha: right at edges, but black where nothing is opaque, and
+    # rounded to nothing where hardly anything is.
+    hidden = image.convert("RGB").resize(size, Image.Resampling.LANCZOS)
+    alpha = resized.getchannel("A")
+    visible = alpha.point(lambda value: 255 if value > FAINT_ALPHA else 0)
+    colours = Image.composite(resized.convert("RGB"), hidden, visible)
+    colours.putalpha(alpha)
+    return colours

@@ -7,6 +7,7 @@ import argparse
 import jax
 import numpy as np
 
+from clip_jax.config import WHITE
 from clip_jax.image import centre_square, open_image
 from experiments.atomic import replace_file
 from experiments.evaluation.bench import Bench, Result
@@ -49,7 +50,7 @@ def draw(result: Result) -> bytes:
     figures = options.drawing()
     samples = open_samples(result["system"]["language"])
     pictures = [
-        np.asarray(centre_square(open_image(file)).resize((SIDE, SIDE)))
+        np.asarray(centre_square(open_image(file), WHITE).resize((SIDE, SIDE)))
         for file in samples.pictures
     ]
     return figures.similarity_matrix(np.asarray(result["cosines"]), pictures, result["captions"])
