@@ -22,6 +22,7 @@ import numpy as np
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
 from clip_jax.errors import InputError
+from clip_jax.text import decode_text, parse_json
 from clip_jax.token_rows import check_texts, token_rows
 
 VOCAB, MERGES, WHOLE = "vocab.json", "merges.txt", "tokenizer.json"
@@ -196,10 +197,7 @@ def _check(vocab: Any, merges: Sequence[Any], name: str) -> Family:
 
 
 def _parse_merges(content: bytes, name: str) -> list[tuple[str, str]]:
-    try:
-        lines = content.decode("utf-8").split("\n")
-    except UnicodeDecodeError as error:
-        raise InputError(f"{name}: not UTF-8 ({error.reason} at byte {error.start})") from error
+    lines = decode_text(content, name).split("\n")
     merges = []
     for number, line in enumerate(lines, 1):
         if not line or line.startswith("#version"):
@@ -243,10 +241,7 @@ def _padding(folder: Path) -> str | None:
 
 
 def _json(file: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(_bytes(file))
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{file}: not JSON ({error})") from error
+    content = parse_json(_bytes(file), str(file))
     if not isinstance(content, dict):
         raise InputError(f"{file}: holds a {type(content).__name__}; expected a JSON object")
     return content

@@ -21,6 +21,7 @@ from typing import Any
 import jax
 
 from clip_jax.errors import InputError
+from clip_jax.text import parse_json
 
 CONFIG, PARAMS, REPORT = "config.json", "params", "report.json"
 CONFIG_KEYS = {"kind", "config", "provenance"}
@@ -104,14 +105,13 @@ def read_config(folder: str | Path) -> dict[str, Any]:
     """{"kind", "config", "provenance"} of a model folder."""
     file = Path(folder) / CONFIG
     try:
-        about = json.loads(file.read_text(encoding="utf-8"))
+        data = file.read_bytes()
     except OSError as error:
         raise InputError(
             f"{folder}: not a model folder, {CONFIG} cannot be read ({error.strerror}); published "
             "models come from converters.pretrained(NAME)"
         ) from error
-    except ValueError as error:
-        raise InputError(f"{file}: not JSON ({error})") from error
+    about = parse_json(data, str(file))
     if not isinstance(about, dict) or set(about) != CONFIG_KEYS:
         found = sorted(about) if isinstance(about, dict) else type(about).__name__
         raise InputError(

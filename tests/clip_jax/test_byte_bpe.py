@@ -141,7 +141,8 @@ def test_vocabularies_of_strangers_are_one_line_errors(byte_vocabulary, tmp_path
 
     expect("line 2 is 'a b c'; expected two pieces", lines=b"#version\na b c\n")
     expect("line 1 is 'a '; expected two pieces", lines=b"a \n")
-    expect("merges.txt: not UTF-8", lines=b"\xff\xfe\n")
+    expect("merges.txt: is not UTF-8 text", lines=b"\xc3(\n")
+    expect("merges.txt: is UTF-16 text; save it as UTF-8", lines=b"\xff\xfe\n")
     expect("merge 1, 'щ' and 'щ', needs 'щ', which is not in", lines="щ щ\n".encode())
     expect("merge 1, '!' and '#', needs '!#'", lines=b"! #\n")
     expect("holds a list", [])
