@@ -2,14 +2,16 @@
 
     python -m converters ruclip SRC DST [--dtype bfloat16]
     python -m converters rudolph SRC DST [--preset 350M]
+    python -m converters openai-clip SRC DST [--activation gelu]
     python -m converters export SRC_FOLDER DST_FOLDER
     python -m converters pretrained NAME
     python -m converters share FOLDER REPO
 
-Each kind is a module with `read(path) -> Source` and `export(model, folder)`; mostly a table.
-A kind whose checkpoints may come without a config has PRESETS, the names of those it knows, and
-`read(path, preset)`. One whose vocabulary comes apart from the checkpoint has VOCABULARY = True and
-`read(path, vocabulary)`.
+Each kind is a module with `read(path, selection) -> Source` and `export(model, folder)`; mostly a
+table. A kind whose checkpoints may come without a config has PRESETS, the names of those it knows,
+and `read` takes a preset. One whose vocabulary comes apart from the checkpoint has
+VOCABULARY = True and takes a vocabulary; one whose files may not tell the activation has
+ACTIVATIONS and takes an activation.
 """
 
 from __future__ import annotations

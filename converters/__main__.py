@@ -8,10 +8,11 @@ from collections.abc import Sequence
 from clip_jax.command import Parser, exit_status
 from converters import KINDS, convert, export, presets, pretrained, share
 from converters.conversion import DTYPES
-from converters.kinds import takes_vocabulary
+from converters.kinds import activations, holds_tensors, takes_vocabulary
 from converters.released import RELEASED
 from converters.stablehlo import jax_export
 
+OPTIONS = ("preset", "vocabulary", "activation", "entry", "prefix")
 ABOUT = "Foreign checkpoints to model folders (KIND) and back (export); models from and to a hub."
 
 
@@ -31,7 +32,7 @@ def _run(argv: Sequence[str]) -> object:
     if args.kind == "share":
         how = {"private": args.private, "licence": args.licence, "evaluations": args.evaluation}
         return share(args.folder, args.repo, **how)
-    asked = {name: getattr(args, name, None) for name in ("preset", "vocabulary")}
+    asked = {name: getattr(args, name, None) for name in OPTIONS}
     return convert(args.kind, args.src, args.dst, args.dtype, **asked)
 
 
@@ -57,6 +58,22 @@ def _parser() -> Parser:
             command.add_argument(
                 "--vocabulary",
                 help="file or folder of its byte-level BPE (by default what lies beside SRC)",
+            )
+        if activations(kind):
+            command.add_argument(
+                "--activation",
+                choices=activations(kind),
+                help="which one the weights were trained with, where the files do not tell it",
+            )
+        if holds_tensors(kind):
+            command.add_argument(
+                "--entry",
+                help="which of several state dicts in the file, such as model_ema "
+                "(by default the only one)",
+            )
+            command.add_argument(
+                "--prefix",
+                help="take only the tensors whose names begin with it, without it, such as model.",
             )
     command = commands.add_parser("export", help="a model folder back to the original's files")
     command.add_argument("src", help="the model folder")

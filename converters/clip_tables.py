@@ -12,6 +12,7 @@ from clip_jax.config import ClipConfig
 from clip_jax.errors import InputError
 from clip_jax.layers import unstack_layers
 from clip_jax.model import abstract_params
+from converters.marks import MARKS
 from converters.rules import Rule, Shape, shapes_of
 from converters.weights import Weights
 
@@ -60,30 +61,12 @@ OPENAI_RULES: tuple[Rule, ...] = (
     Rule("text_projection", "text/projection"),
     Rule("logit_scale", "logit_scale"),
 )
-OPENAI_MARK = "visual.conv1.weight"  # a tensor that every checkpoint under these names has
-
-# A tensor that only this kind of checkpoint has -> what to call it.
-_MARKS = {
-    "visual.layer1.0.conv1.weight": "an OpenAI CLIP with a ResNet, which has no counterpart here",
-    OPENAI_MARK: "a CLIP under OpenAI's names (ruclip or openai-clip)",
-    "vision_model.embeddings.patch_embedding.weight": "a transformers CLIPModel (hf-clip)",
-    "visual_encoder.model.conv1.weight": "the first ruCLIP (ruclip-small)",
-    "l_text_pos_embeddings.weight": "RUDOLPH (rudolph)",
-    "text_pos_embeddings.weight": "ruDALL-E (rudalle)",
-    "image_row_embeddings.weight": "RUDOLPH or ruDALL-E (rudolph, rudalle)",
-    "encoder.conv_in.weight": "a VQGAN (vqgan)",
-    "model.encoder.conv_in.weight": "a VQGAN (vqgan)",
-}
-
 
 def require_kind(weights: Weights, kind: str, mark: str) -> None:
-    """InputError unless the checkpoint has the tensor that marks its kind; says what it looks like.
-
-    A ResNet has OpenAI's `visual.conv1.weight` too, so the more particular marks come first.
-    """
-    found = next((name for name in _MARKS if name in weights.tensors), None)
+    """Raises InputError, which says what it looks like, unless the kind's mark is there."""
+    found = next((name for name in MARKS if name in weights.tensors), None)
     if found != mark:
-        looks = f"it looks like {_MARKS[found]}" if found else "it looks like no known model"
+        looks = f"it looks like {MARKS[found]}" if found else "it looks like no known model"
         lacks = "" if mark in weights.tensors else f" has no tensor {mark!r};"
         raise InputError(f"{weights.path}: not {kind}:{lacks} {looks}")
 

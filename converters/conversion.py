@@ -17,7 +17,7 @@ from converters import rules
 from converters.files import read_json, sha256
 from converters.moves import Shape
 from converters.rules import Derived, Rule, Skipped
-from converters.torch_unpickler import STORAGES
+from converters.torch_unpickler import STORAGES, shown
 from converters.weights import Weights
 
 DTYPES = ("float32", "bfloat16", "float16")
@@ -31,6 +31,7 @@ class Source:
     model_kind, config: of the model folder. settings: config as the derived tensors want it.
     asked_by: what errors name as the authority on shapes. others: files read beside the weights.
     original: the foreign config, kept for the way back. files: carried over into the folder.
+    notes: further entries of the report, on what was decided and what told it.
     """
 
     model_kind: str
@@ -44,6 +45,7 @@ class Source:
     others: Sequence[Path] = ()
     original: Mapping[str, Any] = field(default_factory=dict)
     files: Mapping[str, bytes] = field(default_factory=dict)
+    notes: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -66,18 +68,20 @@ class Model:
 
 @dataclass(frozen=True)
 class Summary:
-    """What a conversion or an export did, for people."""
+    """What a conversion or an export did, for people. notes: rules that were applied."""
 
     kind: str
     tensors: int
     parameters: int
     size: int
     destination: Path
+    notes: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         size = f"{self.size / 1e6:,.1f} MB" if self.size >= 1e5 else f"{self.size:,} bytes"
         counts = f"{self.tensors} tensors, {self.parameters:,} parameters, "
-        return f"{self.kind}: {counts if self.tensors else ''}{size} -> {self.destination}"
+        notes = f" ({'; '.join(self.notes)})" if self.notes else ""
+        return f"{self.kind}: {counts if self.tensors else ''}{size} -> {self.destination}{notes}"
 
 
 def convert(
@@ -118,10 +122,13 @@ def convert(
                 "parameters": count,
                 "config_from": source.asked_by if source.weights is not None else None,
                 "dtype": dtype if params is not None else None,
+                **source.notes,
+                "names": _naming(source.weights),
+                "left_out": _left_out(source.weights),
                 "tensors": tensors,
             },
         )
-    return _summary(kind, len(tensors), count, destination)
+    return _summary(kind, len(tensors), count, destination, _remarks(source))
 
 
 def open_model(folder: Path) -> Model:
@@ -183,9 +190,36 @@ def export_summary(kind: str, model: Model, folder: Path) -> Summary:
     return _summary(kind, len(tensors), count, folder)
 
 
-def _summary(kind: str, tensors: int, parameters: int, folder: Path) -> Summary:
+def _naming(weights: Weights | None) -> dict[str, Any]:
+    """Which entry of the file the tensors come from, and the rules that changed their names."""
+    if weights is None:
+        return {}
+    return {"entry": weights.entry, "rules": [rule.to_dict() for rule in weights.rules]}
+
+
+def _left_out(weights: Weights | None) -> list[dict[str, str]]:
+    left_out = weights.left_out if weights is not None else {}
+    return [{"source": name, "reason": reason} for name, reason in left_out.items()]
+
+
+def _remarks(source: Source) -> tuple[str, ...]:
+    """The same in words for people."""
+    remarks = []
+    if (weights := source.weights) is not None:
+        remarks += [f"entry {shown(weights.entry)}"] * bool(weights.entry)
+        removed = [rule for rule in weights.rules if rule.tensors]
+        remarks += [f"{rule.tensors} names without {shown(rule.rule)}" for rule in removed]
+        remarks += [f"{len(weights.left_out)} entries left out"] * bool(weights.left_out)
+    if note := source.notes.get("activation"):
+        remarks.append(f"activation {note['is']}, by {note['told_by']}")
+    return tuple(remarks)
+
+
+def _summary(
+    kind: str, tensors: int, parameters: int, folder: Path, notes: tuple[str, ...] = ()
+) -> Summary:
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-    return Summary(kind, tensors, parameters, size, folder)
+    return Summary(kind, tensors, parameters, size, folder, notes)
 
 
 def _fingerprint(path: Path) -> dict[str, Any]:

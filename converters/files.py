@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from clip_jax.errors import InputError
-from converters.torch_unpickler import shown
+from clip_jax.text import parse_json
 
 
 def read_bytes(path: Path) -> bytes:
@@ -27,22 +27,16 @@ def sha256(path: Path) -> str:
 
 def read_json(path: str | Path) -> dict[str, Any]:
     """The object in a JSON file; InputError for anything else."""
-    try:
-        content = json.loads(read_bytes(Path(path)), object_pairs_hook=unique_keys)
-    except InputError:
-        raise
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path}: not JSON ({error})") from error
+    content = parse_json(read_bytes(Path(path)), str(path))
     if not isinstance(content, dict):
         raise InputError(f"{path}: holds a {type(content).__name__}; expected a JSON object")
     return content
 
 
-def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """JSON's object hook that refuses a name given twice, where Python would take the last."""
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"{shown(twice)} is there twice")
-    return found
+def without_nulls(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """The object without keys whose value is null, in nested objects too: null is "by default"."""
+    return {
+        key: without_nulls(value) if isinstance(value, Mapping) else value
+        for key, value in tree.items()
+        if value is not None
+    }

@@ -7,6 +7,7 @@ CLIPImageProcessor); keys that no forward pass reads are ignored, for PreTrained
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -24,12 +25,13 @@ from clip_jax.config import (
 )
 from clip_jax.errors import InputError
 from converters import byte_vocabulary, safetensors_file
+from converters.channel_statistics import brief, three_numbers
 from converters.clip_tables import parameter_shapes, require_kind
 from converters.conversion import Model, Source, export_tensors
-from converters.files import read_bytes, read_json
+from converters.files import read_bytes, read_json, without_nulls
 from converters.rules import Derived, Rule
 from converters.torch_unpickler import shown
-from converters.weights import open_weights
+from converters.weights import Selection, open_weights
 
 MARK = "vision_model.embeddings.patch_embedding.weight"
 WEIGHTS = (
@@ -68,7 +70,7 @@ VISION_DEFAULTS = {
     "layer_norm_eps": 1e-5,
 }
 ImageSettings = tuple[str, Mapping[str, Any]]  # the file's name, CLIPImageProcessor's arguments
-ACTIVATIONS = {"gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh"}  # ours by their names
+HIDDEN_ACTS = {"gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh"}  # ours by their names
 RESAMPLING = {2: "bilinear", 3: "bicubic"}  # PIL.Image.Resampling
 LEGACY_EOS = 2  # stands for "the highest id of each text" (transformers PR 24773)
 
@@ -136,10 +138,10 @@ DERIVED = (
 )
 
 
-def read(folder: Path) -> Source:
+def read(folder: Path, selection: Selection | None = None) -> Source:
     if not folder.is_dir():
         raise InputError(f"{folder}: expected a folder with config.json and {WEIGHTS[0]}")
-    weights = open_weights(folder, WEIGHTS)
+    weights = open_weights(folder, WEIGHTS, selection)
     require_kind(weights, "hf-clip", MARK)
     file = folder / "config.json"
     original = read_json(file)
@@ -179,8 +181,9 @@ def export(model: Model, folder: Path) -> None:
 
 def translate(original: Mapping[str, Any], image: ImageSettings | None, where: str) -> ClipConfig:
     """CLIPConfig as ours. where: what errors call it."""
+    original = without_nulls(original)
     if original.get("model_type", "clip") != "clip":
-        raise InputError(f"{where}: model_type is {original['model_type']!r}; expected 'clip'")
+        raise InputError(f"{where}: model_type is {brief(original['model_type'])}; expected 'clip'")
     text = _part(original, "text_config", TEXT_DEFAULTS, where)
     vision = _part(original, "vision_config", VISION_DEFAULTS, where)
     for key in ("hidden_act", "layer_norm_eps"):
@@ -191,6 +194,8 @@ def translate(original: Mapping[str, Any], image: ImageSettings | None, where: s
             )
     if vision["num_channels"] != 3:
         raise InputError(f"{where}: num_channels is {vision['num_channels']!r}; expected 3")
+    if not 0 < text["layer_norm_eps"] < 1:
+        raise InputError(f"{where}: layer_norm_eps is {text['layer_norm_eps']}; expected 0 to 1")
     embed_dim = original.get("projection_dim", 512)
     _check_type("projection_dim", embed_dim, 512, where)
     image_config = _image(image, vision["image_size"])
@@ -210,7 +215,7 @@ def translate(original: Mapping[str, Any], image: ImageSettings | None, where: s
                 text["intermediate_size"],
             ),
             embed_dim,
-            activation=ACTIVATIONS.get(text["hidden_act"], text["hidden_act"]),
+            activation=HIDDEN_ACTS.get(text["hidden_act"], text["hidden_act"]),
             layer_norm_epsilon=text["layer_norm_eps"],
             bos_id=bos,
             eos_id=eos,
@@ -225,9 +230,8 @@ def _part(
     original: Mapping[str, Any], name: str, defaults: Mapping[str, Any], where: str
 ) -> dict[str, Any]:
     """A tower's config. The older NAME_dict replaces NAME, defaults and all, as in transformers."""
-    part = original.get(name) or {}
-    older = original.get(f"{name}_dict")
-    for found in (part, older or {}):
+    part, older = original.get(name, {}), original.get(f"{name}_dict")
+    for found in (part, {} if older is None else older):
         if not isinstance(found, Mapping):
             raise InputError(f"{where}: {name} is a {type(found).__name__}; expected an object")
     settings = {**defaults, **part} if older is None else {**defaults, **older}
@@ -244,34 +248,58 @@ def _check_type(key: str, value: Any, default: Any, where: str) -> None:
 
 def _image_processor(folder: Path) -> ImageSettings | None:
     """The image processor's settings: of preprocessor_config.json, or, in transformers 5,
-    of processor_config.json."""
+    of processor_config.json. A null in them is an absent key."""
     if (folder / PREPROCESSOR).is_file():
-        return PREPROCESSOR, read_json(folder / PREPROCESSOR)
+        return f"{folder}/{PREPROCESSOR}", without_nulls(read_json(folder / PREPROCESSOR))
     if (folder / PROCESSOR).is_file():
-        settings = read_json(folder / PROCESSOR).get("image_processor")
+        settings = without_nulls(read_json(folder / PROCESSOR)).get("image_processor")
         if isinstance(settings, Mapping):
-            return PROCESSOR, settings
+            return f"{folder}/{PROCESSOR}", settings
+        if settings is not None:
+            raise InputError(
+                f"{folder}/{PROCESSOR}: image_processor is {brief(settings)}; expected an object"
+            )
     return None
 
 
 def _image(image: ImageSettings | None, image_size: int) -> ImageConfig:
     where, given = image or ("", {})
-    size = given.get("size", {"shortest_edge": image_size})
-    crop = given.get("crop_size", image_size)
-    edge = size.get("shortest_edge") if isinstance(size, Mapping) else size
-    sides = (crop.get("height"), crop.get("width")) if isinstance(crop, Mapping) else (crop, crop)
-    resample = given.get("resample", 3)
-    steps = ("do_resize", "do_center_crop", "do_rescale", "do_normalize")
-    off = [step for step in steps if given.get(step, True) is not True]
-    if (edge, *sides) != (image_size,) * 3 or off or resample not in RESAMPLING:
+    for step in ("do_resize", "do_center_crop", "do_rescale", "do_normalize"):
+        if given.get(step, True) is not True:
+            raise InputError(f"{where}: {step} is {brief(given[step])}; expected true")
+    edge, sides = _edge(given, image_size), _crop(given, image_size)
+    if (edge, *sides) != (image_size,) * 3:
         raise InputError(
-            f"{where}: size {size}, crop_size {crop}, resample {resample}, off {off}; expected "
-            f"the shortest edge and the centre crop at image_size {image_size}, 2 or 3, none off"
+            f"{where}: size is {brief(edge)}, crop_size {brief(list(sides))}; expected the "
+            f"shortest edge and the centre crop at image_size {image_size}"
         )
-    if not np.isclose(given.get("rescale_factor", 1 / 255), 1 / 255):
-        raise InputError(f"{where}: rescale_factor is {given['rescale_factor']}; expected 1/255")
-    mean = tuple(given.get("image_mean", OPENAI_MEAN))
-    std = tuple(given.get("image_std", OPENAI_STD))
-    if len(mean) != 3 or len(std) != 3:
-        raise InputError(f"{where}: image_mean or image_std has not three numbers")
-    return ImageConfig(mean, std, RESAMPLING[resample], "resize_then_crop")
+    resample = given.get("resample", 3)
+    if type(resample) is not int or resample not in RESAMPLING:
+        names = ", ".join(f"{number} ({name})" for number, name in RESAMPLING.items())
+        raise InputError(f"{where}: resample is {brief(resample)}; expected one of {names}")
+    factor = given.get("rescale_factor", 1 / 255)
+    if type(factor) not in (int, float) or not math.isclose(factor, 1 / 255, rel_tol=1e-5):
+        raise InputError(f"{where}: rescale_factor is {brief(factor)}; expected 1/255")
+    mean, std = given.get("image_mean", list(OPENAI_MEAN)), given.get("image_std", list(OPENAI_STD))
+    return ImageConfig(
+        three_numbers(mean, "image_mean", where),
+        three_numbers(std, "image_std", where, divides=True),
+        RESAMPLING[resample],
+        "resize_then_crop",
+    )
+
+
+def _edge(given: Mapping[str, Any], image_size: int) -> Any:
+    """The shortest edge that `size` names: a number, or an object with it."""
+    size = given.get("size", image_size)
+    if not isinstance(size, Mapping):
+        return size
+    return size.get("shortest_edge", size) if size else image_size
+
+
+def _crop(given: Mapping[str, Any], image_size: int) -> tuple[Any, Any]:
+    """Height and width that `crop_size` names: a number for both, or an object with them."""
+    crop = given.get("crop_size", image_size)
+    if not isinstance(crop, Mapping):
+        return crop, crop
+    return (crop.get("height"), crop.get("width")) if crop else (image_size, image_size)

@@ -18,10 +18,17 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from clip_jax import model_folder
+from clip_jax import byte_bpe, model_folder
 from clip_jax.cache import cache_folder
 from clip_jax.errors import InputError
-from converters import hf_clip, ruclip, youtokentome
+from converters import (
+    byte_vocabulary,
+    hf_clip,
+    open_clip_config,
+    openai_clip,
+    ruclip,
+    youtokentome,
+)
 from converters.conversion import DTYPES
 from converters.files import read_json
 from converters.hub_files import Listing, UnreachableError, fetch, listing, listing_here
@@ -35,7 +42,8 @@ def pretrained(model: str | Path, dtype: str = "float32") -> Path:
     """The model folder of a released model, of a repository, or of a folder.
 
     model: a name in `released.RELEASED`; OWNER/NAME on the hub that holds a model folder
-        (`share`), a ruCLIP or transformers' CLIP; or a model folder, which is returned as it is.
+        (`share`), a ruCLIP, transformers' CLIP or open_clip's; or a model folder, which is
+        returned as it is.
     dtype: of the parameters, where they are converted.
     The newest commit is downloaded with huggingface_hub, checked against the sizes and hashes that
     the hub tells, converted, and kept in `cache_folder()/models`; without a network what was made
@@ -123,11 +131,17 @@ def _recognise(found: Mapping[str, Listing]) -> Plan:
         weights = _first(there, hf_clip.WEIGHTS)
         names = ["config.json", weights, *_shards(there, weights)]
         names += [name for name in hf_clip.CARRIED if name in there.files]
+    elif open_clip_config.NAME in there.files:
+        kind = "openai-clip"
+        beside = (byte_vocabulary.OPENAI_NAME, *byte_bpe.FILES)
+        names = [open_clip_config.NAME, _first(there, openai_clip.WEIGHTS)]
+        names += [name for name in beside if name in there.files]
     else:
         held = ", ".join(sorted(there.files)[:8]) or "nothing"
         raise InputError(
-            f"{repo}: holds {held}; expected a model folder of this package, ruCLIP's files or "
-            "transformers' CLIP (config.json tells); convert another by python -m converters KIND"
+            f"{repo}: holds {held}; expected a model folder of this package, ruCLIP's files, "
+            "transformers' CLIP (config.json tells) or open_clip's (open_clip_config.json); "
+            "convert another by python -m converters KIND"
         )
     return Plan(kind, dict.fromkeys(names, repo))
 

@@ -21,6 +21,7 @@ from converters import (
     youtokentome,
 )
 from converters.conversion import DTYPES, Summary
+from converters.weights import Selection
 
 KINDS: dict[str, ModuleType] = {
     "ruclip": ruclip,
@@ -50,6 +51,9 @@ def convert(
     preset: str | None = None,
     origin: Mapping[str, Any] | None = None,
     vocabulary: str | Path | None = None,
+    activation: str | None = None,
+    entry: str | None = None,
+    prefix: str | None = None,
 ) -> Summary:
     """Converts a foreign checkpoint to the model folder `dst`, with report.json.
 
@@ -57,6 +61,9 @@ def convert(
     preset: for a kind with PRESETS, which of them the checkpoint is; where its config.json says
     otherwise, that is an error. origin: where the files came from, to be noted in config.json.
     vocabulary: for a kind with VOCABULARY, a file or folder; None: what lies beside the checkpoint.
+    activation: for a kind with ACTIVATIONS, which one, where the files do not tell it.
+    entry: which of several state dicts in a file (a model, its moving average).
+    prefix: takes only the tensors whose names begin with it, and removes it.
     InputError for any wrong input; then nothing is left at `dst`.
     """
     if kind not in KINDS:
@@ -68,17 +75,25 @@ def convert(
         raise InputError(f"preset is {preset!r}; expected one of {known}")
     if vocabulary is not None and not takes_vocabulary(kind):
         raise InputError(f"vocabulary is {vocabulary}; {kind} has its own beside the checkpoint")
+    if activation is not None and activation not in activations(kind):
+        known = ", ".join(activations(kind)) or f"none, for files of {kind} tell it"
+        raise InputError(f"activation is {activation!r}; expected one of {known}")
+    if not holds_tensors(kind) and (entry is not None or prefix is not None):
+        raise InputError(f"entry is {entry!r}, prefix {prefix!r}; {kind} has no tensors")
     destination = model_folder.check_destination(dst)
     for path in (src, vocabulary):
         if path is not None and not Path(path).exists():
             raise InputError(f"{path}: does not exist")
-    read, src = KINDS[kind].read, Path(src)
+    options: dict[str, Any] = {}
     if presets(kind):
-        source = read(src, preset)
-    elif takes_vocabulary(kind):
-        source = read(src, Path(vocabulary) if vocabulary else None)
-    else:
-        source = read(src)
+        options["preset"] = preset
+    if takes_vocabulary(kind):
+        options["vocabulary"] = Path(vocabulary) if vocabulary else None
+    if activations(kind):
+        options["activation"] = activation
+    if holds_tensors(kind):
+        options["selection"] = Selection(entry, prefix)
+    source = KINDS[kind].read(Path(src), **options)
     return conversion.convert(kind, source, destination, dtype, origin)
 
 
@@ -90,6 +105,16 @@ def presets(kind: str) -> tuple[str, ...]:
 def takes_vocabulary(kind: str) -> bool:
     """Whether one of KINDS may be told where its vocabulary lies."""
     return getattr(KINDS[kind], "VOCABULARY", False)
+
+
+def activations(kind: str) -> tuple[str, ...]:
+    """The activations that one of KINDS may be told; for most kinds their files tell it."""
+    return getattr(KINDS[kind], "ACTIVATIONS", ())
+
+
+def holds_tensors(kind: str) -> bool:
+    """Whether one of KINDS is a checkpoint; the other is a vocabulary."""
+    return KINDS[kind] is not youtokentome
 
 
 def export(src: str | Path, dst: str | Path) -> Summary:

@@ -1,22 +1,33 @@
-"""OpenAI's CLIP: the published TorchScript archive, or a plain state dict with the same names.
+"""OpenAI's CLIP and open_clip's: a TorchScript archive, or a state dict with the same names.
 
-The config is read off the tensors' shapes, as `clip.model.build_model` does. The vocabulary is
+Sizes are read off the tensors' shapes, as `clip.model.build_model` does. The activation leaves no
+trace in tensors: an archive's classes tell it, or open_clip_config.json beside the weights, which
+also tells sizes of heads and how images are prepared; else `--activation`. The vocabulary is
 bpe_simple_vocab_16e6.txt.gz of OpenAI's package, or vocab.json with merges.txt as transformers has
 it: beside the checkpoint, or named. Without one texts cannot be encoded. The way back is
 model.pt, a plain state dict in the archive's dtypes (float16, as published), for
-`clip.model.build_model(torch.load("model.pt"))`. A TorchScript archive would need the code too;
-`clip.load` (1.0.1) takes only those, for it does not rewind a file that turns out to be none.
+`clip.model.build_model(torch.load("model.pt"))`, with an open_clip_config.json. A TorchScript
+archive would need the code too; `clip.load` (1.0.1) takes only those, for it does not rewind a file
+that turns out to be none.
 """
 
 from __future__ import annotations
 
+import dataclasses
+import json
 from pathlib import Path
 
 import numpy as np
 
-from clip_jax.config import ClipConfig, ImageConfig, TextConfig
+from clip_jax.config import ClipConfig, ImageConfig, TextConfig, VisionConfig
 from clip_jax.errors import InputError
-from converters import byte_vocabulary, torch_writer, youtokentome
+from converters import (
+    byte_vocabulary,
+    open_clip_config,
+    scripted_activation,
+    torch_writer,
+    youtokentome,
+)
 from converters.clip_shapes import (
     ASKED_BY,
     head_count,
@@ -25,17 +36,22 @@ from converters.clip_shapes import (
     tensor_shape,
 )
 from converters.clip_tables import (
-    OPENAI_MARK,
     OPENAI_RULES,
     causal_mask,
     parameter_shapes,
     require_kind,
 )
 from converters.conversion import Model, Source, export_tensors
+from converters.marks import OPENAI_MARK
+from converters.open_clip_config import OpenClipConfig
 from converters.rules import Derived
-from converters.weights import Weights, open_weights
+from converters.weights import Selection, Weights, open_weights
 
 VOCABULARY = True
+ACTIVATIONS = ("quick_gelu", "gelu", "gelu_tanh")
+# Names in open_clip's repositories, where transformers' files lie beside them.
+WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
+WIDEST_PUBLISHED = 1024  # by OpenAI, whose heads have 64 numbers; open_clip's wider ones differ
 DERIVED = (
     Derived(
         "input_resolution",
@@ -60,9 +76,18 @@ DERIVED = (
 )
 
 
-def read(path: Path, vocabulary: Path | None = None) -> Source:
-    """path: the file, or a folder that holds no other checkpoint. vocabulary: file or folder."""
-    weights = open_weights(path)
+def read(
+    path: Path,
+    vocabulary: Path | None = None,
+    activation: str | None = None,
+    selection: Selection | None = None,
+) -> Source:
+    """path: the file, or a folder that holds one of WEIGHTS or no other checkpoint.
+
+    vocabulary: file or folder. activation: one of ACTIVATIONS, where the files do not tell it.
+    """
+    named = path.is_dir() and any((path / name).exists() for name in WEIGHTS)
+    weights = open_weights(path, WEIGHTS if named else (), selection)
     require_kind(weights, "openai-clip", OPENAI_MARK)
     # The tensors of the two kinds are alike, but ids and pictures are prepared otherwise.
     if (weights.path.parent / youtokentome.ORIGINAL_NAME).exists():
@@ -70,7 +95,9 @@ def read(path: Path, vocabulary: Path | None = None) -> Source:
             f"{path}: not openai-clip: a {youtokentome.ORIGINAL_NAME} lies beside it, so it looks "
             "like ruclip; use that kind"
         )
-    config = _config(weights)
+    given = open_clip_config.beside(weights.path)
+    activation, told_by = _activation(weights, given, activation)
+    config = _config(weights, given, activation)
     vocabulary = vocabulary or byte_vocabulary.beside(weights.path)
     files, others = byte_vocabulary.read(vocabulary, config)
     return Source(
@@ -82,37 +109,95 @@ def read(path: Path, vocabulary: Path | None = None) -> Source:
         settings=config,
         shapes=parameter_shapes(config),
         asked_by=ASKED_BY,
-        others=others,
+        others=(*([given.path] if given else []), *others),
+        original=given.original if given else {},
         files=files,
+        notes={"activation": {"is": activation, "told_by": told_by}},
     )
 
 
 def export(model: Model, folder: Path) -> None:
-    """Writes model.pt."""
+    """Writes model.pt and open_clip_config.json, which tells the activation."""
     config = ClipConfig.from_dict(model.config)
     tensors = export_tensors(model, OPENAI_RULES, DERIVED, config, parameter_shapes(config))
+    text = json.dumps(model.original or open_clip_config.untranslate(config), indent=2)
+    (folder / open_clip_config.NAME).write_text(text + "\n", encoding="utf-8")
     torch_writer.write(folder / "model.pt", tensors)
 
 
-def _config(weights: Weights) -> ClipConfig:
-    vision = picture_tower(weights, "visual.")
+def _activation(
+    weights: Weights, given: OpenClipConfig | None, asked: str | None
+) -> tuple[str, str]:
+    """The activation, and what told it. InputError where nothing does, or two contradict."""
+    said = {}
+    if weights.script and (found := scripted_activation.read(weights.script, str(weights.path))):
+        said["the classes of the TorchScript archive"] = found
+    if given:
+        said[open_clip_config.NAME] = given.activation
+    if asked is not None:
+        said["--activation"] = asked
+    if not said:
+        raise InputError(
+            f"{weights.path}: nothing tells which activation these weights were trained with: a "
+            "state dict does not, and no open_clip_config.json lies beside it; add "
+            "--activation=quick_gelu (OpenAI's) or --activation=gelu (most of open_clip's)"
+        )
+    if len(set(said.values())) > 1:
+        both = ", ".join(f"{value} by {source}" for source, value in said.items())
+        raise InputError(f"{weights.path}: its activation is {both}; expected one")
+    source, value = next(iter(said.items()))
+    return value, source
+
+
+def _config(weights: Weights, given: OpenClipConfig | None, activation: str) -> ClipConfig:
+    vision = picture_tower(weights, "visual.", given.vision["heads"] if given else None)
+    if not given and vision.width > WIDEST_PUBLISHED:
+        raise InputError(
+            f"{weights.path}: its vision tower is {vision.width} wide, where heads are of several "
+            f"sizes that leave no trace in tensors; put the model's {open_clip_config.NAME} beside "
+            "the weights"
+        )
     vocab_size, text_width = tensor_shape(weights, "token_embedding.weight", 2)
     context_length, _ = tensor_shape(weights, "positional_embedding", 2)
     _, embed_dim = tensor_shape(weights, "text_projection", 2)
-    text_heads = head_count(weights, "token_embedding.weight", text_width)
+    text_heads = (
+        given.text["heads"]
+        if given
+        else head_count(weights, "token_embedding.weight", text_width)
+    )
     text_layers = layer_count(weights, "transformer.resblocks.")
+    text = TextConfig(
+        vocab_size, context_length, text_width, text_layers, text_heads, 4 * text_width
+    )
+    image = ImageConfig(resample="bicubic", crop="resize_then_crop")
+    if given:
+        vision = dataclasses.replace(vision, mlp_width=given.vision["mlp_width"])
+        text = dataclasses.replace(text, mlp_width=given.text["mlp_width"])
+        image = given.image
+        _check_sizes(given, vision, text, embed_dim)
     try:
         return ClipConfig(
             vision,
-            TextConfig(
-                *(vocab_size, context_length, text_width, text_layers),
-                *(text_heads, 4 * text_width),
-            ),
+            text,
             embed_dim,
+            activation=activation,
+            layer_norm_epsilon=given.layer_norm_epsilon if given else 1e-5,
             bos_id=vocab_size - 2,
             eos_id=vocab_size - 1,
             pad_id=0,
-            image=ImageConfig(resample="bicubic", crop="resize_then_crop"),
+            image=image,
         )
     except InputError as error:
         raise InputError(f"{weights.path}: {error}") from error
+
+
+def _check_sizes(
+    given: OpenClipConfig, vision: VisionConfig, text: TextConfig, embed_dim: int
+) -> None:
+    """InputError where open_clip_config.json contradicts the tensors."""
+    pairs = [("embed_dim", given.embed_dim, embed_dim)]
+    for part, said, found in (("vision_cfg", given.vision, vision), ("text_cfg", given.text, text)):
+        pairs += [(f"{part}.{key}", value, getattr(found, key)) for key, value in said.items()]
+    for name, value, read_off in pairs:
+        if value != read_off:
+            raise InputError(f"{given.path}: {name} is {value}; the tensors say {read_off}")

@@ -12,10 +12,12 @@ from clip_jax.errors import InputError
 from clip_jax.tokenizer import FILE_NAME
 from converters import torch_writer, youtokentome
 from converters.bpe_file import BpeModel, parse
-from converters.clip_tables import OPENAI_MARK, OPENAI_RULES, parameter_shapes, require_kind
+from converters.channel_statistics import three_numbers
+from converters.clip_tables import OPENAI_RULES, parameter_shapes, require_kind
 from converters.conversion import Model, Source, export_tensors
 from converters.files import read_bytes, read_json
-from converters.weights import open_weights
+from converters.marks import OPENAI_MARK
+from converters.weights import Selection, open_weights
 
 WEIGHTS = ("pytorch_model.bin", "model.safetensors")
 SIZES = (
@@ -30,10 +32,10 @@ IGNORED = {"architectures", "model_type", "torch_dtype", "transformers_version",
 PAD, UNK, BOS, EOS = 0, 1, 2, 3
 
 
-def read(folder: Path) -> Source:
+def read(folder: Path, selection: Selection | None = None) -> Source:
     if not folder.is_dir():
         raise InputError(f"{folder}: expected a folder with {WEIGHTS[0]}, config.json, bpe.model")
-    weights = open_weights(folder, WEIGHTS)
+    weights = open_weights(folder, WEIGHTS, selection)
     require_kind(weights, "ruclip", OPENAI_MARK)
     file = folder / "config.json"
     original = read_json(file)
@@ -84,7 +86,9 @@ def translate(original: Mapping[str, Any], where: str) -> ClipConfig:
         raise InputError(f"{where}: vision_width is {v_width}; expected a multiple of 64")
     # RuCLIPProcessor takes its own default for an absent, null or empty value.
     given = [key for key in STATISTICS if original.get(key)]
-    statistics: dict[str, Any] = {key: _triple(original[key], key, where) for key in given}
+    statistics: dict[str, Any] = {
+        key: three_numbers(original[key], key, where, divides=key == "std") for key in given
+    }
     try:
         return ClipConfig(
             VisionConfig(resolution, patch, v_width, v_layers, v_width // 64, 4 * v_width),
@@ -127,13 +131,6 @@ def _leaves(tree: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
         nested = isinstance(value, Mapping)
         found += _leaves(value, f"{prefix}{key}.") if nested else [(prefix + key, value)]
     return found
-
-
-def _triple(value: Any, key: str, where: str) -> tuple[float, float, float]:
-    numbers = isinstance(value, list) and all(type(v) in (int, float) for v in value)
-    if not numbers or len(value) != 3:
-        raise InputError(f"{where}: {key} is {value!r}; expected three numbers")
-    return tuple(value)
 
 
 def _check_vocabulary(bpe: BpeModel, config: ClipConfig, where: str) -> None:

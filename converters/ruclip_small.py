@@ -30,9 +30,9 @@ from converters.clip_shapes import (
 )
 from converters.clip_tables import OPENAI_RULES, require_kind
 from converters.conversion import Model, Source, export_tensors
-from converters.files import read_json
+from converters.files import read_json, without_nulls
 from converters.rules import Derived, Rule, Shape, shapes_of
-from converters.weights import Weights, open_weights
+from converters.weights import Selection, Weights, open_weights
 
 VOCABULARY = True
 WEIGHTS = "ViT-B32-small.pt"
@@ -95,10 +95,12 @@ DERIVED = (
 )
 
 
-def read(path: Path, vocabulary: Path | None = None) -> Source:
+def read(
+    path: Path, vocabulary: Path | None = None, selection: Selection | None = None
+) -> Source:
     """path: the file, or a folder with WEIGHTS or no other checkpoint. vocabulary: a folder."""
     own = path / WEIGHTS
-    weights = open_weights(own if own.is_file() else path)
+    weights = open_weights(own if own.is_file() else path, selection=selection)
     require_kind(weights, "ruclip-small", MARK)
     file = weights.path.parent / "config.json"
     original = read_json(file) if file.is_file() else {}
@@ -196,7 +198,7 @@ def _given(original: Mapping[str, Any], where: str) -> dict[str, int]:
 
     The latter's ids are ignored, for it has those of the English GPT-2.
     """
-    known = _flat(_settings(RUCLIP_SMALL))
+    known, original = _flat(_settings(RUCLIP_SMALL)), without_nulls(original)
     if original.get("model_type") == "gpt2":
         inner = original.get("n_inner")
         found = {"activation_function": "gelu_new", "layer_norm_epsilon": 1e-5}

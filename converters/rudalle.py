@@ -21,7 +21,7 @@ from clip_jax.errors import InputError
 from converters import rudolph_checkpoint as checkpoint
 from converters.conversion import Model, Source
 from converters.rudolph_tables import RUDALLE
-from converters.weights import Weights
+from converters.weights import Selection, Weights
 from rudolph_jax.config import PRESETS as CONFIGS
 from rudolph_jax.config import RudolphConfig
 from rudolph_jax.masks import mask
@@ -34,9 +34,9 @@ VERSIONS: dict[str, dict[str, Any]] = {
 KERNEL = 11  # a constant of the package
 
 
-def read(path: Path, preset: str | None = None) -> Source:
+def read(path: Path, preset: str | None = None, selection: Selection | None = None) -> Source:
     """path: the file, or its folder. preset: one of PRESETS, for a checkpoint without a config."""
-    return checkpoint.read(FAMILY, path, preset)
+    return checkpoint.read(FAMILY, path, preset, selection)
 
 
 def export(model: Model, folder: Path) -> None:

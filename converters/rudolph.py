@@ -15,7 +15,7 @@ from clip_jax.errors import InputError
 from converters import rudolph_checkpoint as checkpoint
 from converters.conversion import Model, Source
 from converters.rudolph_tables import RUDOLPH, read_kernels, smallest
-from converters.weights import Weights
+from converters.weights import Selection, Weights
 from rudolph_jax.config import PRESETS as CONFIGS
 from rudolph_jax.config import RudolphConfig
 
@@ -25,9 +25,9 @@ KERNELS = ("kernel_size", "last_kernel_size")
 SAME = ("text_special_tokens", "image_special_tokens", *KERNELS)
 
 
-def read(path: Path, preset: str | None = None) -> Source:
+def read(path: Path, preset: str | None = None, selection: Selection | None = None) -> Source:
     """path: the file, or its folder. preset: one of PRESETS, for a checkpoint without a config."""
-    return checkpoint.read(FAMILY, path, preset)
+    return checkpoint.read(FAMILY, path, preset, selection)
 
 
 def export(model: Model, folder: Path) -> None:

@@ -23,7 +23,7 @@ from converters.clip_tables import require_kind
 from converters.conversion import Model, Source, export_tensors
 from converters.files import read_bytes, read_json
 from converters.ruclip import IGNORED as HUB_KEYS
-from converters.weights import Weights, open_weights
+from converters.weights import Selection, Weights, open_weights
 from rudolph_jax.config import PRESETS, RudolphConfig
 from rudolph_jax.layout import BOS, EOS, PAD, UNK
 
@@ -66,10 +66,12 @@ class Family:
     masks_say: Callable[[RudolphConfig, Weights], dict[str, Any]]
 
 
-def read(family: Family, path: Path, preset: str | None) -> Source:
+def read(
+    family: Family, path: Path, preset: str | None, selection: Selection | None = None
+) -> Source:
     """path: a file, or a folder with weights. config.json and bpe.model may lie beside them."""
     named = path.is_dir() and any((path / name).exists() for name in WEIGHTS)
-    weights = open_weights(path, WEIGHTS if named else ())
+    weights = open_weights(path, WEIGHTS if named else (), selection)
     require_kind(weights, family.kind, family.names.left)
     config, asked_by, original = _settle(family, weights, preset)
     folder, files = weights.path.parent, {}

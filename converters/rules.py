@@ -247,6 +247,7 @@ def _source_entry(name: str, weights: Weights) -> dict[str, Any]:
     tensor = weights.tensors[name]
     return {
         "source": name,
+        **({"in_file": weights.in_file[name]} if name in weights.in_file else {}),
         "file": weights.file_of(name).name,
         "source_shape": list(tensor.shape),
         "source_dtype": str(tensor.dtype),

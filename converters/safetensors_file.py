@@ -17,7 +17,7 @@ import ml_dtypes
 import numpy as np
 
 from clip_jax.errors import InputError
-from converters.files import unique_keys
+from clip_jax.text import parse_json
 from converters.torch_unpickler import shown
 from converters.torch_writer import ArrayLike, contiguous_bytes
 
@@ -93,10 +93,7 @@ def write(path: str | Path, tensors: Mapping[str, ArrayLike]) -> None:
 
 
 def _header(path: Path, text: bytes) -> dict[str, Any]:
-    try:
-        header = json.loads(text, object_pairs_hook=unique_keys)
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path}: damaged header ({error})") from error
+    header = parse_json(text, f"{path}: damaged header")
     if not isinstance(header, dict):
         raise InputError(f"{path}: damaged header, a {type(header).__name__}")
     return header

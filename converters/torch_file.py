@@ -12,48 +12,64 @@ import math
 import struct
 import sys
 import zipfile
+import zlib
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from clip_jax.errors import InputError
+from converters.containers import Contained, choose
 from converters.torch_unpickler import Module, Storage, Tensor, shown, unpickle
 
 # A checkpoint of some thousand tensors has a pickle of less than a megabyte.
 MAX_PICKLE_BYTES = 8 << 20
 MAX_NESTED_ATTRIBUTES = 20_000
+MAX_CODE_BYTES = 1 << 20
 _LOCAL_HEADER = struct.Struct("<4s5H3L2H")
 
 
-def read(path: str | Path) -> dict[str, np.ndarray]:
-    """name -> read-only array, in the file's order.
+@dataclasses.dataclass(frozen=True)
+class TorchFile:
+    """tensors: name -> read-only array, in the file's order. entry, left_out: see `Contained`.
 
-    A state dict, `{"state_dict": state dict, ...}` or a TorchScript archive (attributes joined by
-    dots). bfloat16 is `ml_dtypes.bfloat16`. Raises InputError for anything else or damaged.
+    script: the root of a TorchScript archive. code: its source, by record name.
+    """
+
+    tensors: dict[str, np.ndarray]
+    entry: str = ""
+    left_out: tuple[str, ...] = ()
+    script: Module | None = None
+    code: Callable[[str], str] = str
+
+
+def read(path: str | Path) -> dict[str, np.ndarray]:
+    """name -> read-only array, in the file's order: the tensors of `open_file`."""
+    return open_file(path).tensors
+
+
+def open_file(path: str | Path, entry: str | None = None) -> TorchFile:
+    """The tensors of a state dict, alone or among other entries, or of a TorchScript archive.
+
+    entry: which of several state dicts (`containers.py`). Names of an archive are its attributes,
+    joined by dots. bfloat16 is `ml_dtypes.bfloat16`. InputError for anything else or damaged.
     """
     archive = _open(Path(path))
     content = unpickle(archive.bytes("data.pkl", limit=MAX_PICKLE_BYTES), str(path))
-    tensors = {}
-    for name, tensor in _named_tensors(content, str(path)).items():
-        tensors[name] = archive.view(name, tensor)
-    return tensors
-
-
-def _named_tensors(content: Any, where: str) -> dict[str, Tensor]:
     if type(content) is Module:
-        return _flatten(content, where)
-    if type(content) is dict and type(content.get("state_dict")) is dict:
-        content = content["state_dict"]
-    if type(content) is not dict:
-        raise InputError(f"{where}: holds a {type(content).__name__}; expected a state dict")
-    for name, value in content.items():
-        if type(name) is not str or type(value) is not Tensor:
-            raise InputError(
-                f"{where}: entry {shown(name)} is a {type(value).__name__}, not a tensor; "
-                "expected a state dict or {'state_dict': ...}"
-            )
-    return content
+        if entry is not None:
+            raise InputError(f"{path}: a TorchScript archive has no entries; leave --entry out")
+        found = Contained("", _flatten(content, str(path)))
+    else:
+        found = choose(content, str(path), entry)
+    return TorchFile(
+        {name: archive.view(name, tensor) for name, tensor in found.tensors.items()},
+        found.entry,
+        found.left_out,
+        content if type(content) is Module else None,
+        archive.text,
+    )
 
 
 def _flatten(root: Module, where: str) -> dict[str, Tensor]:
@@ -90,6 +106,21 @@ class _Archive:
         if size > limit:
             raise InputError(f"{self.path}: record {name} has {size} bytes; the limit is {limit}")
         return self.map[offset : offset + size].tobytes()
+
+    def text(self, name: str) -> str:
+        """A record of source code, which PyTorch compresses; "" where there is none."""
+        if name not in self.records:
+            return ""
+        info = self.records[name]
+        methods = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+        offset, size = _locate(self.path, self.map, info, methods)
+        data = self.map[offset : offset + min(size, MAX_CODE_BYTES)].tobytes()
+        try:
+            if info.compress_type == zipfile.ZIP_DEFLATED:
+                data = zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, MAX_CODE_BYTES)
+            return data.decode("utf-8")
+        except (zlib.error, UnicodeDecodeError) as error:
+            raise InputError(f"{self.path}: record {shown(name)} is damaged ({error})") from error
 
     def record(self, name: str) -> tuple[int, int]:
         """Offset and size of its bytes."""
@@ -208,18 +239,24 @@ def _not_a_zip(head: bytes) -> str:
     return "not a zip file; expected a checkpoint as torch.save or torch.jit.save writes it"
 
 
-def _locate(path: Path, whole: np.ndarray, info: zipfile.ZipInfo) -> tuple[int, int]:
+def _locate(
+    path: Path,
+    whole: np.ndarray,
+    info: zipfile.ZipInfo,
+    methods: Collection[int] = (zipfile.ZIP_STORED,),
+) -> tuple[int, int]:
     """Offset and size of a record's bytes: the zip directory knows only where its header is."""
     where = f"{path}: record {shown(info.filename)}"
-    if info.compress_type != zipfile.ZIP_STORED or info.flag_bits & 0x1:
+    if info.compress_type not in methods or info.flag_bits & 0x1:
         raise InputError(f"{where} is compressed or encrypted; PyTorch stores records as they are")
     start, header_end = info.header_offset, info.header_offset + _LOCAL_HEADER.size
     if start < 0 or header_end > len(whole):
         raise InputError(f"{where} begins outside the file; cut short or damaged")
     fields = _LOCAL_HEADER.unpack(whole[start:header_end].tobytes())
     offset = header_end + fields[-2] + fields[-1]
-    if fields[0] != b"PK\x03\x04" or info.file_size != info.compress_size:
+    stored = info.compress_type == zipfile.ZIP_STORED
+    if fields[0] != b"PK\x03\x04" or (stored and info.file_size != info.compress_size):
         raise InputError(f"{where} has a damaged header")
-    if offset + info.file_size > len(whole):
+    if offset + info.compress_size > len(whole):
         raise InputError(f"{where} reaches beyond the file; cut short or damaged")
-    return offset, info.file_size
+    return offset, info.compress_size

@@ -61,12 +61,45 @@ class Tensor:
 
 
 class Module:
-    """An object of a TorchScript archive: an inert bag of attributes."""
+    """An object of a TorchScript archive: an inert bag of attributes. kind: its class."""
 
-    __slots__ = ("attributes",)
+    __slots__ = ("attributes", "kind")
 
-    def __init__(self) -> None:
+    def __init__(self, kind: Global) -> None:
+        self.kind = kind
         self.attributes: dict[Any, Any] = {}
+
+
+class Unread:
+    """An object of a class in PLAIN_DATA, beside the weights: what it holds is dropped."""
+
+    __slots__ = ()
+
+
+# Classes of plain data that training programs save beside the weights (settings, counters, paths,
+# scores). Nothing is imported or called: each object becomes an `Unread`.
+PLAIN_DATA = {
+    Global("argparse", "Namespace"),
+    Global("collections", "Counter"),
+    Global("collections", "defaultdict"),
+    Global("pathlib", "PosixPath"),
+    Global("pathlib", "WindowsPath"),
+    Global("torch", "device"),
+    Global("numpy", "dtype"),
+    *(Global(module, "scalar") for module in ("numpy.core.multiarray", "numpy._core.multiarray")),
+    Global("_codecs", "encode"),  # bytes in protocol 2
+    *(Global(module, "set") for module in ("builtins", "__builtin__")),
+}
+# Names that plain data mentions and nothing calls: what a defaultdict makes, dtypes.
+_FACTORIES = {
+    Global(module, name)
+    for module in ("builtins", "__builtin__")
+    for name in ("dict", "float", "int", "list")
+}
+TORCH_CONSTANTS = frozenset(
+    f"{kind}{bits}" for kind, sizes in {"float": (16, 32, 64), "int": (8, 16, 32, 64)}.items()
+    for bits in sizes
+) | {"bfloat16", "uint8", "bool"}  # fmt: skip
 
 
 class Malformed(ValueError):
@@ -74,7 +107,7 @@ class Malformed(ValueError):
 
 
 def unpickle(data: bytes, where: str) -> Any:
-    """The object in a pickle: dict, list, tuple, str, numbers, None, `Tensor` and `Module`.
+    """The object in a pickle: dict, list, tuple, str, numbers, None, `Tensor`, `Module`, `Unread`.
 
     where: what errors call the file. Anything unexpected raises InputError.
     """
@@ -130,12 +163,12 @@ def _run(data: bytes) -> Any:
             if name == "TUPLE":
                 stack.append(tuple(items))
             elif name == "APPENDS":
-                _expect(stack[-1], list).extend(items)
+                _extend(stack[-1], items)
             else:
                 _set_items(stack[-1], items)
         elif name == "APPEND":
             item = stack.pop()
-            _expect(stack[-1], list).append(item)
+            _extend(stack[-1], [item])
         elif name == "SETITEM":
             value, key = stack.pop(), stack.pop()
             _set_items(stack[-1], [key, value])
@@ -151,7 +184,7 @@ def _run(data: bytes) -> Any:
             stack.append(_reduce(function, _expect(arguments, tuple)))
         elif name == "NEWOBJ":
             arguments, cls = stack.pop(), stack.pop()
-            stack.append(_new_module(cls, arguments))
+            stack.append(_new_object(cls, arguments))
         elif name == "BUILD":
             state = stack.pop()
             _build(stack[-1], state)
@@ -202,7 +235,14 @@ def _expect(value: Any, kind: type) -> Any:
     return value
 
 
+def _extend(target: Any, items: list[Any]) -> None:
+    if type(target) is not Unread:
+        _expect(target, list).extend(items)
+
+
 def _set_items(target: Any, items: list[Any]) -> None:
+    if type(target) is Unread:
+        return
     _expect(target, dict)
     if len(items) % 2:
         raise Malformed("damaged pickle, a key without a value")
@@ -216,11 +256,13 @@ def _set_items(target: Any, items: list[Any]) -> None:
 
 def _global(module: str, name: str) -> Global:
     found = Global(module, name)
-    is_storage = module == "torch" and name in STORAGES
-    if found not in _REDUCERS and not is_storage and module.split(".")[0] != "__torch__":
+    known = module == "torch" and (name in STORAGES or name in TORCH_CONSTANTS)
+    known = known or found in _REDUCERS or found in PLAIN_DATA or found in _FACTORIES
+    if not known and module.split(".")[0] != "__torch__":
         raise Malformed(
             f"global {shown(f'{module}.{name}')} is refused: only tensors are read; where the file "
-            "is trusted, load it in PyTorch and save its state_dict()"
+            "is trusted, load it in PyTorch with weights_only=False and torch.save its state dict "
+            "alone"
         )
     return found
 
@@ -236,20 +278,27 @@ def _storage(persistent: Any) -> Storage:
 
 def _reduce(function: Any, arguments: tuple[Any, ...]) -> Any:
     reducer = _REDUCERS.get(_expect(function, Global))
+    if function in PLAIN_DATA:
+        return Unread()
     if reducer is None:
         called = shown(f"{function.module}.{function.name}")
         raise Malformed(f"global {called} is refused as a call")
     return reducer(arguments)
 
 
-def _new_module(cls: Any, arguments: Any) -> Module:
-    if _expect(cls, Global).module.split(".")[0] != "__torch__" or arguments != ():
+def _new_object(cls: Any, arguments: Any) -> Module | Unread:
+    if _expect(cls, Global) in PLAIN_DATA:
+        return Unread()
+    if cls.module.split(".")[0] != "__torch__" or arguments != ():
         raise Malformed(f"an object of {shown(f'{cls.module}.{cls.name}')} is refused")
-    return Module()
+    return Module(cls)
 
 
 def _build(target: Any, state: Any) -> None:
-    """Attributes: kept for a TorchScript object; dropped for a dict, where they are `_metadata`."""
+    """Attributes: kept for a TorchScript object; dropped for a dict, where they are `_metadata`,
+    and for plain data."""
+    if type(target) is Unread:
+        return
     _expect(state, dict)
     if type(target) is Module and not target.attributes:
         target.attributes = state

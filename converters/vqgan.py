@@ -25,7 +25,7 @@ from converters.conversion import Model, Source, export_tensors
 from converters.files import read_json
 from converters.moves import Shape
 from converters.rules import Derived, Rule, Skipped, shapes_of
-from converters.weights import Weights, open_weights
+from converters.weights import Selection, Weights, open_weights
 from rudolph_jax.config import VqganConfig
 from rudolph_jax.vqgan import abstract_params
 from rudolph_jax.wavelet import HIGH, LOW
@@ -57,9 +57,9 @@ NAMES = (
 )
 
 
-def read(path: Path) -> Source:
+def read(path: Path, selection: Selection | None = None) -> Source:
     """path: the file, or a folder that holds no other checkpoint. config.json may lie beside it."""
-    weights = open_weights(path)
+    weights = open_weights(path, selection=selection)
     prefix = WHOLE if WHOLE + MARK in weights.tensors else ""
     require_kind(weights, "vqgan", prefix + MARK)
     config = _config(weights, prefix)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import mmap
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,8 @@ import numpy as np
 from clip_jax.errors import InputError
 from converters import safetensors_file, torch_file
 from converters.files import read_json
+from converters.tensor_names import Applied, canonical
+from converters.torch_file import TorchFile
 from converters.torch_unpickler import shown
 
 SAFETENSORS = ".safetensors"
@@ -21,14 +23,33 @@ SUFFIXES = (".pt", ".pth", ".bin", ".ckpt", SAFETENSORS)
 
 
 @dataclass(frozen=True)
+class Selection:
+    """What of a checkpoint is taken: an entry of its container (`containers.py`), tensors below a
+    prefix (`tensor_names.py`). None: what the rules find."""
+
+    entry: str | None = None
+    prefix: str | None = None
+
+
+@dataclass(frozen=True)
 class Weights:
-    """path: what the user named. tensors: read-only memory maps. files: which file holds which
-    tensor. sources: every file that was read, the index included."""
+    """path: what the user named. tensors: canonical name -> read-only memory map. files: which file
+    holds which tensor. sources: every file that was read, the index included.
+
+    in_file: canonical name -> the file's, where they differ. entry: of the container. rules: which
+    changed the names. left_out: entry or tensor -> why it is not among the tensors. script: the
+    file, where it is a TorchScript archive.
+    """
 
     path: Path
     tensors: Mapping[str, np.ndarray]
     files: Mapping[str, Path]
     sources: tuple[Path, ...]
+    in_file: Mapping[str, str] = field(default_factory=dict)
+    entry: str = ""
+    rules: tuple[Applied, ...] = ()
+    left_out: Mapping[str, str] = field(default_factory=dict)
+    script: TorchFile | None = None
 
     def file_of(self, name: str) -> Path:
         return self.files.get(name, self.path)
@@ -45,23 +66,58 @@ class Weights:
             owner.madvise(mmap.MADV_DONTNEED)
 
 
-def open_weights(path: str | Path, names: Sequence[str] = ()) -> Weights:
+def open_weights(
+    path: str | Path, names: Sequence[str] = (), selection: Selection | None = None
+) -> Weights:
     """The tensors of a file, or of a folder that holds one of `names`, the first that exists.
 
     Without names, of a folder that holds exactly one checkpoint. A name ending in `.index.json`
-    stands for its shards. Raises InputError for anything absent, damaged or inconsistent.
+    stands for its shards. Their names become those of their kind by the rules of `containers.py`
+    and `tensor_names.py`. Raises InputError for anything absent, damaged or inconsistent.
     """
-    path = Path(path)
+    path, selection = Path(path), selection or Selection()
     if path.is_dir():
         path = _first(path, names) if names else _only(path)
     if path.name.endswith(INDEX):
-        return _sharded(path)
-    tensors = _read(path)
-    return Weights(path, tensors, dict.fromkeys(tensors, path), (path,))
+        return _named(_sharded(path, selection.entry), selection.prefix)
+    held = _read(path, selection.entry)
+    weights = Weights(
+        path,
+        held.tensors,
+        dict.fromkeys(held.tensors, path),
+        (path,),
+        entry=held.entry,
+        left_out=_beside(held),
+        script=held if held.script is not None else None,
+    )
+    return _named(weights, selection.prefix)
 
 
-def _read(path: Path) -> dict[str, np.ndarray]:
-    return (safetensors_file if path.suffix == SAFETENSORS else torch_file).read(path)
+def _named(weights: Weights, prefix: str | None) -> Weights:
+    """The same tensors under canonical names."""
+    naming = canonical(weights.tensors, str(weights.path), prefix)
+    names = naming.names
+    reason = f"not below --prefix={prefix}"
+    return replace(
+        weights,
+        tensors={name: weights.tensors[raw] for raw, name in names.items()},
+        files={name: weights.files[raw] for raw, name in names.items()},
+        in_file={name: raw for raw, name in names.items() if name != raw},
+        rules=naming.rules,
+        left_out={**weights.left_out, **dict.fromkeys(naming.left_out, reason)},
+    )
+
+
+def _beside(held: TorchFile) -> dict[str, str]:
+    return dict.fromkeys(held.left_out, f"beside the state dict {held.entry!r}")
+
+
+def _read(path: Path, entry: str | None) -> TorchFile:
+    if path.suffix != SAFETENSORS:
+        return torch_file.open_file(path, entry)
+    if entry is not None:
+        raise InputError(f"{path}: a safetensors file has no entries; leave --entry out")
+    return TorchFile(safetensors_file.read(path))
 
 
 def _first(folder: Path, names: Sequence[str]) -> Path:
@@ -79,11 +135,14 @@ def _only(folder: Path) -> Path:
     return folder / found[0]
 
 
-def _sharded(index: Path) -> Weights:
+def _sharded(index: Path, entry: str | None) -> Weights:
     places = read_json(index).get("weight_map")
     if not isinstance(places, dict) or not all(isinstance(s, str) for s in places.values()):
         raise InputError(f"{index}: has no weight_map from tensors to files")
-    tensors, files = {}, {}
+    tensors: dict[str, np.ndarray] = {}
+    files: dict[str, Path] = {}
+    left_out: dict[str, str] = {}
+    entries: dict[str, Path] = {}
     shards = list(dict.fromkeys(places.values()))
     for shard in shards:
         # An index may come from a stranger: its names must not lead out of the folder.
@@ -92,7 +151,10 @@ def _sharded(index: Path) -> Weights:
         path = index.parent / shard
         if not path.is_file():
             raise InputError(f"{index}: names the shard {shown(shard)}, which is not there")
-        held = _read(path)
+        shard_file = _read(path, entry)
+        held = shard_file.tensors
+        entries.setdefault(shard_file.entry, path)
+        left_out |= {f"{shard}: {name}": why for name, why in _beside(shard_file).items()}
         named = {name for name, place in places.items() if place == shard}
         for name in sorted(named ^ set(held)):
             if name in named:
@@ -101,4 +163,9 @@ def _sharded(index: Path) -> Weights:
         tensors.update(held)
         files.update(dict.fromkeys(held, path))
     ordered = {name: tensors[name] for name in places}
-    return Weights(index, ordered, files, (index, *(index.parent / s for s in shards)))
+    if len(entries) > 1:
+        held_in = " and ".join(f"{path.name} in {shown(name)}" for name, path in entries.items())
+        raise InputError(f"{index}: its shards hold their tensors in different entries, {held_in}")
+    sources = (index, *(index.parent / shard for shard in shards))
+    entry_name = next(iter(entries), "")
+    return Weights(index, ordered, files, sources, entry=entry_name, left_out=left_out)

@@ -48,6 +48,7 @@ def test_openai_clip_reads_texts(tmp_path, tokenizer, openai_file, place):
         for name, content in tokenizer.files.items():
             (named / name).write_bytes(content)
     option = [] if place == "beside" else ["--vocabulary", str(named)]
+    option.append("--activation=quick_gelu")
     assert main(["openai-clip", str(checkpoint), str(tmp_path / "ours"), *option]) == 0
     assert clip_jax.load_tokenizer(tmp_path / "ours").files == tokenizer.files
     report = json.loads((tmp_path / "ours" / "report.json").read_text())
@@ -58,7 +59,8 @@ def test_openai_clip_reads_texts(tmp_path, tokenizer, openai_file, place):
         np.testing.assert_array_equal(clip.processor(text=TEXTS)["input_ids"], expected)
         assert clip.encode_text(expected).shape == (len(TEXTS), 20)
         export(tmp_path / "ours", tmp_path / "back")
-        assert [path.name for path in (tmp_path / "back").iterdir()] == ["model.pt"]
+        written = {path.name for path in (tmp_path / "back").iterdir()}
+        assert written == {"model.pt", "open_clip_config.json"}
 
 
 def test_transformers_clip_reads_texts(tmp_path, small_config):
@@ -76,6 +78,7 @@ def test_wrong_vocabularies_are_one_line_errors(tmp_path, openai_file, tokenizer
     def attempt(written, *expected, checkpoint=checkpoint):
         openai_file.write_bytes(written)
         arguments = ["openai-clip", str(checkpoint), str(tmp_path / "out" / "model")]
+        arguments.append("--activation=quick_gelu")
         assert main([*arguments, "--vocabulary", str(openai_file)]) == 2
         error = capsys.readouterr().err
         assert error.count("\n") == 1

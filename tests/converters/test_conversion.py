@@ -64,14 +64,15 @@ def test_ruclip(tmp_path, goldens, capsys):
 
 def test_openai_clip(tmp_path, goldens):
     tensors = torch_file.read(goldens / "openai_clip_vit" / "model.pt")
-    convert("openai-clip", goldens / "openai_clip_vit", tmp_path / "ours")
+    source = goldens / "openai_clip_vit"
+    convert("openai-clip", source, tmp_path / "ours", activation="quick_gelu")
     check_report(tmp_path / "ours", tensors)
     config = clip_jax.load(tmp_path / "ours").config
     assert (config.bos_id, config.eos_id, config.pad_id) == (148, 149, 0)
     assert (config.image.resample, config.image.crop) == ("bicubic", "resize_then_crop")
     export(tmp_path / "ours", tmp_path / "back")
     assert_bit_equal(torch_file.read(tmp_path / "back" / "model.pt"), tensors)
-    # What was written converts again, as a file rather than a folder.
+    # What was written converts again, as a file rather than a folder, and tells its activation.
     convert("openai-clip", tmp_path / "back" / "model.pt", tmp_path / "again")
     once, twice = (model_folder.read_params(tmp_path / name) for name in ("ours", "again"))
     jax.tree.map(np.testing.assert_array_equal, once, twice)
@@ -109,7 +110,8 @@ def test_youtokentome_alone(tmp_path, goldens):
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_other_parameter_dtypes(tmp_path, goldens, dtype):
-    convert("openai-clip", goldens / "openai_clip_vit", tmp_path / "ours", dtype)
+    source = goldens / "openai_clip_vit"
+    convert("openai-clip", source, tmp_path / "ours", dtype, activation="quick_gelu")
     params = model_folder.read_params(tmp_path / "ours")
     assert {str(leaf.dtype) for leaf in jax.tree.leaves(params)} == {dtype}
 

@@ -1,0 +1,184 @@
+"""Names of tensors as training programs save them, and the canonical names of their kind.
+
+PyTorch's wrappers and the attributes of a training module put components before a model's own
+names. Each is removed by a rule of the two tables below, and only where all tensors share it: a
+checkpoint that holds names with and without it holds two things, or is damaged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from clip_jax.errors import InputError
+from converters.marks import MARKS, WHOLE_VQGAN_MARK
+from converters.torch_unpickler import shown
+
+# Components that no model has itself, wherever they stand in a name: a submodule may be wrapped.
+WRAPPERS = {
+    "module": "DataParallel, DistributedDataParallel or DeepSpeed",
+    "_orig_mod": "torch.compile",
+    "_fsdp_wrapped_module": "FullyShardedDataParallel",
+    "_checkpoint_wrapped_module": "activation checkpointing",
+}
+# First components that a model may have itself; removed only where a mark of its kind follows.
+ATTRIBUTES = {
+    "model": "the model's attribute in a LightningModule",
+    "net": "the model's attribute in a training module",
+    "clip": "the model's attribute in a training module",
+}
+MAX_COMPONENTS = 64  # deeper than any model's names; a hostile file may have more
+
+
+@dataclass(frozen=True)
+class Applied:
+    """A rule that changed names. rule: what was removed. tensors: from how many names."""
+
+    rule: str
+    origin: str
+    tensors: int
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"rule": self.rule, "origin": self.origin, "tensors": self.tensors}
+
+
+@dataclass(frozen=True)
+class Naming:
+    """names: name in the file -> canonical name, in the file's order. left_out: the others."""
+
+    names: Mapping[str, str] = field(default_factory=dict)
+    rules: tuple[Applied, ...] = ()
+    left_out: tuple[str, ...] = ()
+
+
+def canonical(names: Iterable[str], where: str, prefix: str | None = None) -> Naming:
+    """Applies the rules to all names of a checkpoint.
+
+    where: what errors call it. prefix: only names below it are taken, and it is removed; matched
+    against the names as the file has them or, where none begins with it, without WRAPPERS.
+    InputError for a prefix that only some names have, and for one in no table.
+    """
+    current = {name: name for name in names}
+    taken, rules = dict(current), list[Applied]()
+    if prefix is not None:
+        prefix = prefix if prefix.endswith(".") else prefix + "."
+        if not any(name.startswith(prefix) for name in current):
+            taken, rules = _unwrap(current, where)
+        below = {raw: name for raw, name in taken.items() if name.startswith(prefix)}
+        if not below:
+            raise InputError(
+                f"{where}: no tensor name begins with {shown(prefix)}; they begin with "
+                f"{_beginnings(taken.values())}"
+            )
+        taken = {raw: name.removeprefix(prefix) for raw, name in below.items()}
+        rules = [*rules, Applied(prefix, "--prefix", len(taken))]
+    taken, unwrapped = _unwrap(taken, where)
+    taken, detached = _detach(taken, where)
+    left_out = tuple(raw for raw in current if raw not in taken)
+    return Naming(taken, (*rules, *unwrapped, *detached), left_out)
+
+
+def _unwrap(names: Mapping[str, str], where: str) -> tuple[dict[str, str], list[Applied]]:
+    """Removes every component in WRAPPERS that all names of a module share."""
+    parts = {raw: name.split(".") for raw, name in names.items()}
+    removed: dict[str, set[int]] = {raw: set() for raw in names}
+    todo = [(list(names), 0)]  # names that have so many first components in common
+    while todo:
+        together, depth = todo.pop()
+        groups: dict[str | None, list[str]] = {}
+        for raw in together:
+            inner = depth < len(parts[raw]) - 1  # the last component is a parameter's own name
+            groups.setdefault(parts[raw][depth] if inner else None, []).append(raw)
+        wrapper = next((key for key in groups if key in WRAPPERS), None)
+        if wrapper is not None:
+            if len(groups) > 1:
+                example = next(raw for raw in together if raw not in groups[wrapper])
+                at = parts[example][:depth]
+                bare = len(removed[example]) == depth
+                _refuse_some(where, at, wrapper, groups[wrapper], together, example, bare)
+            for raw in together:
+                removed[raw].add(depth)
+        if depth < MAX_COMPONENTS:
+            todo.extend((group, depth + 1) for key, group in groups.items() if key is not None)
+    counts = dict.fromkeys(WRAPPERS, 0)
+    for raw, places in removed.items():
+        for component in {parts[raw][place] for place in places}:
+            counts[component] += 1
+    applied = [Applied(f"{c}.", WRAPPERS[c], count) for c, count in counts.items() if count]
+    bared = {
+        raw: ".".join(part for place, part in enumerate(parts[raw]) if place not in removed[raw])
+        for raw in names
+    }
+    return bared, applied
+
+
+def _refuse_some(
+    where: str,
+    parents: list[str],
+    wrapper: str,
+    having: list[str],
+    together: list[str],
+    example: str,
+    bare: bool,
+) -> None:
+    prefix = ".".join([*parents, wrapper, ""])
+    advice = (
+        f"add --prefix={prefix} to take only the former"
+        if bare
+        else "save the state_dict() of the module without its wrapper"
+    )
+    below = f" below {shown('.'.join(parents))}" if parents else ""
+    raise InputError(
+        f"{where}: {len(having)} of {len(together)} tensor names{below} begin with "
+        f"{shown(prefix)} ({WRAPPERS[wrapper]}), and {shown(example)} does not; {advice}"
+    )
+
+
+def _detach(names: dict[str, str], where: str) -> tuple[dict[str, str], list[Applied]]:
+    """Removes what comes before the marks of a kind, by the rules of ATTRIBUTES."""
+    held = set(names.values())
+    found = [mark for mark in MARKS if mark in held]
+    whole = WHOLE_VQGAN_MARK.partition(".")[0] + "."
+    if found == [WHOLE_VQGAN_MARK]:
+        if all(name.startswith(whole) for name in held):
+            reason = "the names of a whole VQGanGumbelVAE; kept, for the way back"
+            return names, [Applied(whole, reason, 0)]
+        prefixes = [whole]
+    elif found:
+        return names, []
+    else:
+        prefixes = _before_marks(held)
+    if not prefixes:
+        return names, []  # no kind that is known; `require_kind` says so
+    prefix = prefixes[0]
+    having = [name for name in names.values() if name.startswith(prefix)]
+    components = prefix.removesuffix(".").split(".")
+    shared = len(prefixes) == 1 and len(having) == len(names)
+    if shared and all(component in ATTRIBUTES for component in components):
+        rules = [Applied(f"{c}.", ATTRIBUTES[c], len(names)) for c in components]
+        return {raw: name.removeprefix(prefix) for raw, name in names.items()}, rules
+    other = next((name for name in names.values() if not name.startswith(prefix)), None)
+    but = f", and {shown(other)} does not" if other is not None else ""
+    either = " or ".join(f"--prefix={shown(p)[1:-1]}" for p in prefixes[:4])
+    raise InputError(
+        f"{where}: {len(having)} of {len(names)} tensor names begin with {shown(prefix)}{but}; "
+        f"add {either} to take only those below it"
+    )
+
+
+def _before_marks(names: set[str]) -> list[str]:
+    """What stands before a mark in some name. The longest mark counts: one ends in another."""
+    marks = sorted(MARKS, key=len, reverse=True)
+    found = {
+        name.removesuffix(mark)
+        for name in names
+        for mark in [next((mark for mark in marks if name.endswith(f".{mark}")), None)]
+        if mark is not None
+    }
+    return sorted(found, key=lambda prefix: (len(prefix), prefix))
+
+
+def _beginnings(names: Iterable[str]) -> str:
+    firsts = list(dict.fromkeys(name.partition(".")[0] for name in names))
+    return shown(firsts) if firsts else "nothing"
