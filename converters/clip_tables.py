@@ -6,6 +6,9 @@ e embedding, f mlp width, n picture tokens, s context, v vocabulary, y x patch, 
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Mapping
+
 import numpy as np
 
 from clip_jax.config import ClipConfig
@@ -71,7 +74,8 @@ def require_kind(weights: Weights, kind: str, mark: str) -> None:
         raise InputError(f"{weights.path}: not {kind}:{lacks} {looks}")
 
 
-def parameter_shapes(config: ClipConfig) -> dict[str, Shape]:
+@functools.cache
+def parameter_shapes(config: ClipConfig) -> Mapping[str, Shape]:
     """path -> shape of every parameter, layers one by one."""
     return shapes_of(unstack_layers(abstract_params(config)))
 

@@ -7,6 +7,7 @@ of `rugpt3small_based_on_gpt2`: beside the checkpoint, or in a folder that is na
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -136,7 +137,8 @@ def export(model: Model, folder: Path) -> None:
             (folder / name).write_bytes(content)
 
 
-def parameter_shapes(config: RuclipSmallConfig) -> dict[str, Shape]:
+@functools.cache
+def parameter_shapes(config: RuclipSmallConfig) -> Mapping[str, Shape]:
     """path -> shape of every parameter, layers one by one."""
     return shapes_of(unstack_layers(abstract_params(config, RuclipSmall)))
 

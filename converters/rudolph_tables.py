@@ -6,6 +6,7 @@ Letters in patterns: d width, h heads, k head size, c query/key/value, f mlp wid
 from __future__ import annotations
 
 import dataclasses
+import functools
 import re
 from collections.abc import Mapping
 from functools import partial
@@ -114,7 +115,8 @@ def derived(names: Names) -> tuple[Derived, ...]:
     )
 
 
-def parameter_shapes(config: RudolphConfig) -> dict[str, Shape]:
+@functools.cache
+def parameter_shapes(config: RudolphConfig) -> Mapping[str, Shape]:
     """path -> shape of every parameter, layers one by one."""
     return shapes_of(unstack_layers(abstract_params(config)))
 

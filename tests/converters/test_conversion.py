@@ -64,8 +64,7 @@ def test_ruclip(tmp_path, goldens, capsys):
 
 def test_openai_clip(tmp_path, goldens):
     tensors = torch_file.read(goldens / "openai_clip_vit" / "model.pt")
-    source = goldens / "openai_clip_vit"
-    convert("openai-clip", source, tmp_path / "ours", activation="quick_gelu")
+    convert("openai-clip", goldens / "openai_clip_vit", tmp_path / "ours")
     check_report(tmp_path / "ours", tensors)
     config = clip_jax.load(tmp_path / "ours").config
     assert (config.bos_id, config.eos_id, config.pad_id) == (148, 149, 0)
@@ -110,8 +109,7 @@ def test_youtokentome_alone(tmp_path, goldens):
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_other_parameter_dtypes(tmp_path, goldens, dtype):
-    source = goldens / "openai_clip_vit"
-    convert("openai-clip", source, tmp_path / "ours", dtype, activation="quick_gelu")
+    convert("openai-clip", goldens / "openai_clip_vit", tmp_path / "ours", dtype)
     params = model_folder.read_params(tmp_path / "ours")
     assert {str(leaf.dtype) for leaf in jax.tree.leaves(params)} == {dtype}
 
