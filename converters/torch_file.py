@@ -13,6 +13,7 @@ import struct
 import sys
 import zipfile
 import zlib
+from bisect import bisect_right
 from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
@@ -56,7 +57,7 @@ def open_file(path: str | Path, entry: str | None = None) -> TorchFile:
     joined by dots. bfloat16 is `ml_dtypes.bfloat16`. InputError for anything else or damaged.
     """
     archive = _open(Path(path))
-    content = unpickle(archive.bytes("data.pkl", limit=MAX_PICKLE_BYTES), str(path))
+    content = unpickle(archive.content("data.pkl", limit=MAX_PICKLE_BYTES), str(path))
     if type(content) is Module:
         if entry is not None:
             raise InputError(f"{path}: a TorchScript archive has no entries; leave --entry out")
@@ -99,13 +100,30 @@ class _Archive:
     path: Path
     map: np.ndarray  # uint8[file size], read-only
     records: dict[str, zipfile.ZipInfo]  # by name below the archive's folder
+    ends: dict[str, int]  # by the same names: where the next record or the directory begins
     swapped: bool  # written by a machine of the other byte order
 
-    def bytes(self, name: str, limit: int) -> bytes:
+    def content(self, name: str, limit: int) -> bytes:
         offset, size = self.record(name)
         if size > limit:
             raise InputError(f"{self.path}: record {name} has {size} bytes; the limit is {limit}")
-        return self.map[offset : offset + size].tobytes()
+        data = self.map[offset : offset + size].tobytes()
+        if not self._sound(name, data) and self._has_checksums():
+            raise InputError(
+                f"{self.path}: record {name} does not have its CRC-32; damaged, download or copy "
+                "it again"
+            )
+        return data
+
+    def _sound(self, name: str, data: bytes) -> bool:
+        return zlib.crc32(data) == self.records[name].CRC
+
+    def _has_checksums(self) -> bool:
+        """PyTorch can be set to write none; then the record `version` has a wrong one too."""
+        if "version" not in self.records:
+            return True
+        offset, size = self.record("version")
+        return size < 64 and self._sound("version", self.map[offset : offset + size].tobytes())
 
     def text(self, name: str) -> str:
         """A record of source code, which PyTorch compresses; "" where there is none."""
@@ -113,7 +131,7 @@ class _Archive:
             return ""
         info = self.records[name]
         methods = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
-        offset, size = _locate(self.path, self.map, info, methods)
+        offset, size = _locate(self.path, self.map, info, self.ends[name], methods)
         data = self.map[offset : offset + min(size, MAX_CODE_BYTES)].tobytes()
         try:
             if info.compress_type == zipfile.ZIP_DEFLATED:
@@ -126,7 +144,7 @@ class _Archive:
         """Offset and size of its bytes."""
         if name not in self.records:
             raise InputError(f"{self.path}: has no record {shown(name)}; not a whole checkpoint")
-        return _locate(self.path, self.map, self.records[name])
+        return _locate(self.path, self.map, self.records[name], self.ends[name])
 
     def view(self, name: str, tensor: Tensor) -> np.ndarray:
         """The tensor on the map, after its storage and its extents are checked."""
@@ -189,7 +207,7 @@ def _open(path: Path) -> _Archive:
     try:
         with path.open("rb") as file:
             head = file.read(512)
-            entries = _entries(path, file, head)
+            entries, directory = _entries(path, file, head)
         whole = np.memmap(path, np.uint8, mode="r")
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror or error})") from error
@@ -201,19 +219,25 @@ def _open(path: Path) -> _Archive:
         )
     prefix = pickles[0].removesuffix("data.pkl")
     records = {n.removeprefix(prefix): info for n, info in entries.items() if n.startswith(prefix)}
-    archive = _Archive(path, whole, records, swapped=False)
-    order = archive.bytes("byteorder", limit=16) if "byteorder" in records else b"little"
+    starts = sorted(info.header_offset for info in entries.values()) + [directory]
+    ends = {n: starts[bisect_right(starts, info.header_offset)] for n, info in records.items()
+            if info.header_offset < directory}  # fmt: skip
+    if len(ends) < len(records):
+        raise InputError(f"{path}: a record begins beyond the directory; cut short or damaged")
+    archive = _Archive(path, whole, records, ends, swapped=False)
+    order = archive.content("byteorder", limit=16) if "byteorder" in records else b"little"
     if order not in (b"little", b"big"):
         raise InputError(f"{path}: record byteorder is {shown(order)}; expected little or big")
     return dataclasses.replace(archive, swapped=order.decode() != sys.byteorder)
 
 
-def _entries(path: Path, file: Any, head: bytes) -> dict[str, zipfile.ZipInfo]:
+def _entries(path: Path, file: Any, head: bytes) -> tuple[dict[str, zipfile.ZipInfo], int]:
+    """The records by name, and where the directory of them begins."""
     if not head.startswith(b"PK\x03\x04"):
         raise InputError(f"{path}: {_not_a_zip(head)}")
     try:
         with zipfile.ZipFile(file) as archive:
-            infos = archive.infolist()
+            infos, directory = archive.infolist(), archive.start_dir
     except (zipfile.BadZipFile, NotImplementedError, ValueError, struct.error) as error:
         raise InputError(
             f"{path}: cut short or damaged ({error}); download or copy it again"
@@ -223,7 +247,7 @@ def _entries(path: Path, file: Any, head: bytes) -> dict[str, zipfile.ZipInfo]:
         if info.filename in entries:
             raise InputError(f"{path}: record {shown(info.filename)} is there twice")
         entries[info.filename] = info
-    return entries
+    return entries, directory
 
 
 def _not_a_zip(head: bytes) -> str:
@@ -243,9 +267,14 @@ def _locate(
     path: Path,
     whole: np.ndarray,
     info: zipfile.ZipInfo,
+    end: int,
     methods: Collection[int] = (zipfile.ZIP_STORED,),
 ) -> tuple[int, int]:
-    """Offset and size of a record's bytes: the zip directory knows only where its header is."""
+    """Offset and size of a record's bytes: the zip directory knows only where its header is.
+
+    end: where the next record begins. A header that is not this record's, or whose extra field
+    does not fill its length, would shift the bytes unseen.
+    """
     where = f"{path}: record {shown(info.filename)}"
     if info.compress_type not in methods or info.flag_bits & 0x1:
         raise InputError(f"{where} is compressed or encrypted; PyTorch stores records as they are")
@@ -253,10 +282,24 @@ def _locate(
     if start < 0 or header_end > len(whole):
         raise InputError(f"{where} begins outside the file; cut short or damaged")
     fields = _LOCAL_HEADER.unpack(whole[start:header_end].tobytes())
-    offset = header_end + fields[-2] + fields[-1]
+    extra_start = header_end + fields[-2]
+    offset = extra_start + fields[-1]
+    name = whole[header_end:extra_start].tobytes()
+    encoding = "utf-8" if info.flag_bits & 0x800 else "cp437"
     stored = info.compress_type == zipfile.ZIP_STORED
     if fields[0] != b"PK\x03\x04" or (stored and info.file_size != info.compress_size):
         raise InputError(f"{where} has a damaged header")
-    if offset + info.compress_size > len(whole):
-        raise InputError(f"{where} reaches beyond the file; cut short or damaged")
+    extra = whole[extra_start:offset].tobytes()
+    if name != info.orig_filename.encode(encoding, "replace") or not _is_whole_extra(extra):
+        raise InputError(f"{where} has a damaged header")
+    if offset + info.compress_size > min(end, len(whole)):
+        raise InputError(f"{where} reaches beyond its end; cut short or damaged")
     return offset, info.compress_size
+
+
+def _is_whole_extra(extra: bytes) -> bool:
+    """Whether fields of (id, length, content) fill it."""
+    at = 0
+    while at + 4 <= len(extra):
+        at += 4 + struct.unpack_from("<H", extra, at + 2)[0]
+    return at == len(extra)
