@@ -11,6 +11,7 @@
 
 from __future__ import annotations
 
+import codecs
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -95,7 +96,7 @@ class BpeModel:
 def parse(content: bytes, where: str) -> BpeModel:
     """The model in a file. where: what errors call it, with the line. Raises InputError."""
     try:
-        lines = content.decode("ascii").split("\n")
+        lines = content.removeprefix(codecs.BOM_UTF8).decode("ascii").split("\n")
     except UnicodeDecodeError as error:
         raise InputError(f"{where}: not a youtokentome model, it is not plain text") from error
     if lines[-1] == "":
