@@ -108,7 +108,7 @@ def read(
         derived=DERIVED,
         settings=config,
         shapes=parameter_shapes(config),
-        asked_by=ASKED_BY,
+        asked_by=open_clip_config.NAME if given else ASKED_BY,
         others=(*([given.path] if given else []), *others),
         original=given.original if given else {},
         files=files,
