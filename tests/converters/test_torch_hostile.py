@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import struct
 import zipfile
 
 import numpy as np
@@ -246,3 +247,63 @@ def test_odd_archives(tmp_path):
     with zipfile.ZipFile(path, "a") as archive, pytest.warns(UserWarning, match="Duplicate"):
         archive.writestr("archive/data/0", FOUR)
     assert "record 'archive/data/0' is there twice" in refused(path)
+
+
+def flipped(path, old, new):
+    """The file with one byte changed, at the only place where `old` stands."""
+    content = path.read_bytes()
+    assert content.count(old) == 1 and sum(a != b for a, b in zip(old, new, strict=True)) == 1
+    path.write_bytes(content.replace(old, new))
+    return path
+
+
+def two_tensors(path, *, checksums=True):
+    # The name of `b` makes its key's place in the pickle the only one.
+    content = {"a": tensor(key="5"), "b": tensor(key="7")}
+    records = {"data/5": FOUR, "data/7": bytes(16), "version": b"3\n"}
+    write_archive(path, content, **records)
+    if not checksums:  # as PyTorch with set_crc32_options(False)
+        raw = path.read_bytes()
+        with zipfile.ZipFile(path) as archive:
+            for info in archive.infolist():
+                raw = raw.replace(struct.pack("<L", info.CRC), b"none")
+        path.write_bytes(raw)
+    return path
+
+
+def test_a_key_that_became_another_tensor_s_is_found(tmp_path):
+    """Its storage has the size of the right one, so that only the checksum tells."""
+    key = value("7") + value("cpu")
+    path = flipped(two_tensors(tmp_path / "x.pt"), key, key.replace(b"7", b"5"))
+    assert "record data.pkl does not have its CRC-32" in refused(path)
+
+
+def test_an_archive_without_checksums_is_read(tmp_path):
+    path = two_tensors(tmp_path / "x.pt", checksums=False)
+    assert torch_file.read(path)["a"].tolist() == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("length", [0, 4])
+def test_a_header_that_shifts_its_record_is_found(tmp_path, length):
+    """Zeros look like the fields of a header's extra part; the record ends too late then."""
+    path = two_tensors(tmp_path / "x.pt")
+    header = struct.pack("<HH", len("archive/data/7"), length)
+    raw = bytearray(path.read_bytes())
+    with zipfile.ZipFile(path) as archive:
+        start = archive.getinfo("archive/data/7").header_offset + 26
+    raw[start : start + 4] = header
+    path.write_bytes(raw)
+    if length:
+        assert "record 'archive/data/7' reaches beyond its end" in refused(path)
+    else:
+        torch_file.read(path)
+
+
+def test_a_directory_that_points_to_another_record_is_found(tmp_path):
+    path = two_tensors(tmp_path / "x.pt")
+    with zipfile.ZipFile(path) as archive:
+        five, seven = (archive.getinfo(f"archive/data/{key}").header_offset for key in "57")
+    raw = path.read_bytes()
+    at = raw.rindex(struct.pack("<L", seven))  # in the directory, which is at the end
+    path.write_bytes(raw[:at] + struct.pack("<L", five) + raw[at + 4 :])
+    assert "record 'archive/data/7' has a damaged header" in refused(path)
