@@ -34,6 +34,7 @@ from converters.files import read_json
 from converters.hub_files import Listing, UnreachableError, fetch, listing, listing_here
 from converters.kinds import convert
 from converters.released import RELEASED, Release
+from converters.weights import shards
 
 OURS = ""  # the kind of a repository that holds a model folder
 
@@ -164,8 +165,8 @@ def _first(there: Listing, names: tuple[str, ...]) -> str:
 def _shards(there: Listing, weights: str) -> list[str]:
     if not weights.endswith(".index.json"):
         return []
-    places = read_json(fetch(there, [weights])[weights]).get("weight_map")
-    return sorted(set(places.values())) if isinstance(places, dict) else []
+    index = fetch(there, [weights])[weights]
+    return shards(read_json(index), f"{there.repo}: {weights}")
 
 
 def _place(files: Mapping[str, Path], folder: Path) -> None:

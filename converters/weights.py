@@ -135,16 +135,23 @@ def _only(folder: Path) -> Path:
     return folder / found[0]
 
 
-def _sharded(index: Path, entry: str | None) -> Weights:
-    places = read_json(index).get("weight_map")
+def shards(index: Mapping[str, Any], where: str) -> list[str]:
+    """The files that the content of an index names, each once. where: what errors call it."""
+    places = index.get("weight_map")
     if not isinstance(places, dict) or not all(isinstance(s, str) for s in places.values()):
-        raise InputError(f"{index}: has no weight_map from tensors to files")
+        raise InputError(f"{where}: has no weight_map from tensors to files")
+    return list(dict.fromkeys(places.values()))
+
+
+def _sharded(index: Path, entry: str | None) -> Weights:
+    content = read_json(index)
+    names = shards(content, str(index))
+    places = content["weight_map"]
     tensors: dict[str, np.ndarray] = {}
     files: dict[str, Path] = {}
     left_out: dict[str, str] = {}
     entries: dict[str, Path] = {}
-    shards = list(dict.fromkeys(places.values()))
-    for shard in shards:
+    for shard in names:
         # An index may come from a stranger: its names must not lead out of the folder.
         if Path(shard).name != shard or "\\" in shard or shard in ("", ".", ".."):
             raise InputError(f"{index}: {shown(shard)} is not the name of a file beside it")
@@ -166,6 +173,6 @@ def _sharded(index: Path, entry: str | None) -> Weights:
     if len(entries) > 1:
         held_in = " and ".join(f"{path.name} in {shown(name)}" for name, path in entries.items())
         raise InputError(f"{index}: its shards hold their tensors in different entries, {held_in}")
-    sources = (index, *(index.parent / shard for shard in shards))
+    sources = (index, *(index.parent / shard for shard in names))
     entry_name = next(iter(entries), "")
     return Weights(index, ordered, files, sources, entry=entry_name, left_out=left_out)

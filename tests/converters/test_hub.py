@@ -100,6 +100,16 @@ def test_any_transformers_clip(hub, tmp_path, small_config, layout):
     assert not [line for line in hub.log if "msgpack" in line]
 
 
+@pytest.mark.parametrize("place", [["1"], None, 3])
+def test_an_index_of_a_wrong_kind(hub, tmp_path, small_config, place):
+    held = contents(hf_folder(tmp_path / "source", small_config, "safetensors-sharded"))
+    name = "model.safetensors.index.json"
+    held[name] = json.dumps({"weight_map": {"a": place, "b": "2"}}).encode()
+    hub.put("someone/clip", held)
+    with pytest.raises(InputError, match=f"{name}: has no weight_map from tensors to files"):
+        pretrained("someone/clip")
+
+
 def test_a_model_folder_is_returned_as_it_is(ruclip, capsys):
     folder = pretrained(NAME)
     before = len(ruclip.log)
