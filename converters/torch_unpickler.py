@@ -18,6 +18,7 @@ import ml_dtypes
 import numpy as np
 
 from clip_jax.errors import InputError
+from converters.plain_data import MENTIONED, PLAIN_DATA
 
 STORAGES: dict[str, np.dtype] = {
     "FloatStorage": np.dtype(np.float32),
@@ -74,32 +75,6 @@ class Unread:
     """An object of a class in PLAIN_DATA, beside the weights: what it holds is dropped."""
 
     __slots__ = ()
-
-
-# Classes of plain data that training programs save beside the weights (settings, counters, paths,
-# scores). Nothing is imported or called: each object becomes an `Unread`.
-PLAIN_DATA = {
-    Global("argparse", "Namespace"),
-    Global("collections", "Counter"),
-    Global("collections", "defaultdict"),
-    Global("pathlib", "PosixPath"),
-    Global("pathlib", "WindowsPath"),
-    Global("torch", "device"),
-    Global("numpy", "dtype"),
-    *(Global(module, "scalar") for module in ("numpy.core.multiarray", "numpy._core.multiarray")),
-    Global("_codecs", "encode"),  # bytes in protocol 2
-    *(Global(module, "set") for module in ("builtins", "__builtin__")),
-}
-# Names that plain data mentions and nothing calls: what a defaultdict makes, dtypes.
-_FACTORIES = {
-    Global(module, name)
-    for module in ("builtins", "__builtin__")
-    for name in ("dict", "float", "int", "list")
-}
-TORCH_CONSTANTS = frozenset(
-    f"{kind}{bits}" for kind, sizes in {"float": (16, 32, 64), "int": (8, 16, 32, 64)}.items()
-    for bits in sizes
-) | {"bfloat16", "uint8", "bool"}  # fmt: skip
 
 
 class Malformed(ValueError):
@@ -256,8 +231,8 @@ def _set_items(target: Any, items: list[Any]) -> None:
 
 def _global(module: str, name: str) -> Global:
     found = Global(module, name)
-    known = module == "torch" and (name in STORAGES or name in TORCH_CONSTANTS)
-    known = known or found in _REDUCERS or found in PLAIN_DATA or found in _FACTORIES
+    known = found in _REDUCERS or (module == "torch" and name in STORAGES)
+    known = known or (module, name) in PLAIN_DATA | MENTIONED
     if not known and module.split(".")[0] != "__torch__":
         raise Malformed(
             f"global {shown(f'{module}.{name}')} is refused: only tensors are read; where the file "
@@ -265,6 +240,10 @@ def _global(module: str, name: str) -> Global:
             "alone"
         )
     return found
+
+
+def _is_plain_data(found: Global) -> bool:
+    return (found.module, found.name) in PLAIN_DATA
 
 
 def _storage(persistent: Any) -> Storage:
@@ -278,7 +257,7 @@ def _storage(persistent: Any) -> Storage:
 
 def _reduce(function: Any, arguments: tuple[Any, ...]) -> Any:
     reducer = _REDUCERS.get(_expect(function, Global))
-    if function in PLAIN_DATA:
+    if _is_plain_data(function):
         return Unread()
     if reducer is None:
         called = shown(f"{function.module}.{function.name}")
@@ -287,7 +266,7 @@ def _reduce(function: Any, arguments: tuple[Any, ...]) -> Any:
 
 
 def _new_object(cls: Any, arguments: Any) -> Module | Unread:
-    if _expect(cls, Global) in PLAIN_DATA:
+    if _is_plain_data(_expect(cls, Global)):
         return Unread()
     if cls.module.split(".")[0] != "__torch__" or arguments != ():
         raise Malformed(f"an object of {shown(f'{cls.module}.{cls.name}')} is refused")
