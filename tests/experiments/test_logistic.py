@@ -44,8 +44,11 @@ def test_the_optimum_is_scikit_learns(data, request):
         best = loss(oracle.coef_.T, oracle.intercept_, features, labels, C)
         reached = loss(found.kernel, found.bias, features, labels, C)
         assert reached - best < 1e-4 and reached - best < 1e-3 * best + 1e-5
-        same = oracle.predict(features) == found.scores(features).argmax(axis=1)
-        assert same.mean() > 0.99
+        # Classes of equally many examples differ by 3e-8 at the smallest C, which float32 cannot
+        # decide (its scores are 1e-4 off there): any class within 1e-3 of the best is right.
+        scores = oracle.decision_function(features.astype(np.float64))
+        chosen = found.scores(features).argmax(axis=1)
+        assert (scores.max(axis=1) - scores[np.arange(len(scores)), chosen]).max() < 1e-3
 
 
 def test_a_start_elsewhere_and_more_devices_change_nothing(mixed, monkeypatch):
