@@ -66,7 +66,9 @@ def test_a_rudolph_run_leaves_a_loadable_model(finished, rudolph_train_config, r
     loaded = pretrained.load(run.model_folder, vqgan=rudolph_train_config.settings.vqgan)
     assert loaded.config == rudolph_train_config.model
     ids = rng.integers(0, 24, (2, 26))
-    assert_bit_equal(loaded.logits(ids), run.model.logits(ids))
+    assert_bit_equal(loaded.params, run.model.params)
+    # Two programs: a loaded model's kernels are transposed, so products sum in another order.
+    np.testing.assert_allclose(loaded.logits(ids), run.model.logits(ids), atol=1e-5)
     assert loaded.tokenizer.encode("цифра семь") == run.model.tokenizer.encode("цифра семь")
 
 

@@ -24,7 +24,9 @@ def test_a_saved_model_loads_as_it_was(model, tiny_ids, tmp_path):
     model.save(tmp_path / "model", source="a test")
     again = rudolph_jax.load(tmp_path / "model")
     assert again.config == model.config
-    np.testing.assert_array_equal(again.logits(tiny_ids), model.logits(tiny_ids))
+    jax.tree.map(np.testing.assert_array_equal, dict(again.params), dict(model.params))
+    # Two programs: a loaded model's kernels are transposed, so products sum in another order.
+    np.testing.assert_allclose(again.logits(tiny_ids), model.logits(tiny_ids), atol=1e-5)
     about = json.loads((tmp_path / "model" / "config.json").read_text())
     assert about["kind"] == "rudolph" and about["provenance"] == {"source": "a test"}
     with pytest.raises(InputError, match="already exists"):
