@@ -1,5 +1,7 @@
 # Each target makes its own environment; only Python >= 3.11 with venv must be there.
 #   make quickstart | make test | make test-all | make test-torch | make test-browser
+#   make test-processors                          the tests as other x86 processors run them;
+#   make test-processors TESTS=tests/clip_jax     some of them
 #   make lint | make docs | make bench
 #   PYTHON=python3.12 VENV=.venv312 make test     another interpreter
 
@@ -7,7 +9,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: quickstart test test-all test-torch test-browser lint docs bench clean
+.PHONY: quickstart test test-all test-processors test-torch test-browser lint docs bench clean
 
 # Huge pages: docs/performance.md, "Training".
 quickstart: $(VENV)/.installed-demo
@@ -18,6 +20,13 @@ test: $(VENV)/.installed-test
 
 test-all: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -m "not torch and not browser"
+
+# Without AVX-512, without fused multiply-add (AVX2 brings it), and with another number of threads
+# (XLA reads NPROC): each may round differently. tests/conftest.py adds its own flags to these.
+test-processors: $(VENV)/.installed-test
+	XLA_FLAGS="$$XLA_FLAGS --xla_cpu_max_isa=AVX2" $(BIN)/python -m pytest $(TESTS)
+	XLA_FLAGS="$$XLA_FLAGS --xla_cpu_max_isa=SSE4_2" $(BIN)/python -m pytest $(TESTS)
+	NPROC=16 $(BIN)/python -m pytest $(TESTS)
 
 test-torch: $(VENV)/.installed-torch
 	$(BIN)/python -m pytest -m torch

@@ -32,7 +32,8 @@ def test_rows_get_the_same_features_on_any_number_of_devices(clip, rng):
     spread = clip.over_devices(jax.devices())
     features = spread.encode_image(images)  # three rows a device, the last repeated
     alone = [clip.encode_image(images[i : i + 3]) for i in range(0, 21, 3)]
-    np.testing.assert_array_equal(features, np.concatenate(alone))
+    # Two programs, one of them partitioned: the compiler may order their sums differently.
+    np.testing.assert_allclose(features, np.concatenate(alone), atol=1e-5)
     ids = rng.integers(3, 60, (5, 12))
     ids[:, -1] = clip.config.eos_id
     np.testing.assert_allclose(spread.encode_text(ids), clip.encode_text(ids), atol=1e-5)

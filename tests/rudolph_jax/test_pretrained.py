@@ -26,7 +26,7 @@ def test_a_saved_model_loads_as_it_was(model, tiny_ids, tmp_path):
     assert again.config == model.config
     jax.tree.map(np.testing.assert_array_equal, dict(again.params), dict(model.params))
     # Two programs: a loaded model's kernels are transposed, so products sum in another order.
-    np.testing.assert_allclose(again.logits(tiny_ids), model.logits(tiny_ids), atol=1e-5)
+    np.testing.assert_allclose(again.logits(tiny_ids), model.logits(tiny_ids), atol=5e-5)
     about = json.loads((tmp_path / "model" / "config.json").read_text())
     assert about["kind"] == "rudolph" and about["provenance"] == {"source": "a test"}
     with pytest.raises(InputError, match="already exists"):
@@ -40,7 +40,7 @@ def test_kernels_are_turned_when_loaded_on_a_cpu_unless_told_otherwise(model, ti
     assert is_turned(turned.arranged["layers"]["0"]["mlp"]["in_kernel"])
     assert not any(map(is_turned, jax.tree.leaves(plain.arranged, is_leaf=is_turned)))
     jax.tree.map(np.testing.assert_array_equal, dict(turned.params), dict(model.params))
-    np.testing.assert_allclose(plain.logits(tiny_ids), turned.logits(tiny_ids), atol=1e-5)
+    np.testing.assert_allclose(plain.logits(tiny_ids), turned.logits(tiny_ids), atol=5e-5)
     again = rudolph_jax.load(turned.save(tmp_path / "again"))
     jax.tree.map(np.testing.assert_array_equal, dict(again.params), dict(model.params))
 
