@@ -207,7 +207,7 @@ def test_the_dense_definition_is_two_cross_entropies(inputs):
     cross_entropy = jax.jit(optax.softmax_cross_entropy_with_integer_labels)
     expected = np.mean([cross_entropy(x, np.arange(ROWS)).mean() for x in (logits, logits.T)])
     (loss, _), _ = dense("contrastive", "negatives", *inputs)
-    np.testing.assert_allclose(loss, expected, rtol=1e-6)
+    np.testing.assert_allclose(loss, expected, rtol=1e-5)  # sums in another order
 
 
 def test_of_equal_columns_the_first_is_chosen():
@@ -225,7 +225,7 @@ def test_of_equal_columns_the_first_is_chosen():
         return lax.pmean(loss(image, text, 1.0, 0.0, None)[1], "data")
 
     ones = jnp.ones((ROWS, 2))
-    np.testing.assert_allclose(jax.jit(accuracies)(ones, ones), 1 / ROWS)
+    np.testing.assert_allclose(jax.jit(accuracies)(ones, ones), 1 / ROWS, rtol=1e-6)
 
 
 def test_bfloat16_rows_are_summed_in_float32(inputs):

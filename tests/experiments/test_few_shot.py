@@ -89,7 +89,8 @@ def task(rng):
 def test_more_pictures_help(task):
     draws = [probe(task, 2, 0, number) for number in range(6)]
     many = probe(task, None, 0)
-    assert np.mean([few.value for few in draws]) < many.value and many.value > 0.9
+    assert np.mean([few.value for few in draws]) < many.value
+    assert many.value > 0.85  # six seeds of the clouds give 0.908 to 0.958
     assert (len(many.train), len(many.validation)) == (120, 40)
     assert all((len(few.train), len(few.validation)) == (4, 4) for few in draws)
     again = probe(task, 2, 0, 5)

@@ -43,5 +43,5 @@ def test_reconstruction_is_of_every_picture_in_order(small_vqgan, rng):
     np.testing.assert_array_equal(result.codes, small_vqgan.encode(expected))
     np.testing.assert_allclose(result.decoded, small_vqgan.decode(result.codes), atol=1e-5)
     error = np.abs(result.decoded - expected).mean()
-    assert result.absolute_error == pytest.approx(float(error))
+    assert result.absolute_error == pytest.approx(float(error), rel=1e-5)
     assert result.codebook_usage(24) == len(set(result.codes.ravel())) / 24

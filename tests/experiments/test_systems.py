@@ -38,10 +38,10 @@ def test_a_system_is_its_model(ruclip, goldens):
     prompts = ["кошка", "фото собаки", "дом", "лес"]
     features = np.asarray(clip.encode_text(clip.processor(text=prompts)["input_ids"]))
     expected = features / np.linalg.norm(features, axis=1, keepdims=True)
-    np.testing.assert_allclose(system.text_latents(prompts), expected, atol=1e-6)
+    np.testing.assert_allclose(system.text_latents(prompts), expected, atol=1e-5)
     images = [goldens / "ruclip" / f"image{i}.png" for i in range(5)]
     expected = Predictor(clip).get_image_latents(images)
-    np.testing.assert_allclose(system.image_latents(images), expected, atol=1e-6)
+    np.testing.assert_allclose(system.image_latents(images), expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("average", ["ruclip", "clip"])
@@ -51,8 +51,8 @@ def test_classes_may_have_any_number_of_prompts(ruclip, average):
     prompts = [[template.replace("{}", name) for template in templates] for name in names]
     found = system.class_latents([*prompts, ["собака"]])
     expected = Predictor(system.clip, templates, average=average).get_text_latents(names)
-    np.testing.assert_allclose(found[:3], expected, atol=1e-6)
-    np.testing.assert_allclose(found[3:], system.text_latents(["собака"]), atol=1e-6)
+    np.testing.assert_allclose(found[:3], expected, atol=1e-5)
+    np.testing.assert_allclose(found[3:], system.text_latents(["собака"]), atol=1e-5)
     with pytest.raises(InputError, match="prompts are empty"):
         system.class_latents([["кошка"], []])
 

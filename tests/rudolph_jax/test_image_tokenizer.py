@@ -80,7 +80,8 @@ def test_a_picture_does_not_depend_on_its_batch(vqgan, rng):
     images = rng.random((3, 8, 8, 3), dtype=np.float32)
     together = vqgan.encode(images)
     np.testing.assert_array_equal(vqgan.encode(images[1:2]), together[1:2])
-    np.testing.assert_allclose(vqgan.decode(together[2:]), vqgan.decode(together)[2:], atol=1e-6)
+    # Programs of other shapes may sum in another order.
+    np.testing.assert_allclose(vqgan.decode(together[2:]), vqgan.decode(together)[2:], atol=1e-5)
     assert vqgan.encode(images[:0]).shape == (0, 4)
     assert vqgan.decode(together[:0]).shape == (0, 8, 8, 3)
 

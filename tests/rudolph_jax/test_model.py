@@ -121,9 +121,10 @@ def test_dropout_needs_a_key_and_spares_the_embeddings(tiny_config, params, tiny
     assert np.abs(first - run(jax.random.key(2))).max() > 1e-2
     assert np.abs(first - logits_of(tiny_config, params, tiny_ids)).max() > 1e-2
     off = Rudolph(dataclasses.replace(tiny_config, attention_dropout=0.0, output_dropout=0.0))
-    np.testing.assert_array_equal(
+    np.testing.assert_allclose(  # two programs: one takes keys
         jax.jit(off.apply)({"params": params}, tiny_ids, keys),
         jax.jit(off.apply)({"params": params}, tiny_ids),
+        atol=5e-5,
     )
 
 

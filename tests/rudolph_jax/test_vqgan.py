@@ -71,7 +71,8 @@ def test_decoding_is_clipped_decoding_of_codebook_rows(rng):
     codes = rng.integers(0, 20, (2, 3, 3))
     raw = apply(SMALL, "decode_latents")(params, params["codebook"][codes])
     assert raw.min() < 0 or raw.max() > 1
-    np.testing.assert_array_equal(apply(SMALL, "decode")(params, codes), raw.clip(0, 1))
+    found = apply(SMALL, "decode")(params, codes)
+    np.testing.assert_allclose(found, raw.clip(0, 1), atol=1e-5)  # another program's rounding
 
 
 def test_strided_convolution_is_padded_on_the_right_and_below():

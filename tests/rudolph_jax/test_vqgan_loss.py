@@ -139,11 +139,13 @@ def test_it_learns_a_few_pictures(pictures, wavelet):
     for i in range(60):
         params, state, loss = step(params, state, jax.random.key(i))
         losses.append(float(loss))
-    assert np.mean(losses[-5:]) < 0.4 * losses[0]
+    # Five seeds end at 0.13 to 0.22 of the first loss, with wavelets at 0.32 to 0.35.
+    assert np.mean(losses[-5:]) < 0.45 * losses[0]
     vqgan = Vqgan(config)
     seen = halve(pictures) if wavelet else pictures
     decoded = jax.jit(lambda x: vqgan.apply({"params": params}, x))(seen)
     assert decoded.shape == pictures.shape
-    # The likeliest codes, not only drawn ones, paint the pictures better than their mean does.
+    # The likeliest codes, not only drawn ones, paint the pictures better than their mean does:
+    # five seeds have 0.34 to 0.62 of its error, with wavelets 0.88 to 0.92.
     mean_error = np.abs(pictures.mean(0) - pictures).mean()
-    assert np.abs(np.asarray(decoded) - pictures).mean() < 0.95 * mean_error
+    assert np.abs(np.asarray(decoded) - pictures).mean() < 0.97 * mean_error
