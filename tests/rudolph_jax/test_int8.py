@@ -71,7 +71,7 @@ def test_logits_are_those_of_the_rounded_kernels_and_near_the_stored(stored, rou
     plain = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), rounded.params, is_leaf=is_int8)
     same = PretrainedRudolph(stored.config, plain).logits(ids)
     found, expected = rounded.logits(ids), stored.logits(ids)
-    np.testing.assert_allclose(found, same, atol=1e-5)
+    np.testing.assert_allclose(found, same, atol=5e-5)
     apart = np.abs(found - expected).max() / np.std(expected)
     assert 1e-4 < apart < 0.2
 

