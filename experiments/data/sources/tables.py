@@ -1,0 +1,370 @@
+"""Reads tables, CSV, TSV or JSONL, by physical lines, so that no quote mark swallows other rows.
+
+CSV has the quoting of RFC 4180 within a line. A quoted text over several lines is taken only where
+none of its lines could be a row; what is not sure is rejected, line by line. TSV has no quoting
+unless the whole file is consistent with it. docs/data.md ("Tables") states the rules.
+"""
+
+from __future__ import annotations
+
+import codecs
+import collections
+import dataclasses
+import itertools
+import re
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, TextIO
+
+from clip_jax.errors import InputError
+from clip_jax.text import BYTE_ORDER_MARK, decode_text, escape, parse_json
+from experiments.data.sources.images import SUFFIXES
+from experiments.data.sources.records import BadRecord
+
+JSON_LINES = ".jsonl"
+TABLES = (".csv", ".tsv", JSON_LINES)
+LONGEST_TEXT = 2**24  # characters of a line, or of a text over several
+MOST_LINES = 256  # of a quoted text: what bounds the search for a closing quote mark
+
+_QUOTE = '"'
+_QUOTED = re.compile(r'[^"]*(?:""[^"]*)*')
+_DONE, _OPEN = "", "a quote mark is never closed"
+_AFTER = "text follows a closing quote mark"
+_INSIDE = "quote marks stand inside of a text without quotes"
+_ADVICE = "put the text into quotes and double the quote marks inside of it"
+
+
+class QuotesWarning(UserWarning):
+    """A TSV file is nearly consistent with quoting; its quote marks are read as text."""
+
+
+@dataclasses.dataclass(frozen=True)
+class TableRow:
+    """One row of a table.
+
+    number: as a spreadsheet counts, a text over several lines being in one row. line: the first
+    line of the file that the row is on. value: the cells by column, why the row is rejected, or
+    None for a blank line.
+    """
+
+    number: int
+    line: int
+    value: dict[str, Any] | BadRecord | None
+
+
+def table_rows(table: Path, image_column: str = "") -> Iterator[TableRow]:
+    """The rows of a table; one that is no table raises InputError.
+
+    image_column: helps to tell a row from a line of a quoted text.
+    """
+    if table.suffix.lower() == JSON_LINES:
+        yield from _json_rows(table)
+        return
+    with _open(table) as file:
+        reader = _Reader(table, file, _is_quoted(table))
+        for number, line, cells in reader.rows(image_column):
+            if isinstance(cells, list):
+                yield TableRow(number, line, dict(zip(reader.names, cells, strict=True)))
+            else:
+                yield TableRow(number, line, cells)
+
+
+def column_names(table: Path) -> list[str]:
+    """The header of a CSV or TSV file; [] where the file is empty."""
+    with _open(table) as file:
+        return _Reader(table, file, _is_quoted(table)).names
+
+
+def _open(table: Path) -> TextIO:
+    """Opens at the first character after a byte order mark; UTF-16 and UTF-32 raise InputError."""
+    with table.open("rb") as file:
+        head = file.read(4)
+    if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, codecs.BOM_UTF32_BE)):
+        decode_text(head, escape(str(table)))
+    # Bytes that are not UTF-8 concern one row, not the table.
+    opened = table.open(encoding="utf-8", errors="surrogateescape", newline="")
+    if opened.read(1) != BYTE_ORDER_MARK:
+        opened.seek(0)
+    return opened
+
+
+def _lines(file: TextIO) -> Iterator[str | None]:
+    """Physical lines with their ends, which are \\n, \\r\\n or \\r; None for one too long."""
+    while line := file.readline(LONGEST_TEXT):
+        whole = line
+        while len(line) == LONGEST_TEXT and line[-1] not in "\r\n":
+            line = file.readline(LONGEST_TEXT)
+            whole = None
+            if not line:
+                break
+        yield whole
+
+
+class _Line:
+    """A physical line, and how it goes on where a quoted text reaches it; both found once."""
+
+    __slots__ = ("text", "end", "_close", "_tail")
+
+    def __init__(self, line: str | None) -> None:
+        self.text = None if line is None else line.rstrip("\r\n")
+        self.end = "" if line is None else line[len(self.text) :]
+        self._close: int | None = None
+        self._tail: tuple[list[str], str] | None = None
+
+    @property
+    def close(self) -> int:
+        """The place of the quote mark that closes a text open at the line's start, or -1."""
+        if self._close is None:
+            self._close = _closing(self.text, 0)
+        return self._close
+
+    def tail(self, delimiter: str, strict: bool) -> tuple[list[str], str]:
+        """The cells after that quote mark, and the state."""
+        if self._tail is None:
+            place = self.close + 1
+            if place == len(self.text):
+                self._tail = [], _DONE
+            elif self.text[place] != delimiter:
+                self._tail = [], _AFTER
+            else:
+                self._tail = _split(self.text, delimiter, strict, place + 1)
+        return self._tail
+
+
+class _Reader:
+    """Cells of a CSV or TSV file."""
+
+    def __init__(self, table: Path, file: TextIO, quoted: bool, strict: bool = False) -> None:
+        """Reads the header; one that is none raises InputError.
+
+        quoted: whether quote marks have a meaning. strict: refuse them elsewhere, as programs
+        that write quotes do.
+        """
+        self._delimiter = "\t" if table.suffix.lower() == ".tsv" else ","
+        self._quoted, self._strict = quoted, strict
+        self._source = _lines(file)
+        self._ahead: collections.deque[_Line] = collections.deque()
+        self._line = 0
+        self._rejecting = 0  # lines to come, with the one before them
+        self.quoted_cells = 0
+        self.names: list[str] = []
+        place = escape(str(table))
+        while self._look(0):
+            first = self._take()
+            if first.text is None or "\0" in first.text:
+                raise InputError(
+                    f"{place}: line {self._line} has zero bytes or no end; expected the columns' "
+                    "names as UTF-8 text"
+                )
+            if first.text.strip():
+                self.names = self._header(place, first.text)
+                return
+
+    def _header(self, place: str, text: str) -> list[str]:
+        cells, state = self._cells(text)
+        if state:
+            raise InputError(f"{place}: header: {state}; {_ADVICE}")
+        names = [name.strip() for name in cells]
+        if len(names) == 1:
+            others = [c for c in (",", ";", "\t", "|") if c in text and c != self._delimiter]
+            if others:
+                wish = "commas" if self._delimiter == "," else "tabs"
+                raise InputError(
+                    f"{place}: header is one column, {escape(names[0])!r}, with {others[0]!r} "
+                    f"between names; expected {wish}: save it with {wish}, or with commas as .csv "
+                    "and with tabs as .tsv"
+                )
+        twice = [name for name in names if name and names.count(name) > 1]
+        if twice:
+            raise InputError(
+                f"{place}: two columns are called {escape(twice[0])!r}; rename or remove one"
+            )
+        return names
+
+    def rows(
+        self, image_column: str = ""
+    ) -> Iterator[tuple[int, int, list[str] | BadRecord | None]]:
+        """Yields number, line, and cells, reason or None; image_column: as in `table_rows`."""
+        image = self.names.index(image_column) if image_column in self.names else None
+        for number in itertools.count(self._line + 1):
+            if not self._look(0):
+                return
+            yield number, self._line + 1, self._row(image)
+
+    def _row(self, image: int | None) -> list[str] | BadRecord | None:
+        first = self._take()
+        if self._rejecting:
+            self._rejecting -= 1
+            return self._unsure()
+        if first.text is None:
+            return BadRecord(f"row is too long: over {LONGEST_TEXT} characters")
+        if not first.text.strip() and self._delimiter not in first.text:
+            return None
+        cells, state = self._cells(first.text)
+        used = 0
+        if state == _OPEN:
+            joined, used = self._join(first, cells)
+            if joined is not None:
+                # Where rows name images, so does a line that is one; else it has as many cells.
+                place = image if image is not None and _names_image(cells, image) else None
+                if any(self._could_be_row(self._ahead[i].text, place) for i in range(used)):
+                    self._rejecting = used
+                    return self._unsure()
+                for _ in range(used):
+                    self._take()
+                cells, state = joined, _DONE
+        if state:
+            return BadRecord(f"{state}: {_ADVICE}")
+        if any("\0" in cell for cell in cells):
+            return BadRecord("row has a zero byte")
+        if len(cells) != len(self.names):
+            noun = "cell" if len(cells) == 1 else "cells"
+            separated = "commas" if self._delimiter == "," else "tabs"
+            advice = f"a text with {separated} needs quotes around it"
+            if not self._quoted:
+                advice = f"a text must not have {separated} or ends of lines"
+            return BadRecord(
+                f"row has {len(cells)} {noun} and the header {len(self.names)}: {advice}"
+            )
+        return cells
+
+    def _could_be_row(self, text: str, image: int | None) -> bool:
+        cells, state = self._cells(text)
+        if image is not None:
+            return _names_image(cells, image)
+        return not state and len(cells) == len(self.names)
+
+    def _unsure(self) -> BadRecord:
+        return BadRecord(
+            "a quoted text over several lines has lines that could be rows: "
+            "close the quote mark, or write the text on one line"
+        )
+
+    def _join(self, first: _Line, cells: list[str]) -> tuple[list[str] | None, int]:
+        """The cells of a row over several lines and how many more it takes; None where none fits.
+
+        cells: of the first line, the last one open.
+        """
+        done, parts, size = cells[:-1], [cells[-1], first.end], len(first.text)
+        for used in range(1, MOST_LINES):
+            if not self._look(used - 1):
+                return None, 0
+            line = self._ahead[used - 1]
+            size += 0 if line.text is None else len(line.text)
+            if line.text is None or size > LONGEST_TEXT:
+                return None, 0
+            if line.close < 0:
+                parts += [line.text.replace('""', _QUOTE), line.end]
+                continue
+            tail, state = line.tail(self._delimiter, self._strict)
+            done = [*done, "".join([*parts, line.text[: line.close].replace('""', _QUOTE)]), *tail]
+            if state == _OPEN and len(done) <= len(self.names):
+                parts = [done.pop(), line.end]
+                continue
+            fits = state == _DONE and len(done) == len(self.names)
+            return (done, used) if fits else (None, 0)
+        return None, 0
+
+    def _cells(self, text: str) -> tuple[list[str], str]:
+        if not self._quoted or _QUOTE not in text:
+            return text.split(self._delimiter), _DONE
+        self.quoted_cells += 1
+        return _split(text, self._delimiter, self._strict)
+
+    def _look(self, place: int) -> bool:
+        """Reads ahead until there is a line at this place of `_ahead`."""
+        while len(self._ahead) <= place:
+            try:
+                self._ahead.append(_Line(next(self._source)))
+            except StopIteration:
+                return False
+        return True
+
+    def _take(self) -> _Line:
+        self._line += 1
+        return self._ahead.popleft()
+
+
+def _closing(text: str, start: int) -> int:
+    """The place of the first quote mark that is not doubled, or -1."""
+    place = _QUOTED.match(text, start).end()
+    return place if place < len(text) else -1
+
+
+def _split(text: str, delimiter: str, strict: bool, place: int = 0) -> tuple[list[str], str]:
+    """The cells of a line from a place on, as far as they go; and what is wrong, if anything is."""
+    cells: list[str] = []
+    while True:
+        if text.startswith(_QUOTE, place):
+            end = _closing(text, place + 1)
+            inside = text[place + 1 :] if end < 0 else text[place + 1 : end]
+            cells.append(inside.replace('""', _QUOTE))
+            if end < 0:
+                return cells, _OPEN
+            place = end + 1
+            if place == len(text):
+                return cells, _DONE
+            if text[place] != delimiter:
+                return cells, _AFTER
+        else:
+            end = text.find(delimiter, place)
+            cells.append(text[place:] if end < 0 else text[place:end])
+            if strict and _QUOTE in cells[-1]:
+                return cells, _INSIDE
+            if end < 0:
+                return cells, _DONE
+            place = end
+        place += 1
+
+
+def _names_image(cells: Sequence[str], place: int) -> bool:
+    return len(cells) > place and cells[place].strip().lower().endswith(SUFFIXES)
+
+
+def _is_quoted(table: Path) -> bool:
+    """Whether quote marks have a meaning: in CSV, and in TSV if all of it is consistent with it."""
+    if table.suffix.lower() != ".tsv":
+        return True
+    with _open(table) as file:
+        header = next((line for line in _lines(file) if line is None or line.strip()), None)
+    try:
+        with _open(table) as file:
+            reader = _Reader(table, file, quoted=True, strict=True)
+            rows = ((line, cells) for _, line, cells in reader.rows())
+            wrong = next(((line, c) for line, c in rows if isinstance(c, BadRecord)), None)
+    except InputError:
+        return False  # which the caller finds in its own way
+    if wrong is None:
+        return reader.quoted_cells > 0
+    line, reason = wrong[0], str(wrong[1]).partition(":")[0]
+    if header is not None and _QUOTE in header:
+        raise InputError(
+            f"{escape(str(table))}: header has quotes, and in line {line} {reason}; {_ADVICE}"
+        )
+    if reader.quoted_cells > 1:
+        warnings.warn(
+            f"{escape(str(table))}: in line {line} {reason}, so quote marks are read as text, not "
+            "as quotes around texts",
+            QuotesWarning,
+            stacklevel=2,
+        )
+    return False
+
+
+def _json_rows(table: Path) -> Iterator[TableRow]:
+    with _open(table) as file:
+        for number, line in enumerate(_lines(file), 1):
+            yield TableRow(number, number, _json_row(line))
+
+
+def _json_row(line: str | None) -> dict[str, Any] | BadRecord | None:
+    if line is None:
+        return BadRecord(f"row is too long: over {LONGEST_TEXT} characters")
+    if not line.strip():
+        return None
+    try:
+        row = parse_json(line, "row")
+    except InputError as error:
+        return BadRecord(f"row is not JSON: {error.__cause__}")
+    return row if isinstance(row, dict) else BadRecord("row is no JSON object")
