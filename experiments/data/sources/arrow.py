@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from clip_jax.errors import InputError
+from clip_jax.text import read_json
 from experiments.data.sources.arrow_package import import_arrow, read_batch, runs_of
 from experiments.data.sources.columns import choose_columns
 from experiments.data.sources.plan import Options, Plan, stamps
 from experiments.data.sources.records import Candidate, Rejected
 
+UNIT = "rows"
 STATE, SPLITS = "state.json", "dataset_dict.json"
 
 # File, first batch, past the last one, number of the first row. What cannot be read is a piece too,
@@ -83,9 +84,9 @@ def _folder(options: Options) -> Path:
 
 def _files(folder: Path) -> list[Path]:
     try:
-        state = json.loads((folder / STATE).read_text(encoding="utf-8"))
+        state = read_json(folder / STATE)
         names = [entry["filename"] for entry in state["_data_files"]]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (InputError, KeyError, TypeError) as error:
         raise InputError(f"{folder / STATE}: does not list the data's files") from error
     if state.get("_indices_data_files"):
         raise InputError(f"{folder}: was saved with an index; save it again with datasets 2 or 3")

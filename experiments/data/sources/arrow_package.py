@@ -11,7 +11,7 @@ from typing import Any
 from clip_jax.errors import InputError
 from experiments.data.sources.columns import image_bytes, look_up, read_texts
 from experiments.data.sources.plan import Options
-from experiments.data.sources.records import BadRecord, Candidate, Rejected, printable
+from experiments.data.sources.records import BadRecord, Candidate, Rejected
 
 
 def import_arrow(module: str) -> types.ModuleType:
@@ -63,7 +63,7 @@ def read_batch(
                 image = image_bytes(look_up(cells, options.image_column), folder)
             yield Candidate(f"{file}:{row}", where, image, read_texts(cells, options))
         except BadRecord as error:
-            yield Rejected(where, printable(str(error)))
+            yield Rejected(where, str(error))
 
 
 def _cell(batch: Any, column: str, row: int) -> Any:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import stat
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,8 +10,10 @@ from typing import Any
 import numpy as np
 
 from clip_jax.errors import InputError
+from clip_jax.text import escape
+from experiments.data.sources.inside import read_inside
 from experiments.data.sources.plan import Options
-from experiments.data.sources.records import LARGEST_FILE, BadRecord
+from experiments.data.sources.records import BadRecord
 
 Row = Mapping[str, Any]
 
@@ -42,7 +43,7 @@ def choose_column(
                 return name
         found = f"none of the columns is called {', '.join(usual)}"
     listed = ", ".join(sorted(map(str, names))) or "none"
-    raise InputError(f"{place}: {found}; name one with {option}; columns are {listed}")
+    raise InputError(escape(f"{place}: {found}; name one with {option}; columns are {listed}"))
 
 
 def look_up(row: Row, column: str, usual: tuple[str, ...] = ()) -> Any:
@@ -91,21 +92,3 @@ def image_bytes(value: Any, folder: Path) -> bytes:
     if not isinstance(value, str):
         raise BadRecord(f"picture is no picture: it is of type {type(value).__name__}")
     return read_inside(folder, value)
-
-
-def read_inside(folder: Path, name: str) -> bytes:
-    """A file by a path that must not leave the folder, links followed."""
-    try:
-        file = (folder / name).resolve()
-        if not file.is_relative_to(folder.resolve()):
-            raise BadRecord(f"path leaves the folder: {name!r}")
-        about = file.stat()
-        if not stat.S_ISREG(about.st_mode):
-            raise BadRecord(f"picture is no file: {name!r}")
-        if about.st_size > LARGEST_FILE:
-            raise BadRecord(f"picture is too large: {about.st_size} bytes")
-        return file.read_bytes()
-    except FileNotFoundError as error:
-        raise BadRecord(f"picture is missing: {name!r}") from error
-    except (OSError, RuntimeError, ValueError) as error:  # loops of links, names with zeros
-        raise BadRecord(f"picture cannot be read: {' '.join(str(error).split())}") from error

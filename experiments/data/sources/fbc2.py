@@ -7,16 +7,17 @@ which joins a record's texts with spaces.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from clip_jax.errors import InputError
-from experiments.data.sources.columns import read_inside
+from clip_jax.text import escape, normalize_name, read_json
+from experiments.data.sources.inside import read_inside
 from experiments.data.sources.plan import Options, Plan, stamps
-from experiments.data.sources.records import BadRecord, Candidate, Rejected, printable
+from experiments.data.sources.records import BadRecord, Candidate, Rejected
 
+UNIT = "entries"
 FORMS = ("questions", "picture-questions")
 
 # Key, what is asked, what is answered: lists of parts if all is well.
@@ -42,6 +43,7 @@ def plan(options: Options) -> Plan:
         raise InputError(f"{answers}: no such file; it is to hold the answers to {source.name}")
     asked, answered = _read(source), _read(answers)
     entries = [(key, parts, answered.get(key)) for key, parts in asked.items()]
+    entries += [(key, None, parts) for key, parts in answered.items() if key not in asked]
     size = options.piece_records
     pieces = [entries[i : i + size] for i in range(0, len(entries), size)]
     return Plan(options, stamps(source.parent, [source, answers]), pieces)
@@ -50,7 +52,7 @@ def plan(options: Options) -> Plan:
 def read(options: Options, piece: list[Entry]) -> Iterator[Candidate | Rejected]:
     source = Path(options.source)
     for key, asked, answered in piece:
-        where = {"file": source.name, "key": printable(key)}
+        where = {"file": source.name, "key": escape(key)}
         try:
             image = None
             if options.what.picture:
@@ -66,7 +68,7 @@ def read(options: Options, piece: list[Entry]) -> Iterator[Candidate | Rejected]
                 answers += content if isinstance(content, list) else [content]
             yield Candidate(key, where, image, {"question": question, "answers": answers})
         except BadRecord as error:
-            yield Rejected(where, printable(str(error)))
+            yield Rejected(where, str(error))
 
 
 def _answers(source: Path) -> Path:
@@ -74,13 +76,14 @@ def _answers(source: Path) -> Path:
 
 
 def _read(file: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{file}: cannot be read as JSON ({error})") from error
+    """The records by key, in NFC."""
+    found = read_json(file)
     if not isinstance(found, dict):
         raise InputError(f"{file}: holds {type(found).__name__}; expected an object of records")
-    return found
+    named = {normalize_name(key): parts for key, parts in found.items()}
+    if len(named) < len(found):
+        raise InputError(f"{file}: two keys differ in their Unicode form alone; rename one")
+    return named
 
 
 def _contents(parts: Any, kind: str, noun: str) -> list[Any]:

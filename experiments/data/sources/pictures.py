@@ -5,31 +5,42 @@ Rows that name the same picture, and question, are one record with several capti
 
 from __future__ import annotations
 
-import csv
-import itertools
-import json
+import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from clip_jax.errors import InputError
-from experiments.data.sources.columns import (
-    choose_columns,
-    look_up,
-    read_inside,
-    read_texts,
-)
+from clip_jax.text import normalize_name
+from experiments.data.sources.columns import choose_columns, look_up, read_texts
 from experiments.data.sources.forms import COLUMNS
+from experiments.data.sources.inside import are_two_files, read_inside
 from experiments.data.sources.plan import Options, Plan, stamps
-from experiments.data.sources.records import BadRecord, Candidate, Rejected, printable
+from experiments.data.sources.records import BadRecord, Candidate, Ignored, Rejected
+from experiments.data.sources.tables import (
+    JSON_LINES,
+    TABLES,
+    TableRow,
+    column_names,
+    table_rows,
+)
 
-JSON_LINES = ".jsonl"
-TABLES = (".csv", ".tsv", JSON_LINES)
-LONGEST_CELL = 2**24  # characters
+UNIT = "rows"
 
-# ([picture, if the form has one, then each text of which there is one],
-#  [(row, captions or answers)]), or (None, [(row, why it is left out)])
-Entry = tuple[list[str] | None, list[tuple[int, Any]]]
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """Rows of one record, or, without a key, one row that is left out.
+
+    head: the picture, if the form has one, then each text of which there is one. texts: the
+    captions or answers of each row. why: of a row that is left out, None for a blank one.
+    """
+
+    rows: list[dict[str, Any]]
+    key: str | None = None
+    head: tuple[str, ...] = ()
+    texts: tuple[list[Any], ...] = ()
+    why: str | None = None
 
 
 def fits(source: Path) -> bool:
@@ -40,36 +51,37 @@ def plan(options: Options) -> Plan:
     """Pieces are lists of entries, in the order in which they first appear."""
     table = _find_table(options)
     if table.suffix.lower() != JSON_LINES:
-        options = _name_columns(table, options)
-    entries = list(_entries(table, options))
+        options = choose_columns(column_names(table), options, table)
+    entries = _entries(table, options)
     size = options.piece_records
-    pieces = [(table.name, entries[i : i + size]) for i in range(0, len(entries), size)]
+    pieces = [entries[i : i + size] for i in range(0, len(entries), size)]
     return Plan(options, stamps(table.parent, [table]), pieces)
 
 
-def read(options: Options, piece: tuple[str, list[Entry]]) -> Iterator[Candidate | Rejected]:
-    name, entries = piece
+def read(options: Options, piece: list[Entry]) -> Iterator[Candidate | Rejected | Ignored]:
     source = Path(options.source)
     folder = source if source.is_dir() else source.parent
     form = options.what
-    for head, rows in entries:
-        if head is None:
-            yield from (Rejected({"file": name, "row": row}, why) for row, why in rows)
+    for entry in piece:
+        where = entry.rows[0]
+        if entry.key is None:
+            yield Ignored("blank line") if entry.why is None else Rejected(where, entry.why)
             continue
-        where = {"file": name, "row": rows[0][0]}
-        key, image = f"{name}:{rows[0][0]}", None
+        image = None
         if form.picture:
             try:
-                image = read_inside(folder, head[0])
+                image = read_inside(folder, entry.head[0])
             except BadRecord as error:
-                yield Rejected(where, printable(str(error)))
+                yield Rejected(where, str(error), len(entry.rows))
                 continue
-        if not form.single:
-            key = head[0]
-        texts: dict[str, Any] = dict(zip(form.single, head[form.picture :], strict=True))
-        texts[form.several] = [text for _, listed in rows for text in listed]
-        places = [{"file": name, "row": row} for row, listed in rows for _ in listed]
-        yield Candidate(key, where, image, texts, places)
+        texts: dict[str, Any] = dict(zip(form.single, entry.head[form.picture :], strict=True))
+        texts[form.several] = [text for listed in entry.texts for text in listed]
+        places = [
+            row
+            for row, listed in zip(entry.rows, entry.texts, strict=True)
+            for _ in listed
+        ]
+        yield Candidate(entry.key, where, image, texts, places, len(entry.rows))
 
 
 def _tables(folder: Path) -> list[Path]:
@@ -97,86 +109,76 @@ def _find_table(options: Options) -> Path:
     return tables[0]
 
 
-def _entries(table: Path, options: Options) -> Iterator[Entry]:
+def _entries(table: Path, options: Options) -> list[Entry]:
+    """Records in the order in which they first appear, then the rows that are left out."""
     form = options.what
-    rows_of: dict[tuple[str, ...], list[tuple[int, Any]]] = {}
-    bad = []
-    for number, row in table_rows(table):
+    records: dict[tuple[str, ...], list[tuple[dict[str, Any], list[Any]]]] = {}
+    left_out = []
+    names = _ImageNames(table.parent)
+    for row in table_rows(table, options.image_column):
+        where = _where(table, row)
+        if row.value is None:
+            left_out.append(Entry([where]))
+            continue
         try:
-            if isinstance(row, BadRecord):
-                raise row
-            head = []
-            if form.picture:
-                head.append(look_up(row, options.image_column, COLUMNS["image"].usual))
-                if not isinstance(head[0], str) or not head[0].strip():
-                    raise BadRecord("picture is missing")
-                head[0] = head[0].strip()
-            texts = read_texts(row, options)
-            for name in form.single:
-                head.append(texts[name])
-                if not isinstance(texts[name], str):
-                    raise BadRecord(f"{COLUMNS[name].noun} is no text")
+            head, several = _read_row(row.value, options)
         except BadRecord as error:
-            bad.append((number, printable(str(error))))
-        else:
-            rows_of.setdefault(tuple(head), []).append((number, texts[form.several]))
-    yield from ((list(head), rows) for head, rows in rows_of.items())
-    if bad:
-        yield None, bad
+            left_out.append(Entry([where], why=str(error)))
+            continue
+        if form.picture:
+            head[0] = names.spelling(head[0])
+        records.setdefault(tuple(head), []).append((where, several))
+    entries = []
+    for head, rows in records.items():
+        places = [where for where, _ in rows]
+        key = f"{table.name}:{places[0]['row']}" if form.single else names.key(head[0])
+        entries.append(Entry(places, key, head, tuple(several for _, several in rows)))
+    return entries + left_out
 
 
-def table_rows(table: Path) -> Iterator[tuple[int, dict[str, Any] | BadRecord]]:
-    """The rows with their numbers, as a spreadsheet or an editor counts lines."""
-    return (_json_rows if table.suffix.lower() == JSON_LINES else _csv_rows)(table)
+def _where(table: Path, row: TableRow) -> dict[str, Any]:
+    where = {"file": table.name, "row": row.number}
+    return where if row.line == row.number else {**where, "line": row.line}
 
 
-def _name_columns(table: Path, options: Options) -> Options:
-    with _open(table) as file:
-        return choose_columns(_names(_csv_reader(table, file)), options, table)
+def _read_row(row: dict[str, Any] | BadRecord, options: Options) -> tuple[list[str], list[Any]]:
+    """The head of an entry, and the captions or answers of a row; else BadRecord."""
+    if isinstance(row, BadRecord):
+        raise row
+    form = options.what
+    head = []
+    if form.picture:
+        image = look_up(row, options.image_column, COLUMNS["image"].usual)
+        if not isinstance(image, str) or not image.strip():
+            raise BadRecord("picture is missing")
+        head.append(image.strip())
+    texts = read_texts(row, options)
+    for name in form.single:
+        if not isinstance(texts[name], str):
+            raise BadRecord(f"{COLUMNS[name].noun} is no text")
+        head.append(texts[name])
+    if not texts[form.several]:
+        raise BadRecord(f"{COLUMNS[form.several].noun} is missing")
+    return head, texts[form.several]
 
 
-def _csv_rows(table: Path) -> Iterator[tuple[int, Any]]:
-    """Numbered as a spreadsheet does: the names of the columns are row 1."""
-    with _open(table) as file:
-        reader = _csv_reader(table, file)
-        names = _names(reader)
-        for number in itertools.count(2):
-            try:
-                cells = next(reader)
-            except StopIteration:
-                return
-            except csv.Error as error:
-                yield number, BadRecord(f"row cannot be read: {error}")
-                continue
-            if cells:
-                yield number, dict(zip(names, cells, strict=False))
+class _ImageNames:
+    """One spelling of each image's name: rows may name it in NFC and in NFD."""
 
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._spellings: dict[str, list[str]] = {}
 
-def _open(table: Path) -> TextIO:
-    # utf-8-sig would refuse what is not UTF-8 as a whole.
-    file = table.open(encoding="utf-8", errors="surrogateescape", newline="")
-    if file.read(1) != "\ufeff":
-        file.seek(0)
-    return file
+    def spelling(self, name: str) -> str:
+        """The first that was seen, unless the folder has files of both names."""
+        known = self._spellings.setdefault(normalize_name(name), [name])
+        for other in known:
+            if name == other or not are_two_files(self._folder, name, other):
+                return other
+        known.append(name)
+        return name
 
-
-def _csv_reader(table: Path, file: TextIO) -> Iterator[list[str]]:
-    csv.field_size_limit(LONGEST_CELL)
-    return csv.reader(file, delimiter="\t" if table.suffix.lower() == ".tsv" else ",")
-
-
-def _names(reader: Iterator[list[str]]) -> list[str]:
-    return [name.strip() for name in next(reader, [])]
-
-
-def _json_rows(table: Path) -> Iterator[tuple[int, Any]]:
-    with table.open("rb") as file:
-        for number, line in enumerate(file, 1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line.decode("utf-8-sig", "surrogateescape"))
-            except (ValueError, RecursionError) as error:
-                yield number, BadRecord(f"row is not JSON: {error}")
-                continue
-            yield number, row if isinstance(row, dict) else BadRecord("row is no JSON object")
+    def key(self, name: str) -> str:
+        """The name in NFC; the second file of the same has a number."""
+        place = self._spellings[normalize_name(name)].index(name)
+        return normalize_name(name) + (f"#{place + 1}" if place else "")

@@ -11,6 +11,7 @@ from PIL import Image
 
 from clip_jax.errors import InputError
 from clip_jax.image_file import open_image
+from clip_jax.text import decode_text, escape, normalize_name
 from experiments.data.sources.forms import Form
 
 # The ones that are stored as they are. Pillow reads more, some with the help of other programs.
@@ -33,7 +34,7 @@ class Candidate:
     key: its name, the same whenever the source is read. where: the file and the row or key.
     image: an encoded picture, None in a form without. texts: by feature, str, or bytes of UTF-8,
     if all is well; a list of those that the form has several of. several_where: of each, if that
-    differs.
+    differs: the row that it is from. items: rows, members or entries of the source in it.
     """
 
     key: str
@@ -41,14 +42,28 @@ class Candidate:
     image: bytes | None
     texts: Mapping[str, Any]
     several_where: Sequence[dict[str, Any]] = ()
+    items: int = 1
 
 
 @dataclasses.dataclass(frozen=True)
 class Rejected:
-    """A line of rejected.jsonl."""
+    """A line of rejected.jsonl.
+
+    items: rows, members or entries of the source that are lost with it; 0 for a bad caption or
+    answer of an item that has good ones too.
+    """
 
     where: dict[str, Any]
     why: str
+    items: int = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Ignored:
+    """Items of a source that are no records by a rule of its kind, which `why` names."""
+
+    why: str
+    items: int = 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,51 +87,69 @@ class Record:
 
 
 def check_record(
-    candidate: Candidate, form: Form, max_side: int | None
+    candidate: Candidate, form: Form, max_side: int | None, normalize_text: bool = False
 ) -> tuple[Record | None, list[Rejected]]:
     """The record without its bad captions or answers, or None; and what was left out.
 
     max_side: pictures with a longer side are encoded anew with this one, in pixels.
+    normalize_text: whether texts are stored in NFC. The items of all rejections together are those
+    of the candidate that are not in the record.
     """
     nouns = {name: column.noun for name, column in form.columns.items()}
-    several: list[str] = []
-    rejected = []
     given = candidate.texts[form.several]
     places = candidate.several_where or [candidate.where] * len(given)
+    several: list[str] = []
+    rejected = []
+    good_rows = set()
     for text, where in zip(given, places, strict=True):
         try:
-            several.append(_check_text(text, nouns[form.several]))
+            several.append(_check_text(text, nouns[form.several], normalize_text))
+            good_rows.add(where.get("row"))
         except BadRecord as error:
-            rejected.append(Rejected(where, str(error)))
-    if not several:
-        why = f"{nouns[form.several]} is missing"
-        return None, rejected or [Rejected(candidate.where, why)]
+            rejected.append(Rejected(where, str(error), items=0))
     try:
-        texts = {name: _check_text(candidate.texts[name], nouns[name]) for name in form.single}
-        image = _check_image(candidate.image, max_side) if form.picture else None
+        if not several and not rejected:
+            raise BadRecord(f"{nouns[form.several]} is missing")
+        texts = {
+            name: _check_text(candidate.texts[name], nouns[name], normalize_text)
+            for name in form.single
+        }
+        image = _check_image(candidate.image, max_side) if form.picture and several else None
     except BadRecord as error:
-        return None, [*rejected, Rejected(candidate.where, str(error))]
-    return Record(printable(candidate.key), image, {**texts, form.several: several}), rejected
+        lost = Rejected(candidate.where, str(error), candidate.items)
+        return None, [*rejected, lost]
+    if not several:
+        return None, [dataclasses.replace(rejected[0], items=candidate.items), *rejected[1:]]
+    rejected = _count_lost_rows(rejected, good_rows)
+    key = escape(normalize_name(candidate.key))
+    return Record(key, image, {**texts, form.several: several}), rejected
 
 
-def printable(text: str) -> str:
-    """Names of files need not be Unicode; what is not becomes an escape."""
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+def _count_lost_rows(rejected: list[Rejected], good_rows: set[Any]) -> list[Rejected]:
+    """A row is lost, once, where none of its texts is good."""
+    counted, seen = [], set(good_rows)
+    for line in rejected:
+        row = line.where.get("row")
+        counted.append(dataclasses.replace(line, items=int(row not in seen)))
+        seen.add(row)
+    return counted
 
 
-def _check_text(given: Any, noun: str) -> str:
+def _check_text(given: Any, noun: str, normalize: bool) -> str:
     if given is None:
         raise BadRecord(f"{noun} is missing")
     if not isinstance(given, str | bytes):
         raise BadRecord(f"{noun} is no text: it is of type {type(given).__name__}")
     try:
-        # Tables are read with surrogates for what is not UTF-8.
-        text = given.decode() if isinstance(given, bytes) else given.encode().decode()
+        text = decode_text(given, "it") if isinstance(given, bytes) else given
+        text.encode()  # tables are read with surrogates for what is not UTF-8
+    except InputError as error:
+        raise BadRecord(f"{noun} is not UTF-8: {error}") from error
     except UnicodeError as error:
         raise BadRecord(f"{noun} is not UTF-8") from error
     if not text.strip():
         raise BadRecord(f"{noun} is empty")
-    return text.strip()
+    return normalize_name(text.strip()) if normalize else text.strip()
 
 
 def _check_image(data: bytes | None, max_side: int | None) -> bytes:

@@ -16,10 +16,11 @@ import tensorflow_datasets as tfds
 from array_record.python.array_record_module import ArrayRecordWriter
 from tensorflow_datasets.core.example_serializer import ExampleSerializer
 
+from clip_jax.text import escape, read_json
 from experiments.data import sources
 from experiments.data.sources.forms import Form
 from experiments.data.sources.plan import Options
-from experiments.data.sources.records import Rejected, check_record
+from experiments.data.sources.records import Ignored, Rejected, check_record
 
 # One record a chunk, so that reading one decompresses no other.
 WRITER = "group_size:1"
@@ -30,22 +31,30 @@ class Rules:
     """What becomes of the records.
 
     validation: the share that goes into the split "validation", by a hash of what a record is
-    about. max_side: of larger pictures, in pixels.
+    about. max_side: of larger pictures, in pixels. normalize_text: whether texts are stored in NFC.
     """
 
     split: str = "train"
     validation: float = 0.0
     max_side: int | None = None
     shard_records: int = 4096
+    normalize_text: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
 class Written:
-    """shards: [split, file, records] each. records: kept or not. rejected: where and why."""
+    """What became of a piece.
+
+    shards: [split, file, records] each. records: kept or not. rejected: where and why. Items of
+    the source (rows, members or entries): kept_items, rejected_items, and ignored_items by rule.
+    """
 
     shards: list[list[Any]]
     records: int
     rejected: list[dict[str, Any]]
+    kept_items: int
+    rejected_items: int
+    ignored_items: dict[str, int]
 
 
 def features(form: Form, codes: int = 0) -> tfds.features.FeaturesDict:
@@ -83,15 +92,25 @@ def write_piece(
     """Shards into `folder`, and last the file that says that they are whole."""
     serialize = serializer(features(options.what))
     writers: dict[str, ShardWriter] = {}
-    records, rejected = 0, []
+    records = kept = lost = 0
+    rejected: list[dict[str, Any]] = []
+    ignored: Counter[str] = Counter()
     try:
         for found in sources.KINDS[options.kind].read(options, piece):
+            if isinstance(found, Ignored):
+                ignored[found.why] += found.items
+                continue
             records += 1
             if isinstance(found, Rejected):
-                rejected.append({**found.where, "why": found.why})
-                continue
-            record, reasons = check_record(found, options.what, rules.max_side)
-            rejected += [{**reason.where, "why": reason.why} for reason in reasons]
+                record, reasons, items = None, [found], found.items
+            else:
+                items = found.items
+                record, reasons = check_record(
+                    found, options.what, rules.max_side, rules.normalize_text
+                )
+            rejected += [{**reason.where, "why": escape(reason.why)} for reason in reasons]
+            lost += (left_out := sum(reason.items for reason in reasons))
+            kept += items - left_out
             if record is None:
                 continue
             split = split_of(record.subject, rules)
@@ -103,7 +122,7 @@ def write_piece(
         for writer in writers.values():
             writer.close()
     shards = [[split, *shard] for split in sorted(writers) for shard in writers[split].shards]
-    written = Written(shards, records, rejected)
+    written = Written(shards, records, rejected, kept, lost, dict(sorted(ignored.items())))
     write_json(folder / result_name(number), dataclasses.asdict(written))
     return written
 
@@ -115,14 +134,19 @@ def result_name(number: int) -> str:
 def read_result(folder: Path, number: int) -> Written | None:
     """What became of a piece; None for one that is to be written."""
     file = folder / result_name(number)
-    return Written(**json.loads(file.read_text(encoding="utf-8"))) if file.exists() else None
+    return Written(**read_json(file)) if file.exists() else None
 
 
 def write_json(file: Path, data: Mapping[str, Any]) -> None:
-    """Beside, then renamed."""
+    """Writes a file beside, then renames it."""
     beside = file.with_name(file.name + ".part")
-    beside.write_text(json.dumps(data, ensure_ascii=False) + "\n", encoding="utf-8")
+    beside.write_text(json_line(data), encoding="utf-8")
     os.replace(beside, file)
+
+
+def json_line(data: Mapping[str, Any]) -> str:
+    """JSON with letters as they are; a surrogate of an undecodable name is JSON's own escape."""
+    return escape(json.dumps(data, ensure_ascii=False)) + "\n"
 
 
 def summarize(rejected: list[dict[str, Any]]) -> Counter[str]:

@@ -20,6 +20,7 @@ from experiments.data.sources.plan import Options, Plan, stamps
 from experiments.data.sources.records import BadRecord, Candidate, Rejected
 from experiments.data.tfds_package import import_tfds
 
+UNIT = "rows"
 INFO, FEATURES = "dataset_info.json", "features.json"
 
 

@@ -1,0 +1,96 @@
+"""Finds files by names from outside: they must stay in a folder, and may be in NFC or NFD."""
+
+from __future__ import annotations
+
+import functools
+import os
+import stat
+import unicodedata
+from pathlib import Path
+
+from clip_jax.text import normalize_name
+from experiments.data.sources.records import LARGEST_FILE, BadRecord
+
+# Folders whose listings are remembered; images of one table lie in few.
+FOLDERS_CACHED = 64
+
+
+def find_inside(folder: Path, name: str) -> Path:
+    """The file of a path that must not leave the folder, links followed.
+
+    The exact name first, then the same in NFC or NFD, then a name that differs in its form alone:
+    macOS decomposes letters ("й" is two code points), tables come from elsewhere. A path to no
+    file, or out of the folder, raises BadRecord.
+    """
+    try:
+        file = _resolve(folder, name)
+        if not file.exists():
+            forms = [unicodedata.normalize(form, name) for form in ("NFC", "NFD")]
+            others = (_resolve(folder, other) for other in forms if other != name)
+            file = next((other for other in others if other.exists()), None)
+            file = file or _resolve(folder, _by_components(folder, name))
+        if not file.exists():
+            raise BadRecord(f"picture is missing: {name!r}")
+        if not file.is_file():
+            raise BadRecord(f"picture is no file: {name!r}")
+    except (OSError, RuntimeError, ValueError) as error:  # loops of links, names with zeros
+        raise BadRecord(f"picture cannot be read: {' '.join(str(error).split())}") from error
+    return file
+
+
+def read_inside(folder: Path, name: str) -> bytes:
+    """The contents of the file that `find_inside` finds."""
+    file = find_inside(folder, name)
+    try:
+        about = file.stat()
+        if not stat.S_ISREG(about.st_mode):
+            raise BadRecord(f"picture is no file: {name!r}")
+        if about.st_size > LARGEST_FILE:
+            raise BadRecord(f"picture is too large: {about.st_size} bytes")
+        return file.read_bytes()
+    except OSError as error:
+        raise BadRecord(f"picture cannot be read: {' '.join(str(error).split())}") from error
+
+
+def are_two_files(folder: Path, name: str, other: str) -> bool:
+    """Whether the folder has a file by each of these exact names, and not one by both."""
+    files = folder / name, folder / other
+    try:
+        return all(map(os.path.exists, files)) and not os.path.samefile(*files)
+    except (OSError, ValueError):
+        return False
+
+
+def _resolve(folder: Path, name: str) -> Path:
+    file = (folder / name).resolve()
+    if not file.is_relative_to(folder.resolve()):
+        raise BadRecord(f"path leaves the folder: {name!r}")
+    return file
+
+
+def _by_components(folder: Path, name: str) -> str:
+    """The path with each component as its folder spells it; the name where there is none such."""
+    parts = Path(name).parts
+    if not parts or ".." in parts or Path(name).is_absolute():
+        return name
+    found: list[str] = []
+    for part in parts:
+        place = folder.joinpath(*found)
+        if not (place / part).exists():
+            spellings = _listing(str(place), place.stat().st_mtime_ns).get(normalize_name(part), ())
+            if len(spellings) > 1:
+                raise BadRecord(f"picture's name fits {len(spellings)} files: {name!r}")
+            if not spellings:
+                return name
+            part = spellings[0]
+        found.append(part)
+    return str(Path(*found))
+
+
+@functools.lru_cache(maxsize=FOLDERS_CACHED)
+def _listing(folder: str, _: int) -> dict[str, list[str]]:
+    """The names in a folder by their NFC; a folder that changes has another time."""
+    found: dict[str, list[str]] = {}
+    for name in os.listdir(folder):
+        found.setdefault(normalize_name(name), []).append(name)
+    return found
