@@ -14,7 +14,8 @@ import sys
 from collections.abc import Sequence
 
 from clip_jax.command import Parser
-from clip_jax.errors import InputError
+from clip_jax.errors import InputError, PartialResultError
+from clip_jax.text import escape
 from experiments.command import exit_status
 from experiments.data.preparation import REJECTED, Summary, prepare
 from experiments.data.sources import KINDS
@@ -32,6 +33,8 @@ def _run(argv: Sequence[str]) -> None:
     args = _parser().parse_args(argv)
     if bool(args.vqgan) != bool(args.image_size):
         raise InputError("--vqgan and --image-size are needed together")
+    if not 0 <= args.max_rejected <= 1:
+        raise InputError(f"--max-rejected is {args.max_rejected}; expected a share, 0 to 1")
     summary = prepare(
         Options(
             source=args.source, kind=args.kind, form=args.form,
@@ -39,10 +42,23 @@ def _run(argv: Sequence[str]) -> None:
             **{column.field: getattr(args, column.field) for column in COLUMNS.values()},
         ),
         args.out,
-        Rules(args.split, args.validation, args.max_side, args.shard_records),
+        Rules(
+            args.split, args.validation, args.max_side, args.shard_records, args.normalize_text
+        ),
         workers=args.workers, vqgan=args.vqgan, image_size=args.image_size,
     )  # fmt: skip
-    print(_describe(summary))
+    print(escape(_describe(summary)))
+    _check_rejected(summary, args.max_rejected)
+
+
+def _check_rejected(summary: Summary, most: float) -> None:
+    """PartialResultError where more was rejected than is accepted."""
+    rejections, share = sum(summary.reasons.values()), summary.rejected_share
+    if rejections and (not most or share > most):
+        raise PartialResultError(
+            f"{summary.folder}: is prepared without {share:.2%} of the source, which was rejected "
+            f"({rejections} lines in {REJECTED}); --max-rejected=SHARE accepts a share"
+        )
 
 
 def _parser() -> Parser:
@@ -69,6 +85,10 @@ def _parser() -> Parser:
         help="of the records, by a hash of their keys, into a split 'validation' (0)")
     add("--max-side", type=int, metavar="PIXELS", help="encode larger pictures anew with this side")
     add("--shard-records", type=int, default=4096, metavar="N", help="at most (4096)")
+    add("--normalize-text", action="store_true",
+        help="store texts in Unicode's form NFC (by default as the source has them)")
+    add("--max-rejected", type=float, default=0.0, metavar="SHARE",
+        help="of rows, members or entries that may be left out; with more the exit status is 7 (0)")
     add("--vqgan", default="", metavar="FOLDER", help="store this image tokenizer's codes too")
     add("--image-size", type=int, default=0, metavar="PIXELS", help="at which they are found")
     add("--workers", type=int, default=os.cpu_count(), metavar="N", help="processes (all cores)")
@@ -79,6 +99,8 @@ def _describe(summary: Summary) -> str:
     kept = ", ".join(f"{name} {count}" for name, count in sorted(summary.splits.items()))
     rejected = sum(summary.reasons.values())
     lines = [f"{summary.folder}: {kept}; {rejected} rejected"]
+    if summary.counts is not None:
+        lines.append(f"  {summary.counts}")
     lines += [f"  {count} {why}" for why, count in summary.reasons.items()]
     if rejected:
         lines.append(f"  each in {summary.folder / REJECTED}")

@@ -3,16 +3,17 @@
     prepare.json             what was asked for, of which files
     unfinished/              shards and results of pieces; gone at the end
     rejected.jsonl           every record, or caption or answer of one, that was left out
+    summary.json             how many rows, members or entries were kept, rejected and ignored
     dataset_info.json        last, so that an unfinished folder never opens as a data set
 """
 
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 import re
 import shutil
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -20,24 +21,65 @@ import tensorflow_datasets as tfds
 from tqdm import tqdm
 
 from clip_jax.errors import InputError
-from experiments.data.sources import make_plan
+from clip_jax.text import check_encodable, escape, parse_json, read_json, read_text
+from experiments.data.sources import KINDS, make_plan
 from experiments.data.sources.finish import INFO, UNFINISHED, finish
 from experiments.data.sources.forms import CODES, COLUMNS, FORMS
 from experiments.data.sources.pieces import write_pieces
 from experiments.data.sources.plan import Options, Plan
-from experiments.data.sources.shards import Rules, Written, summarize, write_json
+from experiments.data.sources.shards import Rules, Written, json_line, summarize, write_json
 
-ASKED, REJECTED = "prepare.json", "rejected.jsonl"
+ASKED, REJECTED, COUNTED = "prepare.json", "rejected.jsonl", "summary.json"
+# Of the results of pieces. 2: they count the source's items; quotes and keys of tars have rules.
+FORMAT = 2
 DEFAULT_RULES = Rules()
 
 
 @dataclasses.dataclass(frozen=True)
+class Counts:
+    """What became of the items of a source; unit: what they are called, "rows", "members", ...
+
+    ignored: by rule.
+    """
+
+    unit: str
+    kept: int
+    rejected: int
+    ignored: dict[str, int]
+
+    @property
+    def all(self) -> int:
+        return self.kept + self.rejected + sum(self.ignored.values())
+
+    def __str__(self) -> str:
+        ignored = sum(self.ignored.values())
+        rules = ", ".join(f"{count} {rule}" for rule, count in self.ignored.items())
+        return (
+            f"read {self.all} {self.unit}: {self.kept} kept, {self.rejected} rejected, "
+            f"{ignored} ignored{f' ({rules})' if rules else ''}"
+        )
+
+
+@dataclasses.dataclass(frozen=True)
 class Summary:
-    """splits: records by split. reasons: how often records were rejected, and why."""
+    """What a preparation made.
+
+    splits: records by split. reasons: how often records were rejected, and why. counts: None for a
+    set that a version before 2 of the format made.
+    """
 
     folder: Path
     splits: dict[str, int]
     reasons: dict[str, int]
+    counts: Counts | None
+
+    @property
+    def rejected_share(self) -> float:
+        """The share of items that are not ignored; without counts, of records."""
+        if self.counts is not None:
+            return self.counts.rejected / max(self.counts.kept + self.counts.rejected, 1)
+        rejected = sum(self.reasons.values())
+        return rejected / max(rejected + sum(self.splits.values()), 1)
 
 
 def prepare(
@@ -57,6 +99,7 @@ def prepare(
     """
     _check(rules, options, workers, vqgan)
     out = Path(out)
+    check_encodable(str(out), "OUT")  # what writes records takes names as UTF-8
     options = dataclasses.replace(options, piece_records=rules.shard_records)
     plan = make_plan(options)
     coder = None
@@ -72,9 +115,11 @@ def prepare(
         results = write_pieces(plan, rules, unfinished, workers)
         rejected = [line for result in results for line in result.rejected]
         _write_rejected(out / REJECTED, rejected)
+        counts = _count(plan, results)
+        write_json(out / COUNTED, dataclasses.asdict(counts))
         shards = [shard for result in results for shard in result.shards]
         if not shards:
-            raise _nothing_left(plan, out, results, rejected)
+            raise _nothing_left(plan, out, results, rejected, counts)
         if coder is not None:
             shards = _add_codes(coder, shards, unfinished, workers)
         finish(out, options.what, shards, about)
@@ -129,41 +174,64 @@ def _claim(out: Path, plan: Plan, rules: Rules, codes: dict[str, Any] | None) ->
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
             raise InputError(f"{out}: already exists; remove it or name another folder")
         out.mkdir(parents=True, exist_ok=True)
-        write_json(file, asked)
+        write_json(file, {"format": FORMAT, **asked})
         return
-    begun = json.loads(file.read_text(encoding="utf-8"))
-    for key, value in asked.items():
-        if begun.get(key) == value:
-            continue
-        state = "holds a set prepared" if (out / INFO).exists() else "was begun"
-        found = f"{key} = {begun.get(key)!r}, not {value!r}"
-        if key == "files":
-            listed = begun.get(key, {})
-            names = sorted(n for n in listed | value if listed.get(n) != value.get(n))
-            found = f"another state of the source: {names[0]} has changed"
+    begun = read_json(file)
+    if not isinstance(begun, dict):
+        raise InputError(f"{file}: holds no object; remove {out} or name another folder")
+    finished = (out / INFO).exists()
+    if not finished and begun.get("format") != FORMAT:
         raise InputError(
-            f"{out}: {state} with {found}; go on with what it was begun with, remove it, or name "
-            "another folder"
+            f"{out}: was begun by another version, which read and counted otherwise; remove it or "
+            "name another folder"
+        )
+    for key, value in asked.items():
+        # Sets of earlier versions lack the newer rules.
+        found = begun.get(key, getattr(DEFAULT_RULES, key, None))
+        if found == value:
+            continue
+        state = "holds a set prepared" if finished else "was begun"
+        difference = f"{key} = {found!r}, not {value!r}"
+        if key == "files":
+            listed = found or {}
+            names = sorted(n for n in listed | value if listed.get(n) != value.get(n))
+            difference = f"another state of the source: {escape(names[0])} has changed"
+        raise InputError(
+            f"{out}: {state} with {difference}; go on with what it was begun with, remove it, or "
+            "name another folder"
         )
 
 
 def _write_rejected(file: Path, rejected: list[dict[str, Any]]) -> None:
     beside = file.with_name(file.name + ".part")
     with beside.open("w", encoding="utf-8") as opened:
-        opened.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in rejected)
+        opened.writelines(map(json_line, rejected))
     os.replace(beside, file)
 
 
+def _count(plan: Plan, results: list[Written]) -> Counts:
+    ignored: Counter[str] = Counter()
+    for result in results:
+        ignored.update(result.ignored_items)
+    return Counts(
+        KINDS[plan.options.kind].UNIT,
+        sum(result.kept_items for result in results),
+        sum(result.rejected_items for result in results),
+        dict(sorted(ignored.items(), key=lambda rule: (-rule[1], rule[0]))),
+    )
+
+
 def _nothing_left(
-    plan: Plan, out: Path, results: list[Written], rejected: list[dict[str, Any]]
+    plan: Plan, out: Path, results: list[Written], rejected: list[dict[str, Any]], counts: Counts
 ) -> InputError:
+    source = escape(plan.options.source)
     if not rejected:
-        return InputError(f"{plan.options.source}: holds no records")
+        return InputError(f"{source}: holds no records; {counts}")
     count = sum(result.records for result in results)
     (why, _), *_ = summarize(rejected).most_common(1)
     return InputError(
-        f"{plan.options.source}: none of its {count} records can be used, most often because "
-        f"{why}; {out / REJECTED} lists them"
+        f"{source}: none of its {count} records can be used, most often because {why}; "
+        f"{out / REJECTED} lists them"
     )
 
 
@@ -181,7 +249,10 @@ def _add_codes(coder: Any, shards: list[list[Any]], folder: Path, threads: int) 
 
 def _summary(out: Path) -> Summary:
     splits = tfds.builder_from_directory(out).info.splits
-    lines = (out / REJECTED).read_text(encoding="utf-8").splitlines()
-    reasons = summarize([json.loads(line) for line in lines])
-    counts = {name: split.num_examples for name, split in splits.items()}
-    return Summary(out, counts, dict(reasons.most_common()))
+    # Not `splitlines`: reasons may hold other ends of lines, such as U+2028.
+    lines = [line for line in read_text(out / REJECTED).split("\n") if line]
+    reasons = summarize([parse_json(line, REJECTED) for line in lines])
+    records = {name: split.num_examples for name, split in splits.items()}
+    file = out / COUNTED
+    counts = Counts(**read_json(file)) if file.exists() else None
+    return Summary(out, records, dict(reasons.most_common()), counts)

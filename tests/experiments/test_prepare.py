@@ -192,10 +192,18 @@ def test_sources_without_a_good_record(tmp_path, capsys):
 
 def test_the_command(source, tmp_path, capsys):
     out = tmp_path / "out"
-    assert main([str(source), str(out), "--workers=1", "--split=good", "--max-side=8"]) == 0
-    assert capsys.readouterr().out == (
-        f"{out}: good 18; 1 rejected\n  1 picture is missing\n  each in {out}/rejected.jsonl\n"
+    command = [str(source), str(out), "--workers=1", "--split=good", "--max-side=8"]
+    printed = (
+        f"{out}: good 18; 1 rejected\n  read 19 rows: 18 kept, 1 rejected, 0 ignored\n"
+        f"  1 picture is missing\n  each in {out}/rejected.jsonl\n"
     )
+    for options, status in (([], 7), ([], 7), (["--max-rejected=0.06"], 0)):
+        assert main([*command, *options]) == status
+        told = capsys.readouterr()
+        assert told.out == printed
+        assert ("is prepared without 5.26% of the source" in told.err) == bool(status)
+    assert main([*command, "--max-rejected=0.05"]) == 7
+    assert main([*command, "--max-rejected=2"]) == 2
     assert Image.open(io.BytesIO(Split(out, "good")[3]["image"])).size == (8, 6)
     assert main([str(source), str(out), "--vqgan=x"]) == 2
     assert "--vqgan and --image-size are needed together" in capsys.readouterr().err
@@ -218,7 +226,7 @@ def test_tensorflow_is_never_imported(source, tmp_path):
         " 'tensorflow' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.endswith("0 False\n")
+    assert done.stdout.endswith("7 False\n")
 
 
 def test_a_prepared_set_trains(options, tmp_path, small_config):

@@ -64,8 +64,12 @@ def test_pictures_with_a_csv(tmp_path):
         assert why.pop(11 + i).startswith(reason)
     # Of pictures with another good caption: one line for each bad one.
     assert why == {
-        21: "caption is empty", 22: "column 'text' is missing", 23: "caption is not UTF-8",
-    }  # fmt: skip
+        21: "caption is empty",
+        22: "row has 1 cells; the header has 2: put a text with commas into quotes",
+        23: "caption is not UTF-8",
+    }
+    # Eight rows are on two lines each.
+    assert [line["line"] - line["row"] for line in lines] == [8] * 13
 
 
 def test_pictures_with_jsonl(tmp_path):

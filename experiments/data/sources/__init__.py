@@ -11,6 +11,7 @@ from pathlib import Path
 from types import ModuleType
 
 from clip_jax.errors import InputError
+from clip_jax.text import check_encodable
 from experiments.data.sources import arrow, fbc2, parquet, pictures, tars, tfds_sets
 from experiments.data.sources.plan import Options, Plan
 
@@ -29,6 +30,8 @@ def make_plan(options: Options) -> Plan:
     kind = options.kind or _detect(options)
     if kind not in KINDS:
         raise InputError(f"--kind is {kind!r}; expected one of {', '.join(KINDS)}")
+    if kind not in ("pictures", "tar", "fbc2"):  # the others' packages take names as UTF-8
+        check_encodable(str(Path(options.data_dir, options.source)), "SOURCE")
     plan = KINDS[kind].plan(dataclasses.replace(options, kind=kind))
     if not plan.pieces:
         raise InputError(f"{options.source}: holds no records")
@@ -44,6 +47,8 @@ def _detect(options: Options) -> str:
     found = [kind for kind, module in KINDS.items() if module.fits(source)]
     # Their marks leave no doubt, whatever else lies beside them.
     found = [kind for kind in found if kind in ("arrow", "tfds")] or found
+    if not found and source.is_dir():
+        tars.check_uncompressed(source, [])
     if len(found) != 1:
         seen = f"could be {' or '.join(found)}" if found else "is of no known kind"
         raise InputError(f"{source}: {seen}; say --kind, one of {', '.join(KINDS)}")

@@ -59,8 +59,10 @@ def read(options: Options, piece: Piece) -> Iterator[Candidate | Rejected]:
     source = Path(options.source)
     folder = source if source.is_dir() else source.parent
     name, groups, row = piece
+    end = row
     try:
         with parquet.ParquetFile(folder / name) as opened:
+            end += sum(opened.metadata.row_group(group).num_rows for group in groups or ())
             # Only these leave the disk.
             wanted = stored_columns(opened.schema_arrow.names, options)
             for batch in opened.iter_batches(ROWS_AT_ONCE, groups, wanted, use_threads=False):
@@ -68,7 +70,8 @@ def read(options: Options, piece: Piece) -> Iterator[Candidate | Rejected]:
                 row += batch.num_rows
     except (lib.ArrowException, OSError) as error:
         reason = " ".join(str(error).split())
-        yield Rejected({"file": name, "row": row}, f"rows from here on cannot be read: {reason}")
+        why = f"rows from here on cannot be read: {reason}"
+        yield Rejected({"file": name, "row": row}, why, max(end - row, 1))
 
 
 def _files(options: Options) -> tuple[Path, list[Path]]:

@@ -219,13 +219,12 @@ class _Reader:
         if any("\0" in cell for cell in cells):
             return BadRecord("row has a zero byte")
         if len(cells) != len(self.names):
-            noun = "cell" if len(cells) == 1 else "cells"
-            separated = "commas" if self._delimiter == "," else "tabs"
-            advice = f"a text with {separated} needs quotes around it"
+            separator = "commas" if self._delimiter == "," else "tabs"
+            advice = f"put a text with {separator} into quotes"
             if not self._quoted:
-                advice = f"a text must not have {separated} or ends of lines"
+                advice = f"a text must have no {separator} and no ends of lines"
             return BadRecord(
-                f"row has {len(cells)} {noun} and the header {len(self.names)}: {advice}"
+                f"row has {len(cells)} cells; the header has {len(self.names)}: {advice}"
             )
         return cells
 

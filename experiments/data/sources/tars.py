@@ -5,112 +5,114 @@ Members are read where they lie; nothing is unpacked, whatever their names are.
 
 from __future__ import annotations
 
-import json
-import tarfile
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from clip_jax.errors import InputError
+from clip_jax.text import escape, parse_json
 from experiments.data.sources.columns import read_texts
+from experiments.data.sources.images import SUFFIXES
 from experiments.data.sources.plan import Options, Plan, stamps
-from experiments.data.sources.records import (
-    LARGEST_FILE,
-    BadRecord,
-    Candidate,
-    Rejected,
-    printable,
-)
-from experiments.data.sources.spans import Span, read_span
+from experiments.data.sources.records import BadRecord, Candidate, Ignored, Rejected
+from experiments.data.sources.spans import read_span
+from experiments.data.sources.tar_samples import Sample, Wanted, samples
 
-PICTURES = ("jpg", "jpeg", "png", "webp")
+UNIT = "members"
+PICTURES = tuple(suffix.removeprefix(".") for suffix in SUFFIXES)
 TEXTS = ("txt", "json")
-
-Members = dict[str, bytes]  # by extension
+COMPRESSED = (
+    ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".tzst", ".tar.lz4",
+)  # fmt: skip
+_COMPRESSED_MARKS = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0", b"\x28\xb5\x2f\xfd", b"\x04\x22\x4d\x18")
 
 
 def fits(source: Path) -> bool:
-    return source.suffix == ".tar" if source.is_file() else any(source.glob("*.tar"))
+    return bool(_is_tar(source) or is_compressed(source) if source.is_file() else tars(source))
+
+
+def tars(folder: Path) -> list[Path]:
+    """The tars of a folder, by name."""
+    return sorted(file for file in folder.iterdir() if _is_tar(file))
+
+
+def is_compressed(file: Path) -> bool:
+    """Whether a file's name is that of a compressed tar."""
+    return file.name.lower().endswith(COMPRESSED)
+
+
+def check_uncompressed(source: Path, files: list[Path]) -> None:
+    """Raises InputError for a compressed tar, by content among `files`, by name beside them."""
+    if is_compressed(source):
+        raise _compressed(source)
+    for file in files:
+        with file.open("rb") as opened:
+            if opened.read(6).startswith(_COMPRESSED_MARKS):
+                raise _compressed(file)
+    if source.is_dir():
+        for file in sorted(source.iterdir()):
+            if is_compressed(file):
+                raise _compressed(file)
 
 
 def plan(options: Options) -> Plan:
     """Pieces are whole tar files, named inside the source's folder."""
     source = Path(options.source)
     folder = source if source.is_dir() else source.parent
-    files = sorted(source.glob("*.tar")) if source.is_dir() else [source]
-    if not files or not files[0].is_file():
+    files = tars(source) if source.is_dir() else [source] * source.is_file()
+    check_uncompressed(source, files)
+    if not files:
         raise InputError(f"{source}: no *.tar here")
     return Plan(options, stamps(folder, files), [file.name for file in files])
 
 
-def read(options: Options, piece: str) -> Iterator[Candidate | Rejected]:
+def read(options: Options, piece: str) -> Iterator[Candidate | Rejected | Ignored]:
     source = Path(options.source)
     file = source / piece if source.is_dir() else source
-    for key, spans in records(file, (*PICTURES, *TEXTS)):
-        where = {"file": piece} if key is None else {"file": piece, "key": printable(key)}
+    for found in samples(file, _wanted(options)):
+        if isinstance(found, Ignored):
+            yield found
+            continue
+        where = {"file": escape(piece)}
+        if found.key is not None:
+            where["key"] = escape(found.key)
         try:
-            if isinstance(spans, BadRecord):
-                raise spans
-            members = {kind: read_span(file, span) for kind, span in spans.items()}
+            if not isinstance(found, Sample):
+                raise BadRecord(found.why)
+            members = {kind: read_span(file, span) for kind, span in found.members.items()}
             image = next((members[kind] for kind in PICTURES if kind in members), None)
-            if image is None and options.what.picture:
-                raise BadRecord(f"picture is missing: no member {' or '.join(PICTURES)}")
-            yield Candidate(f"{piece}/{key}", where, image, _texts(members, options))
+            texts = _texts(members, options)
+            yield Candidate(f"{piece}/{found.key}", where, image, texts, items=found.items)
         except BadRecord as error:
-            yield Rejected(where, str(error))
+            yield Rejected(where, str(error), found.items)
 
 
-def _texts(members: Members, options: Options) -> dict[str, Any]:
-    """Of key.json; captions of key.txt, unless a column is asked for or json is all there is."""
-    kinds = ("json",)
-    if options.form == "captions":
-        kinds = TEXTS
-        if "txt" in members and not options.caption_column:
-            return {"captions": [members["txt"]]}
-    if "json" not in members:
-        noun = options.what.columns[options.what.several].noun
-        raise BadRecord(f"{noun} is missing: no member {' or '.join(kinds)}")
+def _wanted(options: Options) -> Wanted:
+    """Captions are in key.txt or key.json; in the latter alone where a column is named."""
+    form = options.what
+    captions = options.form == "captions" and not options.caption_column
+    texts = TEXTS if captions else ("json",)
+    return Wanted(PICTURES if form.picture else (), texts, form.columns[form.several].noun)
+
+
+def _texts(members: dict[str, bytes], options: Options) -> dict[str, Any]:
+    """By feature, of the one text of a sample."""
+    if "txt" in members:
+        return {"captions": [members["txt"]]}
     try:
-        about = json.loads(members["json"])
-    except (ValueError, RecursionError) as error:
-        raise BadRecord(f"json cannot be read: {error}") from error
+        about = parse_json(members["json"], "json")
+    except InputError as error:
+        raise BadRecord(f"json cannot be read: {str(error).partition(': ')[2]}") from error
     if not isinstance(about, dict):
         raise BadRecord("json holds no object")
     return read_texts(about, options)
 
 
-def records(
-    file: Path, kinds: Collection[str]
-) -> Iterator[tuple[str | None, dict[str, Span] | BadRecord]]:
-    """Consecutive members of one key, by extension; a damaged end comes without a key."""
-    key: str | None = None
-    members: dict[str, Span] = {}
-    wrong: BadRecord | None = None
-    try:
-        with tarfile.open(file, "r:", errors="surrogateescape") as tar:
-            for member in tar:
-                folder, slash, name = member.name.rpartition("/")
-                stem, dot, kind = name.partition(".")
-                kind = kind.lower()
-                if not member.isreg() or member.issparse() or not stem or kind not in kinds:
-                    continue
-                if folder + slash + stem != key:
-                    if key is not None:
-                        yield key, wrong or members
-                    key, members, wrong = folder + slash + stem, {}, None
-                if kind in members:
-                    wrong = BadRecord(f"two members are called {kind}")
-                elif member.size > LARGEST_FILE:
-                    wrong = BadRecord(f"member {kind} is too large: {member.size} bytes")
-                else:
-                    members[kind] = member.offset_data, member.size
-            # What is no header ends the archive without a word, as zeros do.
-            tar.fileobj.seek(tar.offset)
-            end = tar.fileobj.read(tarfile.BLOCKSIZE)
-        damage = f"no header at byte {tar.offset}" if end.strip(b"\0") else ""
-    except (tarfile.TarError, OSError, EOFError, ValueError) as error:
-        damage, wrong = str(error), BadRecord("tar is damaged here")
-    if key is not None:
-        yield key, wrong or members
-    if damage:
-        yield None, BadRecord(f"tar is damaged: {damage}")
+def _is_tar(file: Path) -> bool:
+    return file.suffix.lower() == ".tar" and file.is_file()
+
+
+def _compressed(file: Path) -> InputError:
+    return InputError(
+        f"{escape(str(file))}: is a compressed tar; uncompress it first, for instance with gunzip"
+    )

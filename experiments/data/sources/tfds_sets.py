@@ -52,7 +52,10 @@ def read(options: Options, piece: str) -> Iterator[Candidate | Rejected]:
     features = builder.info.features
     picture = options.what.picture
     skip = {options.image_column: import_tfds().decode.SkipDecoding()} if picture else None
-    number = 0
+    files = split_files(builder, options.from_split)
+    lengths = builder.info.splits[options.from_split].shard_lengths
+    expected = dict(zip((file.name for file in files), lengths, strict=True))[piece]
+    number = -1
     try:
         for number, serialized in enumerate(_READERS[form(builder)](folder / piece)):
             where = {"file": piece, "row": number}
@@ -66,10 +69,14 @@ def read(options: Options, piece: str) -> Iterator[Candidate | Rejected]:
                 yield Rejected(where, f"record cannot be parsed: {' '.join(str(error).split())}")
             else:
                 yield Candidate(f"{piece}:{number}", where, image, texts)
+        reason = f"the file has {number + 1} records, its metadata {expected}"
+        whole = number + 1 >= expected
     except (ValueError, OSError, RuntimeError, IndexError) as error:
-        reason = " ".join(str(error).split())
-        where = {"file": piece, "row": number}
-        yield Rejected(where, f"records after this one cannot be read: {reason}")
+        reason, whole = " ".join(str(error).split()), False
+    if not whole:
+        where = {"file": piece, "row": max(number, 0)}
+        why = f"records after this one cannot be read: {reason}"
+        yield Rejected(where, why, max(expected - number - 1, 1))
 
 
 def _folder(options: Options) -> Path:

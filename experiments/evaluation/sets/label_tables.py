@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from clip_jax.errors import InputError
-from experiments.data.sources.columns import read_inside
+from clip_jax.text import check_encodable, escape, normalize_name
 from experiments.data.sources.forms import IMAGE_COLUMNS
-from experiments.data.sources.pictures import TABLES, table_rows
+from experiments.data.sources.inside import find_inside, read_inside
 from experiments.data.sources.records import BadRecord
+from experiments.data.sources.tables import TABLES, table_rows
 from experiments.evaluation.sets.labelled import Rows, first_unique
 from experiments.evaluation.sets.labels import LABEL_COLUMNS, find_column, known_names, resolve
 from experiments.evaluation.sets.record import SetRecord
@@ -32,8 +33,10 @@ def read(folder: Path, record: SetRecord, split: str) -> Rows:
     names, labels = resolve(values, name, known_names(folder, record), tables[name])
     files = [file for _, file, _ in rows[name]]
     for number, file, _ in rows[name]:
-        if not (folder / file).is_file():
-            raise InputError(f"{tables[name]}: row {number}: picture is missing: {file!r}")
+        try:
+            find_inside(folder, file)
+        except BadRecord as error:
+            raise InputError(f"{tables[name]}: row {number}: {error}") from error
 
     def image(index: int) -> bytes:
         try:
@@ -41,8 +44,9 @@ def read(folder: Path, record: SetRecord, split: str) -> Rows:
         except BadRecord as error:
             raise InputError(f"{tables[name]}: {error}") from error
 
-    numbered = [f"{file}#{number}" for number, file, _ in rows[name]]
-    return Rows(names, labels, first_unique(files, numbered), image)
+    keys = [escape(normalize_name(file)) for file in files]
+    numbered = [f"{key}#{row[0]}" for key, row in zip(keys, rows[name], strict=True)]
+    return Rows(names, labels, first_unique(keys, numbered), image)
 
 
 def _tables(folder: Path) -> dict[str, Path]:
@@ -58,7 +62,7 @@ def _tables(folder: Path) -> dict[str, Path]:
 
 def _columns(table: Path) -> tuple[str, str] | None:
     """Of picture and label, as the first good row has them."""
-    good = (row for _, row in table_rows(table) if isinstance(row, Mapping))
+    good = (row.value for row in table_rows(table) if isinstance(row.value, Mapping))
     for row in itertools.islice(good, 1):
         image, label = (find_column(row, usual) for usual in (IMAGE_COLUMNS, LABEL_COLUMNS))
         return (image, label) if image and label else None
@@ -68,10 +72,15 @@ def _columns(table: Path) -> tuple[str, str] | None:
 def _rows(table: Path) -> Iterator[tuple[int, str, Any]]:
     """Number, picture and label; a row without either raises InputError."""
     image, label = _columns(table)
-    for number, row in table_rows(table):
-        if isinstance(row, BadRecord):
-            raise InputError(f"{table}: row {number}: {row}")
-        file, value = row.get(image), row.get(label)
+    for row in table_rows(table, image):
+        if row.value is None:
+            continue
+        if isinstance(row.value, BadRecord):
+            raise InputError(f"{table}: row {row.number}: {row.value}")
+        file, value = row.value.get(image), row.value.get(label)
         if not isinstance(file, str) or not file.strip() or value in (None, ""):
-            raise InputError(f"{table}: row {number}: {image} or {label} is missing")
-        yield number, file.strip(), value
+            raise InputError(f"{table}: row {row.number}: {image} or {label} is missing")
+        if isinstance(value, str):
+            check_encodable(value, f"{table}: row {row.number}: {label}")
+            value = normalize_name(value)
+        yield row.number, file.strip(), value

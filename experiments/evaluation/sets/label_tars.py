@@ -8,9 +8,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from clip_jax.errors import InputError
-from experiments.data.sources.records import BadRecord, printable
+from clip_jax.text import decode_text, escape
+from experiments.data.sources.records import Ignored
 from experiments.data.sources.spans import read_span
-from experiments.data.sources.tars import PICTURES, records
+from experiments.data.sources.tar_samples import Unusable, Wanted, samples
+from experiments.data.sources.tars import PICTURES, check_uncompressed, tars
 from experiments.evaluation.sets.labelled import Rows, first_unique
 from experiments.evaluation.sets.labels import CLASS_NAMES, known_names, resolve
 from experiments.evaluation.sets.record import SetRecord
@@ -21,26 +23,29 @@ LABEL = "cls"
 
 def splits(folder: Path) -> list[str]:
     """Folders that hold tars."""
-    return sorted(sub.name for sub in folder.iterdir() if sub.is_dir() and any(sub.glob("*.tar")))
+    return sorted(sub.name for sub in folder.iterdir() if sub.is_dir() and tars(sub))
 
 
 def read(folder: Path, record: SetRecord, split: str) -> Rows:
     """One pass over the heads of all members; pictures are read where they lie."""
     name = find_split(folder, record, split, splits(folder))
     # 10.tar comes after 9.tar.
-    tars = sorted((folder / name).glob("*.tar"), key=lambda file: (len(file.name), file.name))
+    files = sorted(tars(folder / name), key=lambda file: (len(file.name), file.name))
+    check_uncompressed(folder / name, files)
     keys, longer, values, places = [], [], [], []
-    for tar in tars:
-        for key, members in records(tar, (*PICTURES, LABEL)):
-            if isinstance(members, BadRecord):
-                raise InputError(f"{tar}: {printable(f'{key}: ') if key else ''}{members}")
-            picture = next((members[kind] for kind in PICTURES if kind in members), None)
-            if picture is None or LABEL not in members:
-                raise InputError(f"{tar}: {printable(key)}: has no picture or no {LABEL}")
-            values.append(_number(read_span(tar, members[LABEL])))
-            places.append((tar, picture))
-            keys.append(printable(key))
+    for tar in files:
+        for found in samples(tar, Wanted(PICTURES, (LABEL,), "label")):
+            if isinstance(found, Ignored):
+                continue
+            if isinstance(found, Unusable):
+                key = f"{escape(found.key)}: " if found.key else ""
+                lack = f"has no picture or no {LABEL}: " if found.is_incomplete else ""
+                raise InputError(f"{tar}: {key}{lack}{found.why}")
+            picture = next(found.members[kind] for kind in PICTURES if kind in found.members)
+            keys.append(escape(found.key))
             longer.append(f"{tar.name}/{keys[-1]}")
+            values.append(_number(read_span(tar, found.members[LABEL]), f"{tar}: {keys[-1]}"))
+            places.append((tar, picture))
     names = known_names(folder, record)
     if not names:
         raise InputError(f"{folder}: has no {CLASS_NAMES}; expected the classes' names, one a line")
@@ -50,7 +55,7 @@ def read(folder: Path, record: SetRecord, split: str) -> Rows:
     )
 
 
-def _number(content: bytes) -> int | str:
+def _number(content: bytes, place: str) -> int | str:
     """What is no number stays as it is, and is found to be no class."""
-    text = content.decode("utf-8", "backslashreplace").strip()
+    text = decode_text(content, f"{place}: {LABEL}").strip()
     return int(text) if text.isdecimal() else text
