@@ -29,6 +29,7 @@ MOST_LINES = 256  # of a quoted text: what bounds the search for a closing quote
 
 _QUOTE = '"'
 _QUOTED = re.compile(r'[^"]*(?:""[^"]*)*')
+_ENDS = ("\r\n", "\n", "\r")
 _DONE, _OPEN = "", "a quote mark is never closed"
 _AFTER = "text follows a closing quote mark"
 _INSIDE = "quote marks stand inside of a text without quotes"
@@ -83,7 +84,11 @@ def _open(table: Path) -> TextIO:
     if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, codecs.BOM_UTF32_BE)):
         decode_text(head, escape(str(table)))
     # Bytes that are not UTF-8 concern one row, not the table.
-    opened = table.open(encoding="utf-8", errors="surrogateescape", newline="")
+    how = {"encoding": "utf-8", "errors": "surrogateescape"}
+    with table.open(newline="", **how) as file:
+        first = file.readline(LONGEST_TEXT)
+    # In a table whose lines end in \n, a lone \r is a character; some old ones end lines in it.
+    opened = table.open(newline="\r" if first.endswith("\r") else "\n", **how)
     if opened.read(1) != BYTE_ORDER_MARK:
         opened.seek(0)
     return opened
@@ -107,8 +112,8 @@ class _Line:
     __slots__ = ("text", "end", "_close", "_tail")
 
     def __init__(self, line: str | None) -> None:
-        self.text = None if line is None else line.rstrip("\r\n")
-        self.end = "" if line is None else line[len(self.text) :]
+        self.end = next((end for end in _ENDS if line and line.endswith(end)), "")
+        self.text = None if line is None else line.removesuffix(self.end)
         self._close: int | None = None
         self._tail: tuple[list[str], str] | None = None
 
@@ -229,7 +234,7 @@ class _Reader:
         return cells
 
     def _could_be_row(self, text: str, image: int | None) -> bool:
-        cells, state = self._cells(text)
+        cells, state = _split(text, self._delimiter, strict=False)
         if image is not None:
             return _names_image(cells, image)
         return not state and len(cells) == len(self.names)
