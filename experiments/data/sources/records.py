@@ -141,10 +141,10 @@ def _check_text(given: Any, noun: str, normalize: bool) -> str:
     if not isinstance(given, str | bytes):
         raise BadRecord(f"{noun} is no text: it is of type {type(given).__name__}")
     try:
-        text = decode_text(given, "it") if isinstance(given, bytes) else given
+        text = decode_text(given, noun) if isinstance(given, bytes) else given
         text.encode()  # tables are read with surrogates for what is not UTF-8
     except InputError as error:
-        raise BadRecord(f"{noun} is not UTF-8: {error}") from error
+        raise BadRecord(f"{noun} is not UTF-8: {str(error).partition(': ')[2]}") from error
     except UnicodeError as error:
         raise BadRecord(f"{noun} is not UTF-8") from error
     if not text.strip():
