@@ -25,6 +25,7 @@ from experiments.data.sources.records import BadRecord
 JSON_LINES = ".jsonl"
 TABLES = (".csv", ".tsv", JSON_LINES)
 LONGEST_TEXT = 2**24  # characters of a line, or of a text over several
+HEAD = 2**20  # bytes, by which a file's encoding and the ends of its lines are known
 MOST_LINES = 256  # of a quoted text: what bounds the search for a closing quote mark
 
 _QUOTE = '"'
@@ -80,15 +81,13 @@ def column_names(table: Path) -> list[str]:
 def _open(table: Path) -> TextIO:
     """Opens at the first character after a byte order mark; UTF-16 and UTF-32 raise InputError."""
     with table.open("rb") as file:
-        head = file.read(4)
+        head = file.read(HEAD)
     if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, codecs.BOM_UTF32_BE)):
         decode_text(head, escape(str(table)))
     # Bytes that are not UTF-8 concern one row, not the table.
-    how = {"encoding": "utf-8", "errors": "surrogateescape"}
-    with table.open(newline="", **how) as file:
-        first = file.readline(LONGEST_TEXT)
     # In a table whose lines end in \n, a lone \r is a character; some old ones end lines in it.
-    opened = table.open(newline="\r" if first.endswith("\r") else "\n", **how)
+    newline = "\n" if b"\n" in head or b"\r" not in head else "\r"
+    opened = table.open(encoding="utf-8", errors="surrogateescape", newline=newline)
     if opened.read(1) != BYTE_ORDER_MARK:
         opened.seek(0)
     return opened
