@@ -11,7 +11,6 @@ import codecs
 import collections
 import dataclasses
 import itertools
-import re
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -19,6 +18,7 @@ from typing import Any, TextIO
 
 from clip_jax.errors import InputError
 from clip_jax.text import BYTE_ORDER_MARK, decode_text, escape, parse_json
+from experiments.data.sources.cells import DONE, OPEN, QUOTE, Line, split_cells
 from experiments.data.sources.images import SUFFIXES
 from experiments.data.sources.records import BadRecord
 
@@ -28,12 +28,6 @@ LONGEST_TEXT = 2**24  # characters of a line, or of a text over several
 HEAD = 2**20  # bytes, by which a file's encoding and the ends of its lines are known
 MOST_LINES = 256  # of a quoted text: what bounds the search for a closing quote mark
 
-_QUOTE = '"'
-_QUOTED = re.compile(r'[^"]*(?:""[^"]*)*')
-_ENDS = ("\r\n", "\n", "\r")
-_DONE, _OPEN = "", "a quote mark is never closed"
-_AFTER = "text follows a closing quote mark"
-_INSIDE = "quote marks stand inside of a text without quotes"
 _ADVICE = "put the text into quotes and double the quote marks inside of it"
 
 
@@ -105,37 +99,6 @@ def _lines(file: TextIO) -> Iterator[str | None]:
         yield whole
 
 
-class _Line:
-    """A physical line, and how it goes on where a quoted text reaches it; both found once."""
-
-    __slots__ = ("text", "end", "_close", "_tail")
-
-    def __init__(self, line: str | None) -> None:
-        self.end = next((end for end in _ENDS if line and line.endswith(end)), "")
-        self.text = None if line is None else line.removesuffix(self.end)
-        self._close: int | None = None
-        self._tail: tuple[list[str], str] | None = None
-
-    @property
-    def close(self) -> int:
-        """The place of the quote mark that closes a text open at the line's start, or -1."""
-        if self._close is None:
-            self._close = _closing(self.text, 0)
-        return self._close
-
-    def tail(self, delimiter: str, strict: bool) -> tuple[list[str], str]:
-        """The cells after that quote mark, and the state."""
-        if self._tail is None:
-            place = self.close + 1
-            if place == len(self.text):
-                self._tail = [], _DONE
-            elif self.text[place] != delimiter:
-                self._tail = [], _AFTER
-            else:
-                self._tail = _split(self.text, delimiter, strict, place + 1)
-        return self._tail
-
-
 class _Reader:
     """Cells of a CSV or TSV file."""
 
@@ -148,7 +111,7 @@ class _Reader:
         self._delimiter = "\t" if table.suffix.lower() == ".tsv" else ","
         self._quoted, self._strict = quoted, strict
         self._source = _lines(file)
-        self._ahead: collections.deque[_Line] = collections.deque()
+        self._ahead: collections.deque[Line] = collections.deque()
         self._line = 0
         self._rejecting = 0  # lines to come, with the one before them
         self.quoted_cells = 0
@@ -207,7 +170,7 @@ class _Reader:
             return None
         cells, state = self._cells(first.text)
         used = 0
-        if state == _OPEN:
+        if state == OPEN:
             joined, used = self._join(first, cells)
             if joined is not None:
                 # Where rows name images, so does a line that is one; else it has as many cells.
@@ -217,7 +180,7 @@ class _Reader:
                     return self._unsure()
                 for _ in range(used):
                     self._take()
-                cells, state = joined, _DONE
+                cells, state = joined, DONE
         if state:
             return BadRecord(f"{state}: {_ADVICE}")
         if any("\0" in cell for cell in cells):
@@ -233,7 +196,7 @@ class _Reader:
         return cells
 
     def _could_be_row(self, text: str, image: int | None) -> bool:
-        cells, state = _split(text, self._delimiter, strict=False)
+        cells, state = split_cells(text, self._delimiter, strict=False)
         if image is not None:
             return _names_image(cells, image)
         return not state and len(cells) == len(self.names)
@@ -244,7 +207,7 @@ class _Reader:
             "close the quote mark, or write the text on one line"
         )
 
-    def _join(self, first: _Line, cells: list[str]) -> tuple[list[str] | None, int]:
+    def _join(self, first: Line, cells: list[str]) -> tuple[list[str] | None, int]:
         """The cells of a row over several lines and how many more it takes; None where none fits.
 
         cells: of the first line, the last one open.
@@ -258,67 +221,35 @@ class _Reader:
             if line.text is None or size > LONGEST_TEXT:
                 return None, 0
             if line.close < 0:
-                parts += [line.text.replace('""', _QUOTE), line.end]
+                parts += [line.text.replace('""', QUOTE), line.end]
                 continue
             tail, state = line.tail(self._delimiter, self._strict)
-            done = [*done, "".join([*parts, line.text[: line.close].replace('""', _QUOTE)]), *tail]
-            if state == _OPEN and len(done) <= len(self.names):
+            done = [*done, "".join([*parts, line.text[: line.close].replace('""', QUOTE)]), *tail]
+            if state == OPEN and len(done) <= len(self.names):
                 parts = [done.pop(), line.end]
                 continue
-            fits = state == _DONE and len(done) == len(self.names)
+            fits = state == DONE and len(done) == len(self.names)
             return (done, used) if fits else (None, 0)
         return None, 0
 
     def _cells(self, text: str) -> tuple[list[str], str]:
-        if not self._quoted or _QUOTE not in text:
-            return text.split(self._delimiter), _DONE
+        if not self._quoted or QUOTE not in text:
+            return text.split(self._delimiter), DONE
         self.quoted_cells += 1
-        return _split(text, self._delimiter, self._strict)
+        return split_cells(text, self._delimiter, self._strict)
 
     def _look(self, place: int) -> bool:
         """Reads ahead until there is a line at this place of `_ahead`."""
         while len(self._ahead) <= place:
             try:
-                self._ahead.append(_Line(next(self._source)))
+                self._ahead.append(Line(next(self._source)))
             except StopIteration:
                 return False
         return True
 
-    def _take(self) -> _Line:
+    def _take(self) -> Line:
         self._line += 1
         return self._ahead.popleft()
-
-
-def _closing(text: str, start: int) -> int:
-    """The place of the first quote mark that is not doubled, or -1."""
-    place = _QUOTED.match(text, start).end()
-    return place if place < len(text) else -1
-
-
-def _split(text: str, delimiter: str, strict: bool, place: int = 0) -> tuple[list[str], str]:
-    """The cells of a line from a place on, as far as they go; and what is wrong, if anything is."""
-    cells: list[str] = []
-    while True:
-        if text.startswith(_QUOTE, place):
-            end = _closing(text, place + 1)
-            inside = text[place + 1 :] if end < 0 else text[place + 1 : end]
-            cells.append(inside.replace('""', _QUOTE))
-            if end < 0:
-                return cells, _OPEN
-            place = end + 1
-            if place == len(text):
-                return cells, _DONE
-            if text[place] != delimiter:
-                return cells, _AFTER
-        else:
-            end = text.find(delimiter, place)
-            cells.append(text[place:] if end < 0 else text[place:end])
-            if strict and _QUOTE in cells[-1]:
-                return cells, _INSIDE
-            if end < 0:
-                return cells, _DONE
-            place = end
-        place += 1
 
 
 def _names_image(cells: Sequence[str], place: int) -> bool:
@@ -341,7 +272,7 @@ def _is_quoted(table: Path) -> bool:
     if wrong is None:
         return reader.quoted_cells > 0
     line, reason = wrong[0], str(wrong[1]).partition(":")[0]
-    if header is not None and _QUOTE in header:
+    if header is not None and QUOTE in header:
         raise InputError(
             f"{escape(str(table))}: header has quotes, and in line {line} {reason}; {_ADVICE}"
         )

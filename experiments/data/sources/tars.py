@@ -28,7 +28,9 @@ _COMPRESSED_MARKS = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0", b"\x28\xb5\x2f\xfd", b"
 
 
 def fits(source: Path) -> bool:
-    return bool(_is_tar(source) or is_compressed(source) if source.is_file() else tars(source))
+    if source.is_file():
+        return _is_tar(source) or is_compressed(source)
+    return bool(tars(source))
 
 
 def tars(folder: Path) -> list[Path]:
@@ -38,7 +40,7 @@ def tars(folder: Path) -> list[Path]:
 
 def is_compressed(file: Path) -> bool:
     """Whether a file's name is that of a compressed tar."""
-    return file.name.lower().endswith(COMPRESSED)
+    return file.is_file() and file.name.lower().endswith(COMPRESSED)
 
 
 def check_uncompressed(source: Path, files: list[Path]) -> None:
