@@ -85,6 +85,15 @@ def test_tables_of_labels_find_images_by_any_form(tmp_path):
         open_set(str(tmp_path))
 
 
+def test_a_table_that_is_none_matters_where_it_is_a_split(tmp_path):
+    make_table(tmp_path, "test.csv", ["а", "б"])
+    (tmp_path / "notes.csv").write_text("who;when\nme;now\n")
+    assert open_set(str(tmp_path)).class_names == ("а", "б")
+    (tmp_path / "train.csv").write_text("image;label\nimg/0.png;а\n", "utf-8")
+    with pytest.raises(InputError, match="train.csv: header is one column, 'image;label', with"):
+        open_set(str(tmp_path))
+
+
 def test_sources_and_images_whose_names_are_not_utf8(tmp_path, capsys):
     source = tmp_path / os.fsdecode(b"\xff\xfe")
     write(source, os.fsdecode(b"\xf0.jpg"), picture(0))
@@ -104,6 +113,10 @@ def test_sources_and_images_whose_names_are_not_utf8(tmp_path, capsys):
     (source / "a.parquet").write_bytes(b"")
     assert main([str(source / "a.parquet"), str(tmp_path / "b")]) == 2
     assert "is not Unicode" in capsys.readouterr().err
+    good = tmp_path / "good"
+    write(good, os.fsdecode(b"\xff.parquet"), b"")
+    assert main([str(good), str(tmp_path / "b")]) == 2
+    assert "file '\\udcff.parquet' is not Unicode" in capsys.readouterr().err
 
 
 def test_an_old_set_is_read_and_an_old_unfinished_one_refused(tmp_path, capsys):

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from clip_jax.errors import InputError
-from clip_jax.text import read_json
+from clip_jax.text import check_encodable, read_json
 from experiments.data.sources.arrow_package import import_arrow, read_batch, runs_of
 from experiments.data.sources.columns import choose_columns
 from experiments.data.sources.plan import Options, Plan, stamps
@@ -93,6 +93,7 @@ def _files(folder: Path) -> list[Path]:
     for name in names:
         if not isinstance(name, str) or not (folder / name).is_file() or Path(name).name != name:
             raise InputError(f"{folder / STATE}: lists {name!r}, which is no file of the folder")
+        check_encodable(name, "file")  # pyarrow takes names as UTF-8
     return [folder / name for name in names]
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from clip_jax.errors import InputError
+from clip_jax.text import check_encodable
 from experiments.data.sources.arrow_package import (
     import_arrow,
     read_batch,
@@ -38,6 +39,7 @@ def plan(options: Options) -> Plan:
     names: list[str] | None = None
     for file in files:
         name = file.relative_to(folder).as_posix()
+        check_encodable(name, "file")  # pyarrow takes names as UTF-8
         try:
             with parquet.ParquetFile(file) as opened:
                 names = names or opened.schema_arrow.names

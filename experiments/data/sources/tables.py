@@ -69,7 +69,7 @@ def table_rows(table: Path, image_column: str = "") -> Iterator[TableRow]:
 def column_names(table: Path) -> list[str]:
     """The header of a CSV or TSV file; [] where the file is empty."""
     with _open(table) as file:
-        return _Reader(table, file, _is_quoted(table)).names
+        return _Reader(table, file, _is_quoted(table, warn=False)).names
 
 
 def _open(table: Path) -> TextIO:
@@ -256,8 +256,11 @@ def _names_image(cells: Sequence[str], place: int) -> bool:
     return len(cells) > place and cells[place].strip().lower().endswith(SUFFIXES)
 
 
-def _is_quoted(table: Path) -> bool:
-    """Whether quote marks have a meaning: in CSV, and in TSV if all of it is consistent with it."""
+def _is_quoted(table: Path, warn: bool = True) -> bool:
+    """Whether quote marks have a meaning: in CSV, and in TSV if all of it is consistent with it.
+
+    warn: of a file that is nearly consistent.
+    """
     if table.suffix.lower() != ".tsv":
         return True
     with _open(table) as file:
@@ -276,7 +279,7 @@ def _is_quoted(table: Path) -> bool:
         raise InputError(
             f"{escape(str(table))}: header has quotes, and in line {line} {reason}; {_ADVICE}"
         )
-    if reader.quoted_cells > 1:
+    if warn and reader.quoted_cells > 1:
         warnings.warn(
             f"{escape(str(table))}: in line {line} {reason}, so quote marks are read as text, not "
             "as quotes around texts",

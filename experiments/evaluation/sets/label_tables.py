@@ -16,7 +16,9 @@ from experiments.data.sources.tables import TABLES, table_rows
 from experiments.evaluation.sets.labelled import Rows, first_unique
 from experiments.evaluation.sets.labels import LABEL_COLUMNS, find_column, known_names, resolve
 from experiments.evaluation.sets.record import SetRecord
-from experiments.evaluation.sets.split_names import find_split
+from experiments.evaluation.sets.split_names import VALIDATION, find_split
+
+SPLITS = ("train", "test", *VALIDATION)
 
 
 def splits(folder: Path) -> list[str]:
@@ -52,8 +54,15 @@ def read(folder: Path, record: SetRecord, split: str) -> Rows:
 def _tables(folder: Path) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for table in sorted(folder.iterdir()):
-        if not table.is_file() or table.suffix.lower() not in TABLES or not _columns(table):
+        if not table.is_file() or table.suffix.lower() not in TABLES:
             continue
+        try:
+            if not _columns(table):
+                continue
+        except InputError:
+            if table.stem in SPLITS:
+                raise
+            continue  # of another concern than this set
         if table.stem in found:
             raise InputError(f"{folder}: {found[table.stem].name} and {table.name} are one split")
         found[table.stem] = table
