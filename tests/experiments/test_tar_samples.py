@@ -7,6 +7,7 @@ import shutil
 import tarfile
 import unicodedata
 
+import numpy as np
 import pytest
 from label_sources import add
 from prepared_sources import picture, prepared, rejected
@@ -15,6 +16,7 @@ from clip_jax import InputError
 from experiments.data.preparation import prepare
 from experiments.data.source import Split
 from experiments.data.sources.plan import Options
+from experiments.data.sources.tar_samples import Sample, Wanted, samples
 from experiments.evaluation.sets import open_set
 
 JPEG = picture(0)
@@ -200,3 +202,43 @@ def test_labels_in_tars_by_the_same_rules(tmp_path):
         add(tar, "img.3.jpg", JPEG)
     with pytest.raises(InputError, match="1.tar: img.3: has no picture or no cls: label is miss"):
         open_set(str(tmp_path))
+
+
+def webdatasets_samples(names):
+    """Runs of one key, and each run's members by field; None where it would stop at a second."""
+    runs = []
+    for place, name in enumerate(names):
+        key, _, field = name.partition(".")
+        if not runs or runs[-1][0] != key:
+            runs.append((key, {}))
+        if field in runs[-1][1]:
+            return None
+        runs[-1][1][field] = place
+    return [fields for _, fields in runs]
+
+
+def test_whole_samples_of_webdataset_are_records(tmp_path):
+    random, compared = np.random.default_rng(0), 0
+    for _ in range(400):
+        kinds = ("jpg", "txt", "json", "png", "cls", "v1.jpg", "v1.txt", "v2.png")
+        count = random.integers(2, 8)
+        names = [f"{random.choice(['a', 'b'])}.{random.choice(kinds)}" for _ in range(count)]
+        with tarfile.open(tmp_path / "a.tar", "w") as tar:
+            for name in names:
+                add(tar, name, b"data")
+        found = list(samples(tmp_path / "a.tar", Wanted(("jpg", "png"), ("txt", "json"), "text")))
+        assert sum(part.items for part in found) == len(names), names
+        records = [part for part in found if isinstance(part, Sample)]
+        # A head and one block of data each.
+        used = [{(place - 512) // 1024 for place, _ in part.members.values()} for part in records]
+        assert sum(map(len, used)) == len(set().union(*used)), names
+        assert len({part.key for part in records}) == len(records), names
+        for fields in webdatasets_samples(names) or ():
+            pair = [
+                next((fields[kind] for kind in some if kind in fields), None)
+                for some in (("jpg", "png"), ("txt", "json"))
+            ]
+            if None not in pair:
+                compared += 1
+                assert set(pair) in used, names
+    assert compared > 50

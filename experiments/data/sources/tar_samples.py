@@ -18,7 +18,7 @@ from clip_jax.text import normalize_name
 from experiments.data.sources.records import LARGEST_FILE, Ignored
 from experiments.data.sources.spans import Span
 
-EXTRA = "extra field"
+EXTRA, OTHER = "extra field", "other extension"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,8 +57,13 @@ class Unusable:
 
 @dataclasses.dataclass(frozen=True)
 class _Member:
-    """key: webdataset's. stem: the name without its last extension, which is `kind`; in NFC."""
+    """A member of use.
 
+    key: webdataset's. stem: the name without its last extension, which is `kind`; in NFC. run: a
+    number that consecutive members of one key share.
+    """
+
+    run: int
     key: str
     stem: str
     kind: str
@@ -88,7 +93,7 @@ def samples(file: Path, wanted: Wanted) -> Iterator[Sample | Unusable | Ignored]
     groups, scan = _Groups(wanted), _Scan()
     run: list[_Member] = []
     for member in _members(file, wanted, scan):
-        if run and member.key != run[0].key:
+        if run and member.run != run[0].run:
             yield from groups.take_whole(run)
             run = []
         run.append(member)
@@ -208,6 +213,7 @@ def _members(file: Path, wanted: Wanted, scan: _Scan) -> Iterator[_Member]:
     """The members of use; the others are counted by rule."""
     kinds = (*wanted.images, *wanted.texts)
     last, of_use = -1, False
+    run, run_key = 0, None
     try:
         with tarfile.open(file, "r:", errors="surrogateescape") as tar:
             for info in tar:
@@ -218,14 +224,18 @@ def _members(file: Path, wanted: Wanted, scan: _Scan) -> Iterator[_Member]:
                 name = normalize_name(info.name)
                 rule = _ignored_by(info, name, kinds)
                 of_use = not rule
-                if rule:
-                    scan.ignored[rule] += 1
-                    continue
                 folder, slash, base = name.rpartition("/")
                 stem, _, kind = base.rpartition(".")
                 key = folder + slash + base.partition(".")[0]
-                span = info.offset_data, info.size
-                yield _Member(key, folder + slash + stem, kind.lower(), span)
+                if rule:
+                    scan.ignored[rule] += 1
+                if rule not in ("", OTHER) or not stem:
+                    continue
+                if key != run_key:
+                    run, run_key = run + 1, key
+                if of_use:
+                    span = info.offset_data, info.size
+                    yield _Member(run, key, folder + slash + stem, kind.lower(), span)
             # What is no header ends the archive without a word, as zeros do.
             tar.fileobj.seek(tar.offset)
             end = tar.fileobj.read(tarfile.BLOCKSIZE)
@@ -250,7 +260,7 @@ def _ignored_by(info: tarfile.TarInfo, name: str, kinds: Sequence[str]) -> str:
         return "special file"
     if any(part.startswith(".") for part in parts):
         return "hidden file"
-    return "" if base.rpartition(".")[2].lower() in kinds and "." in base else "other extension"
+    return "" if base.rpartition(".")[2].lower() in kinds and "." in base else OTHER
 
 
 def _by(members: Iterable[_Member], field: str) -> dict[str, list[_Member]]:
