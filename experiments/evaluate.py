@@ -3,7 +3,8 @@
     [--distributed=auto|HOST:PORT,COUNT,INDEX]
 
 docs/evaluation.md tells what each task does; TASK --help lists its arguments. Every number is kept
-as JSON with what it is of, and what is there already is not computed again.
+as JSON with what it is of, and what is there already is not computed again. Images that cannot be
+read are left out and listed, and the exit status is then 7.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from experiments.evaluation.tasks import (
     speed,
     zero_shot,
 )
+from experiments.evaluation.warning_lines import warning_lines
 from experiments.hosts import leave_with, start
 
 TASKS: dict[str, ModuleType] = {
@@ -53,7 +55,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         how, rest = take_distributed(argv)
         args = _parser().parse_args(rest)
         start(how)
-        TASKS[args.task].run(args)
+        with warning_lines():
+            TASKS[args.task].run(args)
 
     return leave_with(lambda: exit_status(work, argv, less_memory="a smaller --batch-size"))
 

@@ -18,22 +18,32 @@ from tqdm import tqdm
 
 from clip_jax.command import Parser
 from clip_jax.errors import InputError
+from clip_jax.text import normalize_name
 from experiments.command import exit_status
 from experiments.evaluation.class_names import load_class_names
 from experiments.evaluation.sets import RECORDS
+from experiments.evaluation.sets.opening import find_path
+from experiments.evaluation.text_lines import read_lines
 from experiments.evaluation.translation import Translator, fill_cache, open_cache
+from experiments.evaluation.warning_lines import warning_lines
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
-    return exit_status(lambda: _run(argv), argv, less_memory="a smaller --batch-size")
+
+    def work() -> None:
+        with warning_lines():
+            _run(argv)
+
+    return exit_status(work, argv, less_memory="a smaller --batch-size")
 
 
 def _run(argv: Sequence[str]) -> None:
     args = _parser().parse_args(argv)
     if args.batch_size < 1:
         raise InputError(f"--batch-size is {args.batch_size}; expected at least 1")
-    texts = list(dict.fromkeys([*_of_sets(args.sets), *_lines(args.texts)]))
+    found = [*_of_sets(args.sets), *_lines(args.texts)]
+    texts = list(dict.fromkeys(normalize_name(text) for text in found))
     if not texts:
         raise InputError("nothing to translate; give --texts=FILE, --sets=all or names of sets")
     translator = Translator(args.model)
@@ -73,11 +83,7 @@ def _of_sets(names: str) -> list[str]:
 def _lines(file: Path | None) -> list[str]:
     if file is None:
         return []
-    try:
-        return [line for line in file.read_text(encoding="utf-8").split("\n") if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "not UTF-8"
-        raise InputError(f"{file}: cannot be read ({reason}); expected one text a line") from error
+    return [line for line in read_lines(find_path(file)) if line.strip()]
 
 
 if __name__ == "__main__":

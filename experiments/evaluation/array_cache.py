@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from clip_jax.text import escape
 from experiments.atomic import replace_file
 
 
@@ -30,7 +31,7 @@ class ArrayCache:
     def put(self, about: Mapping[str, Any], array: np.ndarray) -> None:
         """Writes beside and renames: an interruption leaves nothing that looks whole."""
         file = self._file(about)
-        text = json.dumps(about, ensure_ascii=False, indent=1)
+        text = escape(json.dumps(about, ensure_ascii=False, indent=1))
         replace_file(file.with_suffix(".json"), text + "\n")
         beside = file.with_name(f".{file.name}.new")
         with open(beside, "wb") as out:
@@ -38,5 +39,5 @@ class ArrayCache:
         os.replace(beside, file)
 
     def _file(self, about: Mapping[str, Any]) -> Path:
-        text = json.dumps(about, ensure_ascii=False, sort_keys=True)
+        text = escape(json.dumps(about, ensure_ascii=False, sort_keys=True))
         return self.folder / f"{hashlib.sha256(text.encode('utf-8')).hexdigest()}.npy"

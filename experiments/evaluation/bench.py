@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments.evaluation.encoder import Encoder, PictureSet
+from experiments.evaluation.encoder import FORMAT, Encoder, PictureSet
 from experiments.evaluation.prompts import Prompts, prompts_for
 from experiments.evaluation.results import Result, kept_result, result_folder
 from experiments.evaluation.sets import RECORDS, LabelledSet, SetRecord, open_set
 from experiments.evaluation.sets.record import own_record
+from experiments.evaluation.unreadable import still_unreadable
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,18 +55,29 @@ class Bench:
             "version": getattr(pictures, "version", None),
             "split": pictures.split,
             "source_sha256": pictures.source_hash,
+            "preprocessing": FORMAT,
+            "ignored": list(getattr(pictures, "ignored", ())),
         }
 
     def kept(
-        self, task: str, name: str, asked: Mapping[str, Any], work: Callable[[], Result]
+        self,
+        task: str,
+        name: str,
+        asked: Mapping[str, Any],
+        splits: Sequence[PictureSet],
+        work: Callable[[], Result],
     ) -> Result:
         """work()'s result, or the one of an earlier run that was asked the same.
 
-        It is kept as FOLDER/TASK/NAME.json; see `results.kept_result`.
+        It is kept as FOLDER/TASK/NAME.json; see `results.kept_result`. splits: that take part; a
+        result is found again where those of their images that it left out can be read now.
         """
         if self.folder is None:
             return {**asked, **work()}
-        return kept_result(self.folder / task / f"{name}.json", task, asked, work)
+        return kept_result(
+            self.folder / task / f"{name}.json", task, asked, work,
+            lambda earlier: still_unreadable(earlier, splits),
+        )  # fmt: skip
 
 
 def record_of(name: str) -> SetRecord:

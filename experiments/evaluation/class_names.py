@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
 import re
 import string
 from collections.abc import Mapping, Sequence
@@ -18,6 +17,14 @@ from pathlib import Path
 from typing import Any
 
 from clip_jax.errors import InputError
+from clip_jax.text import (
+    check_encodable,
+    escape,
+    normalize_name,
+    parse_json,
+    read_json,
+    warn_of_invisible,
+)
 
 FOLDER = Path(__file__).parent / "names"
 CASES = ("nominative", "genitive", "dative", "accusative", "instrumental", "prepositional")
@@ -73,17 +80,24 @@ def load_class_names(set_name: str, language: str) -> ClassNames:
     if not path.is_file():
         known = sorted(path.stem for path in folder.glob("*.json"))
         raise InputError(f"no class names of a set {set_name!r}: expected one of {known}")
-    aliases = json.loads((FOLDER / "aliases.json").read_text(encoding="utf-8"))
+    aliases = read_json(FOLDER / "aliases.json")
     return read_class_names(path, aliases.get(set_name, {}))
 
 
 def read_class_names(path: Path, aliases: Mapping[str, str] | None = None) -> ClassNames:
-    """Names from any file of this form, one's own included. What does not fit raises."""
+    """Names from any file of this form, one's own included. What does not fit raises.
+
+    Labels and names come in NFC; invisible characters in them are warned of. Templates stay as
+    they are, as any text that a tokenizer is given.
+    """
+    shown = escape(str(path))
     try:
         content = Path(path).read_bytes()
-        table = json.loads(content)
-    except (OSError, ValueError) as error:
-        raise InputError(f"class names {path} cannot be read as JSON: {error}") from error
+    except (OSError, ValueError) as error:  # ValueError: a name with a zero byte
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"class names {shown} cannot be read ({reason})") from error
+    table = parse_json(content, f"class names {shown}")
+    path = Path(shown)
     if not isinstance(table, dict) or table.keys() != _FIELDS.keys():
         raise InputError(f"class names {path}: expected an object of {', '.join(_FIELDS)}")
     for field, kind in _FIELDS.items():
@@ -98,6 +112,10 @@ def read_class_names(path: Path, aliases: Mapping[str, str] | None = None) -> Cl
         if key in names:
             raise InputError(f"class names {path}: two labels read {key!r}; keep one")
         names[key] = _forms(path, label, entry)
+    spelt = [*table["names"], *(form for forms in names.values() for form in forms.values())]
+    for text in (*spelt, *(each for each in table["templates"] if isinstance(each, str))):
+        check_encodable(text, f"class names {path}: text")
+    warn_of_invisible(spelt, f"class names {path}")
     for template in table["templates"]:
         _check_template(path, template, table["names"], names)
     aliases = {normalised(alias): normalised(key) for alias, key in (aliases or {}).items()}
@@ -117,9 +135,12 @@ def read_class_names(path: Path, aliases: Mapping[str, str] | None = None) -> Cl
 def normalised(label: str) -> str:
     """A label without the differences between loaders: case, `_`, `-`, `/`, `.` and apostrophes.
 
-    SUN397's loaders may put the folder of the first letter before the name ("/a/abbey").
+    Its normal form does not count: NFC before the marks of "й" in NFD would be taken for
+    punctuation, and again after the lower case, which may take letters apart. SUN397's loaders may
+    put the folder of the first letter before the name ("/a/abbey").
     """
-    label = re.sub(r"^/[a-z]/", "", label.casefold())
+    label = normalize_name(normalize_name(label).casefold())
+    label = re.sub(r"^/[a-z]/", "", label)
     return " ".join(re.sub(r"[\W_]+", " ", label.replace("'", "").replace("’", "")).split())
 
 
@@ -140,7 +161,7 @@ def _forms(path: Path, label: str, entry: Any) -> Mapping[str, str]:
             f"class names {path}: class {label!r} is {entry!r}, expected a name or an object with"
             f" 'nominative' and other cases of {CASES}"
         )
-    return forms
+    return {case: normalize_name(form) for case, form in forms.items()}
 
 
 def _check_template(

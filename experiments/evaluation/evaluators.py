@@ -1,14 +1,15 @@
 """Evaluations that a training run can ask for by name.
 
 "TASK:SPLIT" is of a split of its own data set; for ruCLIP "TASK:SET" and "TASK:SET:SPLIT" are of an
-evaluation set, by default of its split "test" (`set_evaluators.py`).
+evaluation set, by default of its split "test" (`set_evaluators.py`). An image that cannot be read
+is left out, which is said once, and never ends a run.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Iterator
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -18,11 +19,13 @@ from clip_jax.errors import InputError
 from experiments.config import TrainConfig
 from experiments.data.source import Split, open_split
 from experiments.evaluation.answers import score_answers
+from experiments.evaluation.log_once import LogOnce
 from experiments.evaluation.metrics import accuracy
 from experiments.evaluation.reconstruction import reconstruct
 from experiments.evaluation.retrieval import RECALLS, number, retrieve_both
 from experiments.evaluation.sequence_losses import sequence_losses
 from experiments.evaluation.set_evaluators import is_of_set, of_set, probe_scores
+from experiments.evaluation.unreadable import find_unreadable, listed
 from experiments.evaluation.zero_shot import zero_shot
 from rudolph_jax.image_tokenizer import PretrainedVqgan
 from rudolph_jax.pretrained import PretrainedRudolph
@@ -57,11 +60,63 @@ def make_evaluators(config: TrainConfig) -> dict[str, Evaluator]:
                 f"{' or '.join(map(repr, needed))}; the data set has "
                 f"{', '.join(sorted(opened.features))}"
             )
-        made[name] = partial(evaluate, config, opened)
+        readable = ReadableSplit(opened, config, LogOnce(name))
+        made[name] = partial(_measure, evaluate, readable)
     return made
 
 
-def zero_shot_accuracy(config: TrainConfig, split: Split, clip: PretrainedClip) -> dict[str, float]:
+def _measure(
+    evaluate: Callable[..., dict[str, float]], split: ReadableSplit, model: Any
+) -> dict[str, float]:
+    """Nothing where no image can be read: an evaluation never ends a training run."""
+    return evaluate(split.config, split, model) if len(split) else {}
+
+
+class ReadableSplit:
+    """The rows of a split whose images can be read; the others are found once, and said once."""
+
+    def __init__(self, split: Split, config: TrainConfig, log: LogOnce) -> None:
+        self.features, self.config, self.log = split.features, config, log
+        self._split = split
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        return (self._split[place] for place in self._places)
+
+    @cached_property
+    def training(self) -> ReadableSplit:
+        """The training split of the same data."""
+        data = self.config.data
+        return ReadableSplit(open_split(data, data.split), self.config, self.log)
+
+    @cached_property
+    def _places(self) -> list[int]:
+        images = _Images(self._split)
+        reasons = find_unreadable(images, range(len(images))) if self._split.pictured else {}
+        self.log.say(unreadable=listed(images, reasons), images=len(images))
+        return [place for place in range(len(images)) if place not in reasons]
+
+
+class _Images:
+    """A split's images, as `unreadable.py` takes them."""
+
+    def __init__(self, split: Split) -> None:
+        self.name, self.split = str(split), split.name
+        self.keys = tuple(f"{split.name}[{i}]" for i in range(len(split)))
+        self._rows = split
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def image(self, index: int) -> Any:
+        return self._rows[index]["image"]
+
+
+def zero_shot_accuracy(
+    config: TrainConfig, split: ReadableSplit, clip: PretrainedClip
+) -> dict[str, float]:
     """The split's "label" by the names of its classes, with the bare name as prompt."""
     rows = list(split)
     result = zero_shot(
@@ -74,7 +129,9 @@ def zero_shot_accuracy(config: TrainConfig, split: Split, clip: PretrainedClip) 
     return {"accuracy": result.accuracy}
 
 
-def caption_recall(config: TrainConfig, split: Split, clip: PretrainedClip) -> dict[str, float]:
+def caption_recall(
+    config: TrainConfig, split: ReadableSplit, clip: PretrainedClip
+) -> dict[str, float]:
     """Recall of each picture's captions among all of the split, and of each caption's pictures."""
     rows = list(split)
     captions = number([row["captions"] for row in rows])
@@ -88,16 +145,21 @@ def caption_recall(config: TrainConfig, split: Split, clip: PretrainedClip) -> d
     }
 
 
-def probe_accuracy(config: TrainConfig, split: Split, clip: PretrainedClip) -> dict[str, float]:
+def probe_accuracy(
+    config: TrainConfig, split: ReadableSplit, clip: PretrainedClip
+) -> dict[str, float]:
     """The split's "label" by a linear classifier of the training split's unit features."""
-    known = list(open_split(config.data, config.data.split))
-    asked = list(split)
+    known, asked = list(split.training), list(split)
+    if not known:
+        return {}
     predictor = _predictor(clip)
     features = tuple(
         predictor.get_image_latents([row["image"] for row in rows]) for rows in (known, asked)
     )
     labels, right = (np.array([row["label"] for row in rows]) for rows in (known, asked))
-    scores = probe_scores(features, labels, split.features["label"].num_classes)
+    names = split.features["label"].names
+    split.log.say_classes(labels, right, tuple(names))
+    scores = probe_scores(features, labels, len(names))
     return {"accuracy": accuracy(right, scores.argmax(axis=1))}
 
 
@@ -105,7 +167,9 @@ def _predictor(clip: PretrainedClip) -> Predictor:
     return Predictor(clip, ["{}"], batch_size=256, quiet=True)
 
 
-def pixel_errors(config: TrainConfig, split: Split, vqgan: PretrainedVqgan) -> dict[str, float]:
+def pixel_errors(
+    config: TrainConfig, split: ReadableSplit, vqgan: PretrainedVqgan
+) -> dict[str, float]:
     """How far decoded pictures are from the encoded ones, and how many codes are in use."""
     result = reconstruct(vqgan, [row["image"] for row in split], config.settings.image_size)
     return {
@@ -114,7 +178,9 @@ def pixel_errors(config: TrainConfig, split: Split, vqgan: PretrainedVqgan) -> d
     }
 
 
-def losses(config: TrainConfig, split: Split, rudolph: PretrainedRudolph) -> dict[str, float]:
+def losses(
+    config: TrainConfig, split: ReadableSplit, rudolph: PretrainedRudolph
+) -> dict[str, float]:
     """Of pictures given their first captions, and of those captions given the pictures."""
     rows = list(split)
     return sequence_losses(
@@ -123,7 +189,7 @@ def losses(config: TrainConfig, split: Split, rudolph: PretrainedRudolph) -> dic
 
 
 def answer_scores(
-    config: TrainConfig, split: Split, rudolph: PretrainedRudolph
+    config: TrainConfig, split: ReadableSplit, rudolph: PretrainedRudolph
 ) -> dict[str, float]:
     """The likeliest answers to the split's questions, held against the right ones."""
     rows = list(split)

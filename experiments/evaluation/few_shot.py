@@ -5,11 +5,13 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import itertools
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from typing import Any
 
 import numpy as np
 
 from clip_jax.errors import InputError
+from clip_jax.text import escape
 from experiments.evaluation.sets.labelled import LabelledSet
 
 # Of a set without a validation split, the share of each class's pictures that chooses the penalty.
@@ -30,6 +32,14 @@ class Pool:
 
     def keys_of(self, places: np.ndarray) -> list[str]:
         return [self.keys[place] for place in places]
+
+    def without(self, places: Collection[int]) -> Pool:
+        """The pool without these places."""
+        return dataclasses.replace(self, places=np.setdiff1d(self.places, list(places)))
+
+    def counts(self, classes: int) -> np.ndarray:
+        """int[classes]: how many pictures of each class it holds."""
+        return np.bincount(self.labels[self.places], minlength=classes)
 
 
 def pools(
@@ -76,6 +86,28 @@ def draw(pool: Pool, shots: int, seed: int, number: int) -> np.ndarray:
     return np.sort(np.concatenate([order[:shots] for order in orders.values()]))
 
 
+def drawn_counts(
+    counts: np.ndarray, shots: int | None, class_names: Sequence[str], occurring: np.ndarray
+) -> dict[str, Any]:
+    """What a draw of `shots` pictures a class really finds, for JSON.
+
+    counts: int[classes], pictures to draw from; shots: None draws all. occurring: bool[classes],
+    classes that count. {"fewest", "most", "classes_with_fewer": name -> pictures}.
+    """
+    found = counts if shots is None else np.minimum(counts, shots)
+    fewer = occurring & (found < shots) if shots else np.zeros_like(occurring)
+    return {
+        "fewest": int(found[occurring].min()),
+        "most": int(found[occurring].max()),
+        "classes_with_fewer": {class_names[c]: int(found[c]) for c in np.flatnonzero(fewer)},
+    }
+
+
+def classes_without(counts: np.ndarray, class_names: Sequence[str]) -> list[str]:
+    """Names of the classes that have no picture. counts: int[classes], pictures of each."""
+    return [class_names[label] for label in np.flatnonzero(counts == 0)]
+
+
 def qualified_keys(pictures: LabelledSet) -> tuple[str, ...]:
     if "+" in pictures.split:  # joined splits say it themselves
         return pictures.keys
@@ -99,7 +131,9 @@ def _orders(pool: Pool, seed: int, purpose: str) -> dict[int, np.ndarray]:
     """Label -> its places in a random order, by a hash of each key."""
 
     def rank(place: int) -> bytes:
-        return hashlib.sha256(f"{seed}\t{purpose}\t{pool.keys[place]}".encode()).digest()
+        return hashlib.sha256(
+            escape(f"{seed}\t{purpose}\t{pool.keys[place]}").encode()
+        ).digest()
 
     orders: dict[int, list[int]] = {}
     for place in sorted(pool.places.tolist(), key=rank):

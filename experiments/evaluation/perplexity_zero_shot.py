@@ -13,7 +13,10 @@ import numpy as np
 from clip_jax.errors import InputError
 from experiments.evaluation import metrics
 from experiments.evaluation.class_names import fill, load_class_names, read_class_names
+from experiments.evaluation.few_shot import classes_without
+from experiments.evaluation.prompts import own_names
 from experiments.evaluation.sets import RECORDS, LabelledSet
+from experiments.evaluation.sets.opening import find_path
 from experiments.evaluation.sets.record import EMBEDDED
 from experiments.evaluation.zero_shot import TOP, class_tables
 
@@ -30,10 +33,10 @@ def class_captions(
     """
     record = RECORDS.get(pictures.name)
     if file is None and (record is None or record.source == EMBEDDED):
-        forms: list[Any] = [{"nominative": name} for name in pictures.class_names]
+        forms: list[Any] = [{"nominative": name} for name in own_names(pictures)]
         source: dict[str, Any] = {"names": "the set's"}
     else:
-        names = read_class_names(file) if file else load_class_names(pictures.name, "ru")
+        names = read_class_names(find_path(file)) if file else load_class_names(pictures.name, "ru")
         forms = [names.names[names.key(name)] for name in pictures.class_names]
         source = {"names": names.set_name, "version": names.version, "sha256": names.sha256}
     try:
@@ -63,5 +66,8 @@ def measure(
         f"top{TOP}": metrics.top_k_accuracy(labels, scores, TOP),
         "mean_per_class": metrics.mean_per_class(labels, predicted),
         "macro_f1": metrics.macro_f1(labels, predicted),
+        "classes_without_test": classes_without(
+            np.bincount(labels, minlength=len(class_names)), class_names
+        ),
         **class_tables(labels, predicted, class_names),
     }

@@ -9,10 +9,12 @@ from typing import Any
 
 from clip_jax.errors import InputError
 from clip_jax.predictor import TEMPLATES
+from clip_jax.text import check_encodable
 from experiments.data import digits_ru, emoji_ru
 from experiments.evaluation.class_names import ClassNames, load_class_names, read_class_names
 from experiments.evaluation.sets import RECORDS
 from experiments.evaluation.sets.labelled import LabelledSet
+from experiments.evaluation.sets.opening import find_path
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +35,7 @@ def prompts_for(
     spelling. Classes that the names do not cover raise InputError.
     """
     if file is not None:
-        return _from_names(read_class_names(Path(file)), pictures)
+        return _from_names(read_class_names(find_path(file)), pictures)
     if pictures.name in EMBEDDED:
         if language != "ru":
             raise InputError(
@@ -43,9 +45,25 @@ def prompts_for(
         return Prompts(EMBEDDED[pictures.name](pictures.class_names), {"embedded": pictures.name})
     if pictures.name in RECORDS:
         return _from_names(load_class_names(pictures.name, language), pictures, opening)
-    return Prompts(
-        filled(TEMPLATES, pictures.class_names), {"templates": "ruclip", "names": "the set's"}
-    )
+    names = own_names(pictures)
+    return Prompts(filled(TEMPLATES, names), {"templates": "ruclip", "names": "the set's"})
+
+
+def own_names(pictures: LabelledSet) -> tuple[str, ...]:
+    """The class names of a user's own set, fit for prompts.
+
+    Two classes of one name, which no prompt tells apart, and names that are no Unicode raise
+    InputError.
+    """
+    numbers: dict[str, int] = {}
+    for number, name in enumerate(pictures.class_names):
+        check_encodable(name, f"{pictures.name}: class name")
+        if numbers.setdefault(name, number) != number:
+            raise InputError(
+                f"{pictures.name}: classes {numbers[name]} and {number} are both called {name!r}, "
+                "so that no prompt tells them apart; give other names with --class-names"
+            )
+    return pictures.class_names
 
 
 def filled(templates: Sequence[str], names: Sequence[str]) -> list[list[str]]:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import functools
-import json
 from pathlib import Path
 from typing import Any
 
+from clip_jax.text import read_json
 from experiments.evaluation.systems import System
 
 FILE = Path(__file__).with_name("published.json")
@@ -19,7 +19,7 @@ NEAR = 0.05
 @functools.cache
 def published() -> dict[str, Any]:
     """{"source", "note", "systems": {name: {"title", "zero-shot", "linear-probe"}}}"""
-    return json.loads(FILE.read_text(encoding="utf-8"))
+    return read_json(FILE)
 
 
 def numbers_of(system: System, task: str) -> dict[str, float]:

@@ -14,6 +14,8 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+from clip_jax.errors import InputError
+from clip_jax.text import escape, read_json
 from experiments.atomic import replace_file
 
 Result = dict[str, Any]
@@ -27,15 +29,21 @@ def result_folder(out: Path, name: str, content_hash: str) -> Path:
 
 
 def kept_result(
-    file: Path, task: str, asked: Mapping[str, Any], work: Callable[[], Result]
+    file: Path,
+    task: str,
+    asked: Mapping[str, Any],
+    work: Callable[[], Result],
+    holds: Callable[[Result], bool] = lambda earlier: True,
 ) -> Result:
     """work()'s result, or the one in `file` of an earlier run that was asked the same.
 
-    It is kept in `file` with what was asked and the versions that answered.
+    It is kept in `file` with what was asked and the versions that answered. holds: whether an
+    earlier result that was asked the same is still what work() would find.
     """
-    asked = json.loads(json.dumps(asked, ensure_ascii=False))
+    asked = json.loads(json.dumps(asked))
     earlier = _read(file)
     same = earlier is not None and all(earlier.get(key) == asked[key] for key in asked)
+    same = same and holds(earlier)
     if _everywhere(same):
         return earlier
     result = {"task": task, **asked, **work(), "made_with": versions()}
@@ -45,7 +53,8 @@ def kept_result(
 
 
 def write_result(file: Path, result: Result) -> None:
-    text = json.dumps(result, ensure_ascii=False, indent=1, allow_nan=False)
+    # Surrogates of undecodable file names become JSON's own escapes.
+    text = escape(json.dumps(result, ensure_ascii=False, indent=1, allow_nan=False))
     replace_file(file, text + "\n")
 
 
@@ -64,8 +73,8 @@ def versions() -> Result:
 def _read(file: Path) -> Result | None:
     """None where there is none, or where it was cut off."""
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        found = read_json(file)
+    except InputError:
         return None
     return found if isinstance(found, dict) else None
 

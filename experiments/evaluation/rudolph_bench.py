@@ -17,14 +17,38 @@ from clip_jax.content_hash import content_hash
 from clip_jax.errors import InputError
 from experiments.evaluation.array_cache import ArrayCache
 from experiments.evaluation.chunks import CHUNK, in_chunks
-from experiments.evaluation.encoder import PictureSet
+from experiments.evaluation.encoder import FORMAT, PictureSet
 from experiments.evaluation.results import Result, kept_result, result_folder
 from experiments.evaluation.sets.questions import QuestionSet
+from experiments.evaluation.unreadable import (
+    check_any_readable,
+    find_unreadable,
+    listed,
+    still_unreadable,
+)
 from rudolph_jax.config import PRESETS
 from rudolph_jax.pretrained import PretrainedRudolph
 from rudolph_jax.texts import TruncationWarning
 
 Examples = PictureSet | QuestionSet
+
+
+@dataclasses.dataclass(frozen=True)
+class Readable:
+    """examples: that are measured. count: of those that were to be. unreadable: the others, see
+    `unreadable.listed`.
+    """
+
+    examples: Any
+    count: int
+    unreadable: list[dict[str, str]]
+
+    def about(self) -> Result:
+        return {
+            "examples": len(self.examples),
+            "images": self.count,
+            "unreadable": self.unreadable,
+        }
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,31 +102,72 @@ class RudolphBench:
             "version": getattr(examples, "version", None),
             "split": examples.split,
             "source_sha256": examples.source_hash,
-            "examples": self.count(examples),
+            "preprocessing": FORMAT,
+            "ignored": list(getattr(examples, "ignored", ())),
+            "asked_examples": self.count(examples),
         }
 
+    def readable(self, examples: Examples) -> Readable:
+        """Those that take part, without images that cannot be read; all decoded once for it.
+
+        InputError where none can be.
+        """
+        count = self.count(examples)
+        reasons: dict[int, str] = {}
+        if getattr(examples, "pictured", True):
+            reasons = find_unreadable(
+                examples, range(count), lambda image: self.rudolph.pixels([image])
+            )
+        check_any_readable(examples, count, reasons)
+        places = [place for place in range(count) if place not in reasons]
+        return Readable(examples.at(places), count, listed(examples, reasons))
+
     def kept(
-        self, task: str, examples: Examples, asked: Mapping[str, Any], work: Callable[[], Result]
+        self,
+        task: str,
+        examples: Examples,
+        asked: Mapping[str, Any],
+        work: Callable[[Readable], Result],
     ) -> Result:
-        """work()'s result, or an earlier one: FOLDER/TASK/SET-SPLIT.json, see `kept_result`."""
+        """What work gives of the readable examples, or an earlier result.
+
+        FOLDER/TASK/SET-SPLIT.json, see `kept_result`; found again where images that it left out
+        can be read now.
+        """
+
+        def result() -> Result:
+            readable = self.readable(examples)
+            return {**readable.about(), **work(readable)}
+
         if self.folder is None:
-            return {**asked, **work()}
+            return {**asked, **result()}
         file = self.folder / task / f"{Path(examples.name).name}-{examples.split}.json"
-        return kept_result(file, task, asked, work)
+        return kept_result(
+            file, task, asked, result, lambda earlier: still_unreadable(earlier, [examples])
+        )
 
     def chunks(
-        self, what: str, asked: Mapping[str, Any], work: Callable[[slice], np.ndarray]
+        self,
+        what: str,
+        asked: Mapping[str, Any],
+        readable: Readable,
+        work: Callable[[slice], np.ndarray],
     ) -> np.ndarray:
-        """work(rows) of all examples that take part, resumable: see `chunks.in_chunks`.
+        """work(rows) of all readable examples, resumable: see `chunks.in_chunks`.
 
-        asked: all that the rows follow from, "examples" apart. Sets hold many texts that are too
+        asked: all that the rows follow from, their number apart. Sets hold many texts that are too
         long for the model; that they are cut is not told of each.
         """
-        about = {"what": what, **{k: v for k, v in asked.items() if k != "examples"}}
+        about = {
+            "what": what,
+            **{k: v for k, v in asked.items() if k not in ("asked_examples", "ignored")},
+            # Rows after an image that was left out are other examples.
+            "left_out": [row["key"] for row in readable.unreadable],
+        }
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", TruncationWarning)
             return in_chunks(
-                self.cache, about, asked["examples"], work, chunk=max(CHUNK, self.batch_size)
+                self.cache, about, len(readable.examples), work, chunk=max(CHUNK, self.batch_size)
             )
 
 

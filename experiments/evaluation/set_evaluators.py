@@ -16,11 +16,13 @@ from clip_jax.errors import InputError
 from experiments.config import TrainConfig
 from experiments.evaluation import metrics
 from experiments.evaluation.encoder import Encoder
+from experiments.evaluation.log_once import LogOnce
 from experiments.evaluation.logistic import Problem
 from experiments.evaluation.prompts import prompts_for
 from experiments.evaluation.sets import DATA_DIR, RECORDS, LabelledSet, open_set
 from experiments.evaluation.sets.record import EMBEDDED
 from experiments.evaluation.systems import System
+from experiments.evaluation.unreadable import listed
 from experiments.evaluation.zero_shot import compare
 
 C = 1.0  # of probes during training, which have no sweep: that of ruCLIP's README
@@ -51,31 +53,57 @@ def of_set(config: TrainConfig, name: str) -> Measure:
     def opened(part: str) -> LabelledSet:
         return open_set(known, part, directory)
 
-    return SET_TASKS[task](opened, split[0] if split else "test", record.metric)
+    log = LogOnce(name)
+    measure = SET_TASKS[task](opened, split[0] if split else "test", record.metric, log)
+
+    def unless_unreadable(clip: PretrainedClip) -> dict[str, float]:
+        try:
+            return measure(clip)
+        except InputError as error:  # the readable images do not suffice; training goes on
+            log.say_line(str(error))
+            return {}
+
+    return unless_unreadable
 
 
-def _zero_shot(opened: Callable[[str], LabelledSet], split: str, metric: str) -> Measure:
+def _zero_shot(
+    opened: Callable[[str], LabelledSet], split: str, metric: str, log: LogOnce
+) -> Measure:
     pictures = opened(split)
     prompts = prompts_for(pictures, "ru").by_class
 
     def measure(clip: PretrainedClip) -> dict[str, float]:
         encoder = _encoder(clip)
-        found = compare(encoder.images(pictures), encoder.classes(prompts), pictures.labels)
+        values, labels = _readable(encoder, pictures, log)
+        found = compare(values, encoder.classes(prompts), labels)
         return {metric: metrics.METRICS[metric](found.labels, found.similarities)}
 
     return measure
 
 
-def _linear_probe(opened: Callable[[str], LabelledSet], split: str, metric: str) -> Measure:
+def _linear_probe(
+    opened: Callable[[str], LabelledSet], split: str, metric: str, log: LogOnce
+) -> Measure:
     train, test = opened("train"), opened(split)
 
     def measure(clip: PretrainedClip) -> dict[str, float]:
         encoder = _encoder(clip)
-        features = encoder.images(train), encoder.images(test)
-        scores = probe_scores(features, train.labels, len(train.class_names))
-        return {metric: metrics.METRICS[metric](test.labels, scores)}
+        known, labels = _readable(encoder, train, log)
+        asked, right = _readable(encoder, test, log)
+        log.say_classes(labels, right, train.class_names)
+        scores = probe_scores((known, asked), labels, len(train.class_names))
+        return {metric: metrics.METRICS[metric](right, scores)}
 
     return measure
+
+
+def _readable(
+    encoder: Encoder, pictures: LabelledSet, log: LogOnce
+) -> tuple[np.ndarray, np.ndarray]:
+    """Features and labels of the images that can be read."""
+    features = encoder.images(pictures)
+    log.say(unreadable=listed(pictures, features.unreadable), images=len(pictures))
+    return features.values[features.readable], pictures.labels[features.readable]
 
 
 def probe_scores(

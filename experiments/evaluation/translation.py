@@ -16,6 +16,7 @@ from typing import Any
 import safetensors
 
 from clip_jax.errors import InputError
+from clip_jax.text import normalize_name
 from experiments.evaluation.translations import Translations, read_translations
 
 # Of a generation config: what changes the outcome of a beam search.
@@ -122,7 +123,8 @@ def fill_cache(
 
     The file always holds whole batches: who is stopped goes on with the rest.
     """
-    missing = [text for text in dict.fromkeys(texts) if text not in kept.texts]
+    wanted = dict.fromkeys(normalize_name(text) for text in texts)
+    missing = [text for text in wanted if text not in kept.texts]
     # Longest first, so that memory that does not suffice is found out at once.
     missing.sort(key=len, reverse=True)
     made = dict(kept.texts)

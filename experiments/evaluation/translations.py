@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from clip_jax.errors import InputError
+from clip_jax.text import check_encodable, escape, normalize_name, parse_json
 from experiments.atomic import replace_file
 
 FORMAT = 1
@@ -23,14 +24,15 @@ FORMAT = 1
 
 @dataclasses.dataclass(frozen=True)
 class Translations:
-    """file: where they lie. translator: what made them. texts: text -> its translation."""
+    """file: where they lie. translator: what made them. texts: text in NFC -> its translation."""
 
     file: Path
     translator: Mapping[str, Any]
     texts: Mapping[str, str]
 
     def translate(self, texts: Sequence[str]) -> list[str]:
-        """Each text's translation; one that is not there raises InputError."""
+        """Each text's translation, whatever its normal form; a missing one raises InputError."""
+        texts = [normalize_name(text) for text in texts]
         missing = [text for text in texts if text not in self.texts]
         if missing:
             raise InputError(
@@ -56,14 +58,13 @@ def read_translations(file: str | Path) -> Translations:
     """InputError for a file that cannot be read or holds anything else."""
     file = Path(file)
     try:
-        content = json.loads(file.read_bytes())
+        data = file.read_bytes()
     except OSError as error:
         raise InputError(
             f"{file}: no translations here ({error.strerror}); python -m experiments.translate "
             "makes such a file"
         ) from error
-    except ValueError as error:
-        raise InputError(f"{file}: not JSON ({error})") from error
+    content = parse_json(data, escape(str(file)))
     if not isinstance(content, dict) or set(content) != {"format", "translator", "texts"}:
         found = sorted(content) if isinstance(content, dict) else type(content).__name__
         raise InputError(f"{file}: holds {found}; expected format, translator and texts")
@@ -74,4 +75,18 @@ def read_translations(file: str | Path) -> Translations:
         raise InputError(f"{file}: texts are not an object of strings")
     if not isinstance(translator, dict):
         raise InputError(f"{file}: translator is a {type(translator).__name__}, not an object")
-    return Translations(file, translator, texts)
+    return Translations(file, translator, _normal_keys(file, texts))
+
+
+def _normal_keys(file: Path, texts: Mapping[str, str]) -> dict[str, str]:
+    """The texts by their NFC; one that has two translations in two normal forms raises."""
+    found: dict[str, str] = {}
+    for text, translation in texts.items():
+        check_encodable(text, f"{file}: text")
+        check_encodable(translation, f"{file}: translation")
+        if found.setdefault(normalize_name(text), translation) != translation:
+            raise InputError(
+                f"{file}: text {text!r} is there in two normal forms with two translations; keep "
+                "one of them"
+            )
+    return found

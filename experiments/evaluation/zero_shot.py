@@ -10,6 +10,7 @@ import numpy as np
 
 from clip_jax import Predictor, PretrainedClip
 from experiments.evaluation import metrics
+from experiments.evaluation.few_shot import classes_without
 
 TOP = 5
 
@@ -68,6 +69,9 @@ def measure(
         "accuracy": result.accuracy,
         f"top{TOP}": metrics.top_k_accuracy(labels, result.similarities, TOP),
         "mean_per_class": metrics.mean_per_class(labels, predicted),
+        "classes_without_test": classes_without(
+            np.bincount(labels, minlength=len(class_names)), class_names
+        ),
         "calibration": {
             "expected_error": bins.expected_error,
             "bins": [

@@ -11,10 +11,11 @@ from pathlib import Path
 from tqdm import tqdm
 
 from clip_jax.errors import InputError
+from clip_jax.text import escape, normalize_name
 from experiments.data import embedded
 from experiments.data.source import Split
-from experiments.evaluation.sets.labelled import Pictures, hash_pictures
-from experiments.evaluation.sets.opening import DATA_DIR
+from experiments.evaluation.sets.labelled import Pictures, hash_pictures, pictures_at
+from experiments.evaluation.sets.opening import DATA_DIR, find_path
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -37,12 +38,21 @@ class CaptionedSet:
         """The encoded file of the index-th picture."""
         return self.pictures[index]
 
+    def at(self, places: Sequence[int]) -> CaptionedSet:
+        """The examples at these places alone, in their order."""
+        return dataclasses.replace(
+            self,
+            captions=tuple(self.captions[place] for place in places),
+            keys=tuple(self.keys[place] for place in places),
+            pictures=pictures_at(self.pictures, places),
+        )
+
     @functools.cached_property
     def source_hash(self) -> str:
         """SHA-256 of all keys and captions, and of 16 pictures spread evenly."""
         digest = hashlib.sha256()
         for key, captions in zip(self.keys, self.captions, strict=True):
-            digest.update("\t".join((key, *captions, "\n")).encode())
+            digest.update(escape("\t".join((key, *captions, "\n"))).encode())
         hash_pictures(digest, self.pictures)
         return digest.hexdigest()
 
@@ -54,7 +64,7 @@ def open_captioned(
 
     data_dir: where embedded sets are built. A set without captions raises InputError.
     """
-    name, place = str(folder), Path(folder).expanduser()
+    name, place = str(folder), find_path(folder)
     if name in embedded.SETS:
         place = embedded.prepare(name, Path(data_dir).expanduser())
     opened = Split(place, split)
@@ -69,6 +79,6 @@ def open_captioned(
                 "of texts, as `python -m experiments.prepare` writes them"
             )
         captions.append(tuple(found))
-        keys.append(row.get("key") or f"{split}[{i}]")
+        keys.append(normalize_name(row.get("key") or f"{split}[{i}]"))
     pictures = Pictures(len(opened), lambda i: opened[i]["image"])
     return CaptionedSet(name, split, tuple(captions), tuple(keys), pictures)

@@ -1,55 +1,122 @@
-"""A tree of class folders, SPLIT/CLASS/*.jpg: the folder's name is the class."""
+"""A tree of class folders, SPLIT/CLASS/*.jpg: the folder's name, in NFC, is the class.
+
+A folder is a class where it holds an image itself. Hidden and system folders, folders without an
+image, folders inside of classes, and files that are no images are ignored; `Rows.ignored` lists
+them.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import dataclasses
+import os
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from clip_jax.errors import InputError
+from clip_jax.text import escape, normalize_name
 from experiments.evaluation.sets.labelled import Rows
 from experiments.evaluation.sets.record import SetRecord
 from experiments.evaluation.sets.split_names import find_split
+from experiments.evaluation.sets.system_folders import is_system
 
-PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
+SUFFIXES = (
+    ".avif", ".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp",
+)  # fmt: skip
+NAMED = 5  # folders or files of a list that are named
 
 
 def splits(folder: Path) -> list[str]:
-    """Folders whose own folders hold pictures."""
-    return [
-        split.name for split in _folders(folder)
-        if any(next(_pictures(of_class), None) for of_class in _folders(split))
-    ]  # fmt: skip
+    """Folders whose own folders hold images."""
+    return [split.name for split in _folders(folder) if any(map(_has_image, _folders(split)))]
 
 
 def read(folder: Path, record: SetRecord, split: str) -> Rows:
-    """Classes of all splits together, in the order of their names."""
+    """Classes of all splits together, in the order of their names.
+
+    Folders whose names differ in their normal form alone are one class.
+    """
     known = splits(folder)
     place = folder / find_split(folder, record, split, known)
-    names = sorted({of_class.name for name in known for of_class in _folders(folder / name)})
+    classes = {name: list(filter(_has_image, _folders(folder / name))) for name in known}
+    names = sorted({normalize_name(each.name) for listed in classes.values() for each in listed})
     labels = {name: label for label, name in enumerate(names)}
-    files = [file for of_class in _folders(place) for file in sorted(_pictures(of_class))]
+    contents = [_Contents.of(each) for each in classes[place.name]]
+    files = [file for content in contents for file in content.images]
 
     def image(index: int) -> bytes:
         try:
             return files[index].read_bytes()
         except OSError as error:
-            reason = " ".join(str(error).split())
-            raise InputError(f"{files[index]}: picture cannot be read ({reason})") from error
+            raise InputError(
+                f"{escape(str(files[index]))}: picture cannot be read ({error.strerror})"
+            ) from error
 
+    tree = [folder, *(folder / name for name in known)]
+    used = {*tree, *(each for listed in classes.values() for each in listed)}
+    loose = _Contents.of(place)
+    ignored = (
+        *_folders_ignored(folder, tree, used),
+        *_listed("folders inside of classes", folder, [f for c in contents for f in c.folders]),
+        *_listed("images outside of classes", folder, loose.images),
+        *_listed(
+            "files that are no images", folder, [f for c in (loose, *contents) for f in c.others]
+        ),
+    )
     return Rows(
         names,
-        [labels[file.parent.name] for file in files],
+        [labels[normalize_name(file.parent.name)] for file in files],
         [f"{file.parent.name}/{file.name}" for file in files],
         image,
+        ignored,
     )
 
 
+@dataclasses.dataclass(frozen=True)
+class _Contents:
+    """What lies in a folder, each in the order of names.
+
+    A link that leads nowhere counts as a file: as an image it is found to be unreadable.
+    """
+
+    images: list[Path]
+    others: list[Path]
+    folders: list[Path]
+
+    @classmethod
+    def of(cls, folder: Path) -> _Contents:
+        found = cls([], [], [])
+        with os.scandir(folder) as entries:
+            for entry in sorted(entries, key=lambda entry: entry.name):
+                kind = found.images if _is_image(entry.name) else found.others
+                (found.folders if entry.is_dir() else kind).append(Path(entry.path))
+        return found
+
+
 def _folders(folder: Path) -> list[Path]:
-    return sorted(f for f in folder.iterdir() if f.is_dir() and not f.name.startswith("."))
+    return [each for each in _Contents.of(folder).folders if not is_system(each.name)]
 
 
-def _pictures(folder: Path) -> Iterator[Path]:
-    return (
-        file for file in folder.iterdir()
-        if file.suffix.lower() in PICTURES and not file.name.startswith(".")
-    )  # fmt: skip
+def _has_image(folder: Path) -> bool:
+    with os.scandir(folder) as entries:
+        return any(_is_image(entry.name) and not entry.is_dir() for entry in entries)
+
+
+def _is_image(name: str) -> bool:
+    return not name.startswith(".") and Path(name).suffix.lower() in SUFFIXES
+
+
+def _folders_ignored(folder: Path, tree: Sequence[Path], used: Collection[Path]) -> list[str]:
+    """Lines on the folders in `tree`, the set's own and its splits', that are not in use."""
+    others = [f for parent in tree for f in _Contents.of(parent).folders if f not in used]
+    system = [each for each in others if is_system(each.name)]
+    return [
+        *_listed("hidden or system folders", folder, system),
+        *_listed("folders without images", folder, [f for f in others if f not in system]),
+    ]
+
+
+def _listed(what: str, folder: Path, found: Sequence[Path]) -> list[str]:
+    """One line, or none where nothing was found."""
+    names = [escape(str(each.relative_to(folder))) for each in found[:NAMED]]
+    more = f" and {len(found) - NAMED} more" if len(found) > NAMED else ""
+    return [f"{len(found)} {what}: {', '.join(names)}{more}"] if found else []

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from clip_jax.errors import InputError
+from clip_jax.text import parse_json
 from experiments.data.sources.arrow_package import import_arrow
 from experiments.data.sources.columns import image_bytes
 from experiments.data.sources.forms import IMAGE_COLUMNS
@@ -21,6 +21,7 @@ from experiments.evaluation.sets.labelled import Rows
 from experiments.evaluation.sets.labels import LABEL_COLUMNS, find_column, known_names, resolve
 from experiments.evaluation.sets.record import SetRecord
 from experiments.evaluation.sets.split_names import find_split
+from experiments.evaluation.sets.system_folders import is_system
 
 Group = tuple[Path, int]  # a row group of a file
 
@@ -61,8 +62,11 @@ def read(folder: Path, record: SetRecord, split: str) -> Rows:
 
 
 def _files(folder: Path) -> dict[str, list[Path]]:
-    """By split, in the folder or in one below it, such as "data"."""
-    files = splits_by_name(sorted([*folder.glob("*.parquet"), *folder.glob("*/*.parquet")]))
+    """By split, in the folder or in one below it, such as "data"; no hidden or system ones."""
+    listed = sorted([*folder.glob("*.parquet"), *folder.glob("*/*.parquet")])
+    files = splits_by_name([
+        file for file in listed if not any(map(is_system, file.relative_to(folder).parts))
+    ])  # fmt: skip
     for split, listed in files.items():
         places = sorted({str(file.parent) for file in listed})
         if len(places) > 1:
@@ -116,7 +120,7 @@ def _reading(file: Path) -> Iterator[Any]:
 def _class_names(schema: Any, label: str) -> list[str]:
     """Those of a ClassLabel, from what the library `datasets` writes beside the columns."""
     try:
-        about = json.loads((schema.metadata or {})[b"huggingface"])
+        about = parse_json((schema.metadata or {})[b"huggingface"], "the schema's metadata")
         return list(about["info"]["features"][label]["names"])
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, InputError):
         return []

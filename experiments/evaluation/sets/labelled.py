@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from clip_jax.errors import InputError
+from clip_jax.text import escape, normalize_name, warn_of_invisible
 
 PICTURES_HASHED = 16
 
@@ -33,12 +34,16 @@ class Pictures(Sequence[bytes]):
 
 @dataclasses.dataclass(frozen=True)
 class Rows:
-    """What a reader finds: a label and a key of each picture, and how to read the i-th."""
+    """What a reader finds: a label and a key of each picture, and how to read the i-th.
+
+    ignored: a line for each rule by which a part of the source was left aside.
+    """
 
     class_names: Sequence[str]
     labels: Sequence[int]
     keys: Sequence[str]
     read: Callable[[int], bytes]
+    ignored: Sequence[str] = ()
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -46,9 +51,9 @@ class LabelledSet:
     """One split of a labelled data set.
 
     name, split: as they were asked for. version: "food101:2.0.0", or "folder". class_names: by
-    label, spelt as the source spells them; Russian for embedded sets. labels: int64[N]. keys: N
-    names of examples that stay the same whenever and wherever this version is read. pictures: N
-    encoded files, read when they are asked for.
+    label, spelt as the source spells them, in NFC; Russian for embedded sets. labels: int64[N].
+    keys: N names of examples that stay the same whenever and wherever this version is read.
+    pictures: N encoded files, read when they are asked for. ignored: see `Rows`.
     """
 
     name: str
@@ -58,9 +63,19 @@ class LabelledSet:
     labels: np.ndarray
     keys: tuple[str, ...]
     pictures: Sequence[bytes]
+    ignored: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def at(self, places: Sequence[int]) -> LabelledSet:
+        """The examples at these places alone, in their order."""
+        return dataclasses.replace(
+            self,
+            labels=self.labels[list(places)],
+            keys=tuple(self.keys[place] for place in places),
+            pictures=pictures_at(self.pictures, places),
+        )
 
     def image(self, index: int) -> bytes:
         """The encoded file of the index-th picture; one that cannot be read raises InputError."""
@@ -72,20 +87,32 @@ class LabelledSet:
         digest = hashlib.sha256()
         names = [self.class_names[label] for label in self.labels]
         lines = [*self.class_names, *map("\t".join, zip(self.keys, names, strict=True))]
-        digest.update("\n".join(lines).encode("utf-8", "surrogateescape"))
+        digest.update(escape("\n".join(lines)).encode("utf-8"))
         hash_pictures(digest, self.pictures)
         return digest.hexdigest()
 
 
 def hash_pictures(digest: Any, pictures: Sequence[bytes]) -> None:
-    """Adds 16 of the pictures, spread evenly, or all of fewer."""
+    """Adds 16 of the pictures, spread evenly, or all of fewer; a mark for an unreadable one."""
     count = min(PICTURES_HASHED, len(pictures))
     for place in np.linspace(0, len(pictures) - 1, count).astype(int).tolist():
-        digest.update(hashlib.sha256(pictures[place]).digest())
+        try:
+            digest.update(hashlib.sha256(pictures[place]).digest())
+        except (InputError, OSError):  # measurements leave it out and say so
+            digest.update(b"unreadable")
+
+
+def pictures_at(pictures: Sequence[Any], places: Sequence[int]) -> Pictures:
+    """Those at these places alone."""
+    return Pictures(len(places), lambda i: pictures[places[i]])
 
 
 def labelled_set(name: str, split: str, version: str, rows: Rows) -> LabelledSet:
-    """The set of these rows; labels that are no class, or a key given twice, raise InputError."""
+    """The set of these rows, with class names and keys in NFC.
+
+    Labels that are no class, one class in two normal forms, or a key given twice raise InputError.
+    Invisible characters in class names are warned of.
+    """
     labels = np.asarray(rows.labels, dtype=np.int64)
     count = len(rows.class_names)
     if not len(labels):
@@ -95,10 +122,31 @@ def labelled_set(name: str, split: str, version: str, rows: Rows) -> LabelledSet
         raise InputError(f"{name}: split {split!r} has label {wrong}; expected 0 to {count - 1}")
     if len(set(rows.keys)) != len(rows.keys):
         raise InputError(f"{name}: split {split!r} has examples of the same key")
+    class_names = normal_names(rows.class_names, name)
+    warn_of_invisible(class_names, name)
+    # Two files whose names differ in their normal form alone keep their own names.
+    keys = first_unique([normalize_name(key) for key in rows.keys], rows.keys)
     return LabelledSet(
-        name, split, version, tuple(rows.class_names), labels, tuple(rows.keys),
-        Pictures(len(labels), rows.read),
+        name, split, version, class_names, labels, tuple(keys),
+        Pictures(len(labels), rows.read), tuple(rows.ignored),
     )  # fmt: skip
+
+
+def normal_names(names: Sequence[str], place: str) -> tuple[str, ...]:
+    """Names of numbered classes in NFC. Two that differ in their normal form raise InputError.
+
+    Two that are the same stay, for published sets have such (ImageNet's "maillot"): whoever looks
+    a class up by its name refuses them.
+    """
+    numbers: dict[str, int] = {}
+    for number, name in enumerate(names):
+        earlier = numbers.setdefault(normalize_name(name), number)
+        if names[earlier] != name:
+            raise InputError(
+                f"{place}: classes {earlier} and {number} are {names[earlier]!a} and {name!a}, one "
+                "name in two normal forms; keep one of them"
+            )
+    return tuple(normalize_name(name) for name in names)
 
 
 def first_unique(*candidates: Sequence[str]) -> Sequence[str]:
@@ -130,4 +178,5 @@ def join(parts: Sequence[LabelledSet]) -> LabelledSet:
         np.concatenate([part.labels for part in parts]),
         tuple(f"{part.split}/{key}" for part in parts for key in part.keys),
         Pictures(int(ends[-1]), read),
+        tuple(dict.fromkeys(line for part in parts for line in part.ignored)),
     )

@@ -7,6 +7,7 @@ from pathlib import Path
 from types import ModuleType
 
 from clip_jax.errors import InputError
+from clip_jax.text import escape, normalize_name
 from experiments.data import embedded
 from experiments.evaluation.sets import (
     class_folders,
@@ -44,17 +45,33 @@ def open_set(
     where TFDS sets lie, and folders by the sets' names; embedded sets are built there.
     Raises MissingSet where the set is not on disk, InputError where it is not the expected one.
     """
-    place = Path(name).expanduser()
+    place = find_path(name)
     if name in records:
         record = records[name]
         place = _locate(record, Path(data_dir).expanduser())
     elif place.is_dir():
-        record = own_record(place.resolve().name)
+        record = own_record(escape(normalize_name(place.resolve().name)))
     else:
         known = ", ".join(records)
         raise InputError(f"data set {name!r} is unknown; expected a folder or one of {known}")
     layout = _layout(place)
     return join([_open_split(place, layout, record, part) for part in split.split("+")])
+
+
+def find_path(path: str | Path) -> Path:
+    """A path of the user's as it lies on disk, where names may be in another normal form.
+
+    One that does not exist is given back as it is.
+    """
+    path = Path(path).expanduser()
+    if path.exists() or path.parent == path:
+        return path
+    parent, wanted = find_path(path.parent), normalize_name(path.name)
+    if parent.is_dir():
+        for each in sorted(parent.iterdir()):
+            if normalize_name(each.name) == wanted:
+                return each
+    return path
 
 
 def _locate(record: SetRecord, data_dir: Path) -> Path:

@@ -11,13 +11,15 @@ from pathlib import Path
 from tqdm import tqdm
 
 from experiments.data.source import Split
-from experiments.evaluation.sets.labelled import Pictures, hash_pictures
+from experiments.evaluation.sets.labelled import Pictures, hash_pictures, pictures_at
+from experiments.evaluation.sets.opening import find_path
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class QuestionSet:
     """One split of N questions. answers: of each, the right ones. contexts: the texts that they are
-    on, "" where there is none. pictures: N encoded files, or N times None.
+    on, "" where there is none. pictures: N encoded files, or N times None. keys: N names of
+    questions.
     """
 
     name: str
@@ -27,9 +29,22 @@ class QuestionSet:
     contexts: tuple[str, ...]
     pictures: Sequence[bytes | None]
     pictured: bool
+    keys: tuple[str, ...]
 
     def __len__(self) -> int:
         return len(self.questions)
+
+    def image(self, index: int) -> bytes | None:
+        """The encoded file of the index-th picture."""
+        return self.pictures[index]
+
+    def at(self, places: Sequence[int]) -> QuestionSet:
+        """The questions at these places alone, in their order."""
+        texts = {
+            name: tuple(getattr(self, name)[place] for place in places)
+            for name in ("questions", "answers", "contexts", "keys")
+        }
+        return dataclasses.replace(self, **texts, pictures=pictures_at(self.pictures, places))
 
     @functools.cached_property
     def source_hash(self) -> str:
@@ -44,7 +59,7 @@ class QuestionSet:
 
 def open_questions(folder: str | Path, split: str = "test") -> QuestionSet:
     """A split of a set that `experiments.prepare` made; one without questions raises InputError."""
-    opened = Split(Path(folder).expanduser(), split)
+    opened = Split(find_path(folder), split)
     opened.need_questions()
     questions, answers, contexts = [], [], []
     for i in tqdm(range(len(opened)), f"questions of {folder}", disable=None, leave=False):
@@ -57,5 +72,5 @@ def open_questions(folder: str | Path, split: str = "test") -> QuestionSet:
         pictures = Pictures(len(opened), lambda i: opened[i]["image"])
     return QuestionSet(
         str(folder), split, tuple(questions), tuple(answers), tuple(contexts), pictures,
-        opened.pictured,
+        opened.pictured, tuple(f"{split}[{i}]" for i in range(len(questions))),
     )  # fmt: skip

@@ -10,11 +10,13 @@ import numpy as np
 
 from clip_jax.errors import InputError
 from experiments.evaluation.caption_metrics import caption_metrics
+from experiments.evaluation.remarks import left_out
 from experiments.evaluation.results import Result
-from experiments.evaluation.rudolph_bench import RudolphBench
+from experiments.evaluation.rudolph_bench import Readable, RudolphBench
 from experiments.evaluation.sets.captioned import CaptionedSet, open_captioned
 from experiments.evaluation.systems import System
 from experiments.evaluation.tasks import options, rudolph_options
+from experiments.evaluation.tasks.remarks import Remarks
 from rudolph_jax import tasks
 
 ABOUT, NAME = "caption pictures: BLEU, chrF, METEOR-like, CIDEr, ruCLIP score", "captions"
@@ -47,14 +49,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     bench, clip = rudolph_options.bench(args), rudolph_options.ruclip(args)
+    remarks = Remarks()
     writing = Writing(args.template, args.candidates, args.seed)
     for name in options.set_names(args):
         pictures = open_captioned(name, args.test_split, args.data_dir)
         result = measure_set(bench, pictures, writing, clip)
         numbers = {k: v for k, v in result.items() if isinstance(v, float)}
         found = ", ".join(f"{key} {value:.4f}" for key, value in numbers.items())
-        options.say(f"{bench.name}  {name}: {found}, {result['examples']} pictures")
+        options.say(
+            f"{bench.name}  {name}: {found}, {result['examples']} pictures{left_out(result)}"
+        )
+        remarks.say(bench.name, result)
     options.say(f"results: {bench.folder / NAME}")
+    remarks.finish()
 
 
 def measure_set(
@@ -73,24 +80,26 @@ def measure_set(
     }
     made = {key: value for key, value in asked.items() if key != "ruclip"}
 
-    def work() -> Result:
+    def work(readable: Readable) -> Result:
+        shown = readable.examples
         captions = bench.chunks(
-            "captions", made, lambda rows: _write(bench, pictures, writing, rows)
+            "captions", made, readable, lambda rows: _write(bench, shown, writing, rows)
         ).tolist()
-        references = pictures.captions[: len(captions)]
+        references = shown.captions
         found = caption_metrics(captions, references)
         if clip is not None:
             latents = bench.chunks(
                 "picture latents",
                 asked,
-                lambda rows: clip.image_latents(pictures.pictures[rows]),
+                readable,
+                lambda rows: clip.image_latents(shown.pictures[rows]),
             )
             found["ruclip_score"] = mean_cosine(clip, captions, latents)
             first = [several[0] for several in references]
             found["ruclip_score_of_references"] = mean_cosine(clip, first, latents)
         written = [
             {"key": key, "caption": caption}
-            for key, caption in zip(pictures.keys, captions, strict=False)
+            for key, caption in zip(shown.keys, captions, strict=True)
         ]
         return {**found, "captions": written}
 

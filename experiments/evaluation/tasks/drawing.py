@@ -10,12 +10,14 @@ import numpy as np
 from experiments.atomic import replace_file
 from experiments.evaluation import frechet
 from experiments.evaluation.encoder import KINDS
+from experiments.evaluation.remarks import left_out
 from experiments.evaluation.results import Result
-from experiments.evaluation.rudolph_bench import RudolphBench
+from experiments.evaluation.rudolph_bench import Readable, RudolphBench
 from experiments.evaluation.sets.captioned import CaptionedSet, open_captioned
 from experiments.evaluation.systems import System
 from experiments.evaluation.tasks import options, rudolph_options
 from experiments.evaluation.tasks.captions import mean_cosine
+from experiments.evaluation.tasks.remarks import Remarks
 from rudolph_jax import tasks
 from rudolph_jax.picture_files import contact_sheet, png_bytes
 from rudolph_jax.sampling import IMAGE_SAMPLING, Sampling
@@ -40,6 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     bench, clip = rudolph_options.bench(args), rudolph_options.ruclip(args)
+    remarks = Remarks()
     sampling = Sampling(args.temperature, args.top_k, args.top_p)
     for name in options.set_names(args):
         pictures = open_captioned(name, args.test_split, args.data_dir)
@@ -49,8 +52,11 @@ def run(args: argparse.Namespace) -> None:
             f"{result['ruclip_score_of_pictures']:.4f}), Frechet distance "
             f"{result['frechet']:.4f} (of their reconstructions "
             f"{result['frechet_of_reconstructions']:.4f}), {result['examples']} drawings"
+            f"{left_out(result)}"
         )
+        remarks.say(bench.name, result)
     options.say(f"results: {bench.folder / NAME}")
+    remarks.finish()
 
 
 def measure_set(
@@ -69,13 +75,15 @@ def measure_set(
     """
     about = {**bench.about(pictures), "sampling": dataclasses.asdict(sampling), "seed": seed}
     asked = {**about, "ruclip": clip.about(), "features": features}
-    captions = [several[0] for several in pictures.captions[: asked["examples"]]]
     rudolph = bench.rudolph
 
-    def work() -> Result:
+    def work(readable: Readable) -> Result:
+        shown = readable.examples
+        captions = [several[0] for several in shown.captions]
         drawn = bench.chunks(
             "drawings",
             about,
+            readable,
             lambda rows: tasks.draw_texts(
                 rudolph, captions[rows], temperature=sampling.temperature, top_k=sampling.top_k,
                 top_p=sampling.top_p, seed=seed, batch_size=bench.batch_size,
@@ -84,16 +92,16 @@ def measure_set(
         )  # fmt: skip
         seen = {
             "drawings": lambda rows: rudolph.decode_images(drawn[rows]),
-            "pictures": lambda rows: pictures.pictures[rows],
+            "pictures": lambda rows: shown.pictures[rows],
             "reconstructions": lambda rows: rudolph.decode_images(
-                rudolph.encode_images(pictures.pictures[rows])
+                rudolph.encode_images(shown.pictures[rows])
             ),
         }
 
         def tower(what: str, kind: str) -> np.ndarray:
             encode = clip.image_latents if kind == "post" else clip.image_features
             title = f"features of {what}, {kind}"
-            return bench.chunks(title, asked, lambda rows: encode(seen[what](rows)))
+            return bench.chunks(title, asked, readable, lambda rows: encode(seen[what](rows)))
 
         fitted = {what: frechet.fit(tower(what, features)) for what in seen}
         if bench.folder is not None:

@@ -11,8 +11,11 @@ from clip_jax.config import WHITE
 from clip_jax.image import centre_square, open_image
 from experiments.atomic import replace_file
 from experiments.evaluation.bench import Bench, Result
+from experiments.evaluation.remarks import left_out
 from experiments.evaluation.samples import open_samples
 from experiments.evaluation.tasks import options
+from experiments.evaluation.tasks.remarks import Remarks
+from experiments.evaluation.unreadable import listed
 
 ABOUT, NAME = "cosines of scikit-image's pictures and captions, as a matrix", "figure"
 SIDE = 128  # of the pictures beside the matrix, in pixels
@@ -23,6 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
+    remarks = Remarks()
     for bench in options.benches(args):
         result = measure_samples(bench)
         cosines = np.asarray(result["cosines"])
@@ -30,28 +34,40 @@ def run(args: argparse.Namespace) -> None:
         file = bench.folder / NAME / "similarity.png"
         if jax.process_index() == 0:
             replace_file(file, draw(result))
-        options.say(f"{bench.name}  right caption first: {first} of {len(cosines)}; {file}")
+        options.say(
+            f"{bench.name}  right caption first: {first} of {len(cosines)}{left_out(result)}; "
+            f"{file}"
+        )
+        remarks.say(bench.name, result)
+    remarks.finish()
 
 
 def measure_samples(bench: Bench) -> Result:
-    """cosines: float[8, 8], pictures by captions."""
+    """cosines: float[N, N], readable pictures, eight if all are, by their captions."""
     samples = open_samples(bench.encoder.system.language)
-    captions = [several[0] for several in samples.captions]
-    asked = {**bench.about(samples), "pictures": list(samples.keys), "captions": captions}
+    asked = {**bench.about(samples), "samples": list(samples.keys)}
 
     def work() -> Result:
+        features = bench.encoder.images(samples)
+        readable = samples.at(features.readable.tolist())
+        captions = [several[0] for several in readable.captions]
         texts = bench.encoder.classes([[caption] for caption in captions])
-        return {"cosines": (bench.encoder.images(samples) @ texts.T).tolist()}
+        return {
+            "pictures": list(readable.keys),
+            "captions": captions,
+            "images": len(samples),
+            "unreadable": listed(samples, features.unreadable),
+            "cosines": (features.values[features.readable] @ texts.T).tolist(),
+        }
 
-    return bench.kept(NAME, samples.name, asked, work)
+    return bench.kept(NAME, samples.name, asked, [samples], work)
 
 
 def draw(result: Result) -> bytes:
     figures = options.drawing()
     samples = open_samples(result["system"]["language"])
     pictures = [
-        np.asarray(centre_square(open_image(file), WHITE).resize((SIDE, SIDE)))
-        for file in samples.pictures
+        np.asarray(centre_square(open_image(samples.image(place)), WHITE).resize((SIDE, SIDE)))
+        for place in map(samples.keys.index, result["pictures"])
     ]
     return figures.similarity_matrix(np.asarray(result["cosines"]), pictures, result["captions"])
-

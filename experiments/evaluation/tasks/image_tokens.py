@@ -5,11 +5,13 @@ from __future__ import annotations
 import argparse
 import math
 
+from experiments.evaluation.remarks import left_out
 from experiments.evaluation.results import Result
-from experiments.evaluation.rudolph_bench import RudolphBench
+from experiments.evaluation.rudolph_bench import Readable, RudolphBench
 from experiments.evaluation.sequence_losses import loss_sums, mean_losses
 from experiments.evaluation.sets.captioned import CaptionedSet, open_captioned
 from experiments.evaluation.tasks import options, rudolph_options
+from experiments.evaluation.tasks.remarks import Remarks
 
 ABOUT, NAME = "perplexity of held-out image tokens, and of captions", "image-tokens"
 
@@ -19,16 +21,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    bench = rudolph_options.bench(args)
+    bench, remarks = rudolph_options.bench(args), Remarks()
     for name in options.set_names(args):
         result = measure_set(bench, open_captioned(name, args.test_split, args.data_dir))
         options.say(
             f"{bench.name}  {name}: an image token {result['image_loss']:.4f} nats, perplexity "
             f"{result['image_perplexity']:.4f}; a piece of caption "
             f"{result['right_text_loss']:.4f} nats, perplexity {result['text_perplexity']:.4f}; "
-            f"{result['examples']} pictures"
+            f"{result['examples']} pictures{left_out(result)}"
         )
+        remarks.say(bench.name, result)
     options.say(f"results: {bench.folder / NAME}")
+    remarks.finish()
 
 
 def measure_set(bench: RudolphBench, pictures: CaptionedSet) -> Result:
@@ -38,14 +42,16 @@ def measure_set(bench: RudolphBench, pictures: CaptionedSet) -> Result:
     take the mean of each token's exponential.
     """
     asked = bench.about(pictures)
-    captions = [several[0] for several in pictures.captions]
 
-    def work() -> Result:
+    def work(readable: Readable) -> Result:
+        shown = readable.examples
+        captions = [several[0] for several in shown.captions]
         losses = mean_losses(
             bench.chunks(
                 "losses",
                 asked,
-                lambda rows: loss_sums(bench.rudolph, pictures.pictures[rows], captions[rows]),
+                readable,
+                lambda rows: loss_sums(bench.rudolph, shown.pictures[rows], captions[rows]),
             )
         )
         return {

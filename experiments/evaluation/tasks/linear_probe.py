@@ -13,11 +13,19 @@ from clip_jax.errors import InputError
 from experiments.evaluation import metrics
 from experiments.evaluation.bench import Bench, Result, record_of
 from experiments.evaluation.encoder import KINDS
-from experiments.evaluation.few_shot import pools
+from experiments.evaluation.few_shot import (
+    VALIDATION_SHOTS,
+    classes_without,
+    drawn_counts,
+    pools,
+)
 from experiments.evaluation.linear_probe import Draw, Features, Task, probe
+from experiments.evaluation.remarks import left_out, shots_found
 from experiments.evaluation.sets import LabelledSet
 from experiments.evaluation.sets.missing import MissingSplit
 from experiments.evaluation.tasks import options
+from experiments.evaluation.tasks.remarks import Remarks
+from experiments.evaluation.unreadable import listed
 
 ABOUT, NAME = "fit a linear classifier on few and on all pictures", "linear-probe"
 ALL = "all"
@@ -40,6 +48,7 @@ def add_probe(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
+    remarks = Remarks()
     for bench in options.benches(args):
 
         def of_set(name: str, bench: Bench = bench) -> None:
@@ -47,12 +56,14 @@ def run(args: argparse.Namespace) -> None:
             for row in result["shots"]:
                 spread = f" ± {row['deviation']:.4f}" if row["draws"] > 1 else ""
                 options.say(
-                    f"{bench.name}  {result['title']}, pictures a class {row['shots']}: "
-                    f"{result['metric']} {row['mean']:.4f}{spread}"
+                    f"{bench.name}  {result['title']}, pictures a class {shots_found(row)}: "
+                    f"{result['metric']} {row['mean']:.4f}{spread}{left_out(result)}"
                 )
+            remarks.say(bench.name, result)
 
         options.for_each_set(options.set_names(args), of_set)
         options.say(f"results, lists of the drawn: {bench.folder / folder_name(args.features)}")
+    remarks.finish()
 
 
 def shot_numbers(args: argparse.Namespace) -> list[int | None]:
@@ -72,6 +83,7 @@ def measure_set(bench: Bench, name: str, args: argparse.Namespace) -> Result:
     numbers = shot_numbers(args)
     train, test = bench.open(name, "train"), bench.open(name, args.test_split)
     validation = _validation(bench, name)
+    # Before anything is encoded: splits that share pictures are an error.
     learned, chosen = pools(train, validation, test, args.seed)
     metric = record_of(name).metric
     asked = {
@@ -86,18 +98,29 @@ def measure_set(bench: Bench, name: str, args: argparse.Namespace) -> Result:
         "asked_draws": args.draws,
     }
 
+    splits = [pictures for pictures in (train, validation, test) if pictures is not None]
+    own, names = (validation or train).split, test.class_names
+
     def work() -> Result:
-        found = {
-            pictures.split: Features(
-                bench.encoder.images(pictures, args.features), pictures.labels
-            )
-            for pictures in (train, validation, test)
-            if pictures is not None
-        }
+        images = {p.split: bench.encoder.images(p, args.features) for p in splits}
+        found = {p.split: Features(images[p.split].values, p.labels) for p in splits}
+        readable = found[test.split].at(images[test.split].readable)
         task = Task(
-            found[train.split], found[(validation or train).split], found[test.split],
-            learned, chosen, metric, len(test.class_names), jax.local_devices(),
+            found[train.split], found[own], readable,
+            learned.without(images[train.split].unreadable),
+            chosen.without(images[own].unreadable),
+            metric, len(names), jax.local_devices(),
         )  # fmt: skip
+        counts = {
+            "training": task.learned.counts(len(names)),
+            "validation": task.chosen.counts(len(names)),
+            "test": np.bincount(readable.labels, minlength=len(names)),
+        }
+        if not (counts["training"] * counts["test"]).any():
+            raise InputError(
+                f"{test.name}: no class of split {test.split!r} has images in {train.split!r}; "
+                "expected the same classes in both"
+            )
         plan = [
             (number, draw)
             for number in numbers
@@ -107,9 +130,33 @@ def measure_set(bench: Bench, name: str, args: argparse.Namespace) -> Result:
         draws: dict[int | None, list[Draw]] = {number: [] for number in numbers}
         for number, draw in bar:
             draws[number].append(probe(task, number, args.seed, draw))
-        return {"shots": [_told(number, draws[number], task) for number in numbers]}
+        return {
+            "examples": len(readable.labels),
+            "images": sum(map(len, splits)),
+            "unreadable": [
+                row for p in splits for row in listed(p, images[p.split].unreadable)
+            ],
+            **{f"classes_without_{part}": classes_without(counts[part], names) for part in counts},
+            "shots": [
+                {**_told(number, draws[number], task), **_found(number, counts, names)}
+                for number in numbers
+            ],
+        }
 
-    return bench.kept(folder_name(args.features), test.name, asked, work)
+    return bench.kept(folder_name(args.features), test.name, asked, splits, work)
+
+
+def _found(
+    number: int | None, counts: dict[str, np.ndarray], names: tuple[str, ...]
+) -> Result:
+    """How many pictures a class there really were, to learn from and to choose the penalty on."""
+    occurring = (counts["training"] + counts["test"]) > 0
+    most = number and min(number, VALIDATION_SHOTS)
+    return {
+        "found": drawn_counts(counts["training"], number, names, occurring),
+        "validation_shots": most or ALL,
+        "validation_found": drawn_counts(counts["validation"], most, names, occurring),
+    }
 
 
 def folder_name(features: str) -> str:

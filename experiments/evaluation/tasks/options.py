@@ -14,6 +14,7 @@ import jax
 
 from clip_jax import Compute
 from clip_jax.errors import InputError
+from clip_jax.text import escape
 from experiments.evaluation.array_cache import ArrayCache
 from experiments.evaluation.bench import Bench
 from experiments.evaluation.encoder import Encoder
@@ -124,6 +125,6 @@ def drawing() -> ModuleType:
 
 
 def say(*words: Any, **options: Any) -> None:
-    """Prints on one host of all."""
+    """Prints on one host of all; what no encoding has, of undecodable file names, as escapes."""
     if jax.process_index() == 0:
-        print(*words, **options, flush=True)
+        print(*(escape(str(word)) for word in words), **options, flush=True)

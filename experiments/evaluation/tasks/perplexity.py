@@ -7,10 +7,12 @@ from pathlib import Path
 
 from experiments.evaluation.bench import record_of
 from experiments.evaluation.perplexity_zero_shot import TEMPLATE, class_captions, measure
+from experiments.evaluation.remarks import left_out
 from experiments.evaluation.results import Result
-from experiments.evaluation.rudolph_bench import RudolphBench
+from experiments.evaluation.rudolph_bench import Readable, RudolphBench
 from experiments.evaluation.sets import RECORDS, LabelledSet, open_set
 from experiments.evaluation.tasks import options, rudolph_options
+from experiments.evaluation.tasks.remarks import Remarks
 from rudolph_jax import tasks
 
 ABOUT, NAME = "classify by RUDOLPH's perplexities", "perplexity"
@@ -26,18 +28,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    bench = rudolph_options.bench(args)
+    bench, remarks = rudolph_options.bench(args), Remarks()
 
     def of_set(name: str) -> None:
         pictures = open_set(name, args.test_split, args.data_dir)
         result = measure_set(bench, pictures, args.template, args.class_names)
         options.say(
             f"{bench.name}  {name}: {result['metric']} {result['value']:.4f}, macro-F1 "
-            f"{result['macro_f1']:.4f}, {result['examples']} pictures"
+            f"{result['macro_f1']:.4f}, {result['examples']} pictures{left_out(result)}"
         )
+        remarks.say(bench.name, result)
 
     options.for_each_set(options.set_names(args), of_set)
     options.say(f"results: {bench.folder / NAME}")
+    remarks.finish()
 
 
 def measure_set(
@@ -47,17 +51,18 @@ def measure_set(
     captions, source = class_captions(pictures, template, file)
     asked = {**bench.about(pictures), "captions": captions, "names": source}
 
-    def work() -> Result:
+    def work(readable: Readable) -> Result:
+        shown = readable.examples
         perplexities = bench.chunks(
             "class perplexities",
             asked,
+            readable,
             lambda rows: tasks.class_perplexities(
-                bench.rudolph, pictures.pictures[rows], captions, batch_size=bench.batch_size
+                bench.rudolph, shown.pictures[rows], captions, batch_size=bench.batch_size
             ),
         )
-        labels = pictures.labels[: len(perplexities)]
         return measure(
-            labels, perplexities, pictures.class_names, record_of(pictures.name).metric
+            shown.labels, perplexities, pictures.class_names, record_of(pictures.name).metric
         )
 
     return bench.kept(NAME, pictures, asked, work)

@@ -19,6 +19,7 @@ from experiments.evaluation.page import write_page
 from experiments.evaluation.published import numbers_of
 from experiments.evaluation.report_page import markdown, sections
 from experiments.evaluation.tasks import figure, linear_probe, options, retrieval, zero_shot
+from experiments.evaluation.tasks.remarks import Remarks
 
 ABOUT = "one page of everything, beside the published numbers"
 PARTS = ("zero-shot", "linear-probe", "figure")
@@ -41,12 +42,13 @@ def run(args: argparse.Namespace) -> None:
         raise InputError(f"--parts has {min(unknown)!r}; expected some of {', '.join(PARTS)}")
     drawing, names = options.drawing(), options.set_names(args)
     measured: list[Measured] = []
+    remarks = Remarks()
     for bench in options.benches(args):
         if bench.name in [one.name for one in measured]:
             raise InputError(
                 f"two systems are called {bench.name!r}; name them: --model=NAME=FOLDER"
             )
-        measured.append(_measure(bench, names, parts, args))
+        measured.append(_measure(bench, names, parts, args, remarks))
         page = sections(measured, names, drawing)
         if jax.process_index() == 0:
             lead = (
@@ -58,10 +60,15 @@ def run(args: argparse.Namespace) -> None:
             write_page(args.out, "Evaluation of image-text models", lead, page)
             replace_file(args.out / "report.md", markdown(page))
     options.say(f"report: {args.out / 'report.html'} and report.md")
+    remarks.finish()
 
 
 def _measure(
-    bench: Bench, names: list[str], parts: list[str], args: argparse.Namespace
+    bench: Bench,
+    names: list[str],
+    parts: list[str],
+    args: argparse.Namespace,
+    remarks: Remarks,
 ) -> Measured:
     system = bench.encoder.system
     measured = Measured(
@@ -73,8 +80,10 @@ def _measure(
     def of_set(name: str) -> None:
         if "zero-shot" in parts:
             measured.zero_shot[name] = zero_shot.measure_set(bench, name, args.test_split)
+            remarks.say(bench.name, measured.zero_shot[name])
         if "linear-probe" in parts:
             measured.probes[name] = linear_probe.measure_set(bench, name, args)
+            remarks.say(bench.name, measured.probes[name])
 
     measured.missing.update(options.for_each_set(names, of_set, needed=False))
     for entry in filter(None, args.retrieval.split(",")):
@@ -82,7 +91,9 @@ def _measure(
         if not colon:
             raise InputError(f"--retrieval has {entry!r}; expected SET:SPLIT")
         measured.retrieval[entry] = retrieval.measure_set(bench, name, split)
+        remarks.say(bench.name, measured.retrieval[entry])
     if "figure" in parts:
         measured.samples = figure.measure_samples(bench)
+        remarks.say(bench.name, measured.samples)
         measured.matrix = figure.draw(measured.samples)
     return measured

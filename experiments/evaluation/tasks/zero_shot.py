@@ -5,7 +5,10 @@ from __future__ import annotations
 import argparse
 
 from experiments.evaluation.bench import Bench, Result, record_of
+from experiments.evaluation.remarks import left_out
 from experiments.evaluation.tasks import options
+from experiments.evaluation.tasks.remarks import Remarks
+from experiments.evaluation.unreadable import listed
 from experiments.evaluation.zero_shot import compare, measure
 
 ABOUT, NAME = "classify by prompts alone", "zero-shot"
@@ -17,6 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
+    remarks = Remarks()
     for bench in options.benches(args):
 
         def of_set(name: str, bench: Bench = bench) -> None:
@@ -24,11 +28,14 @@ def run(args: argparse.Namespace) -> None:
             options.say(
                 f"{bench.name}  {result['title']}: {result['metric']} {result['value']:.4f}, "
                 f"top-5 {result['top5']:.4f}, calibration error "
-                f"{result['calibration']['expected_error']:.4f}, {result['examples']} pictures"
+                f"{result['calibration']['expected_error']:.4f}, "
+                f"{result['examples']} pictures{left_out(result)}"
             )
+            remarks.say(bench.name, result)
 
         options.for_each_set(options.set_names(args), of_set)
         options.say(f"results: {bench.folder / NAME}")
+    remarks.finish()
 
 
 def measure_set(bench: Bench, name: str, split: str) -> Result:
@@ -43,16 +50,23 @@ def measure_set(bench: Bench, name: str, split: str) -> Result:
     }  # fmt: skip
 
     def work() -> Result:
+        features = bench.encoder.images(pictures)
+        places = features.readable
         found = compare(
-            bench.encoder.images(pictures),
+            features.values[places],
             bench.encoder.classes(prompts.by_class),
-            pictures.labels,
+            pictures.labels[places],
         )
-        return measure(
+        measured = measure(
             found,
             pictures.class_names,
             record_of(name).metric,
             bench.encoder.system.clip.logit_scale,
         )
+        return {
+            **measured,
+            "images": len(pictures),
+            "unreadable": listed(pictures, features.unreadable),
+        }
 
-    return bench.kept(NAME, pictures.name, asked, work)
+    return bench.kept(NAME, pictures.name, asked, [pictures], work)

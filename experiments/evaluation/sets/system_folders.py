@@ -1,0 +1,14 @@
+"""Folders that operating systems and storage boxes put between a user's own."""
+
+from __future__ import annotations
+
+# Of macOS archives, Synology and QNAP, Windows, and ext file systems; in lower case.
+SYSTEM_FOLDERS = (
+    "__macosx", "@eadir", "#recycle", "#snapshot", "@recycle", "$recycle.bin",
+    "system volume information", "lost+found",
+)  # fmt: skip
+
+
+def is_system(name: str) -> bool:
+    """Whether the name of a folder or file is hidden, or one of SYSTEM_FOLDERS."""
+    return name.startswith(".") or name.casefold() in SYSTEM_FOLDERS

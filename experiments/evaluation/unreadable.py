@@ -1,0 +1,83 @@
+"""Images of an evaluation set that cannot be read: found, left out, and listed with the reason.
+
+Numbers are of the readable images. A result lists the others under "unreadable" as objects of
+split, key and why; "images" counts all that took part.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Protocol
+
+from clip_jax.config import ImageConfig
+from clip_jax.errors import InputError
+from clip_jax.image import preprocess
+from clip_jax.text import escape
+
+CHECK_SIZE = 8  # pixels; to find out whether an image can be read, any size does
+
+
+class Keyed(Protocol):
+    """A split of any kind of set."""
+
+    name: str
+    split: str
+    keys: tuple[str, ...]
+
+    def __len__(self) -> int: ...
+
+    def image(self, index: int) -> Any: ...
+
+
+def check_image(image: Any) -> None:
+    """Raises InputError for an image that preprocessing cannot read."""
+    preprocess([image], CHECK_SIZE, ImageConfig())
+
+
+def why_unreadable(images: Keyed, place: int, read: Callable[[Any], Any] = check_image) -> str:
+    """The reason in a line; "" for an image that can be read. read: raises InputError."""
+    try:
+        read(images.image(place))
+    except (InputError, OSError) as error:  # OSError: a source whose file is gone
+        return escape(" ".join(str(error).split())) or type(error).__name__
+    return ""
+
+
+def find_unreadable(
+    images: Keyed, places: Iterable[int], read: Callable[[Any], Any] = check_image
+) -> dict[int, str]:
+    """Place -> reason of those that cannot be read, in order. All are decoded, by threads."""
+    places = list(places)
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        reasons = pool.map(lambda place: why_unreadable(images, place, read), places)
+        return {place: why for place, why in zip(places, reasons, strict=True) if why}
+
+
+def check_any_readable(images: Keyed, count: int, reasons: Mapping[int, str]) -> None:
+    """Raises InputError where none of a split's first `count` images can be read."""
+    if count and len(reasons) >= count:
+        place, why = next(iter(reasons.items()))
+        raise InputError(
+            f"{images.name} {images.split} {escape(images.keys[place])}: {why}; none of the "
+            f"{count} images of the split can be read"
+        )
+
+
+def listed(images: Keyed, reasons: Mapping[int, str]) -> list[dict[str, str]]:
+    """For JSON."""
+    return [
+        {"split": images.split, "key": images.keys[place], "why": why}
+        for place, why in sorted(reasons.items())
+    ]
+
+
+def still_unreadable(result: Mapping[str, Any], splits: Sequence[Keyed]) -> bool:
+    """Whether all that an earlier result left out would be left out now too."""
+    for images in splits:
+        keys = {row["key"] for row in result.get("unreadable", ()) if row["split"] == images.split}
+        places = [place for place, key in enumerate(images.keys) if key in keys]
+        if keys and len(find_unreadable(images, places)) < len(keys):
+            return False
+    return True
