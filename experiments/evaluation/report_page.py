@@ -27,6 +27,7 @@ def sections(
         *tables.calibration(systems, names),
         *tables.retrieval(systems),
         *pictures.matrices(systems),
+        *tables.all_remarks(systems),
         *tables.missing(systems),
         tables.all_published(names),
         tables.traces(systems),

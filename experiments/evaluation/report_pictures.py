@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 
@@ -37,12 +38,19 @@ def curves(
     if not there:
         return []
     panels, stars = {}, {}
+    # A set is the same for all systems.
+    labels = {
+        name: [shot_label([row]) for row in next(
+            one.probes[name] for one in systems if name in one.probes
+        )["shots"]]
+        for name in there
+    }  # fmt: skip
     for name in there:
         title = title_of(name)
         panels[title] = {
             one.name: [
-                (str(row["shots"]), row["mean"], row["deviation"])
-                for row in one.probes[name]["shots"]
+                (label, row["mean"], row["deviation"])
+                for label, row in zip(labels[name], one.probes[name]["shots"], strict=True)
             ]
             for one in systems
             if name in one.probes
@@ -64,9 +72,20 @@ def curves(
     png = figures.few_shot_curves(panels, stars)
     note = (
         "Mean over the draws, with one standard deviation; a star is zero-shot. The lists of the "
-        "pictures drawn are in the JSON files."
+        "pictures drawn are in the JSON files. A range below a number is what was found: the "
+        "classes with the fewest and the most of these pictures."
     )
     return [Section("Few-shot probes", note, Picture("few-shot", png, "Curves by set"))]
+
+
+def shot_label(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Of a place on the axis: "16", or "16" above "4–16" where some class of some set has fewer."""
+    shots = str(rows[0]["shots"])
+    if not any(row["found"]["classes_with_fewer"] for row in rows):
+        return shots
+    fewest = min(row["found"]["fewest"] for row in rows)
+    most = max(row["found"]["most"] for row in rows)
+    return f"{shots}\n{fewest}–{most}" if fewest < most else f"{shots}\n{most}"
 
 
 def _mean_curve(one: Measured, names: Sequence[str]) -> list[tuple[str, float, float]]:
@@ -74,7 +93,7 @@ def _mean_curve(one: Measured, names: Sequence[str]) -> list[tuple[str, float, f
     rows = zip(*(one.probes[name]["shots"] for name in names), strict=True)
     return [
         (
-            str(row[0]["shots"]),
+            shot_label(row),
             float(np.mean([cell["mean"] for cell in row])),
             float(np.sqrt(np.square([cell["deviation"] for cell in row]).sum()) / len(row)),
         )

@@ -10,6 +10,7 @@ from experiments.evaluation.bench import record_of, title_of
 from experiments.evaluation.measured import Measured
 from experiments.evaluation.page import Section, Table
 from experiments.evaluation.published import NEAR, compare, published
+from experiments.evaluation.remarks import is_partial, remarks
 
 # What the report's second average leaves out.
 LEFT_OUT = ("patch_camelyon", "oxford_pets", "fgvc_aircraft")
@@ -28,7 +29,7 @@ def numbers(
     rows = []
     for name in names:
         cells = [
-            compare(found[name], one.published[task].get(name))
+            compare(found[name], one.published[task].get(name)) + _mark(one, task, name)
             if name in found
             else NOT_THERE
             if name in one.missing
@@ -56,8 +57,10 @@ def numbers(
     if task == "linear-probe":
         shots = next(iter(next(found for found in systems if found.probes).probes.values()))
         most = shots["shots"][-1]["shots"]
-        how = "all pictures" if most == "all" else f"{most} pictures a class"
+        how = "all pictures" if most == "all" else f"{most} pictures a class, where there are"
         note = f"Fitted on {how}, {shots['features']}-projection features. {note}"
+    if any(_mark(one, task, name) for one in systems for name in names):
+        note = f"{note} * is of less than was asked for: see Remarks.".strip()
     return Section(title, note, Table(("set", "metric", *(one.name for one in systems)), rows))
 
 
@@ -70,6 +73,27 @@ def _mean(found: Mapping[str, float], known: Mapping[str, float], names: Sequenc
     expected = [known[name] for name in there if name in known]
     both = float(np.mean(expected)) if len(expected) == len(there) else None
     return compare(measured, both) + (f" of {len(there)}" if len(there) < len(names) else "")
+
+
+def _mark(one: Measured, task: str, name: str) -> str:
+    results = one.zero_shot if task == "zero-shot" else one.probes
+    return " *" if name in results and is_partial(results[name]) else ""
+
+
+def all_remarks(systems: Sequence[Measured]) -> list[Section]:
+    """What numbers leave out and what sets lack, of all results."""
+    rows: dict[tuple[str, str, str, str], None] = {}
+    for one in systems:
+        for task, results in (
+            ("zero-shot", one.zero_shot), ("linear probe", one.probes), ("retrieval", one.retrieval)
+        ):
+            for name, result in results.items():
+                for line in remarks(result):
+                    rows[(title_of(name), one.name, task, line)] = None
+    if not rows:
+        return []
+    note = "What the numbers leave out, and what the sets lack."
+    return [Section("Remarks", note, Table(("set", "system", "task", "remark"), list(rows)))]
 
 
 def calibration(systems: Sequence[Measured], names: Sequence[str]) -> list[Section]:

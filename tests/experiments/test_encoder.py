@@ -47,7 +47,7 @@ def test_one_device_and_eight_give_the_same(ruclip, pictures):
     found = []
     for devices in (jax.devices()[:1], jax.devices()):
         encoder = Encoder(system, devices=devices, rows=2)
-        images = encoder.images(mine)
+        images = encoder.images(mine).values
         result = compare(images, encoder.classes([[name] for name in CLASSES]), mine.labels)
         found.append((images, measure(result, CLASSES, "accuracy", system.clip.logit_scale)))
     (images, measured), (spread_images, spread_measured) = found
@@ -58,13 +58,13 @@ def test_one_device_and_eight_give_the_same(ruclip, pictures):
         assert a == (pytest.approx(b, rel=1e-4) if isinstance(b, float) else b)
     expected = Predictor(system.clip).get_image_latents([mine.image(i) for i in range(21)])
     np.testing.assert_allclose(images, expected, atol=1e-5)
-    assert np.linalg.norm(Encoder(system).images(mine, "pre"), axis=1).max() > 2
+    assert np.linalg.norm(Encoder(system).images(mine, "pre").values, axis=1).max() > 2
 
 
 def test_features_are_kept_by_content(ruclip, pictures, tmp_path, monkeypatch):
     system, mine = open_system(ruclip), open_set(str(pictures), "test")
     encoder = Encoder(system, cache=ArrayCache(tmp_path))
-    first = encoder.images(mine), encoder.classes([["кошка"], ["дом", "фото дома"]])
+    first = encoder.images(mine).values, encoder.classes([["кошка"], ["дом", "фото дома"]])
     assert len(list(tmp_path.glob("*.npy"))) == len(list(tmp_path.glob("*.json"))) == 2
     again = Encoder(open_system(ruclip), cache=ArrayCache(tmp_path))
 
@@ -74,7 +74,7 @@ def test_features_are_kept_by_content(ruclip, pictures, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(Encoder, "_encode", never)
         patch.setattr(type(system), "class_latents", never)
-        np.testing.assert_array_equal(again.images(mine), first[0])
+        np.testing.assert_array_equal(again.images(mine).values, first[0])
         np.testing.assert_array_equal(again.classes([["кошка"], ["дом", "фото дома"]]), first[1])
         for asked in (
             lambda: again.images(mine, "pre"),
@@ -87,7 +87,7 @@ def test_features_are_kept_by_content(ruclip, pictures, tmp_path, monkeypatch):
                 asked()
     for file in tmp_path.glob("*.npy"):  # cut off: computed anew
         file.write_bytes(file.read_bytes()[:50])
-    np.testing.assert_array_equal(again.images(mine), first[0])
+    np.testing.assert_array_equal(again.images(mine).values, first[0])
 
 
 def test_a_broken_picture_is_named(ruclip, pictures, tmp_path):
