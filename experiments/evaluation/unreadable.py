@@ -7,6 +7,7 @@ split, key and why; "images" counts all that took part.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
@@ -17,6 +18,9 @@ from clip_jax.image import preprocess
 from clip_jax.text import escape
 
 CHECK_SIZE = 8  # pixels; to find out whether an image can be read, any size does
+
+# Pillow names a stream by its place in memory, which differs between two runs.
+_ADDRESS = re.compile(r" ?<[\w.]+ object at 0x[0-9a-fA-F]+>")
 
 
 class Keyed(Protocol):
@@ -41,7 +45,8 @@ def why_unreadable(images: Keyed, place: int, read: Callable[[Any], Any] = check
     try:
         read(images.image(place))
     except (InputError, OSError) as error:  # OSError: a source whose file is gone
-        return escape(" ".join(str(error).split())) or type(error).__name__
+        reason = _ADDRESS.sub("", escape(" ".join(str(error).split())))
+        return reason or type(error).__name__
     return ""
 
 
