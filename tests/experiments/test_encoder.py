@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -110,6 +111,10 @@ sys.exit(main(sys.argv[1:]))
 
 @pytest.mark.slow
 def test_two_hosts_share_the_pictures(ruclip, pictures, tmp_path):
+    """One image of either host's share cannot be read, which both know of."""
+    pictures = shutil.copytree(pictures, tmp_path / "mine")
+    for label in (CLASSES[0], CLASSES[-1]):
+        (pictures / "test" / label / "3.png").write_bytes(b"not an image")
     with socket.socket() as free:
         free.bind(("localhost", 0))
         address = f"localhost:{free.getsockname()[1]}"
@@ -132,16 +137,16 @@ def test_two_hosts_share_the_pictures(ruclip, pictures, tmp_path):
     try:
         for child in children:
             _, told = child.communicate(timeout=400)
-            assert child.returncode == 0, told
+            assert child.returncode == 7, told
     finally:
         for child in children:
             child.kill()
     from experiments.evaluate import main
 
-    assert main(arguments("one")) == 0
+    assert main(arguments("one")) == 7
     one, two = (
         json.loads(next((tmp_path / name).glob("*/zero-shot/mine.json")).read_text())
         for name in ("one", "two")
     )
     assert two.pop("made_with")["hosts"] == 2 and one.pop("made_with")["hosts"] == 1
-    assert one == two
+    assert one == two and len(one["unreadable"]) == 2 and one["examples"] == 19
