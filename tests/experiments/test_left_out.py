@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 from types import SimpleNamespace
 
 import jax
@@ -352,3 +353,17 @@ def test_evaluation_sets_of_a_run_go_on(ruclip, data_directory, capsys, monkeypa
         assert told.count("1 of 7 images cannot be read") == 2 * (len(broken) == 1)
         assert told.count("none of the 7 images") == 2 * (len(broken) == 7)
     assert [set(values) for values in found] == [{"accuracy"}] * 4 + [set()] * 2
+
+
+@pytest.mark.filterwarnings("default")
+def test_names_that_print_badly(command, mine, capsys):
+    """Invisible characters are a line, once; a folder that is no UTF-8 prints and is measured."""
+    (mine / "train" / "зелёный").rename(mine / "train" / "зелё\u00adный")
+    (mine / "test" / "синий").rename(mine / "test" / os.fsdecode(b"\xffblue"))
+    assert main(command("linear-probe", f"--sets={mine}", "--shots=1", "--draws=1")) == 7
+    printed = capsys.readouterr()
+    warned = [line for line in printed.err.splitlines() if line.startswith("warning: ")]
+    assert len(warned) == 1 and "mine: label" in warned[0] and "SOFT HYPHEN" in warned[0]
+    assert "\\udcffblue" in printed.out
+    assert main(command("zero-shot", f"--sets={mine}")) == 2
+    assert r"class name '\udcffblue' is not Unicode" in capsys.readouterr().err
