@@ -26,9 +26,9 @@ from clip_jax.image_file import SUFFIXES
 from clip_jax.model import normalize
 from clip_jax.predictor import Predictor
 from clip_jax.pretrained import PretrainedClip
+from clip_jax.system_folders import is_system
 from clip_jax.text import escape
 
-APPLE_ARCHIVE = "__MACOSX"  # metadata that macOS adds to zip files, under names of images
 BATCHES_BETWEEN_WRITES = 16
 
 
@@ -100,7 +100,7 @@ def open_album(
 def picture_files(folder: str | Path) -> list[Path]:
     """Files below a folder that are pictures by their suffix, sorted; InputError for none.
 
-    Hidden files and folders, and macOS's `__MACOSX`, are ignored.
+    Hidden files and what lies in `system_folders` are ignored.
     """
     return _walk(Path(folder))[0]
 
@@ -112,9 +112,9 @@ def _walk(folder: Path) -> tuple[list[Path], int]:
     found, ignored = [], 0
     for place, _, names in os.walk(folder):
         parts = Path(place).relative_to(folder).parts
-        hidden = APPLE_ARCHIVE in parts or any(part.startswith(".") for part in parts)
+        system = any(map(is_system, parts))
         for name in names:
-            if hidden or name.startswith(".") or Path(name).suffix.lower() not in SUFFIXES:
+            if system or is_system(name) or Path(name).suffix.lower() not in SUFFIXES:
                 ignored += 1
             else:
                 found.append(Path(place) / name)

@@ -185,6 +185,7 @@ def export_tensors(
 
 
 def export_summary(kind: str, model: Model, folder: Path) -> Summary:
+    """What an export wrote, and what its files cannot say."""
     count = sum(array.size for array in model.params.values())
     tensors = model.params if model.dtypes is None else model.dtypes
     return _summary(kind, len(tensors), count, folder)

@@ -286,6 +286,7 @@ def _image(image: ImageSettings | None, image_size: int) -> ImageConfig:
         three_numbers(std, "image_std", where, divides=True),
         RESAMPLING[resample],
         "resize_then_crop",
+        background=None,
     )
 
 

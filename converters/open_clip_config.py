@@ -239,6 +239,7 @@ def _image(cfg: Any, where: str) -> ImageConfig:
         three_numbers(cfg.get("std", list(OPENAI_STD)), "std", where, divides=True),
         interpolation,
         "resize_then_crop",
+        background=None,
     )
 
 

@@ -169,7 +169,7 @@ def _config(weights: Weights, given: OpenClipConfig | None, activation: str) -> 
     text = TextConfig(
         vocab_size, context_length, text_width, text_layers, text_heads, 4 * text_width
     )
-    image = ImageConfig(resample="bicubic", crop="resize_then_crop")
+    image = ImageConfig(resample="bicubic", crop="resize_then_crop", background=None)
     if given:
         vision = dataclasses.replace(vision, mlp_width=given.vision["mlp_width"])
         text = dataclasses.replace(text, mlp_width=given.text["mlp_width"])

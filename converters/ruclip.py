@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -97,14 +98,20 @@ def translate(original: Mapping[str, Any], where: str) -> ClipConfig:
             bos_id=BOS,
             eos_id=EOS,
             pad_id=PAD,
-            image=ImageConfig(**statistics),
+            image=ImageConfig(**statistics, background=None),
         )
     except InputError as error:
         raise InputError(f"{where}: {error}") from error
 
 
 def _untranslate(config: ClipConfig, where: str) -> dict[str, Any]:
-    """The arguments of `ruclip.CLIP`; InputError where ruclip cannot build this model."""
+    """The arguments of `ruclip.CLIP`; InputError where ruclip cannot build this model.
+
+    The background is left out: it is no part of the network, and ruclip drops the alpha channel.
+    """
+    config = dataclasses.replace(
+        config, image=dataclasses.replace(config.image, background=None)
+    )
     vision, text = config.vision, config.text
     values = (
         *(config.embed_dim, vision.image_size, vision.layers, vision.width, vision.patch_size),

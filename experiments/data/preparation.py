@@ -5,6 +5,7 @@
     rejected.jsonl           every record, or caption or answer of one, that was left out
     summary.json             how many rows, members or entries were kept, rejected and ignored
     dataset_info.json        last, so that an unfinished folder never opens as a data set
+    preview.png              some of the images, to be looked at
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ from tqdm import tqdm
 
 from clip_jax.errors import InputError
 from clip_jax.text import check_encodable, escape, parse_json, read_json, read_text
+from experiments.data.preview import FILE_NAME as PREVIEW
+from experiments.data.preview import write_preview
 from experiments.data.sources import KINDS, make_plan
 from experiments.data.sources.finish import INFO, UNFINISHED, finish
 from experiments.data.sources.forms import CODES, COLUMNS, FORMS
@@ -124,7 +127,10 @@ def prepare(
             shards = _add_codes(coder, shards, unfinished, workers)
         finish(out, options.what, shards, about)
     shutil.rmtree(out / UNFINISHED, ignore_errors=True)
-    return _summary(out)
+    summary = _summary(out)
+    if not (out / PREVIEW).exists():
+        write_preview(out, max(summary.splits, key=summary.splits.__getitem__))
+    return summary
 
 
 def _check(rules: Rules, options: Options, workers: int, vqgan: str) -> None:

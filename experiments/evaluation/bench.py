@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments.evaluation.encoder import FORMAT, Encoder, PictureSet
+from clip_jax.image import PREPROCESSING_VERSION
+from experiments.evaluation.encoder import Encoder, PictureSet
 from experiments.evaluation.prompts import Prompts, prompts_for
 from experiments.evaluation.results import Result, kept_result, result_folder
 from experiments.evaluation.sets import RECORDS, LabelledSet, SetRecord, open_set
@@ -55,7 +56,7 @@ class Bench:
             "version": getattr(pictures, "version", None),
             "split": pictures.split,
             "source_sha256": pictures.source_hash,
-            "preprocessing": FORMAT,
+            "preprocessing": PREPROCESSING_VERSION,
             "ignored": list(getattr(pictures, "ignored", ())),
         }
 

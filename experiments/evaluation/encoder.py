@@ -20,7 +20,7 @@ from jax.experimental import multihost_utils
 from tqdm import tqdm
 
 from clip_jax.errors import InputError
-from clip_jax.image import normalize_pixels, open_image, resize_square
+from clip_jax.image import PREPROCESSING_VERSION, normalize_pixels, open_image, resize_square
 from clip_jax.model import normalize
 from experiments.evaluation.array_cache import ArrayCache
 from experiments.evaluation.sets.captioned import CaptionedSet
@@ -30,8 +30,7 @@ from experiments.evaluation.unreadable import check_any_readable, find_unreadabl
 
 PictureSet = LabelledSet | CaptionedSet
 KINDS = ("pre", "post")
-# Raised when the same model and pictures are to give other features or numbers. 2: EXIF orientation
-# is applied, 16-bit images are scaled, unreadable images are left out.
+# Raised when the same model and pixels are to give other features. 2: unreadable images have none.
 FORMAT = 2
 AHEAD = 2  # batches that are decoded while the devices work
 
@@ -119,6 +118,7 @@ class Encoder:
     def _about(self) -> dict:
         return {
             "format": FORMAT,
+            "preprocessing": PREPROCESSING_VERSION,
             "model": self.system.content_hash,
             "dtype": self.system.clip.compute.dtype,
         }

@@ -15,9 +15,10 @@ import rudolph_jax
 from clip_jax import Compute, model_folder
 from clip_jax.content_hash import content_hash
 from clip_jax.errors import InputError
+from clip_jax.image import PREPROCESSING_VERSION
 from experiments.evaluation.array_cache import ArrayCache
 from experiments.evaluation.chunks import CHUNK, in_chunks
-from experiments.evaluation.encoder import FORMAT, PictureSet
+from experiments.evaluation.encoder import PictureSet
 from experiments.evaluation.results import Result, kept_result, result_folder
 from experiments.evaluation.sets.questions import QuestionSet
 from experiments.evaluation.unreadable import (
@@ -102,7 +103,7 @@ class RudolphBench:
             "version": getattr(examples, "version", None),
             "split": examples.split,
             "source_sha256": examples.source_hash,
-            "preprocessing": FORMAT,
+            "preprocessing": PREPROCESSING_VERSION,
             "ignored": list(getattr(examples, "ignored", ())),
             "asked_examples": self.count(examples),
         }

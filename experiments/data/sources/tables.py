@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from clip_jax.errors import InputError
+from clip_jax.image_file import SUFFIXES
 from clip_jax.text import BYTE_ORDER_MARK, decode_text, escape, parse_json
 from experiments.data.sources.cells import DONE, OPEN, QUOTE, Line, split_cells
-from experiments.data.sources.images import SUFFIXES
 from experiments.data.sources.records import BadRecord
 
 JSON_LINES = ".jsonl"

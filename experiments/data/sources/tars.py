@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from clip_jax.errors import InputError
+from clip_jax.image_file import SUFFIXES
 from clip_jax.text import escape, parse_json
 from experiments.data.sources.columns import read_texts
-from experiments.data.sources.images import SUFFIXES
 from experiments.data.sources.plan import Options, Plan, stamps
 from experiments.data.sources.records import BadRecord, Candidate, Ignored, Rejected
 from experiments.data.sources.spans import read_span

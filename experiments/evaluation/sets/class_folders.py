@@ -13,15 +13,13 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from clip_jax.errors import InputError
+from clip_jax.image_file import SUFFIXES
+from clip_jax.system_folders import is_system
 from clip_jax.text import escape, normalize_name
 from experiments.evaluation.sets.labelled import Rows
 from experiments.evaluation.sets.record import SetRecord
 from experiments.evaluation.sets.split_names import find_split
-from experiments.evaluation.sets.system_folders import is_system
 
-SUFFIXES = (
-    ".avif", ".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp",
-)  # fmt: skip
 NAMED = 5  # folders or files of a list that are named
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from clip_jax.errors import InputError
+from clip_jax.system_folders import is_system
 from clip_jax.text import parse_json
 from experiments.data.sources.arrow_package import import_arrow
 from experiments.data.sources.columns import image_bytes
@@ -21,7 +22,6 @@ from experiments.evaluation.sets.labelled import Rows
 from experiments.evaluation.sets.labels import LABEL_COLUMNS, find_column, known_names, resolve
 from experiments.evaluation.sets.record import SetRecord
 from experiments.evaluation.sets.split_names import find_split
-from experiments.evaluation.sets.system_folders import is_system
 
 Group = tuple[Path, int]  # a row group of a file
 
