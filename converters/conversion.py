@@ -188,7 +188,11 @@ def export_summary(kind: str, model: Model, folder: Path) -> Summary:
     """What an export wrote, and what its files cannot say."""
     count = sum(array.size for array in model.params.values())
     tensors = model.params if model.dtypes is None else model.dtypes
-    return _summary(kind, len(tensors), count, folder)
+    image = model.config.get("image", model.config)
+    notes: tuple[str, ...] = ()
+    if (background := image.get("background")) is not None:
+        notes = (f"without the background {list(background)}: the original drops transparency",)
+    return _summary(kind, len(tensors), count, folder, notes)
 
 
 def _naming(weights: Weights | None) -> dict[str, Any]:
