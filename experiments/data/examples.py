@@ -10,7 +10,9 @@ from PIL import Image
 from tqdm import tqdm
 
 from clip_jax.config import ClipConfig, ImageConfig
+from clip_jax.errors import InputError
 from clip_jax.image_file import open_image
+from clip_jax.text import escape
 from clip_jax.tokenizer import Tokenizer
 from experiments.data.augment import draw, render
 from experiments.data.config import DataConfig
@@ -59,7 +61,13 @@ class Pictures:
         self, index: int, variants: int, rng: np.random.Generator
     ) -> tuple[list[np.ndarray], Any]:
         row = self.split[index]
-        image = self._open(row["image"])
+        try:
+            image = self._open(row["image"])
+        except InputError as error:
+            key = escape(str(row.get("key", "")))
+            raise InputError(
+                f"{self.split}: example {index} {key}: {error}; prepare the set again"
+            ) from error
         renderings = [
             render(image, self._size, self._image, self._augment, rng) for _ in range(variants)
         ]

@@ -9,7 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from clip_jax.errors import InputError
 from clip_jax.image_file import open_image
+from experiments.data.config import DataConfig
+from experiments.data.examples import Pictures
 from experiments.data.preparation import prepare
 from experiments.data.source import Split
 from experiments.data.sources.plan import Options
@@ -122,3 +125,32 @@ def test_formats_that_are_not_taken_are_named():
     data = encoded(Image.new("RGB", (8, 8)), "PPM")
     with pytest.raises(BadRecord, match="not one of JPEG, PNG, WEBP, AVIF, GIF, BMP, TIFF"):
         _check_image(data, None)
+
+
+def test_the_sheet_shows_upright_images_on_white(tmp_path):
+    exif = Image.Exif()
+    exif[ORIENTATION] = 6
+    wide = Image.new("RGBA", (320, 160), (0, 0, 0, 0))
+    wide.paste((255, 0, 0, 255), (0, 0, 160, 160))  # the left half, above once it is upright
+    stored({"a.png": encoded(wide, "PNG", exif=exif)}, tmp_path)
+    with Image.open(tmp_path / "out" / "preview.png") as sheet:
+        pixels = np.asarray(sheet)
+    # 80x160 pixels within a border of 8; less than 128 wide, so twice as large.
+    assert pixels.shape == (2 * 160 + 16, 2 * 80 + 16, 3)
+    np.testing.assert_allclose(pixels[80, 88], (255, 0, 0), atol=8)
+    np.testing.assert_allclose(pixels[260, 88], (255, 255, 255), atol=8)
+
+
+def test_a_set_that_was_damaged_later_names_the_example(smooth, small_config, tmp_path):
+    class Damaged(list):
+        """A split in memory."""
+
+        def need_pictures(self):
+            pass
+
+        def __str__(self):
+            return "data/mine"
+
+    rows = Damaged([{"image": encoded(smooth, "PNG")[:-50], "key": "a.png"}])
+    with pytest.raises(InputError, match=r"data/mine: example 0 a\.png: image bytes: not a"):
+        Pictures(rows, DataConfig(in_memory=True), 8, small_config.image)
