@@ -80,7 +80,7 @@ def test_a_shorter_window_gives_the_same_text_features(small_config, variables, 
     ids = inputs[0][[0, 2]]  # EOS at 5 and 2
     whole = apply(small_config, variables, ids, method="encode_text")
     cut = apply(small_config, variables, ids[:, :6], method="encode_text")
-    assert largest_difference(cut, whole) < 1e-6
+    assert largest_difference(cut, whole) < 1e-5  # two programs
 
 
 def test_patches_are_read_row_by_row_channels_last(small_config, variables):
