@@ -12,7 +12,8 @@ def test_bfloat16_is_rounded_once(name):
     found = activate(name, x)
     assert found.dtype == jnp.bfloat16
     exact = ACTIVATIONS[name](x.astype(jnp.float32))
-    np.testing.assert_allclose(found.astype(jnp.float32), exact, rtol=2**-8, atol=1e-6)
+    # Half a unit in the last place, and the rounding of `exact`, which another program computed.
+    np.testing.assert_allclose(found.astype(jnp.float32), exact, rtol=1.01 * 2**-8, atol=1e-6)
     often = ACTIVATIONS[name](x)  # rounded after each operation
     once_off, often_off = (np.abs(y.astype(jnp.float32) - exact).mean() for y in (found, often))
     assert often_off > 1.1 * once_off

@@ -57,7 +57,7 @@ def test_both_forms_have_the_same_gradients(q_k_v, causal):
 
     wide, plain = (jax.grad(loss)(q_k_v, wide) for wide in (True, False))
     for a, b in zip(wide, plain, strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-5)
 
 
 def test_bfloat16_comes_back_and_is_near(q_k_v):

@@ -53,7 +53,7 @@ def test_every_size_of_batch_after_the_first_ones_compiles_nothing(clip, rng, co
     compilations.clear()
     for count in (5, 7, 9, 10, 11, 12):
         for part, all_rows in zip(use(count), whole, strict=True):
-            np.testing.assert_allclose(part, all_rows[:count], rtol=1e-4, atol=1e-5)
+            np.testing.assert_allclose(part, all_rows[:count], rtol=1e-4, atol=1e-4)
     assert predictor.get_image_latents(images).shape == (23, clip.config.embed_dim)
     assert not compilations
 

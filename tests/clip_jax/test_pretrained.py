@@ -142,7 +142,7 @@ def test_uneven_batches_change_nothing_and_compile_nothing(clip, rng):
     images = list(rng.integers(0, 256, (7, 30, 40, 3), dtype=np.uint8))
     whole = Predictor(clip, batch_size=7).get_image_latents(images)
     predictor = Predictor(clip, batch_size=3)
-    np.testing.assert_allclose(predictor.get_image_latents(images), whole, atol=1e-6)
+    np.testing.assert_allclose(predictor.get_image_latents(images), whole, atol=1e-5)
     programs = compiled._apply._cache_size()
     predictor.get_image_latents(images[:5])
     assert compiled._apply._cache_size() == programs
@@ -163,9 +163,9 @@ def test_averages_of_templates(clip):
         return x / np.linalg.norm(x, axis=-1, keepdims=True)
 
     found = Predictor(clip, templates).get_text_latents(labels)
-    np.testing.assert_allclose(found, unit(encoded.mean(0)), atol=1e-6)
+    np.testing.assert_allclose(found, unit(encoded.mean(0)), atol=2e-6)
     found = Predictor(clip, templates, average="clip").get_text_latents(labels)
-    np.testing.assert_allclose(found, unit(unit(encoded).mean(0)), atol=1e-6)
+    np.testing.assert_allclose(found, unit(unit(encoded).mean(0)), atol=2e-6)
     # The two differ, or the option would say nothing.
     assert np.abs(unit(encoded.mean(0)) - unit(unit(encoded).mean(0))).max() > 1e-5
 

@@ -146,7 +146,8 @@ def assert_close(found, expected):
         if path[-1].key == "qkv_bias":
             # Softmax does not see a key's bias: its gradient is rounding, blown up by Adam.
             a, b = a[:, ::2], b[:, ::2]
-        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5 * np.abs(b).max(), err_msg=str(path))
+        # Two programs, whose rounding six steps of Adam enlarge.
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4 * np.abs(b).max(), err_msg=str(path))
 
     jax.tree_util.tree_map_with_path(compare, found, expected)
 
