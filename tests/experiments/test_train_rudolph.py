@@ -68,7 +68,7 @@ def test_a_rudolph_run_leaves_a_loadable_model(finished, rudolph_train_config, r
     ids = rng.integers(0, 24, (2, 26))
     assert_bit_equal(loaded.params, run.model.params)
     # Two programs: a loaded model's kernels are transposed, so products sum in another order.
-    np.testing.assert_allclose(loaded.logits(ids), run.model.logits(ids), atol=1e-5)
+    np.testing.assert_allclose(loaded.logits(ids), run.model.logits(ids), atol=5e-5)
     assert loaded.tokenizer.encode("цифра семь") == run.model.tokenizer.encode("цифра семь")
 
 

@@ -101,10 +101,6 @@ def test_pb_relax_and_stacked_norms_are_where_the_config_says(tiny_config, tiny_
 
 
 def test_pb_relax_keeps_large_float16_scores_finite(tiny_config, tiny_params, tiny_ids):
-    try:
-        jax.jit(lambda x: 2 * x)(jnp.ones(4, jnp.float16))
-    except jax.errors.JaxRuntimeError:  # XLA's code for processors without F16C lacks a symbol
-        pytest.skip("XLA does not compile float16 for this processor")
     params = tiny_params(tiny_config)
     params["layers"]["attention_norm"]["scale"] *= 100
     found = logits_of(tiny_config, params, tiny_ids, Compute(dtype="float16"))
