@@ -38,11 +38,6 @@ class PretrainedVqgan:
         self.params = params
         self.compute = compute
 
-    @property
-    def image_config(self) -> ImageConfig:
-        """How images become pixels from 0 to 1; see `image_config`."""
-        return image_config(self.config)
-
     def encode(self, images: np.ndarray | jax.Array) -> jax.Array:
         """float32[B, H, W, 3] from 0 to 1 -> int32[B, n], row by row.
 
@@ -126,7 +121,9 @@ class PretrainedVqgan:
 
 def image_config(config: VqganConfig) -> ImageConfig:
     """RGB, centre square, bilinear, from 0 to 1, as the originals feed their VQGAN."""
-    return ImageConfig(mean=(0.0,) * 3, std=(1.0,) * 3, background=config.background)
+    # PretrainedRudolph takes any object that encodes and decodes; its config may lack the field.
+    background = getattr(config, "background", None)
+    return ImageConfig(mean=(0.0,) * 3, std=(1.0,) * 3, background=background)
 
 
 def load_vqgan(folder: str | Path, compute: Compute = Compute()) -> PretrainedVqgan:

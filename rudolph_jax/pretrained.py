@@ -22,7 +22,7 @@ from clip_jax.layers import unstack_layers
 from clip_jax.tokenizer import FILE_NAME, Tokenizer
 from clip_jax.turned import is_turned, turn_kernels_back, turn_kernels_in_place
 from rudolph_jax.config import RudolphConfig
-from rudolph_jax.image_tokenizer import PretrainedVqgan, load_vqgan
+from rudolph_jax.image_tokenizer import PretrainedVqgan, image_config, load_vqgan
 from rudolph_jax.int8 import is_int8, quantize_layers
 from rudolph_jax.layout import Layout
 from rudolph_jax.loss import rudolph_loss
@@ -164,7 +164,7 @@ class PretrainedRudolph:
 
     def pixels(self, images: Sequence[Any]) -> np.ndarray:
         """float32[B, image_size, image_size, 3] from 0 to 1: what the image tokenizer sees."""
-        return preprocess(list(images), self.image_size, self.vqgan.image_config)
+        return preprocess(list(images), self.image_size, image_config(self.vqgan.config))
 
     def decode_images(self, codes: np.ndarray) -> list[Image.Image]:
         """Pictures of int32[B, image tokens]."""

@@ -17,7 +17,7 @@ from clip_jax.image import open_image, resize_square
 from experiments.data.codes import Codes, tokenizer_digest
 from experiments.data.sources.forms import Form
 from experiments.data.sources.shards import ShardWriter, features, serializer
-from rudolph_jax.image_tokenizer import load_vqgan
+from rudolph_jax.image_tokenizer import image_config, load_vqgan
 
 ENCODED_AT_ONCE = 64  # pictures; one shape, so that the encoder compiles once
 
@@ -33,7 +33,7 @@ class Coder:
         self._form = form
         self.about = Codes(tokenizer_digest(folder), image_size, (image_size // patch) ** 2)
         self._encode: Callable[[np.ndarray], Any] = vqgan.encode
-        self._image = vqgan.image_config
+        self._image = image_config(vqgan.config)
 
     def write(self, pictures: Path, coded: Path, threads: int) -> None:
         """A shard with codes from one without. Threads decode pictures."""

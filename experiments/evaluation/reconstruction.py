@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from clip_jax.image import open_image, resize_square
-from rudolph_jax.image_tokenizer import PretrainedVqgan
+from rudolph_jax.image_tokenizer import PretrainedVqgan, image_config
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +38,8 @@ def reconstruct(
 
     size: of what is decoded, in pixels; a wavelet decoder encodes pictures of half of it.
     """
-    squares = [resize_square(open_image(image), size, vqgan.image_config) for image in images]
+    config = image_config(vqgan.config)
+    squares = [resize_square(open_image(image), size, config) for image in images]
     pictures = np.stack(squares).astype(np.float32) / 255
     seen = pictures
     if vqgan.config.wavelet:

@@ -21,7 +21,7 @@ from experiments.data.vocabulary import Vocabulary
 from experiments.objectives.objective import Batch, Metrics, Now, Objective, Params, Preparation
 from rudolph_jax import sharding
 from rudolph_jax.config import RudolphConfig
-from rudolph_jax.image_tokenizer import PretrainedVqgan, load_vqgan
+from rudolph_jax.image_tokenizer import PretrainedVqgan, image_config, load_vqgan
 from rudolph_jax.layout import BOS, EOS, PAD, Layout
 from rudolph_jax.loss import count_right_tokens, rudolph_loss
 from rudolph_jax.model import Rudolph, abstract_params
@@ -73,7 +73,7 @@ def decoder_objective(config: TrainConfig, vqgan: PretrainedVqgan) -> Objective:
             return np.asarray(vqgan.encode(images.astype(np.float32) / 255))
 
         size = model.image_tokens_per_side * vqgan.config.patch_size
-        image = vqgan.image_config
+        image = image_config(vqgan.config)
         return Sequences(split, config.data, model, settings, tokenizer, size, image, encode)
 
     def pretrained(params: Params, tokenizer: Tokenizer | None) -> PretrainedRudolph:

@@ -17,7 +17,7 @@ from experiments.data.sources.plan import Options
 from experiments.data.sources.shards import Rules
 from experiments.data.vocabulary import train_tokenizer
 from experiments.settings import RudolphSettings
-from rudolph_jax.image_tokenizer import PretrainedVqgan
+from rudolph_jax.image_tokenizer import PretrainedVqgan, image_config
 from rudolph_jax.layout import Layout
 
 FIVE = Rules(shard_records=5)
@@ -61,7 +61,7 @@ def sequences(coded, small_rudolph_config, small_vqgan_folder, small_vqgan):
         def encode(images):
             return np.asarray(small_vqgan.encode(images.astype(np.float32) / 255))
 
-        image = small_vqgan.image_config
+        image = image_config(small_vqgan.config)
         return Sequences(split, config, model, RudolphSettings(vqgan), tokenizer, 8, image, encode)
 
     return make
