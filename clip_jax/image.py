@@ -33,7 +33,7 @@ MAX_RESIZED_ASPECT = 128
 
 
 def to_rgb(image: Image.Image, background: Background) -> Image.Image:
-    """An image of `open_image` in mode RGB.
+    """Converts an image of `open_image` to RGB.
 
     background: the colour that shows through transparent pixels; None drops the alpha channel as
     the original packages do, so that hidden colours appear.

@@ -120,7 +120,7 @@ def _decoding(name: str) -> Iterator[None]:
 
 
 def _name(source: Any) -> str:
-    """What errors call a source."""
+    """Names a source for errors."""
     if isinstance(source, str | os.PathLike):
         return escape(os.fspath(source) if isinstance(source, str) else str(source))
     if isinstance(source, Image.Image):
@@ -131,7 +131,7 @@ def _name(source: Any) -> str:
 
 
 def _file(source: Any) -> Any:
-    """What `PIL.Image.open` takes."""
+    """Returns what `PIL.Image.open` takes; InputError for no file and no bytes."""
     if isinstance(source, bytes | bytearray | memoryview):
         return BytesIO(source)
     if isinstance(source, str | os.PathLike):
@@ -166,7 +166,7 @@ def _from_array(array: np.ndarray) -> Image.Image:
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    """The image turned as its tag says and without the tag; itself where there is none."""
+    """Applies and drops the orientation tag; returns the image itself where there is none."""
     try:
         method = _TRANSPOSE.get(image.getexif().get(ExifTags.Base.Orientation, 1))
     except Exception:  # metadata that cannot be parsed say nothing, and the pixels are sound
@@ -179,7 +179,7 @@ def _upright(image: Image.Image) -> Image.Image:
 
 
 def _eight_bits(image: Image.Image, name: str) -> Image.Image:
-    """The image with 8 bits a channel and straight alpha."""
+    """Converts to 8 bits a channel and straight alpha."""
     if image.mode in _STRAIGHT_ALPHA:
         return image.convert(_STRAIGHT_ALPHA[image.mode])
     if image.mode in ("I", "F") and image.format not in _SIXTEEN_BIT_FORMATS:

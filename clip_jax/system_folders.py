@@ -10,5 +10,5 @@ SYSTEM_FOLDERS = (
 
 
 def is_system(name: str) -> bool:
-    """Whether the name of a folder or file is hidden, or one of SYSTEM_FOLDERS."""
+    """Returns whether a folder or file is hidden, or named in SYSTEM_FOLDERS."""
     return name.startswith(".") or name.casefold() in SYSTEM_FOLDERS

@@ -185,7 +185,7 @@ def export_tensors(
 
 
 def export_summary(kind: str, model: Model, folder: Path) -> Summary:
-    """What an export wrote, and what its files cannot say."""
+    """Summarizes an export, and what its files cannot hold."""
     count = sum(array.size for array in model.params.values())
     tensors = model.params if model.dtypes is None else model.dtypes
     image = model.config.get("image", model.config)

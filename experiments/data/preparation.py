@@ -40,7 +40,7 @@ DEFAULT_RULES = Rules()
 
 @dataclasses.dataclass(frozen=True)
 class Counts:
-    """What became of the items of a source; unit: what they are called, "rows", "members", ...
+    """Counts of a source's items; unit: their noun, "rows", "members", ...
 
     ignored: by rule.
     """

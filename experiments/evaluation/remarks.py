@@ -64,7 +64,7 @@ def remarks(result: Mapping[str, Any]) -> list[str]:
 
 
 def is_partial(result: Mapping[str, Any]) -> bool:
-    """Whether the number itself is of less than what was asked."""
+    """Returns whether the number covers less than was requested."""
     return any(not line.startswith("ignored: ") for line in remarks(result))
 
 
