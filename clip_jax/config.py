@@ -3,49 +3,57 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
+from clip_jax.config_fields import (
+    Background,
+    Deviations,
+    Epsilon,
+    Id,
+    Layers,
+    Mean,
+    Pixels,
+    Rows,
+    Size,
+    Tokens,
+    WideSize,
+    check_fields,
+    shown,
+)
 from clip_jax.errors import InputError
 
 # Channel statistics of OpenAI's training pictures, kept by ruCLIP.
 OPENAI_MEAN = (0.48145466, 0.4578275, 0.40821073)
 OPENAI_STD = (0.26862954, 0.26130258, 0.27577711)
-Background = tuple[int, int, int] | None  # RGB, 0 to 255
 WHITE = (255, 255, 255)
-
-
-def check_positive(prefix: str, config: Any, names: Iterable[str]) -> None:
-    """Raises InputError unless these fields of a config are positive integers."""
-    for name in names:
-        value = getattr(config, name)
-        if type(value) is not int or value <= 0:
-            raise InputError(f"{prefix}{name} is {value!r}; expected a positive integer")
+MAX_PATCHES = 1 << 16
 
 
 def one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
     """Raises InputError unless the value is one of those allowed."""
     if value not in allowed:
-        raise InputError(f"{name} is {value!r}; expected one of {', '.join(allowed)}")
-
-
-def check_background(name: str, value: Any) -> None:
-    """Raises InputError unless a value is None or an RGB colour."""
-    good = isinstance(value, tuple) and len(value) == 3
-    if value is not None and not (good and all(type(v) is int and 0 <= v <= 255 for v in value)):
-        raise InputError(f"{name} is {value!r}; expected null or three integers from 0 to 255")
+        raise InputError(f"{name} is {shown(value)}; expected one of {', '.join(allowed)}")
 
 
 @dataclasses.dataclass(frozen=True)
 class VisionConfig:
     """The picture tower: a Vision Transformer with a class token."""
 
-    image_size: int
-    patch_size: int
-    width: int
-    layers: int
-    heads: int
-    mlp_width: int
+    image_size: Pixels
+    patch_size: Pixels
+    width: Size
+    layers: Layers
+    heads: Size
+    mlp_width: WideSize
+
+    def __post_init__(self) -> None:
+        check_fields(self, "vision.")
+        if self.patches_per_side**2 > MAX_PATCHES:
+            raise InputError(
+                f"vision.image_size is {self.image_size}, {self.patches_per_side**2} patches of "
+                f"vision.patch_size {self.patch_size}; expected at most {MAX_PATCHES}"
+            )
 
     @property
     def patches_per_side(self) -> int:
@@ -61,12 +69,15 @@ class VisionConfig:
 class TextConfig:
     """The text tower: a causal transformer."""
 
-    vocab_size: int
-    context_length: int
-    width: int
-    layers: int
-    heads: int
-    mlp_width: int
+    vocab_size: Rows
+    context_length: Tokens
+    width: Size
+    layers: Layers
+    heads: Size
+    mlp_width: WideSize
+
+    def __post_init__(self) -> None:
+        check_fields(self, "text.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,16 +89,16 @@ class ImageConfig:
     channel, as the original packages and all published models do.
     """
 
-    mean: tuple[float, float, float] = OPENAI_MEAN
-    std: tuple[float, float, float] = OPENAI_STD
+    mean: Mean = OPENAI_MEAN
+    std: Deviations = OPENAI_STD
     resample: str = "bilinear"
     crop: str = "square_then_resize"
     background: Background = WHITE
 
     def __post_init__(self) -> None:
+        check_fields(self, "image.")
         one_of("image.resample", self.resample, ("bilinear", "bicubic"))
         one_of("image.crop", self.crop, ("square_then_resize", "resize_then_crop"))
-        check_background("image.background", self.background)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,19 +107,19 @@ class ClipConfig:
 
     vision: VisionConfig
     text: TextConfig
-    embed_dim: int
+    embed_dim: Size
     activation: str = "quick_gelu"  # or "gelu", "gelu_tanh"
-    layer_norm_epsilon: float = 1e-5
-    bos_id: int = 2
-    eos_id: int = 3
-    pad_id: int = 0
+    layer_norm_epsilon: Epsilon = 1e-5
+    bos_id: Id = 2
+    eos_id: Id = 3
+    pad_id: Id = 0
     lowercase: bool = True
     image: ImageConfig = ImageConfig()
     logit_bias: bool = False  # whether pairs are told apart by a sigmoid, which learns an offset
 
     def __post_init__(self) -> None:
+        check_fields(self)
         for name, tower in (("vision", self.vision), ("text", self.text)):
-            check_positive(f"{name}.", tower, [f.name for f in dataclasses.fields(tower)])
             if tower.width % tower.heads:
                 raise InputError(
                     f"{name}.width is {tower.width}, not a multiple of {name}.heads "
@@ -119,8 +130,6 @@ class ClipConfig:
                 f"vision.image_size is {self.vision.image_size}, not a multiple of "
                 f"vision.patch_size ({self.vision.patch_size})"
             )
-        if self.embed_dim <= 0:
-            raise InputError(f"embed_dim is {self.embed_dim}; expected a positive integer")
         one_of("activation", self.activation, ("quick_gelu", "gelu", "gelu_tanh"))
         for name in ("bos_id", "eos_id", "pad_id"):
             if not 0 <= getattr(self, name) < self.text.vocab_size:
@@ -153,20 +162,20 @@ class RuclipSmallConfig:
 
     vision: VisionConfig
     text: TextConfig
-    visual_width: int
-    embed_dim: int
-    prompt_length: int = 128
-    layer_norm_epsilon: float = 1e-5
-    bos_id: int = 1
-    eos_id: int = 2
-    pad_id: int = 0
+    visual_width: Size
+    embed_dim: Size
+    prompt_length: Tokens = 128
+    layer_norm_epsilon: Epsilon = 1e-5
+    bos_id: Id = 1
+    eos_id: Id = 2
+    pad_id: Id = 0
     lowercase: bool = False
     image: ImageConfig = ImageConfig(
         resample="bicubic", crop="resize_then_crop", background=None
     )
 
     def __post_init__(self) -> None:
-        check_positive("", self, ("visual_width", "embed_dim", "prompt_length"))
+        check_fields(self)
         if self.prompt_length > self.text.context_length:
             raise InputError(
                 f"prompt_length is {self.prompt_length}; expected at most text.context_length "
@@ -223,14 +232,13 @@ class Compute:
 
     dtype: str = "float32"
     remat: str = "none"
-    unroll: int = 1
+    unroll: Size = 1
     wide: bool | None = None
 
     def __post_init__(self) -> None:
+        check_fields(self)
         one_of("dtype", self.dtype, ("float32", "bfloat16", "float16"))
         one_of("remat", self.remat, ("none", "block", "dots"))
-        if self.unroll < 1:
-            raise InputError(f"unroll is {self.unroll}; expected at least 1")
 
     @property
     def wide_training(self) -> bool:
@@ -243,7 +251,7 @@ def build(cls: type, data: Mapping[str, Any], prefix: str) -> Any:
     if not isinstance(data, Mapping):
         raise InputError(f"config {prefix or 'root'} is {type(data).__name__}; expected an object")
     fields = {f.name: f for f in dataclasses.fields(cls)}
-    unknown = sorted(set(data) - set(fields))
+    unknown = sorted(str(key)[:60] for key in set(data) - set(fields))[:8]
     required = {n for n, f in fields.items() if f.default is dataclasses.MISSING}
     missing = sorted(required - set(data))
     if unknown or missing:
@@ -255,6 +263,8 @@ def build(cls: type, data: Mapping[str, Any], prefix: str) -> Any:
 
 
 def _build_with_towers(cls: type, data: Mapping[str, Any]) -> Any:
+    if not isinstance(data, Mapping):
+        return build(cls, data, "")  # which says so
     data = dict(data)
     if isinstance(data.get("image"), Mapping):
         # Folders that were saved before the field existed hold models that drop the alpha.

@@ -20,6 +20,7 @@ from typing import Any
 
 import jax
 
+from clip_jax.config_fields import shown
 from clip_jax.errors import InputError
 from clip_jax.text import parse_json
 
@@ -119,6 +120,10 @@ def read_config(folder: str | Path) -> dict[str, Any]:
             "converted first: python -m converters --help; a published model comes converted: "
             "converters.pretrained(NAME)"
         )
+    for key, wanted in (("kind", str), ("config", dict), ("provenance", dict)):
+        if not isinstance(about[key], wanted):
+            noun = "a text" if wanted is str else "an object"
+            raise InputError(f"{file}: {key} is {shown(about[key])}; expected {noun}")
     return about
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from ml_collections import config_dict
 
 from clip_jax.config import Compute
+from clip_jax.config_fields import INT64, Size, check_fields, shown
 from clip_jax.errors import InputError
 from experiments.data.config import DataConfig, check_data, expect
 from experiments.init_config import InitConfig
@@ -52,7 +53,7 @@ class TrainConfig:
     optim: OptimConfig = OptimConfig()
     mesh: MeshConfig = MeshConfig()
     parallel: str = "jit"
-    accumulate: int = 1
+    accumulate: Size = 1
     steps: int = 1000
     seed: int = 0
     log_every: int = 10
@@ -80,9 +81,9 @@ class TrainConfig:
 
 def default_config(objective: str) -> TrainConfig:
     """All defaults of an objective; an unknown one raises InputError."""
-    if objective not in DEFAULTS:
+    if not isinstance(objective, str) or objective not in DEFAULTS:
         raise InputError(
-            f"config.objective is {objective!r}; expected one of {', '.join(DEFAULTS)}"
+            f"config.objective is {shown(objective)}; expected one of {', '.join(DEFAULTS)}"
         )
     model, settings = DEFAULTS[objective]
     return TrainConfig(objective, model, settings)
@@ -98,6 +99,7 @@ def check(config: TrainConfig) -> TrainConfig:
                 f"config.{name} is a {found.__name__}; objective {config.objective!r} takes a "
                 f"{wanted.__name__}"
             )
+    check_fields(config, "config.")
     config.settings.check()
     check_data(config.data)
     if config.objective == "clip":
@@ -164,7 +166,7 @@ def _build(default: Any, data: Mapping[str, Any], prefix: str) -> Any:
     built = {name: getattr(default, name) for name in fields}
     for name, value in data.items():
         usual = built[name]
-        if isinstance(usual, Model):  # checks its own keys
+        if isinstance(usual, Model) and isinstance(value, Mapping):  # checks its own keys
             built[name] = type(usual).from_dict(value)
         elif dataclasses.is_dataclass(usual) and isinstance(value, Mapping):
             built[name] = _build(usual, value, f"{prefix}{name}.")
@@ -176,10 +178,11 @@ def _build(default: Any, data: Mapping[str, Any], prefix: str) -> Any:
 def _as_type_of(default: Any, value: Any, key: str) -> Any:
     if isinstance(default, tuple) and isinstance(value, list | tuple):
         return tuple(value)
-    if isinstance(default, float) and type(value) is int:
+    if isinstance(default, float) and type(value) is int and abs(value) < INT64:
         return float(value)
     if type(value) is not type(default):
         raise InputError(
-            f"config.{key} is {value!r} ({type(value).__name__}); expected {type(default).__name__}"
+            f"config.{key} is {shown(value)} ({type(value).__name__}); expected "
+            f"{type(default).__name__}"
         )
     return value

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from typing import Annotated
+
+from msgspec import Meta
 
 from clip_jax.errors import InputError
 from experiments.data.config import expect
@@ -21,7 +24,7 @@ class LoraConfig:
     train: patterns of what is trained besides, such as a head or "logit_scale".
     """
 
-    rank: int = 0
+    rank: Annotated[int, Meta(ge=0, le=1 << 16)] = 0
     alpha: float = 16.0
     kernels: tuple[str, ...] = (r".*attention/(qkv|out)_kernel",)
     train: tuple[str, ...] = ()

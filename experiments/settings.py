@@ -7,6 +7,7 @@ from typing import Any
 
 from clip_jax.config import PRESETS as CLIP_PRESETS
 from clip_jax.config import ClipConfig
+from clip_jax.config_fields import Pixels, Rows
 from clip_jax.contrastive import DUPLICATES, FORMS
 from experiments.data.config import expect
 from rudolph_jax.config import PRESETS as RUDOLPH_PRESETS
@@ -24,7 +25,7 @@ class ClipSettings:
     """
 
     form: str = "gathered"
-    tile: int = 1024
+    tile: Rows = 1024
     duplicates: str = "negatives"
     patch_dropout: float = 0.0
 
@@ -46,7 +47,7 @@ class VqganSettings:
     kl_weight: of the divergence of the codes from the uniform distribution, in nats a token.
     """
 
-    image_size: int = 32
+    image_size: Pixels = 32
     temperature_start: float = 1.0
     temperature_end: float = 0.0625
     kl_weight: float = 5e-4

@@ -4,11 +4,39 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
-from clip_jax.config import Background, build, check_background, check_positive, one_of
+from msgspec import Meta
+
+from clip_jax.config import build, one_of
+from clip_jax.config_fields import (
+    Background,
+    Epsilon,
+    Layers,
+    Rows,
+    Share,
+    Size,
+    Tokens,
+    check_fields,
+    shown,
+)
 from clip_jax.errors import InputError
 
+MAX_LEVELS = 12  # of an image tokenizer; tokens of 2,048 x 2,048 pixels
+MAX_LENGTH = 1 << 14  # of a sequence: each kind of mask has the square of it
+_Count = Annotated[int, Meta(ge=0, le=1 << 20)]  # of special tokens
+_Multiplier = Annotated[int, Meta(ge=1, le=1 << 10)]
+_Multipliers = Annotated[
+    tuple[_Multiplier, ...],
+    Meta(
+        min_length=1,
+        max_length=MAX_LEVELS,
+        description=f"positive integers up to 1024, one for each of at most {MAX_LEVELS} levels",
+    ),
+]
+_LevelNumbers = Annotated[
+    tuple[Annotated[int, Meta(ge=0)], ...], Meta(max_length=MAX_LEVELS, description="level numbers")
+]
 MASK_ORDERS = ("rudolph", "rudalle", "causal", "row", "column", "conv")
 
 
@@ -30,39 +58,38 @@ class RudolphConfig:
     embedding_gradient_scale: what the embeddings' gradient is multiplied by.
     """
 
-    left_text_length: int
-    image_tokens_per_side: int
-    right_text_length: int
-    text_vocab_size: int
-    image_vocab_size: int
-    width: int
-    layers: int
-    heads: int
-    text_special_tokens: int = 0
-    image_special_tokens: int = 0
-    kernel_size: int = 7
-    last_kernel_size: int = 9
+    left_text_length: Tokens
+    image_tokens_per_side: Annotated[int, Meta(ge=1, le=127)]
+    right_text_length: Annotated[int, Meta(ge=0, le=1 << 13)]
+    text_vocab_size: Rows
+    image_vocab_size: Rows
+    width: Size
+    layers: Layers
+    heads: Size
+    text_special_tokens: _Count = 0
+    image_special_tokens: _Count = 0
+    kernel_size: Tokens = 7
+    last_kernel_size: Tokens = 9
     mask_order: str = "rudolph"
     conv_edges: str = "clamp"
     bos_prefix: bool = False
     sandwich_norm: bool = True
     pb_relax: bool = True
     activation: str = "gelu_tanh"
-    attention_dropout: float = 0.1
-    output_dropout: float = 0.1
+    attention_dropout: Share = 0.1
+    output_dropout: Share = 0.1
     embedding_gradient_scale: float = 0.1
-    layer_norm_epsilon: float = 1e-5
+    layer_norm_epsilon: Epsilon = 1e-5
 
     def __post_init__(self) -> None:
-        sizes = (
-            *("left_text_length", "image_tokens_per_side", "text_vocab_size", "image_vocab_size"),
-            *("width", "layers", "heads", "kernel_size", "last_kernel_size"),
-        )
-        check_positive("", self, sizes)
-        for name in ("right_text_length", "text_special_tokens", "image_special_tokens"):
-            value = getattr(self, name)
-            if type(value) is not int or value < 0:
-                raise InputError(f"{name} is {value!r}; expected 0 or a positive integer")
+        check_fields(self)
+        length = self.left_text_length + self.image_tokens_per_side**2 + self.right_text_length
+        if length > MAX_LENGTH:
+            raise InputError(
+                f"left_text_length is {self.left_text_length}, image_tokens_per_side "
+                f"{self.image_tokens_per_side}, right_text_length {self.right_text_length}, a "
+                f"sequence of {length} tokens; expected at most {MAX_LENGTH}"
+            )
         if self.width % self.heads:
             raise InputError(f"width is {self.width}, not a multiple of heads ({self.heads})")
         if self.text_vocab_size < 4:
@@ -75,9 +102,6 @@ class RudolphConfig:
         one_of("mask_order", self.mask_order, MASK_ORDERS)
         one_of("conv_edges", self.conv_edges, ("clamp", "wrap"))
         one_of("activation", self.activation, ("gelu_tanh", "gelu"))
-        for name in ("attention_dropout", "output_dropout"):
-            if not 0 <= getattr(self, name) < 1:
-                raise InputError(f"{name} is {getattr(self, name)}; expected 0 to below 1")
 
     @property
     def mlp_width(self) -> int:
@@ -106,28 +130,23 @@ class VqganConfig:
         published models do (`clip_jax.config.ImageConfig`).
     """
 
-    channels: int = 128
-    channel_multipliers: tuple[int, ...] = (1, 1, 2, 4)
-    residual_blocks: int = 2
-    attention_levels: tuple[int, ...] = (3,)
-    latent_channels: int = 256
-    codebook_size: int = 8192
+    channels: Size = 128
+    channel_multipliers: _Multipliers = (1, 1, 2, 4)
+    residual_blocks: Annotated[int, Meta(ge=1, le=64)] = 2
+    attention_levels: _LevelNumbers = (3,)
+    latent_channels: Size = 256
+    codebook_size: Rows = 8192
     wavelet: bool = False
-    norm_groups: int = 32
+    norm_groups: Size = 32
     background: Background = None
 
     def __post_init__(self) -> None:
-        sizes = ("channels", "residual_blocks", "latent_channels", "codebook_size", "norm_groups")
-        check_positive("", self, sizes)
-        check_background("background", self.background)
+        check_fields(self)
         levels = len(self.channel_multipliers)
-        if not levels or any(type(m) is not int or m < 1 for m in self.channel_multipliers):
-            raise InputError(
-                f"channel_multipliers are {self.channel_multipliers!r}; expected positive integers"
-            )
         if any(level not in range(levels) for level in self.attention_levels):
             raise InputError(
-                f"attention_levels are {self.attention_levels!r}; expected numbers below {levels}"
+                f"attention_levels are {shown(self.attention_levels)}; expected numbers below "
+                f"{levels}"
             )
         for multiplier in (1, *self.channel_multipliers):  # 1: what enters the first level
             if self.channels * multiplier % self.norm_groups:

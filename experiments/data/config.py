@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Any
+from typing import Annotated, Any
 
+from msgspec import Meta
+
+from clip_jax.config_fields import Rows
 from clip_jax.errors import InputError
 
 
@@ -26,21 +29,21 @@ class AugmentConfig:
         it stays.
     """
 
-    variants: int = 1
+    variants: Annotated[int, Meta(ge=1, le=1 << 10)] = 1
     scale: tuple[float, ...] = (1.0, 1.0)
     aspect: float = 0.0
     rotation: float = 0.0
     outline: float = 0.0
     lines: float = 0.0
     blur: float = 0.0
-    shift: int = 0
+    shift: Annotated[int, Meta(ge=0, le=1 << 14)] = 0
     recolour: float = 0.0
     hue: float = 0.15
     saturation: float = 0.3
     contrast: float = 0.2
     brightness: float = 0.1
     grey: float = 0.0
-    background: int = 255
+    background: Annotated[int, Meta(ge=0, le=255)] = 255
 
     @property
     def renders(self) -> bool:
@@ -74,9 +77,9 @@ class DataConfig:
     directory: str = "runs/data"
     split: str = "train"
     vocabulary: str = ""
-    batch_size: int = 128
+    batch_size: Rows = 128
     in_memory: bool = True
-    threads: int = 1
+    threads: Annotated[int, Meta(ge=0, le=1 << 10)] = 1
     draft: bool = False
     group_by: str = ""
     augment: AugmentConfig = AugmentConfig()
