@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import glob
 import os
 import shutil
 import sys
@@ -31,7 +32,9 @@ from converters import (
 )
 from converters.conversion import DTYPES
 from converters.files import read_json
-from converters.hub_files import Listing, UnreachableError, fetch, listing, listing_here
+from converters.hub_errors import UnreachableError
+from converters.hub_files import Listing, fetch, listing, listing_here, read_blob
+from converters.hub_names import check_repository, check_together
 from converters.kinds import convert
 from converters.released import RELEASED, Release
 from converters.weights import shards
@@ -64,8 +67,8 @@ def pretrained(model: str | Path, dtype: str = "float32") -> Path:
         try:
             listings = [listing(repo) for repo in release.repos]
         except UnreachableError as error:
-            if made := sorted(place.glob(f"{stem}*"), key=lambda path: path.stat().st_mtime):
-                return made[-1]
+            if made := list(place.glob(f"{glob.escape(stem)}*")):
+                return max(made, key=lambda path: path.stat().st_mtime)
             here = [listing_here(repo) for repo in release.repos]
             listings = [found for found in here if found]
             if len(listings) < len(here):
@@ -88,6 +91,7 @@ class Plan:
 
 def _repository(model: str) -> Release:
     if model.count("/") == 1 and not model.startswith((".", "/", "~")):
+        check_repository(model)
         return Release((model,))
     near = difflib.get_close_matches(model, RELEASED, n=1)
     hint = f"; did you mean {near[0]}?" if near else f": {', '.join(RELEASED)}"
@@ -98,6 +102,7 @@ def _repository(model: str) -> Release:
 
 def _make(folder: Path, release: Release, found: Mapping[str, Listing], dtype: str) -> None:
     plan = Plan(release.kind, release.files) if release.files else _recognise(found)
+    check_together(plan.files, " and ".join(found))
     fetched: dict[str, Path] = {}
     for repo, there in found.items():
         fetched |= fetch(there, [name for name, home in plan.files.items() if home == repo])
@@ -122,10 +127,12 @@ def _recognise(found: Mapping[str, Listing]) -> Plan:
     names: list[str] = []
     kind = None
     if "config.json" in there.files:
-        config = read_json(fetch(there, ["config.json"])["config.json"])
+        config = read_json(read_blob(there, "config.json"))
         kind = _kind(config)
     if kind == OURS:
         names = [name for name in there.files if name not in ("README.md", ".gitattributes")]
+        if model_folder.PARAMS in names:
+            raise InputError(f"{repo}: {model_folder.PARAMS} is a file; expected a folder")
     elif kind == "ruclip":
         names = ["config.json", _first(there, ruclip.WEIGHTS), youtokentome.ORIGINAL_NAME]
     elif kind == "hf-clip":
@@ -165,8 +172,7 @@ def _first(there: Listing, names: tuple[str, ...]) -> str:
 def _shards(there: Listing, weights: str) -> list[str]:
     if not weights.endswith(".index.json"):
         return []
-    index = fetch(there, [weights])[weights]
-    return shards(read_json(index), f"{there.repo}: {weights}")
+    return shards(read_json(read_blob(there, weights)), f"{there.repo}: {weights}")
 
 
 def _place(files: Mapping[str, Path], folder: Path) -> None:
@@ -193,7 +199,7 @@ def _alone(place: Path, stem: str, model: str) -> Iterator[None]:
         print(f"waiting for another process that makes {model}", file=sys.stderr)
         lock.acquire()
     try:
-        for left in place.glob(f".{stem}*"):
+        for left in place.glob(f".{glob.escape(stem)}*"):
             shutil.rmtree(left, ignore_errors=True)
         yield
     finally:

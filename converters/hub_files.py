@@ -1,35 +1,29 @@
 """What a repository of the Hugging Face hub holds, and its files, checked.
 
-huggingface_hub downloads into its own cache and heeds its own environment: HF_HOME, HF_HUB_CACHE,
-HF_HUB_OFFLINE, HF_ENDPOINT, HF_TOKEN and the timeouts.
+Files lie in huggingface_hub's own cache, and its environment is heeded: HF_HOME, HF_HUB_CACHE,
+HF_HUB_OFFLINE, HF_ENDPOINT, HF_TOKEN and HF_HUB_DOWNLOAD_TIMEOUT.
 """
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
-import re
-from collections.abc import Iterator, Mapping, Sequence
+import os
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
+from typing import Any
 
-import huggingface_hub
 from huggingface_hub import constants
 
 from clip_jax.errors import InputError
-from converters.files import read_bytes, sha256
+from clip_jax.text import parse_json
+from converters import hub_names
+from converters.hub_cache import Place, Stored, fault_of
+from converters.hub_errors import UnreachableError, hub_errors
+from converters.hub_http import ask, read_small
+from converters.hub_transfer import transfer
+from converters.torch_unpickler import shown
 
-
-class UnreachableError(InputError):
-    """The hub cannot be asked: no network, offline mode, or it is out of order."""
-
-
-@dataclass(frozen=True)
-class Stored:
-    """size in bytes, where the hub told it. digest: SHA-256, or git's own hash of a small file."""
-
-    size: int | None
-    digest: str
+MAX_LISTING_BYTES = 32 << 20
 
 
 @dataclass(frozen=True)
@@ -43,123 +37,113 @@ class Listing:
 
 
 def listing(repo: str) -> Listing:
-    """Of the repository's newest commit, from the hub. UnreachableError, or InputError."""
-    with hub_errors(repo):
-        info = huggingface_hub.HfApi().model_info(
-            repo, files_metadata=True, timeout=constants.HF_HUB_ETAG_TIMEOUT
+    """Returns that of the repository's newest commit, from the hub, every value checked.
+
+    UnreachableError where the hub cannot be asked; InputError where it has no such repository or
+    its answer is malformed.
+    """
+    hub_names.check_repository(repo)
+    if constants.is_offline_mode():
+        raise UnreachableError(f"{repo}: HF_HUB_OFFLINE is set")
+    with ask(f"{constants.ENDPOINT}/api/models/{repo}?blobs=true", repo, repo) as answer:
+        body = read_small(answer, MAX_LISTING_BYTES, repo)
+    about = parse_json(body, f"{repo}: the listing by {constants.ENDPOINT}")
+    if not isinstance(about, dict) or not isinstance(about.get("siblings"), list):
+        raise InputError(f"{repo}: {constants.ENDPOINT} answered no listing of a repository")
+    if len(about["siblings"]) > hub_names.MAX_FILES:
+        raise InputError(
+            f"{repo}: holds {len(about['siblings']):,} files; expected at most "
+            f"{hub_names.MAX_FILES:,}"
         )
-    files = {}
-    for file in info.siblings or ():
-        digest = file.lfs.sha256 if file.lfs else file.blob_id
-        if digest is None:
-            raise InputError(f"{repo}: {constants.ENDPOINT} tells no hash of {file.rfilename}")
-        path = PurePosixPath(file.rfilename)
-        if path.is_absolute() or ".." in path.parts:
-            raise InputError(f"{repo}: holds {file.rfilename!r}, a path that leaves its folder")
-        files[file.rfilename] = Stored(file.size, digest)
-    return Listing(repo, info.sha or "", files)
+    commit = hub_names.read_commit(about.get("sha"), repo)
+    files: dict[str, Stored] = {}
+    for sibling in about["siblings"]:
+        name, stored = _file(sibling, repo)
+        if name in files:
+            raise InputError(f"{repo}: {constants.ENDPOINT} lists {shown(name)} twice")
+        files[name] = stored
+    return Listing(repo, commit, files)
+
+
+def _file(sibling: Any, repo: str) -> tuple[str, Stored]:
+    if not isinstance(sibling, dict):
+        raise InputError(f"{repo}: {constants.ENDPOINT} lists {shown(sibling)} as a file")
+    name = hub_names.check_file_name(sibling.get("rfilename"), repo)
+    where = f"{repo}: {name}"
+    size = hub_names.read_size(sibling.get("size"), where)
+    lfs = sibling.get("lfs")
+    if lfs is None:
+        return name, Stored(size, hub_names.read_digest(sibling.get("blobId"), where))
+    if not isinstance(lfs, dict) or lfs.get("size", size) != size:
+        raise InputError(f"{where}: {constants.ENDPOINT} lists it in two ways that differ")
+    return name, Stored(size, hub_names.read_digest(lfs.get("sha256"), where))
 
 
 def listing_here(repo: str) -> Listing | None:
-    """The same of what lies in the hub's cache, whose blobs are named by their hashes; or None."""
-    with contextlib.suppress(huggingface_hub.CacheNotFound):
-        for cached in huggingface_hub.scan_cache_dir(constants.HF_HUB_CACHE).repos:
-            if (cached.repo_id, cached.repo_type) == (repo, "model") and cached.revisions:
-                newest = max(cached.revisions, key=lambda revision: revision.last_modified)
-                files = {
-                    file.file_path.relative_to(newest.snapshot_path).as_posix(): Stored(
-                        None, file.file_path.readlink().name
-                    )
-                    for file in newest.files
-                    if file.file_path.is_symlink()
-                }
-                return Listing(repo, newest.commit_hash, files, here=True)
-    return None
+    """Returns the same of what is in the hub's cache, whose blobs are named by their hashes.
+
+    That of the commit with the newest file; None where there is none.
+    """
+    hub_names.check_repository(repo)
+    place = Place.of(repo)
+    newest: tuple[float, Listing] | None = None
+    with hub_errors(repo):
+        snapshots = place.snapshots()
+        for folder in snapshots.iterdir() if snapshots.is_dir() else ():
+            if folder.is_symlink() or not hub_names.is_commit(folder.name):
+                continue
+            links = [path for path in _links(folder) if path.is_file()]
+            files = {
+                path.relative_to(folder).as_posix(): Stored(None, path.readlink().name)
+                for path in links
+            }
+            if files:
+                changed = max(path.stat().st_mtime for path in links)
+                if newest is None or changed > newest[0]:
+                    newest = changed, Listing(repo, folder.name, files, here=True)
+    return newest[1] if newest else None
+
+
+def _links(folder: Path) -> Iterable[Path]:
+    """Links to blobs below a folder; folders that are links are not entered."""
+    for parent, _, names in os.walk(folder):
+        for path in (Path(parent, name) for name in names):
+            if path.is_symlink() and hub_names.is_digest(path.readlink().name):
+                yield path
+
+
+def read_blob(found: Listing, name: str) -> Path:
+    """Returns the path of a file in the hub's cache that has the size and hash listed.
+
+    InputError names one that is absent, cannot be transferred or is not what it should be; that
+    one is removed, so that it is transferred again the next time. No snapshot is made.
+    """
+    if name not in found.files:
+        held = ", ".join(sorted(found.files)[:8]) or "nothing"
+        raise InputError(f"{found.repo}: has no {shown(name)[1:-1]}; it holds {held}")
+    place, stored = Place.of(found.repo), found.files[name]
+    with hub_errors(found.repo):
+        pointer, blob = place.pointer(found.commit, name), place.blob(stored.digest)
+        path = next((path for path in (pointer, blob) if path.is_file()), None)
+        if path is None:
+            if found.here or constants.is_offline_mode():
+                raise UnreachableError(f"{found.repo}: {name} is not in the cache")
+            path = transfer(place, found.commit, name, stored)
+        if fault := fault_of(path, stored):
+            for wrong in (pointer, blob):
+                place.remove(wrong)
+            raise InputError(f"{found.repo}: {name} {fault}; it is removed, so run the same again")
+        return path
 
 
 def fetch(found: Listing, names: Sequence[str]) -> dict[str, Path]:
-    """name -> path in the hub's cache, of files that have the size and hash that the hub tells.
+    """Returns name -> path in a snapshot of the hub's cache, once all files are as listed.
 
-    InputError names a file that is absent, cannot be transferred or is not what it should be; that
-    one is removed, so that it is transferred anew the next time.
+    InputError as from `read_blob`; then no snapshot is made.
     """
-    if absent := [name for name in names if name not in found.files]:
-        held = ", ".join(sorted(found.files)) or "nothing"
-        raise InputError(f"{found.repo}: has no {absent[0]}; it holds {held}")
-    paths = {}
+    hub_names.check_together(names, found.repo)
     for name in names:
-        with hub_errors(found.repo):
-            path = huggingface_hub.hf_hub_download(
-                found.repo, name, revision=found.commit, local_files_only=found.here
-            )
-        paths[name] = Path(path)
-        _check(paths[name], found.files[name], f"{found.repo}: {name}")
-    return paths
-
-
-def _check(path: Path, stored: Stored, what: str) -> None:
-    size = path.stat().st_size
-    if stored.size not in (None, size):
-        fault = f"is {size:,} bytes; the hub says {stored.size:,}"
-    elif (digest := _digest(path, stored.digest)) != stored.digest:
-        fault = f"has the hash {digest}; the hub says {stored.digest}"
-    else:
-        return
-    path.resolve().unlink()
-    path.unlink(missing_ok=True)
-    raise InputError(f"{what} {fault}; it is removed, so run the same again")
-
-
-def _digest(path: Path, like: str) -> str:
-    if len(like) == 64:
-        return sha256(path)
-    content = read_bytes(path)  # git's blobs are small files
-    return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
-
-
-@contextlib.contextmanager
-def hub_errors(repo: str) -> Iterator[None]:
-    """The hub's errors as one line each."""
-    # Unlike the package, which imports what is asked for, these import a client of HTTP at once.
-    from huggingface_hub import errors
-
-    hub = constants.ENDPOINT
-    try:
-        yield
-    except errors.HFValidationError as error:
-        raise InputError(
-            f"{repo!r} is neither a released model, nor a folder, nor a repository as OWNER/NAME"
-        ) from error
-    except errors.GatedRepoError as error:
-        raise InputError(
-            f"{repo}: its owner lets in whom he knows; ask at {hub}/{repo}, then set HF_TOKEN"
-        ) from error
-    except errors.RepositoryNotFoundError as error:
-        raise InputError(
-            f"{repo}: {hub} has no such repository, or a private one; check the name, or set "
-            "HF_TOKEN"
-        ) from error
-    except errors.LocalEntryNotFoundError as error:
-        if isinstance(error.__cause__, errors.FileMetadataError):
-            raise InputError(f"{hub} does not answer as a hub: {_line(error)}") from error
-        raise UnreachableError(f"{repo}: {hub} cannot be reached") from error
-    except errors.EntryNotFoundError as error:
-        raise InputError(f"{repo}: {_line(error)}") from error
-    except errors.OfflineModeIsEnabled as error:
-        raise UnreachableError(f"{repo}: HF_HUB_OFFLINE is set") from error
-    except errors.HfHubHTTPError as error:
-        answer = f"{repo}: {hub} answered {_line(error)}"
-        status = error.response.status_code
-        if status >= 500:
-            raise UnreachableError(answer) from error
-        hint = "; set an HF_TOKEN that may do this" if status in (401, 403) else ""
-        raise InputError(answer + hint) from error
-    except errors.HTTPError as error:
-        raise UnreachableError(f"{repo}: {hub} cannot be reached ({_line(error)})") from error
-    except OSError as error:
-        raise InputError(f"{repo}: {_line(error)}; run the same again") from error
-
-
-def _line(error: Exception) -> str:
-    text = str(error).strip() or type(error).__name__
-    return re.sub(r"\s*\(Request ID:[^)]*\)", "", text.splitlines()[0]).rstrip(". ")
+        read_blob(found, name)
+    place = Place.of(found.repo)
+    with hub_errors(found.repo):
+        return {name: place.link(found.files[name].digest, found.commit, name) for name in names}

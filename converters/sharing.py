@@ -10,7 +10,9 @@ import huggingface_hub as hub
 from clip_jax import model_folder
 from clip_jax.errors import InputError
 from converters.files import read_json
-from converters.hub_files import Listing, fetch, hub_errors, listing
+from converters.hub_errors import hub_errors
+from converters.hub_files import Listing, listing, read_blob
+from converters.hub_names import check_repository, read_commit
 from converters.model_card import model_card
 
 CARD = "README.md"
@@ -31,6 +33,7 @@ def share(
     card (`model_card`). HF_TOKEN, or `hf auth login`, says who you are.
     `converters.pretrained(repo)` loads it back.
     """
+    check_repository(repo)
     folder = Path(folder)
     card = model_card(folder, repo, [Path(file) for file in evaluations], licence)
     files = sorted(path for path in folder.rglob("*") if path.is_file())
@@ -59,7 +62,8 @@ def share(
         done = api.create_commit(
             repo, operations, commit_message="Share a model", parent_commit=there.commit or None
         )
-    return str(done.commit_url)
+    # The address is made here: it is printed, and the hub's may be any text.
+    return f"{hub.constants.ENDPOINT}/{repo}/commit/{read_commit(done.oid, repo)}"
 
 
 def _check_ours(there: Listing) -> None:
@@ -67,7 +71,7 @@ def _check_ours(there: Listing) -> None:
     if not others:
         return
     name = model_folder.CONFIG
-    if name in others and set(read_json(fetch(there, [name])[name])) == model_folder.CONFIG_KEYS:
+    if name in others and set(read_json(read_blob(there, name))) == model_folder.CONFIG_KEYS:
         return
     some = ", ".join(sorted(others)[:5])
     raise InputError(

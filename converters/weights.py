@@ -140,7 +140,12 @@ def shards(index: Mapping[str, Any], where: str) -> list[str]:
     places = index.get("weight_map")
     if not isinstance(places, dict) or not all(isinstance(s, str) for s in places.values()):
         raise InputError(f"{where}: has no weight_map from tensors to files")
-    return list(dict.fromkeys(places.values()))
+    names = list(dict.fromkeys(places.values()))
+    for name in names:
+        # An index may come from a stranger: its names must not lead out of the folder.
+        if Path(name).name != name or "\\" in name or name in ("", ".", "..") or "\0" in name:
+            raise InputError(f"{where}: {shown(name)} is not the name of a file beside it")
+    return names
 
 
 def _sharded(index: Path, entry: str | None) -> Weights:
@@ -152,9 +157,6 @@ def _sharded(index: Path, entry: str | None) -> Weights:
     left_out: dict[str, str] = {}
     entries: dict[str, Path] = {}
     for shard in names:
-        # An index may come from a stranger: its names must not lead out of the folder.
-        if Path(shard).name != shard or "\\" in shard or shard in ("", ".", ".."):
-            raise InputError(f"{index}: {shown(shard)} is not the name of a file beside it")
         path = index.parent / shard
         if not path.is_file():
             raise InputError(f"{index}: names the shard {shown(shard)}, which is not there")

@@ -23,6 +23,9 @@ class Hub(ThreadingHTTPServer):
     """repos: OWNER/NAME -> file -> content. log: requests, such as 'GET /path'.
 
     faults: the end of a path -> what is served in the content's place, or a status.
+    listed: what becomes of a listing before it is sent; bytes are sent as they are.
+    named: headers that answers about a file have, besides or in place of the right ones.
+    acts: the end of a path -> what serves it, by itself, on a connection that is then closed.
     stalled: while it is set, transfers of large files wait for `may_go_on`; `asked` tells of one.
     """
 
@@ -34,9 +37,17 @@ class Hub(ThreadingHTTPServer):
         self.objects: dict[str, bytes] = {}
         self.log: list[str] = []
         self.faults: dict[str, Callable[[bytes], bytes] | int] = {}
+        self.listed: Callable[[dict], object] = lambda listing: listing
+        self.named: dict[str, str] = {}
+        self.acts: dict[str, Callable[[Handler, bytes], None]] = {}
+        self.tokens: list[str] = []
         self.stalled = threading.Event()
         self.asked, self.may_go_on = threading.Event(), threading.Event()
-        threading.Thread(target=self.serve_forever, daemon=True).start()
+        threading.Thread(target=self.serve_forever, args=(0.05,), daemon=True).start()
+
+    def heal(self) -> None:
+        self.faults.clear(), self.named.clear(), self.acts.clear()
+        self.listed = lambda listing: listing
 
     @property
     def url(self) -> str:
@@ -58,6 +69,7 @@ class Hub(ThreadingHTTPServer):
 
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # an answer is several writes
     server: Hub
 
     def log_message(self, *_):
@@ -74,7 +86,12 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self):
         path = self.start()
-        if found := re.fullmatch(r"/api/models/([^/]+/[^/]+)(?:/revision/.*)?", path):
+        if act := next((a for end, a in self.server.acts.items() if path.endswith(end)), None):
+            self.close_connection = True
+            repo, _, name = path[1:].partition("/resolve/")
+            content = self.server.repos.get(repo, {}).get(name.partition("/")[2], b"")
+            act(self, content)
+        elif found := re.fullmatch(r"/api/models/([^/]+/[^/]+)(?:/revision/.*)?", path):
             self.tell_about(found[1])
         elif found := re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):
             self.resolve(found[1], found[3])
@@ -148,7 +165,8 @@ class Handler(BaseHTTPRequestHandler):
                     "sha256": sha256(content), "size": len(content), "pointerSize": 130,
                 }  # fmt: skip
             siblings.append(about)
-        self.tell({"id": repo, "sha": self.server.commit(repo), "siblings": siblings})
+        listing = {"id": repo, "sha": self.server.commit(repo), "siblings": siblings}
+        self.tell(self.server.listed(listing))
 
     def resolve(self, repo: str, name: str) -> None:
         content = self.server.repos.get(repo, {}).get(unquote(name))
@@ -156,7 +174,8 @@ class Handler(BaseHTTPRequestHandler):
             return self.answer(404, {"X-Error-Code": "EntryNotFound"})
         headers = {"X-Repo-Commit": self.server.commit(repo)}
         if not is_large(content):
-            return self.transfer(content, name, {**headers, "ETag": f'"{git_blob(content)}"'})
+            headers |= {"ETag": f'"{git_blob(content)}"', **self.server.named}
+            return self.transfer(content, name, headers)
         digest = sha256(content)
         self.server.objects[digest] = content
         self.answer(
@@ -167,6 +186,7 @@ class Handler(BaseHTTPRequestHandler):
                 "X-Linked-ETag": f'"{digest}"',
                 # Elsewhere, as the hub's store of large files is: tokens are not sent there.
                 "Location": f"http://localhost:{self.server.server_port}/objects/{name}/{digest}",
+                **self.server.named,
             },
         )
 
@@ -205,8 +225,8 @@ class Handler(BaseHTTPRequestHandler):
             return b"".join(parts)
         return self.rfile.read(int(self.headers.get("Content-Length", 0)))
 
-    def tell(self, about: dict, status: int = 200) -> None:
-        content = json.dumps(about).encode()
+    def tell(self, about: object, status: int = 200) -> None:
+        content = about if isinstance(about, bytes) else json.dumps(about).encode()
         headers = {"Content-Type": "application/json", "Content-Length": str(len(content))}
         self.answer(status, headers, content)
 

@@ -1,0 +1,200 @@
+"""Asks a hub by HTTP, and believes none of what it answers: all that it sends is bounded.
+
+The client of huggingface_hub is used, with its proxies and certificates; redirects, sizes and
+times are ours. Limits beside the constants below: HF_HUB_DOWNLOAD_TIMEOUT (10 s by default) for a
+connection and between two pieces of an answer, three times that until the headers are complete.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+from urllib.parse import urljoin, urlsplit
+
+from huggingface_hub import constants
+
+from clip_jax.errors import InputError
+from converters.hub_errors import UnreachableError, hub_errors, status_error
+from converters.torch_unpickler import shown
+
+MAX_REDIRECTS = 5
+MAX_URL = 8192  # characters
+SMALL_SECONDS = 60.0  # for all of a small body
+# A transfer that is slower for so long is cut; what came is resumed by the next run.
+WINDOW_SECONDS, WINDOW_BYTES = 60.0, 64 << 10
+
+_REDIRECTS = (301, 302, 303, 307, 308)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """status: 200 or 206. parts: the body as it comes, never decoded.
+
+    by_hub: the headers of all answers that the hub itself gave, redirects too: those of a store
+    that it redirects to say nothing about the repository.
+    """
+
+    status: int
+    headers: Mapping[str, str]
+    parts: Iterator[bytes]
+    by_hub: tuple[Mapping[str, str], ...] = ()
+
+
+@contextlib.contextmanager
+def ask(url: str, repo: str, where: str, *, start: int = 0) -> Iterator[Answer]:
+    """Yields the answer to a GET, after redirects.
+
+    start: of the range that is asked for, in bytes. where: what errors call it.
+    The token goes to the first address's host alone. InputError for an answer that is neither a
+    success nor a redirect within the rules, UnreachableError where a second try may help.
+    """
+    from huggingface_hub.utils import build_hf_headers  # it imports a client of HTTP
+
+    with hub_errors(repo):
+        headers = {**build_hf_headers(), "Accept-Encoding": "identity"}
+        if start:
+            headers["Range"] = f"bytes={start}-"
+        hub, by_hub = _origin(url), []
+        for _ in range(MAX_REDIRECTS + 1):
+            with _exchange(url, headers, where) as answer:
+                if _origin(url) == hub:
+                    by_hub.append(answer.headers)
+                if answer.status not in _REDIRECTS:
+                    _check(answer, where, repo)
+                    yield replace(answer, by_hub=tuple(by_hub))
+                    return
+                target = _target(url, answer.headers.get("Location", ""), where)
+            if _origin(target) != _origin(url):
+                headers = {k: v for k, v in headers.items() if k.lower() != "authorization"}
+            url = target
+        raise InputError(f"{where}: the hub redirects more than {MAX_REDIRECTS} times")
+
+
+def read_small(answer: Answer, limit: int, where: str) -> bytes:
+    """Returns a body of at most `limit` bytes that comes within SMALL_SECONDS; else InputError."""
+    until = time.monotonic() + SMALL_SECONDS
+    body = bytearray()
+    for part in answer.parts:
+        body += part
+        if len(body) > limit:
+            raise InputError(f"{where}: the hub's answer is longer than {limit:,} bytes")
+        if time.monotonic() > until:
+            raise UnreachableError(f"{where}: the hub's answer took over {SMALL_SECONDS:g} s")
+    return bytes(body)
+
+
+def fast_enough(parts: Iterator[bytes], where: str) -> Iterator[bytes]:
+    """Passes parts on while WINDOW_BYTES come in each WINDOW_SECONDS; else UnreachableError."""
+    since, held = time.monotonic(), 0
+    for part in parts:
+        yield part
+        held += len(part)
+        if (now := time.monotonic()) - since >= WINDOW_SECONDS:
+            if held < WINDOW_BYTES:
+                raise UnreachableError(
+                    f"{where}: came slower than {WINDOW_BYTES:,} bytes in {WINDOW_SECONDS:g} s"
+                )
+            since, held = now, 0
+
+
+def _check(answer: Answer, where: str, repo: str) -> None:
+    if answer.status not in (200, 206):
+        raise status_error(answer.status, answer.headers, where, repo)
+    encoding = answer.headers.get("Content-Encoding", "identity")
+    if encoding.lower() not in ("identity", ""):
+        raise InputError(
+            f"{where}: the hub sent it with the encoding {shown(encoding)}, unasked; expected "
+            "identity"
+        )
+
+
+def _target(url: str, location: str, where: str) -> str:
+    """Where a redirect leads; InputError unless by http(s), and never from https to http."""
+    try:
+        target = urljoin(url, location)
+        split = urlsplit(target)
+        plain = bool(split.hostname) and (split.port is None or split.port > 0)
+        plain = plain and split.username is None and split.password is None
+    except ValueError:
+        plain = False
+    schemes = ("https",) if urlsplit(url).scheme == "https" else ("http", "https")
+    if not location or not plain or len(target) > MAX_URL or split.scheme not in schemes:
+        raise InputError(
+            f"{where}: the hub redirects to {shown(location)}; expected an address by "
+            f"{' or '.join(schemes)}"
+        )
+    return target
+
+
+def _origin(url: str) -> tuple[str, str | None, int]:
+    split = urlsplit(url)
+    return split.scheme, split.hostname, split.port or {"http": 80, "https": 443}[split.scheme]
+
+
+@contextlib.contextmanager
+def _exchange(url: str, headers: Mapping[str, str], where: str) -> Iterator[Answer]:
+    """One request, made by a thread.
+
+    A server can send headers and the frames of a chunked body byte by byte, for days, without
+    missing the client's time-out for a single read; who waits for a queue can leave at any time.
+    """
+    idle = float(constants.HF_HUB_DOWNLOAD_TIMEOUT)
+    arrived: queue.Queue[Any] = queue.Queue(maxsize=16)
+    left = threading.Event()
+    arguments = (url, headers, idle, arrived, left)
+    threading.Thread(target=_work, args=arguments, daemon=True, name="hub").start()
+
+    def get(seconds: float, what: str) -> Any:
+        try:
+            found = arrived.get(timeout=seconds)
+        except queue.Empty:
+            hub = constants.ENDPOINT
+            raise UnreachableError(
+                f"{where}: {hub} cannot be reached ({what} took over {seconds:g} s)"
+            ) from None
+        if isinstance(found, BaseException):
+            raise found
+        return found
+
+    def parts() -> Iterator[bytes]:
+        while (part := get(2 * idle, "a piece of its answer")) is not None:
+            yield part
+
+    try:
+        response = get(3 * idle, "its headers")
+        yield Answer(response.status_code, response.headers, parts())
+    finally:
+        left.set()
+
+
+def _work(
+    url: str,
+    headers: Mapping[str, str],
+    idle: float,
+    arrived: queue.Queue[Any],
+    left: threading.Event,
+) -> None:
+    """Puts the response, the parts of its body, then None into a queue; or an error."""
+
+    def put(item: Any) -> bool:
+        while not left.is_set():
+            with contextlib.suppress(queue.Full):
+                arrived.put(item, timeout=0.2)
+                return True
+        return False
+
+    from huggingface_hub.utils import get_session
+
+    try:
+        with get_session().stream(
+            "GET", url, headers=headers, timeout=idle, follow_redirects=False
+        ) as response:
+            if put(response) and all(put(part) for part in response.iter_raw()):
+                put(None)
+    except BaseException as error:  # raised by who waits for the queue
+        put(error)

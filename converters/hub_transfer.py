@@ -1,0 +1,153 @@
+"""Brings one file of a hub into the cache: as long as announced, with the hash announced."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from pathlib import Path
+from urllib.parse import quote
+
+from huggingface_hub import constants
+
+from clip_jax.errors import InputError
+from converters.hub_cache import Place, Stored, fault_of
+from converters.hub_errors import UnreachableError, hub_errors
+from converters.hub_http import Answer, ask, fast_enough
+from converters.hub_names import read_commit, read_etag
+from converters.torch_unpickler import shown
+
+ATTEMPTS = 5  # with a transfer that breaks off and brought something
+
+
+def transfer(place: Place, commit: str, name: str, stored: Stored) -> Path:
+    """Returns the blob of a file, transferred unless the cache has it already.
+
+    An interrupted transfer is resumed. InputError where the hub sends more, less or other content
+    than its listing says; nothing wrong is in the cache then.
+    """
+    where, size = f"{place.repo}: {name}", stored.size
+    if size is None:
+        raise InputError(f"{where}: the hub names no size of it")
+    with hub_errors(place.repo), place.locked(stored.digest):
+        blob, partial = place.blob(stored.digest), place.partial(stored.digest)
+        if blob.is_file():
+            return blob
+        blob.parent.mkdir(parents=True, exist_ok=True)
+        resumed = _size(partial) > 0
+        _bring(partial, place.repo, commit, name, size)
+        if fault := fault_of(partial, stored):
+            place.remove(partial)
+            if not resumed:
+                raise InputError(f"{where} {fault}; it is removed, so run the same again")
+            _bring(partial, place.repo, commit, name, size)
+            if fault := fault_of(partial, stored):
+                place.remove(partial)
+                raise InputError(f"{where} {fault}; it is removed, so run the same again")
+        os.replace(partial, blob)
+        return blob
+
+
+def _bring(partial: Path, repo: str, commit: str, name: str, size: int) -> None:
+    """Appends to a partial file until it has `size` bytes."""
+    where = f"{repo}: {name}"
+    if _size(partial) > size:
+        partial.unlink()
+    for attempt in range(ATTEMPTS):
+        start = _size(partial)
+        free = shutil.disk_usage(partial.parent).free
+        if size - start > free:
+            raise InputError(
+                f"{where}: is {size:,} bytes; {partial.parent} has {free:,} bytes free; free some, "
+                "or set HF_HOME"
+            )
+        try:
+            _append(partial, start, repo, commit, name, size)
+            return
+        except UnreachableError:
+            if attempt == ATTEMPTS - 1 or _size(partial) <= start:
+                raise
+        except InputError:  # such as a range that was not asked for
+            partial.unlink(missing_ok=True)
+            if not start:
+                raise
+
+
+def _append(partial: Path, start: int, repo: str, commit: str, name: str, size: int) -> None:
+    from huggingface_hub.utils import tqdm
+
+    where = f"{repo}: {name}"
+    # A link in a partial file's place is not followed.
+    flags = os.O_CREAT | os.O_WRONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+    if start == size > 0:
+        return
+    url = f"{constants.ENDPOINT}/{repo}/resolve/{commit}/{quote(name)}"
+    with ask(url, repo, where, start=start) as answer:
+        _check_headers(answer, size, where)
+        start = _start(answer, start, size, where)
+        _check_length(answer, start, size, where)
+        with (
+            open(os.open(partial, flags, 0o666), "wb") as file,
+            tqdm(
+                total=size, initial=start, desc=name, unit="B", unit_scale=True, disable=None
+            ) as bar,
+        ):
+            file.truncate(start)
+            file.seek(start)
+            held = start
+            for part in fast_enough(answer.parts, where):
+                file.write(part[: size - held])
+                held += len(part)
+                bar.update(len(part))
+                if held > size:
+                    break
+    if held > size:
+        partial.unlink()
+        raise InputError(f"{where}: the hub sends more than the {size:,} bytes that it lists")
+    if held < size:
+        raise UnreachableError(
+            f"{where}: ended after {held:,} bytes; it should be of size {size:,}; run the same "
+            "again"
+        )
+
+
+def _check_headers(answer: Answer, size: int, where: str) -> None:
+    """Raises InputError where the hub names a file otherwise than a hub does.
+
+    None of these names is used: the listing's are.
+    """
+    for headers in answer.by_hub:
+        redirects = "Location" in headers  # its ETag is that of the redirect
+        for header in ("X-Linked-ETag",) if redirects else ("X-Linked-ETag", "ETag"):
+            if header in headers:
+                read_etag(headers[header], where)
+        if "X-Repo-Commit" in headers:
+            read_commit(headers["X-Repo-Commit"], where)
+        if (found := headers.get("X-Linked-Size", str(size))) != str(size):
+            raise InputError(f"{where}: the hub names the size {shown(found)}; it lists {size:,}")
+
+
+def _start(answer: Answer, start: int, size: int, where: str) -> int:
+    """The position of the body's first byte: `start` if a range came, 0 if the whole."""
+    if answer.status == 200 or not start:
+        return 0
+    expected = f"bytes {start}-{size - 1}/{size}"
+    found = answer.headers.get("Content-Range", "")
+    if found != expected:
+        raise InputError(f"{where}: the hub sends the range {shown(found)}; expected {expected}")
+    return start
+
+
+def _check_length(answer: Answer, start: int, size: int, where: str) -> None:
+    found = answer.headers.get("Content-Length")
+    if found is None:  # chunked
+        return
+    if not re.fullmatch(r"[0-9]{1,20}", found) or int(found) != size - start:
+        raise InputError(
+            f"{where}: the hub sends {shown(found)} bytes; it should be of size {size:,}, from "
+            f"byte {start:,}"
+        )
+
+
+def _size(path: Path) -> int:
+    return path.lstat().st_size if path.exists() and not path.is_symlink() else 0
