@@ -9,6 +9,7 @@ is stored with an array: it is restored to whatever sharding is asked for.
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import math
 import re
@@ -23,6 +24,9 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from orbax.checkpoint import checkpoint_managers as policies
 
 from clip_jax.errors import InputError
+from experiments.atomic import replace_file
+from experiments.interrupts import HeldInterrupts
+from experiments.state import step_of
 from experiments.storage import storage_errors
 
 # Each item: how it is written, how it is read.
@@ -130,11 +134,13 @@ class Checkpoints:
         """Starts writing a state (see `state.py`); returns once its arrays are copied.
 
         metrics: of an evaluation of this very state. Raises StorageError where the disk takes no
-        more, of this state or the one before.
+        more, of this state or the one before, and InputError for a state of another step.
         """
+        self._check_step(step, state)
         train = {key: value for key, value in state.items() if key != "params"}
         best = (metrics or {}).get(self._best_metric, math.nan)
-        with self._storage_errors():
+        # Interrupted in here the manager would count a step that is never written.
+        with self._storage_errors(), HeldInterrupts():
             self._manager.save(
                 step,
                 args=ocp.args.Composite(
@@ -145,6 +151,26 @@ class Checkpoints:
                 metrics=None if math.isnan(best) else {self._best_metric: best},
                 force=True,
             )
+
+    def has_metric(self, step: int) -> bool:
+        """Whether a complete checkpoint has a value of `best_metric`."""
+        return self._best_metric in (self._manager.metrics(step) or {})
+
+    def add_metrics(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Adds `best_metric` to a complete checkpoint that was saved before its evaluation ended.
+
+        Each process calls it, the first one before the others, which then find it there.
+        """
+        name = self._best_metric
+        known = self._manager.metrics(step) or {}
+        if name not in metrics or math.isnan(metrics[name]):
+            return
+        if name not in known:
+            file = self.folder / str(step) / ocp.checkpoint_manager.METRIC_ITEM_NAME
+            text = json.dumps({**known, name: metrics[name]})
+            with self._storage_errors():
+                replace_file(file / file.name, text)
+        self._manager.reload()
 
     def _storage_errors(self) -> contextlib.AbstractContextManager[None]:
         return storage_errors(self.folder.parent, lambda: last_good(self.folder))
@@ -165,11 +191,24 @@ class Checkpoints:
         return self._manager.restore(step, args=args).config
 
     def restore(self, step: int, target: Mapping[str, Any]) -> dict[str, Any]:
-        """The state of a step. target: its shapes and dtypes, with the shardings to restore to."""
+        """Reads the state of a step; InputError where the state counts another one.
+
+        target: its shapes and dtypes, with the shardings to restore to.
+        """
         train = {key: value for key, value in target.items() if key != "params"}
         args = ocp.args.Composite(params=_reading(target["params"]), train=_reading(train))
         restored = self._manager.restore(step, args=args)
-        return {"params": restored.params, **restored.train}
+        state = {"params": restored.params, **restored.train}
+        self._check_step(step, state)
+        return state
+
+    def _check_step(self, step: int, state: Mapping[str, Any]) -> None:
+        found = step_of(state)
+        if found != step:
+            raise InputError(
+                f"{self.folder / str(step)}: its state is of step {found}; expected that of step "
+                f"{step}; remove the folder to resume from an earlier checkpoint"
+            )
 
     def param_shapes(self, step: int) -> dict[str, Any]:
         """Shapes and dtypes of a step's parameters, as they were saved."""

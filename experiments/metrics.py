@@ -11,6 +11,8 @@ from typing import TextIO
 
 from tqdm import tqdm
 
+from experiments.interrupts import HeldInterrupts
+
 FILE_NAME = "metrics.jsonl"
 PLAIN_LINE_SECONDS = 10.0  # how often progress is told where there is no terminal
 
@@ -34,10 +36,12 @@ class MetricsWriter:
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         """values: names such as "train/loss" or "validation/accuracy" to numbers."""
-        self._file.write(json.dumps({"step": step, **values}) + "\n")
-        self._file.flush()
-        for name, value in values.items():
-            self._board.add_scalar(name, value, step)
+        line = json.dumps({"step": step, **values}) + "\n"
+        with HeldInterrupts():  # all of a row or nothing
+            self._file.write(line)
+            self._file.flush()
+            for name, value in values.items():
+                self._board.add_scalar(name, value, step)
 
     def close(self) -> None:
         self._file.close()

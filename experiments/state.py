@@ -80,6 +80,11 @@ def initial_state(
     return make_placed(jax.random.key(config.seed)), shardings
 
 
+def step_of(state: State) -> int:
+    """The number of steps that a state itself counts, of which skipped ones are a part."""
+    return int(state["step"])
+
+
 def model_params(state: State) -> Any:
     """The parameters that a model is made of: the averages where there are any."""
     return overlay(state["params"], state["ema"]) if "ema" in state else state["params"]

@@ -112,7 +112,7 @@ def train(
                     state = checkpoints.restore(first_step, abstract_state(state))
                 else:
                     state = begin_from(state, config)
-                if first_step < config.steps or loop.not_evaluated:
+                if loop.has_work:
                     runner = RUNNERS[config.parallel](
                         config, objective, optimizer, mesh, shardings
                     )

@@ -123,9 +123,8 @@ def test_a_folder_to_read_that_is_not_there(tmp_path):
     assert not (tmp_path / "nothing").exists()
 
 
-@pytest.fixture
-def small():
-    return {"params": {"w": jnp.ones(4)}, "step": jnp.int32(0)}
+def small(step):
+    return {"params": {"w": jnp.ones(4)}, "step": jnp.int32(step)}
 
 
 def steps(folder):
@@ -133,14 +132,14 @@ def steps(folder):
 
 
 @pytest.mark.parametrize(("best_is", "kept"), [("highest", [2, 5, 6]), ("lowest", [3, 5, 6])])
-def test_the_newest_and_the_best_are_kept(tmp_path, small, best_is, kept):
+def test_the_newest_and_the_best_are_kept(tmp_path, best_is, kept):
     values = {1: 0.3, 2: 0.9, 3: 0.1, 4: float("nan"), 6: 0.5}
     for half in ((1, 2, 3), (4, 5, 6)):  # over a restart
         with Checkpoints(tmp_path, 2, "zero-shot:test/accuracy", best_is) as checkpoints:
             for step in half:
                 value = values.get(step)
                 metrics = {} if value is None else {"zero-shot:test/accuracy": value}
-                checkpoints.save(step, small, {}, {**metrics, "another": 7.0})
+                checkpoints.save(step, small(step), {}, {**metrics, "another": 7.0})
             assert checkpoints.latest_step() == half[-1]
             assert checkpoints.best_step() == kept[0]
     assert steps(tmp_path) == kept
@@ -162,9 +161,9 @@ def test_wishes_that_cannot_be_met(train_config, changes, message):
         check(dataclasses.replace(train_config, **changes))
 
 
-def test_an_unfinished_save_is_never_picked_up(tmp_path, small):
+def test_an_unfinished_save_is_never_picked_up(tmp_path):
     with Checkpoints(tmp_path) as checkpoints:
-        checkpoints.save(3, small, {})
+        checkpoints.save(3, small(3), {})
     leftover = tmp_path / "5.orbax-checkpoint-tmp"
     (leftover / "params.orbax-checkpoint-tmp").mkdir(parents=True)
     with Checkpoints(tmp_path, read_only=True) as checkpoints:
@@ -172,7 +171,7 @@ def test_an_unfinished_save_is_never_picked_up(tmp_path, small):
     assert leftover.exists()
     with Checkpoints(tmp_path) as checkpoints:
         assert checkpoints.latest_step() == 3
-        checkpoints.save(5, small, {})
+        checkpoints.save(5, small(5), {})
     assert steps(tmp_path) == [3, 5]
 
 
@@ -195,7 +194,7 @@ sys.exit(exit_status(work))
 """
 
 
-def test_a_disk_that_takes_no_more_is_one_line_and_loses_nothing(tmp_path, small):
+def test_a_disk_that_takes_no_more_is_one_line_and_loses_nothing(tmp_path):
     """A limit of a file's size stands for it: the write fails in TensorStore, as on a full one."""
     folder = tmp_path / "run" / "checkpoints"
     child = subprocess.run(

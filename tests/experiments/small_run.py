@@ -1,0 +1,106 @@
+"""A linear model trained by the loop, step and checkpoints of every run, in milliseconds a step."""
+
+import dataclasses
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments import parallel
+from experiments.checkpoint import Checkpoints, abstract_state
+from experiments.config import OptimConfig, TrainConfig
+from experiments.data.config import DataConfig
+from experiments.hosts import Hosts
+from experiments.loop import Loop
+from experiments.objectives.objective import Objective
+from experiments.optim import make_optimizer
+from experiments.resume import step_to_resume
+from experiments.runners import RUNNERS
+from experiments.state import initial_state
+from experiments.stopping import Stopping
+from experiments.watchdog import Watchdog
+
+BATCH, WIDTH = 8, 4
+CONFIG = TrainConfig(
+    data=DataConfig(batch_size=BATCH),
+    optim=OptimConfig(learning_rate=0.1, warmup_steps=0, ema=0.5),
+    steps=5,
+    log_every=1,
+    checkpoint_every=2,
+)
+
+
+def squared_error(params, batch, now):
+    return jnp.mean((batch["x"] @ params["w"] - 1) ** 2), {}
+
+
+def rows_of(step):
+    """{"x": float32[BATCH, WIDTH]} of the batch that makes a step."""
+    rng = np.random.default_rng(step)
+    return {"x": rng.standard_normal((BATCH, WIDTH), np.float32)}
+
+
+class SmallRun:
+    """run(workdir) -> the last state on the host; compiled once for all folders."""
+
+    def __init__(self, loss=squared_error, rows=rows_of, evaluators=None, **changes):
+        """changes: of CONFIG. evaluators: name -> parameters -> {"name": value}."""
+        self.evaluators = evaluators or {}
+        self.config = dataclasses.replace(CONFIG, evaluators=tuple(self.evaluators), **changes)
+        self.rows = rows
+        self.mesh = parallel.make_mesh(self.config.mesh, jax.devices()[:1])
+        self.objective = Objective(
+            abstract_params={"w": jax.ShapeDtypeStruct((WIDTH,), jnp.float32)},
+            init=lambda rng: {"w": jax.random.normal(rng, (WIDTH,))},
+            loss=loss,
+            table=(("w", (None,)),),
+            examples=None,
+            pretrained=lambda params, tokenizer: params,
+        )
+        self.optimizer = make_optimizer(self.config.optim, self.config.steps)
+        with jax.set_mesh(self.mesh):
+            self.fresh, self.shardings = initial_state(
+                self.config, self.objective, self.optimizer, self.mesh
+            )
+            self.runner = RUNNERS["jit"](
+                self.config, self.objective, self.optimizer, self.mesh, self.shardings
+            )
+
+    def start(self):
+        """A fresh state."""
+        return jax.tree.map(jnp.copy, self.fresh)
+
+    def __call__(self, workdir):
+        config, workdir, hosts = self.config, Path(workdir), Hosts()
+        with (
+            Stopping(hosts) as stopping,
+            Watchdog(hosts, 0.0) as watchdog,
+            Checkpoints(
+                workdir / "checkpoints", config.keep_checkpoints, config.best_metric
+            ) as checkpoints,
+        ):
+            first = step_to_resume(checkpoints, config)
+            loop = Loop(
+                config, self.objective, workdir, hosts, stopping, watchdog, checkpoints, None,
+                self.evaluators, first, self.mesh,
+            )  # fmt: skip
+            with jax.set_mesh(self.mesh):
+                state = self.start()
+                if first:
+                    state = checkpoints.restore(first, abstract_state(state))
+                if loop.has_work:
+                    stream = map(self.rows, range(first + 1, config.steps + 1))
+                    state = loop.run(self.runner, state, stream)
+        return on_host(state)
+
+
+def on_host(state):
+    """numpy arrays of a state, the random key as its data."""
+    return jax.device_get({**state, "rng": jax.random.key_data(state["rng"])})
+
+
+def same(a, b):
+    """Whether two trees have the same bits."""
+    leaves = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
+    return all(np.asarray(x).tobytes() == np.asarray(y).tobytes() for x, y in leaves)
