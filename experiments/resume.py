@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 RESUMABLE = (
     "log_every", "checkpoint_every", "keep_checkpoints", "evaluate_every", "evaluators",
     "evaluation_sets", "best_metric", "best_is", "watchdog_seconds", "mesh", "parallel",
-    "compute.remat", "compute.unroll", "data.directory", "data.threads",
+    "compute.remat", "compute.unroll", "data.directory", "data.threads", "data.log_ids",
 )  # fmt: skip
 
 

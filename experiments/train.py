@@ -2,10 +2,10 @@
 
     [--distributed=auto|HOST:PORT,COUNT,INDEX] [--config.KEY=VALUE ...] [--debug]
 
-The folder of a run holds `checkpoints/`, `metrics.jsonl`, `tensorboard/`, `tokenizer.model` and,
-at the end, `model/`: a model folder that `clip_jax.load`, `rudolph_jax.load_vqgan` or
-`rudolph_jax.load` takes, by the config's objective. The same command resumes a run that was
-stopped, with bit-equal parameters on a CPU.
+The folder of a run holds `checkpoints/`, `metrics.jsonl`, `tensorboard/`, `tokenizer.model`, with
+`config.data.log_ids` also `ids/`, and, at the end, `model/`: a model folder that `clip_jax.load`,
+`rudolph_jax.load_vqgan` or `rudolph_jax.load` takes, by the config's objective. The same command
+resumes a run that was stopped, with bit-equal parameters on a CPU.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from experiments import parallel
 from experiments.command import exit_status
 from experiments.command_line import describe_keys, parse_command_line, take_distributed
 from experiments.config import TrainConfig, check
+from experiments.data.sample_ids import SampleIds
 from experiments.data.source import open_split
 from experiments.data.stream import batches
 from experiments.data.vocabulary import run_tokenizer
@@ -121,6 +122,9 @@ def train(
                         seed=config.seed, first_step=first_step,
                         process_index=hosts.index, process_count=hosts.count,
                     )  # fmt: skip
+                    if config.data.log_ids:
+                        place = workdir, split, first_step, hosts.index, hosts.count
+                        stream = hosts.in_turn(lambda: SampleIds(*place)).log(stream)
                     state = loop.run(runner, state, stream)
         stopping.nothing_to_save = True
         model = as_pretrained(objective, to_host(model_params(state)), tokenizer)

@@ -69,7 +69,8 @@ class DataConfig:
     for sets that fit. threads: that read ahead. draft: decode large JPEG files at a fraction of
     their size, which is faster and gives slightly other pixels than evaluation sees.
     group_by: a feature, such as "style", in which the examples of a batch agree; each of its
-    values gets its share of the batches. "" mixes all examples.
+    values gets its share of the batches. "" mixes all examples. log_ids: write which examples each
+    step learned from into the run's folder (`experiments/data/sample_ids.py`).
     """
 
     name: str = "digits_ru"
@@ -82,6 +83,7 @@ class DataConfig:
     threads: Annotated[int, Meta(ge=0, le=1 << 10)] = 1
     draft: bool = False
     group_by: str = ""
+    log_ids: bool = False
     augment: AugmentConfig = AugmentConfig()
 
     @property

@@ -51,6 +51,16 @@ class Mixture:
         rows = np.split(np.arange(len(self)), self._ends[:-1])
         return list(zip(rows, self._weights, strict=True))
 
+    @property
+    def sources(self) -> list[str]:
+        """Names what `locate` counts."""
+        return [name for split in self._splits for name in split.sources]
+
+    def locate(self, index: int) -> tuple[int, int]:
+        """Which of `sources` a row is of, and its number there."""
+        source = int(np.searchsorted(self._ends, index, side="right"))
+        return source, index - int(self._ends[source]) + len(self._splits[source])
+
     def need_pictures(self) -> None:
         """InputError where a set has none; see `Split`."""
         for split in self._splits:
@@ -81,9 +91,8 @@ class Mixture:
     def __getitem__(self, index: int) -> dict[str, Any]:
         if not 0 <= index < len(self):
             raise IndexError(index)  # which also ends an iteration
-        i = int(np.searchsorted(self._ends, index, side="right"))
-        split = self._splits[i]
-        row = split[index - int(self._ends[i]) + len(split)]
+        source, number = self.locate(index)
+        row = self._splits[source][number]
         return {key: value for key, value in row.items() if key in self._shown}
 
 

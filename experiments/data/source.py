@@ -52,6 +52,15 @@ class Split:
         """Rows' numbers and their weight: one part, all of it."""
         return [(np.arange(len(self)), 1.0)]
 
+    @property
+    def sources(self) -> list[str]:
+        """Names what `locate` counts."""
+        return [f"{self._folder} {self.name}"]
+
+    def locate(self, index: int) -> tuple[int, int]:
+        """Which of `sources` a row is of, and its number there."""
+        return 0, index
+
     def need_pictures(self) -> None:
         """InputError where the set has none; the same of what the others are named after."""
         self._need("'image'", {"image"})

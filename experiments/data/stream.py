@@ -15,6 +15,7 @@ import numpy as np
 from clip_jax.errors import InputError
 from experiments.data.config import DataConfig
 from experiments.data.mixture import Mixture
+from experiments.data.sample_ids import ROW
 from experiments.data.source import Split
 
 
@@ -38,7 +39,8 @@ def batches(
     """Endless batches from `first_step` on: this process's rows of each.
 
     Each epoch shuffles the examples anew; each part of a mixture has epochs of its own. Yields what
-    `examples.draw` gives, each array with a leading axis of batch_size / process_count.
+    `examples.draw` gives, each array with a leading axis of batch_size / process_count, and with
+    `log_ids` the rows' numbers in the split, `sample_ids.ROW`.
     """
     import grain  # only now, so that a config that cannot work is told without it
 
@@ -49,14 +51,12 @@ def batches(
         )
     numbers = itertools.count(seed)
 
+    def draw(index: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
+        example = examples.draw(index, rng)
+        return {**example, ROW: np.int64(index)} if config.log_ids else example
+
     def of_part(rows: np.ndarray) -> grain.MapDataset:
-        return (
-            grain.MapDataset.source(rows)
-            .seed(next(numbers))
-            .shuffle()
-            .repeat()
-            .random_map(examples.draw)
-        )
+        return grain.MapDataset.source(rows).seed(next(numbers)).shuffle().repeat().random_map(draw)
 
     def of_group(group: np.ndarray) -> tuple[grain.MapDataset, float]:
         rows, weights = weigh_parts(examples.split, group)
@@ -83,9 +83,7 @@ def split_groups(split: Split | Mixture, feature: str) -> list[np.ndarray]:
     return [everything[values == value] for value in np.unique(values)]
 
 
-def weigh_parts(
-    split: Split | Mixture, group: np.ndarray
-) -> tuple[list[np.ndarray], list[float]]:
+def weigh_parts(split: Split | Mixture, group: np.ndarray) -> tuple[list[np.ndarray], list[float]]:
     """A group's rows by the part they are of, and each's weight: of one part, how many they are."""
     rows, weights = [], []
     total = sum(weight for _, weight in split.parts)

@@ -18,6 +18,7 @@ from clip_jax import InputError
 from experiments import hosts
 from experiments.command import LEFT_BEHIND, SAVED
 from experiments.command_line import take_distributed
+from experiments.data.sample_ids import read_ids
 from experiments.metrics import read_metrics
 from experiments.train import train
 
@@ -109,6 +110,7 @@ def wait_for_step(workdir, step, children):
 
 
 def test_killed_restarted_and_finished_as_one(launch, config, tmp_path):
+    config = dataclasses.replace(config, data=dataclasses.replace(config.data, log_ids=True))
     workdir = tmp_path / "two"
     children = launch(config, workdir)
     wait_for_step(workdir, 3, children)
@@ -128,6 +130,9 @@ def test_killed_restarted_and_finished_as_one(launch, config, tmp_path):
         assert row == pytest.approx(wanted, rel=1e-5)
     two = clip_jax.load(workdir / "model")
     assert_close(two.params, one.model.params)
+    # No example twice or missed.
+    assert list(read_ids(workdir)) == [1, 2, 3, 4, 5, 6]
+    assert read_ids(workdir) == read_ids(tmp_path / "one")
 
 
 @pytest.mark.slow
