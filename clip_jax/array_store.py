@@ -7,7 +7,7 @@ checkpoint written here is an ordinary one: any Orbax restores it, and older one
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,26 +17,43 @@ import orbax.checkpoint as ocp
 from absl import logging
 from orbax.checkpoint import type_handlers
 
+from clip_jax.digests import ArrayDigest, digest_array, flatten
+
 # Moved at once: little beside a model, and small models whole, for each turn adds some 20 kB of
 # directory to the checkpoint.
 BYTES_AT_ONCE = 64 << 20
+DIGESTED = "digests"  # custom metadata of a checkpoint
 
 
-def save(path: Path, tree: Mapping[str, Any]) -> None:
+def save(path: Path, tree: Mapping[str, Any]) -> dict[str, ArrayDigest]:
     """Writes nested dicts of arrays, or of whatever has shape, dtype and `__array__`.
 
     `__array__` is called when the array is written, and its result dropped afterwards.
+    Returns path -> digest (see `digests.py`), computed while arrays are written.
+    """
+    leaves = jax.tree.map(_Leaf, dict(tree))
+    with _checkpointer() as checkpointer:
+        checkpointer.save(path.absolute(), leaves, custom_metadata={DIGESTED: True})
+    return {name: leaf.digest for name, leaf in flatten(leaves).items()}
+
+
+def restore(path: Path, check: Callable[[Mapping[str, Any]], None] | None = None) -> dict[str, Any]:
+    """Reads nested dicts of numpy arrays. Raises what Orbax does where the files are damaged.
+
+    check: called with path -> header (shape, dtype) before any array is read.
     """
     with _checkpointer() as checkpointer:
-        checkpointer.save(path.absolute(), jax.tree.map(_Leaf, dict(tree)))
-
-
-def restore(path: Path) -> dict[str, Any]:
-    """Nested dicts of numpy arrays. Raises what Orbax does where the files are damaged."""
-    with _checkpointer() as checkpointer:
         tree = checkpointer.metadata(path.absolute()).item_metadata.tree
+        if check is not None:
+            check(flatten(tree))
         as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree)
         return checkpointer.restore(path.absolute(), restore_args=as_numpy)
+
+
+def has_digests(path: Path) -> bool:
+    """Tells if arrays were written with digests, so that their loss is noticed too."""
+    with _checkpointer() as checkpointer:
+        return bool((checkpointer.metadata(path.absolute()).custom_metadata or {}).get(DIGESTED))
 
 
 class _Leaf:
@@ -47,6 +64,7 @@ class _Leaf:
         self.shape, self.dtype = array.shape, array.dtype
         self.size = math.prod(array.shape)
         self.nbytes = self.size * array.dtype.itemsize
+        self.digest: ArrayDigest = {}
 
 
 class _Settled(np.ndarray):
@@ -65,6 +83,8 @@ class _FewAtOnce(type_handlers.NumpyHandler):
         for part in _parts([leaf.nbytes for leaf in values]):
             # Made while those of the part before are written.
             arrays = [np.asarray(leaf.array).view(_Settled) for leaf in values[part]]
+            for leaf, array in zip(values[part], arrays, strict=True):
+                leaf.digest = digest_array(array)
             for written in writing:
                 written.result()
             writing = await super().serialize(arrays, infos[part], args[part])

@@ -4,6 +4,7 @@
     params/           Orbax; layers one by one (see `layers.py`)
     tokenizer.model   and other files that belong to the model
     report.json       after a conversion: what became of every tensor
+    digests.json      of every array and file, compared when the folder is read (`digests.py`)
 """
 
 from __future__ import annotations
@@ -13,13 +14,14 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import jax
 
+from clip_jax import digests
 from clip_jax.config_fields import shown
 from clip_jax.errors import InputError
 from clip_jax.text import parse_json
@@ -45,19 +47,23 @@ def write(
     at `folder`.
     """
     with new_folder(folder) as beside:
-        write_params(beside, params)
-        write_about(beside, kind=kind, config=config, files=files, provenance=provenance)
+        arrays = write_params(beside, params)
+        write_about(
+            beside, arrays, kind=kind, config=config, files=files, provenance=provenance
+        )
     return Path(folder)
 
 
-def write_params(folder: Path, params: Mapping[str, Any] | None) -> None:
-    """Into a new folder, which `write_about` makes whole."""
-    if params is not None:
-        _array_store().save(folder / PARAMS, params)
+def write_params(
+    folder: Path, params: Mapping[str, Any] | None
+) -> dict[str, digests.ArrayDigest]:
+    """Writes arrays into a new folder; returns their digests, for `write_about`."""
+    return {} if params is None else _array_store().save(folder / PARAMS, params)
 
 
 def write_about(
     folder: Path,
+    arrays: Mapping[str, digests.ArrayDigest],
     *,
     kind: str,
     config: Mapping[str, Any],
@@ -65,13 +71,14 @@ def write_about(
     provenance: Mapping[str, Any] | None = None,
     report: Mapping[str, Any] | None = None,
 ) -> None:
-    """All but the parameters, into a new folder."""
+    """Writes all but the parameters into a new folder. arrays: the parameters' digests."""
     about = {"kind": kind, "config": dict(config), "provenance": dict(provenance or {})}
     _write_json(folder / CONFIG, about)
     if report is not None:
         _write_json(folder / REPORT, report)
     for name, content in (files or {}).items():
         (folder / name).write_bytes(content)
+    digests.write(folder, arrays)
 
 
 @contextlib.contextmanager
@@ -127,16 +134,48 @@ def read_config(folder: str | Path) -> dict[str, Any]:
     return about
 
 
-def read_params(folder: str | Path) -> dict[str, Any]:
-    """The parameters as nested dicts of numpy arrays, layers one by one."""
-    path = Path(folder) / PARAMS
+def read_params(folder: str | Path, verify: bool | None = None) -> dict[str, Any]:
+    """The parameters as nested dicts of numpy arrays, layers one by one.
+
+    verify: whether arrays and files are compared with digests.json, where there is one; None: as
+        `digests.wanted` says. The first that differs raises InputError.
+    """
+    folder = Path(folder)
+    recorded = read_digests(folder) if digests.wanted(verify) else None
+    if recorded is None:
+        return restore_params(folder)
+
+    def check(headers: Mapping[str, Any]) -> None:
+        _raise_first(folder, digests.header_faults(recorded, headers))
+
+    params = restore_params(folder, check)
+    _raise_first(folder, digests.array_faults(recorded, digests.digest_arrays(params)))
+    _raise_first(folder, digests.file_faults(folder, recorded))
+    return params
+
+
+def restore_params(
+    folder: Path, check: Callable[[Mapping[str, Any]], None] | None = None
+) -> dict[str, Any]:
+    """The same without a look at digests.json. check: called with path -> shape and dtype."""
+    path = folder / PARAMS
     if not path.is_dir():
         raise InputError(f"{folder}: has no {PARAMS} folder; write or convert the model again")
-    try:
-        return _array_store().restore(path)
-    except (ValueError, OSError, KeyError, AttributeError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(f"{path}: parameters cannot be read ({reason})") from error
+    with _one_line(path):
+        return _array_store().restore(path, check)
+
+
+def read_digests(folder: Path) -> digests.Digests | None:
+    """What was recorded when a folder was saved; None for folders of before there were digests."""
+    recorded, path = digests.read(folder), folder / PARAMS
+    if recorded is None and path.is_dir():
+        with _one_line(path):
+            marked = _array_store().has_digests(path)
+        if marked:
+            raise InputError(
+                f"{folder}: has no {digests.FILE_NAME}, with which it was saved; {digests.TO_DO}"
+            )
+    return recorded
 
 
 def check_params(folder: str | Path, found: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
@@ -148,6 +187,23 @@ def check_params(folder: str | Path, found: Mapping[str, Any], expected: Mapping
             raise InputError(
                 f"{folder}: parameter {name} is {_say(a)}; {CONFIG} asks for {_say(b)}"
             )
+
+
+@contextlib.contextmanager
+def _one_line(path: Path) -> Iterator[None]:
+    """Whatever damaged files raise in Orbax and TensorStore, as one line."""
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(f"{path}: parameters cannot be read ({reason})") from error
+
+
+def _raise_first(folder: Path, faults: Iterator[str]) -> None:
+    for fault in faults:
+        raise InputError(f"{folder}: {fault}")
 
 
 def _shapes(tree: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:

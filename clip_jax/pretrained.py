@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from clip_jax import model_folder
+from clip_jax import digests, model_folder
 from clip_jax.byte_bpe import ByteBpe
 from clip_jax.compiled import compiled
 from clip_jax.config import ClipConfig, Compute, RuclipSmallConfig
@@ -219,9 +219,12 @@ def _similarity(
     return per_image, per_image.T
 
 
-def load(folder: str | Path, compute: Compute = Compute()) -> PretrainedClip:
+def load(
+    folder: str | Path, compute: Compute = Compute(), verify: bool | None = None
+) -> PretrainedClip:
     """The model in a folder; programs are kept (`kept_programs.py`).
 
+    verify: whether digests are compared; None: unless $RUDOLPH_JAX_VERIFY is 0 (`digests.py`).
     Another kind of model, or damaged files, raise InputError.
     """
     keep_programs()
@@ -230,12 +233,14 @@ def load(folder: str | Path, compute: Compute = Compute()) -> PretrainedClip:
         raise InputError(f"{folder}: holds a model of kind {about['kind']!r}; expected {KIND!r}")
     make_config, model = KINDS[about["kind"]]
     config = make_config.from_dict(about["config"])
-    params = model_folder.read_params(folder)
+    params = model_folder.read_params(folder, verify)
     model_folder.check_params(folder, params, unstack_layers(abstract_params(config, model)))
     tokenizer = None
     if has_tokenizer(folder):
-        tokenizer = load_tokenizer(folder)
+        tokenizer = load_tokenizer(folder, verify)
         check_vocabulary(tokenizer, config, str(folder))
+        if digests.wanted(verify) and not digests.is_recorded(folder, tokenizer.files):
+            check_vocabulary_size(tokenizer, config, str(folder))
     # Not jnp.asarray, which compiles a program for each shape.
     params = jax.device_put(params)
     return PretrainedClip(config, params, tokenizer, compute)
@@ -254,4 +259,16 @@ def check_vocabulary(
         raise InputError(
             f"{where}: the tokenizer ends a text with id {tokenizer.eos_id}, the model expects "
             f"{config.eos_id}; they belong to different models"
+        )
+
+
+def check_vocabulary_size(
+    tokenizer: Tokenizer | ByteBpe, config: ClipConfig | RuclipSmallConfig, where: str
+) -> None:
+    """Raises InputError unless there are as many pieces as rows: no digest tells whose it is."""
+    if tokenizer.vocab_size != config.text.vocab_size:
+        raise InputError(
+            f"{where}: the tokenizer has {tokenizer.vocab_size} pieces, the model's table "
+            f"{config.text.vocab_size} rows; they belong to different models; if they do not, "
+            f"run: python -m converters verify {where} --write"
         )

@@ -13,6 +13,7 @@ import sentencepiece
 
 from clip_jax import byte_bpe
 from clip_jax.byte_bpe import ByteBpe
+from clip_jax.digests import check_some
 from clip_jax.errors import InputError
 from clip_jax.token_rows import check_texts, token_rows
 
@@ -82,9 +83,14 @@ def has_tokenizer(folder: str | Path) -> bool:
     return (Path(folder) / FILE_NAME).exists() or byte_bpe.lies_in(folder)
 
 
-def load_tokenizer(path: str | Path) -> Tokenizer | ByteBpe:
-    """The tokenizer in a file, or in a folder: `tokenizer.model` or a byte-level vocabulary."""
+def load_tokenizer(path: str | Path, verify: bool | None = None) -> Tokenizer | ByteBpe:
+    """The tokenizer in a file, or in a folder: `tokenizer.model` or a byte-level vocabulary.
+
+    verify: whether a folder's files are compared with its digests; None: as `digests.wanted` says.
+    """
     path = Path(path)
+    if path.is_dir():
+        check_some(path, (FILE_NAME, *byte_bpe.FILES), verify)
     file = path / FILE_NAME if path.is_dir() else path
     if (path.is_dir() and not file.exists() and byte_bpe.lies_in(path)) or path.suffix == ".json":
         return byte_bpe.read(path)

@@ -6,6 +6,7 @@
     python -m converters export SRC_FOLDER DST_FOLDER
     python -m converters pretrained NAME
     python -m converters share FOLDER REPO
+    python -m converters verify FOLDER
 
 Each kind is a module with `read(path, selection) -> Source` and `export(model, folder)`; mostly a
 table. A kind whose checkpoints may come without a config has PRESETS, the names of those it knows,
@@ -20,5 +21,6 @@ from converters.conversion import Summary
 from converters.hub import pretrained
 from converters.kinds import KINDS, convert, export, presets
 from converters.sharing import share
+from converters.verification import verify
 
-__all__ = ["KINDS", "Summary", "convert", "export", "presets", "pretrained", "share"]
+__all__ = ["KINDS", "Summary", "convert", "export", "presets", "pretrained", "share", "verify"]

@@ -1,4 +1,4 @@
-"""The command line: `python -m converters KIND|export|jax-export|pretrained|share ...`."""
+"""The command line: `python -m converters KIND|export|jax-export|pretrained|share|verify ...`."""
 
 from __future__ import annotations
 
@@ -6,11 +6,14 @@ import sys
 from collections.abc import Sequence
 
 from clip_jax.command import Parser, exit_status
+from clip_jax.digests import TO_DO
+from clip_jax.errors import InputError
 from converters import KINDS, convert, export, presets, pretrained, share
 from converters.conversion import DTYPES
 from converters.kinds import activations, holds_tensors, takes_vocabulary
 from converters.released import RELEASED
 from converters.stablehlo import jax_export
+from converters.verification import Verified, record, verify
 
 OPTIONS = ("preset", "vocabulary", "activation", "entry", "prefix")
 ABOUT = "Foreign checkpoints to model folders (KIND) and back (export); models from and to a hub."
@@ -29,6 +32,8 @@ def _run(argv: Sequence[str]) -> object:
         return jax_export(args.src, args.dst)
     if args.kind == "pretrained":
         return pretrained(args.model, args.dtype)
+    if args.kind == "verify":
+        return _verify(args.folder, args.write)
     if args.kind == "share":
         how = {"private": args.private, "licence": args.licence, "evaluations": args.evaluation}
         return share(args.folder, args.repo, **how)
@@ -36,10 +41,20 @@ def _run(argv: Sequence[str]) -> object:
     return convert(args.kind, args.src, args.dst, args.dtype, **asked)
 
 
+def _verify(folder: str, write: bool) -> Verified:
+    if write:
+        return record(folder)
+    verified = verify(folder)
+    if verified.faults:
+        print(verified)
+        raise InputError(f"{folder}: faults: {len(verified.faults)}; {TO_DO}")
+    return verified
+
+
 def _parser() -> Parser:
     parser = Parser(prog="python -m converters", description=ABOUT)
     commands = parser.add_subparsers(
-        dest="kind", required=True, metavar="KIND|export|jax-export|pretrained|share"
+        dest="kind", required=True, metavar="KIND|export|jax-export|pretrained|share|verify"
     )
     for kind, module in KINDS.items():
         about = (module.__doc__ or "").partition("\n")[0]
@@ -95,6 +110,12 @@ def _parser() -> Parser:
     command.add_argument("--licence", help="the hub's identifier, such as apache-2.0")
     command.add_argument(
         "--evaluation", action="append", default=[], metavar="FILE", help="JSON, for the card"
+    )
+    about = "compare a model folder, or a run's checkpoints, with what was recorded at saving"
+    command = commands.add_parser("verify", help=about, description=about)
+    command.add_argument("folder", help="a model folder, a training run's folder, or a checkpoint")
+    command.add_argument(
+        "--write", action="store_true", help="record a model folder as it is now, after an edit"
     )
     return parser
 

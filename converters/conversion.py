@@ -103,10 +103,11 @@ def convert(
     count = sum(math.prod(shape) for shape in source.shapes.values())
     with model_folder.new_folder(destination) as beside, ThreadPoolExecutor(1) as thread:
         fingerprints = thread.map(_fingerprint, read)  # while the parameters are written
-        model_folder.write_params(beside, params)
+        arrays = model_folder.write_params(beside, params)
         files = list(fingerprints)
         model_folder.write_about(
             beside,
+            arrays,
             kind=source.model_kind,
             config=source.config,
             files=source.files,

@@ -126,16 +126,18 @@ def image_config(config: VqganConfig) -> ImageConfig:
     return ImageConfig(mean=(0.0,) * 3, std=(1.0,) * 3, background=background)
 
 
-def load_vqgan(folder: str | Path, compute: Compute = Compute()) -> PretrainedVqgan:
+def load_vqgan(
+    folder: str | Path, compute: Compute = Compute(), verify: bool | None = None
+) -> PretrainedVqgan:
     """The tokenizer in a folder; programs are kept (`clip_jax/kept_programs.py`).
 
-    Another kind of model, or damaged files, raise InputError.
+    verify: as in `pretrained.load`. Another kind of model, or damaged files, raise InputError.
     """
     keep_programs()
     about = model_folder.read_config(folder)
     if about["kind"] != KIND:
         raise InputError(f"{folder}: holds a model of kind {about['kind']!r}; expected {KIND!r}")
     config = VqganConfig.from_dict(about["config"])
-    params = model_folder.read_params(folder)
+    params = model_folder.read_params(folder, verify)
     model_folder.check_params(folder, params, abstract_params(config))
     return PretrainedVqgan(config, jax.device_put(params), compute)

@@ -201,12 +201,15 @@ def load(
     vqgan: str | Path | PretrainedVqgan | None = None,
     compute: Compute = Compute(),
     weights: str = "stored",
+    verify: bool | None = None,
 ) -> PretrainedRudolph:
     """The model in a folder. vqgan: its image tokenizer's folder, needed for pictures.
 
     weights: "stored", or "int8" to round the layers' kernels (`int8.py`): less memory, other
-    results. Programs are kept (`clip_jax/kept_programs.py`). Another kind of model, damaged files
-    or tokenizers that do not fit raise InputError.
+    results. Programs are kept (`clip_jax/kept_programs.py`).
+    verify: whether digests are compared; None: unless $RUDOLPH_JAX_VERIFY is 0
+    (`clip_jax/digests.py`).
+    Another kind of model, damaged files or tokenizers that do not fit raise InputError.
     """
     one_of("weights", weights, WEIGHTS)
     keep_programs()
@@ -215,8 +218,8 @@ def load(
         raise InputError(f"{folder}: holds a model of kind {about['kind']!r}; expected {KIND!r}")
     config = RudolphConfig.from_dict(about["config"])
     if vqgan is not None and not isinstance(vqgan, PretrainedVqgan):
-        vqgan = load_vqgan(vqgan, compute)
-    params = model_folder.read_params(folder)
+        vqgan = load_vqgan(vqgan, compute, verify)
+    params = model_folder.read_params(folder, verify)
     model_folder.check_params(folder, params, unstack_layers(abstract_params(config)))
     file = Path(folder) / FILE_NAME
     tokenizer = Tokenizer(file.read_bytes(), str(file)) if file.exists() else None

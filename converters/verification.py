@@ -1,0 +1,97 @@
+"""Compares a model folder, or a training run's checkpoints, with what was recorded at saving."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from clip_jax import digests, model_folder
+from clip_jax.errors import InputError
+
+EARLIER = "carries no digests, as saved by an earlier version"
+
+
+@dataclass(frozen=True)
+class Verified:
+    """faults: a line each. earlier: what carries nothing to compare with."""
+
+    arrays: int = 0
+    files: int = 0
+    faults: tuple[str, ...] = ()
+    earlier: tuple[str, ...] = field(default=())
+
+    def __add__(self, other: Verified) -> Verified:
+        return Verified(
+            self.arrays + other.arrays,
+            self.files + other.files,
+            self.faults + other.faults,
+            self.earlier + other.earlier,
+        )
+
+    def __str__(self) -> str:
+        lines = [*self.faults, *(f"{place}: {EARLIER}" for place in self.earlier)]
+        counts = f"{self.arrays:,} arrays, {self.files:,} files"
+        if self.faults:
+            lines.append(f"{counts}, faults: {len(self.faults)}")
+        elif self.arrays or self.files:
+            lines.append(f"{counts}, all as they were saved")
+        return "\n".join(lines)
+
+
+def verify(folder: str | Path) -> Verified:
+    """Verifies a model folder, a checkpoint of one step, or a run's folder with all of these.
+
+    InputError for a folder that is none of them; damage is no error but in the result's `faults`.
+    """
+    folder = Path(folder)
+    if (folder / model_folder.CONFIG).exists() or (folder / digests.FILE_NAME).exists():
+        return _model(folder)
+    raise InputError(
+        f"{folder}: neither a model folder nor a training run's; expected config.json or "
+        "checkpoints/ in it"
+    )
+
+
+def record(folder: str | Path) -> Verified:
+    """Records the digests of a model folder as it is now; they replace those that it has."""
+    folder = Path(folder)
+    model_folder.read_config(folder)
+    has_params = (folder / model_folder.PARAMS).is_dir()
+    params = model_folder.restore_params(folder) if has_params else {}
+    written = digests.write(folder, digests.digest_arrays(params))
+    return Verified(len(written.arrays), len(written.files))
+
+
+def _model(folder: Path) -> Verified:
+    try:
+        recorded = model_folder.read_digests(folder)
+        if recorded is None:
+            model_folder.read_config(folder)
+            return Verified(earlier=(str(folder),))
+    except InputError as error:
+        return Verified(faults=(str(error),))
+    faults = list(_array_faults(folder, recorded)) + [
+        f"{folder}: {fault}" for fault in digests.file_faults(folder, recorded)
+    ]
+    return Verified(len(recorded.arrays), len(recorded.files), tuple(faults))
+
+
+def _array_faults(folder: Path, recorded: digests.Digests) -> list[str]:
+    if not recorded.arrays and not (folder / model_folder.PARAMS).is_dir():
+        return []
+    wrong: list[str] = []
+
+    def check(headers: Mapping[str, Any]) -> None:
+        # Arrays of other sizes are not read: a damaged size might be anything.
+        wrong.extend(f"{folder}: {fault}" for fault in digests.header_faults(recorded, headers))
+        if wrong:
+            raise InputError(wrong[0])
+
+    try:
+        params = model_folder.restore_params(folder, check)
+    except InputError as error:
+        return wrong or [str(error)]
+    found = digests.digest_arrays(params)
+    return [f"{folder}: {fault}" for fault in digests.array_faults(recorded, found)]
