@@ -155,12 +155,17 @@ def read_params(folder: str | Path, verify: bool | None = None) -> dict[str, Any
 
 
 def restore_params(
-    folder: Path, check: Callable[[Mapping[str, Any]], None] | None = None
+    folder: Path,
+    check: Callable[[Mapping[str, Any]], None] | None = None,
+    name: str = PARAMS,
 ) -> dict[str, Any]:
-    """The same without a look at digests.json. check: called with path -> shape and dtype."""
-    path = folder / PARAMS
+    """The same without a look at digests.json.
+
+    check: called with path -> shape and dtype. name: of the folder that Orbax wrote.
+    """
+    path = folder / name
     if not path.is_dir():
-        raise InputError(f"{folder}: has no {PARAMS} folder; write or convert the model again")
+        raise InputError(f"{folder}: has no {name} folder; write or convert the model again")
     with _one_line(path):
         return _array_store().restore(path, check)
 

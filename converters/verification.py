@@ -7,9 +7,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from clip_jax import digests, model_folder
+from clip_jax import digests, model_folder, tree_checksums
 from clip_jax.errors import InputError
+from clip_jax.model_folder import PARAMS
+from converters.files import read_json
 
+# A run's folders, as `experiments` names them.
+CHECKPOINTS, MODEL = "checkpoints", "model"
 EARLIER = "carries no digests, as saved by an earlier version"
 
 
@@ -46,8 +50,19 @@ def verify(folder: str | Path) -> Verified:
     InputError for a folder that is none of them; damage is no error but in the result's `faults`.
     """
     folder = Path(folder)
+    if not folder.is_dir():
+        raise InputError(f"{folder}: is no folder")
     if (folder / model_folder.CONFIG).exists() or (folder / digests.FILE_NAME).exists():
         return _model(folder)
+    if (folder / PARAMS).is_dir():
+        return _checkpoint(folder)
+    steps = folder / CHECKPOINTS if (folder / CHECKPOINTS).is_dir() else folder
+    names = sorted((path.name for path in steps.iterdir() if path.name.isdecimal()), key=int)
+    parts = [_checkpoint(steps / name) for name in names]
+    if (folder / MODEL).is_dir():
+        parts.append(_model(folder / MODEL))
+    if parts:
+        return sum(parts, start=Verified())
     raise InputError(
         f"{folder}: neither a model folder nor a training run's; expected config.json or "
         "checkpoints/ in it"
@@ -58,10 +73,31 @@ def record(folder: str | Path) -> Verified:
     """Records the digests of a model folder as it is now; they replace those that it has."""
     folder = Path(folder)
     model_folder.read_config(folder)
-    has_params = (folder / model_folder.PARAMS).is_dir()
+    has_params = (folder / PARAMS).is_dir()
     params = model_folder.restore_params(folder) if has_params else {}
     written = digests.write(folder, digests.digest_arrays(params))
     return Verified(len(written.arrays), len(written.files))
+
+
+def _checkpoint(folder: Path) -> Verified:
+    """Compares a step as it lies, without a model or a mesh of the right shape."""
+    try:
+        record = tree_checksums.read_record(folder)
+        if record is None:
+            return Verified(earlier=(str(folder),))
+        config = read_json(folder / "config" / "metadata")
+        found: dict[str, str] = {}
+        for item, prefix in ((PARAMS, f"{PARAMS}/"), ("train", "")):
+            arrays = model_folder.restore_params(folder, name=item)
+            found |= tree_checksums.checksums(arrays, prefix)
+    except InputError as error:
+        return Verified(faults=(str(error),))
+    faults = [
+        *tree_checksums.checksum_faults(record, found),
+        *(f"{name}: is absent" for name in sorted(record["arrays"].keys() - found.keys())),
+        *tree_checksums.config_faults(record, config),
+    ]
+    return Verified(len(found), 1, tuple(f"{folder}: {fault}" for fault in faults))
 
 
 def _model(folder: Path) -> Verified:
@@ -79,7 +115,7 @@ def _model(folder: Path) -> Verified:
 
 
 def _array_faults(folder: Path, recorded: digests.Digests) -> list[str]:
-    if not recorded.arrays and not (folder / model_folder.PARAMS).is_dir():
+    if not recorded.arrays and not (folder / PARAMS).is_dir():
         return []
     wrong: list[str] = []
 

@@ -1,9 +1,10 @@
 """Checkpoints of a training run; nothing else touches Orbax's manager.
 
-A step's folder holds `params`, `train` (optimiser, step, random key, skipped steps, averages) and
-`config`. The data need no state: a batch follows from the step alone. Orbax writes beside and
-renames, so a folder that an interruption left unfinished is never picked up. Nothing of the mesh
-is stored with an array: it is restored to whatever sharding is asked for.
+A step's folder holds `params`, `train` (optimiser, step, random key, skipped steps, averages),
+`config`, and `checksums` of all of these, which are compared when they are restored. The data need
+no state: a batch follows from the step alone. Orbax writes beside and renames, so a folder that an
+interruption left unfinished is never picked up. Nothing of the mesh is stored with an array: it is
+restored to whatever sharding is asked for.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import json
 import logging
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from absl import logging as absl_logging
 from flax.traverse_util import flatten_dict, unflatten_dict
 from orbax.checkpoint import checkpoint_managers as policies
 
+from clip_jax import digests, tree_checksums
 from clip_jax.errors import InputError
 from experiments.atomic import replace_file
 from experiments.interrupts import HeldInterrupts
@@ -32,7 +34,7 @@ from experiments.storage import storage_errors
 # Each item: how it is written, how it is read.
 _ARRAYS = (ocp.args.PyTreeSave, ocp.args.PyTreeRestore, ocp.PyTreeCheckpointHandler)
 _JSON = (ocp.args.JsonSave, ocp.args.JsonRestore, ocp.JsonCheckpointHandler)
-_ITEMS = {"params": _ARRAYS, "train": _ARRAYS, "config": _JSON}
+_ITEMS = {"params": _ARRAYS, "train": _ARRAYS, "config": _JSON, tree_checksums.ITEM: _JSON}
 
 
 class Checkpoints:
@@ -139,6 +141,7 @@ class Checkpoints:
         self._check_step(step, state)
         train = {key: value for key, value in state.items() if key != "params"}
         best = (metrics or {}).get(self._best_metric, math.nan)
+        record = tree_checksums.record(state, config)
         # Interrupted in here the manager would count a step that is never written.
         with self._storage_errors(), HeldInterrupts():
             self._manager.save(
@@ -147,6 +150,7 @@ class Checkpoints:
                     params=ocp.args.PyTreeSave(state["params"]),
                     train=ocp.args.PyTreeSave(train),
                     config=ocp.args.JsonSave(dict(config)),
+                    checksums=ocp.args.JsonSave(record),
                 ),
                 metrics=None if math.isnan(best) else {self._best_metric: best},
                 force=True,
@@ -187,8 +191,9 @@ class Checkpoints:
 
     def read_config(self, step: int) -> dict[str, Any]:
         """The config that a step was saved with."""
-        args = ocp.args.Composite(config=ocp.args.JsonRestore())
-        return self._manager.restore(step, args=args).config
+        config = self._read(step, config=ocp.args.JsonRestore()).config
+        self._compare(step, lambda record: tree_checksums.config_faults(record, config))
+        return config
 
     def restore(self, step: int, target: Mapping[str, Any]) -> dict[str, Any]:
         """Reads the state of a step; InputError where the state counts another one.
@@ -196,9 +201,9 @@ class Checkpoints:
         target: its shapes and dtypes, with the shardings to restore to.
         """
         train = {key: value for key, value in target.items() if key != "params"}
-        args = ocp.args.Composite(params=_reading(target["params"]), train=_reading(train))
-        restored = self._manager.restore(step, args=args)
+        restored = self._read(step, params=_reading(target["params"]), train=_reading(train))
         state = {"params": restored.params, **restored.train}
+        self._compare_arrays(step, state)
         self._check_step(step, state)
         return state
 
@@ -244,8 +249,33 @@ class Checkpoints:
                     f"{self.folder / str(step)}: {name} is {found}; expected {list(leaf.shape)}"
                 )
         tree = unflatten_dict(chosen, sep="/")
-        args = ocp.args.Composite(params=_reading(tree, partial_restore=True))
-        return self._manager.restore(step, args=args).params
+        params = self._read(step, params=_reading(tree, partial_restore=True)).params
+        self._compare_arrays(step, {"params": params})
+        return params
+
+    def _read(self, step: int, **items: Any) -> Any:
+        """Orbax's and TensorStore's errors of damaged files as one line."""
+        try:
+            return self._manager.restore(step, args=ocp.args.Composite(**items))
+        except (MemoryError, jax.errors.JaxRuntimeError):
+            raise  # no memory: the command line tells what to try
+        except Exception as error:
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise InputError(
+                f"{self.folder / str(step)}: cannot be read ({reason}); {tree_checksums.TO_DO}"
+            ) from error
+
+    def _compare_arrays(self, step: int, state: Mapping[str, Any]) -> None:
+        def faults(record: Mapping[str, Any]) -> Iterator[str]:
+            return tree_checksums.checksum_faults(record, tree_checksums.checksums(state))
+
+        self._compare(step, faults)
+
+    def _compare(self, step: int, faults: Callable[[Mapping[str, Any]], Iterator[str]]) -> None:
+        folder = self.folder / str(step)
+        record = tree_checksums.read_record(folder) if digests.wanted() else None
+        for fault in faults(record) if record else ():
+            raise InputError(f"{folder}: {fault}")
 
 
 def last_good(folder: Path) -> str:

@@ -1,0 +1,146 @@
+"""64-bit checksums of a training state's arrays that do not depend on how these are sharded.
+
+Each is two sums modulo 2**32 over the elements' bits, mixed with their positions; the second weighs
+them by odd numbers. Integer sums are exact in any order, so devices each sum their share. The
+mixing is a bijection of an element's bits: one changed element, so any single flipped bit, always
+changes both sums. Several random changes pass both by a chance below 2**-32.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import math
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import xxhash
+from jax.sharding import NamedSharding, PartitionSpec
+
+from clip_jax.errors import InputError
+from clip_jax.text import parse_json
+
+ITEM = "checksums"  # of a checkpoint, beside its params
+TO_DO = "remove this step's folder to resume from an earlier checkpoint"
+DIFFERS = f"checksum differs from the one recorded at saving; the checkpoint is damaged: {TO_DO}"
+STRIDE = 0x9E3779B1  # odd, and its multiples are spread evenly over uint32
+
+
+def checksums(tree: Any, prefix: str = "") -> dict[str, str]:
+    """path -> 16 hexadecimal digits, of jax and numpy arrays of any dtype.
+
+    Paths are as Orbax's, "opt_state/0/mu/kernel". Where arrays are spread over processes, all of
+    them call this together, for each sums its own share.
+    """
+    named = [(prefix + path_name(path), leaf) for path, leaf in _leaves(tree)]
+    sums = jax.device_get([_sums(leaf) for _, leaf in named])
+    return {
+        name: f"{int(first):08x}{int(second):08x}"
+        for (name, _), (first, second) in zip(named, sums, strict=True)
+    }
+
+
+def record(state: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
+    """Makes what a checkpoint's `checksums` item holds: of its arrays, and of its config."""
+    return {"arrays": checksums(state), "config": digest_json(config)}
+
+
+def read_record(step_folder: Path) -> dict[str, Any] | None:
+    """Reads that item; None for a checkpoint of before there were checksums."""
+    file = step_folder / ITEM / "metadata"
+    if not file.parent.is_dir():
+        return None
+    try:
+        content = parse_json(file.read_bytes(), str(file))
+    except OSError as error:
+        raise InputError(f"{file}: cannot be read ({error.strerror}); {TO_DO}") from error
+    arrays = content.get("arrays") if isinstance(content, dict) else None
+    if not isinstance(arrays, dict) or set(content) != {"arrays", "config"}:
+        raise InputError(f"{file}: holds no checksums; the checkpoint is damaged: {TO_DO}")
+    return content
+
+
+def checksum_faults(recorded: Mapping[str, Any], found: Mapping[str, str]) -> Iterator[str]:
+    """Yields a line for each array found whose checksum is not the one recorded."""
+    for name, value in sorted(found.items()):
+        if recorded["arrays"].get(name) != value:
+            yield f"{name}: {DIFFERS}"
+
+
+def config_faults(recorded: Mapping[str, Any], config: Any) -> Iterator[str]:
+    """Yields a line if the config is not the one recorded."""
+    if recorded["config"] != digest_json(config):
+        yield f"config: {DIFFERS}"
+
+
+def digest_json(content: Any) -> str:
+    """XXH3 of a JSON value, however it is written."""
+    return xxhash.xxh3_128(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def path_name(path: tuple[Any, ...]) -> str:
+    """The names of a leaf's path, of dicts, tuples, named tuples and lists alike."""
+    return "/".join(
+        str(next(getattr(key, kind) for kind in ("key", "name", "idx") if hasattr(key, kind)))
+        for key in path
+    )
+
+
+def _leaves(tree: Any) -> list[tuple[tuple[Any, ...], Any]]:
+    return jax.tree_util.tree_leaves_with_path(tree)
+
+
+def _sums(leaf: Any) -> tuple[jax.Array, jax.Array] | tuple[np.ndarray, np.ndarray]:
+    if isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        leaf = jax.random.key_data(leaf)
+    if not isinstance(leaf, jax.Array):
+        # As it is: device_put would make a float64 a float32.
+        leaf = _as_words(np.asarray(leaf))
+    sharding = getattr(leaf, "sharding", None)
+    mesh = sharding.mesh if isinstance(sharding, NamedSharding) else None
+    # Each process needs the sums, so they lie on all devices of the array.
+    everywhere = None if mesh is None else NamedSharding(mesh, PartitionSpec())
+    return _compiled(everywhere)(leaf)
+
+
+@functools.lru_cache(maxsize=16)
+def _compiled(out: NamedSharding | None) -> Any:
+    return jax.jit(_traced, out_shardings=out)
+
+
+def _traced(array: jax.Array) -> tuple[jax.Array, jax.Array]:
+    words = _words(array)
+    # The position in C order, modulo 2**32.
+    position = jnp.zeros(words.shape, jnp.uint32)
+    for axis in range(words.ndim):
+        stride = np.uint32(math.prod(words.shape[axis + 1 :]) % 2**32)
+        position += jax.lax.broadcasted_iota(jnp.uint32, words.shape, axis) * stride
+    mixed = _mix(words ^ (position * np.uint32(STRIDE)))
+    weighed = mixed * (position * np.uint32(2) + np.uint32(1))
+    return jnp.sum(mixed, dtype=jnp.uint32), jnp.sum(weighed, dtype=jnp.uint32)
+
+
+def _words(array: jax.Array) -> jax.Array:
+    """uint32 of an element's bits; two of 64 bits, along a last axis, the lower half first."""
+    if array.dtype == jnp.bool_:
+        return array.astype(jnp.uint32)
+    bits = min(8 * array.dtype.itemsize, 32)
+    words = jax.lax.bitcast_convert_type(array, jnp.dtype(f"uint{bits}"))
+    return words.astype(jnp.uint32)
+
+
+def _as_words(array: np.ndarray) -> np.ndarray:
+    """The same bits as unsigned integers of up to 32 bits, [n]."""
+    bits = min(8 * array.dtype.itemsize, 32)
+    return np.ascontiguousarray(array).reshape(-1).view(f"uint{bits}")
+
+
+def _mix(x: jax.Array) -> jax.Array:
+    """MurmurHash3's finaliser, a bijection of uint32 whose every bit depends on all of them."""
+    x = (x ^ (x >> 16)) * np.uint32(0x85EBCA6B)
+    x = (x ^ (x >> 13)) * np.uint32(0xC2B2AE35)
+    return x ^ (x >> 16)
