@@ -10,8 +10,6 @@ import hashlib
 import itertools
 import json
 import os
-import sys
-import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -26,6 +24,7 @@ from jax.experimental import multihost_utils
 
 from clip_jax.errors import InputError
 from experiments.command import SAVED
+from experiments.leaving import leave
 
 POLL_MILLISECONDS = 500
 # Of a barrier before training: the first process may be building a data set.
@@ -73,11 +72,8 @@ def _explicit(how: str) -> dict[str, Any]:
 
 def end(status: int) -> None:
     """Ends this process now, whatever its other threads are doing."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    if jax.distributed.is_initialized() and distributed.global_state.process_id == 0:
-        time.sleep(GRACE_SECONDS)
-    os._exit(status)
+    first = jax.distributed.is_initialized() and distributed.global_state.process_id == 0
+    leave(status, GRACE_SECONDS if first else 0.0)
 
 
 def leave_with(work: Callable[[], int]) -> int:

@@ -22,6 +22,7 @@ from experiments.metrics import MetricsWriter, NoMetrics, Progress, read_metrics
 from experiments.objectives.objective import Objective, Pretrained
 from experiments.optim import make_schedule
 from experiments.parallel import make_mesh
+from experiments.run_folder import RunFolder
 from experiments.runners import JitRunner, PmapRunner
 from experiments.state import State, all_finite, model_params
 from experiments.stopping import Stopping
@@ -58,6 +59,7 @@ class Loop:
         evaluators: Mapping[str, Evaluator],
         first_step: int,
         mesh: Mesh,
+        folder: RunFolder,
     ) -> None:
         self.config, self.objective, self.workdir = config, objective, workdir
         self.hosts, self.stopping, self.watchdog = hosts, stopping, watchdog
@@ -67,7 +69,7 @@ class Loop:
         self.first_step, self.skipped_in_a_row = first_step, 0
         self.recorded = first_step
         self.evaluated: tuple[int, Mapping[str, float]] = (first_step, {})
-        self.mesh = mesh
+        self.mesh, self.folder = mesh, folder
         self.not_evaluated = hosts.from_first(self._find_not_evaluated, Stopped)
         self.unscored = hosts.from_first(self._is_unscored, Stopped)
         self.has_work = first_step < config.steps or bool(self.not_evaluated) or self.unscored
@@ -97,6 +99,7 @@ class Loop:
                 # The step before is looked at while this one runs.
                 self._record(self.current.metrics[:-1])
                 self.checkpoints.look()
+                self.folder.look()
                 evaluate = bool(self.evaluators) and self._due(config.evaluate_every, number)
                 save = self._due(config.checkpoint_every, number)
                 if evaluate or save:
@@ -153,6 +156,7 @@ class Loop:
             raise self._diverged(number, f"loss is {loss}, gradient norm {grad_norm}")
         values = {f"train/{key}": float(value) for key, value in metrics.items()}
         values["train/learning_rate"] = float(self.schedule(number - 1))
+        self.folder.check()
         with HeldInterrupts():
             self.recorded, self.skipped_in_a_row = number, skipped
             if not good:
@@ -173,6 +177,7 @@ class Loop:
         if not all_finite(state["params"]):
             raise self._diverged(number, "parameters are not finite")
         evaluated, values = self.evaluated
+        self.folder.check()
         self.checkpoints.save(
             number, state, self.config.to_dict(), values if evaluated == number else {}
         )
@@ -216,6 +221,7 @@ class Loop:
         The first process evaluates the whole of each split on a device of its own, so that no
         number of rows is uneven and nothing is counted twice; the others wait for its values.
         """
+        self.folder.check()
         params = to_host(model_params(state))
 
         def evaluate() -> dict[str, float]:

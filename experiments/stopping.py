@@ -16,6 +16,7 @@ from collections.abc import Iterator
 
 from experiments.command import Stopped
 from experiments.hosts import Hosts
+from experiments.leaving import leave
 
 # A process has at most one step running besides the one that it hands to the devices, and no
 # process is further than one step from another. What one writes before handing over step n + 1 all
@@ -106,5 +107,5 @@ class Stopping:
                     name = signal.Signals(numbers[0]).name
                     again = "again" if heard > 1 else "before a step was done"
                     print(f"{name} {again}; nothing more is saved", file=sys.stderr, flush=True)
-                    os._exit(128 + numbers[0])
+                    leave(128 + numbers[0])
 

@@ -37,6 +37,7 @@ from experiments.config import TrainConfig
 from experiments.evaluation.evaluators import make_evaluators
 from experiments.metrics import last_metrics
 from experiments.parallel import make_mesh
+from experiments.run_lock import RunLock
 from experiments.sweeping.rates import steps_per_second
 from experiments.sweeping.results import (
     Result,
@@ -66,11 +67,16 @@ class Sweep:
 def run_sweep(sweep: Sweep) -> list[Row]:
     """Trains what is not over yet and writes the table after every run.
 
-    Raises InputError, before anything is trained, for what no run could use and for folders that
-    hold other runs.
+    Raises InputError, before anything is trained, for what no run could use, for folders that
+    hold other runs, and where another sweep or run writes into the folder.
     """
     plot = _import_plot()
     check(sweep)
+    with RunLock(sweep.workdir) as lock:
+        return _run(sweep, plot, lock)
+
+
+def _run(sweep: Sweep, plot: ModuleType, lock: RunLock) -> list[Row]:
     runs = [(variant, seed) for variant in sweep.variants for seed in sweep.seeds]
     results = {
         (variant.name, seed): read_result(
@@ -97,6 +103,7 @@ def run_sweep(sweep: Sweep) -> list[Row]:
         except InputError as error:
             raise InputError(f"variant {variant.name}: {error}") from error
         results[variant.name, seed] = result
+        lock.check()
         _write(sweep, results, plot)
         minutes = (time.monotonic() - start) / number * (len(left) - number) / 60
         print(f"run {of_all}: {_told(result)}; about {minutes:.0f} min left", flush=True)

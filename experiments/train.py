@@ -40,6 +40,7 @@ from experiments.objectives import make_objective
 from experiments.objectives.objective import Pretrained
 from experiments.optim import make_optimizer
 from experiments.resume import step_to_resume
+from experiments.run_folder import hold
 from experiments.runners import RUNNERS
 from experiments.starting import begin_from, begun_vocabulary
 from experiments.state import initial_state, model_params
@@ -66,8 +67,9 @@ def train(
 
     devices: the ones to use; None: all. Of several processes each calls it with the same config
     and a folder that all of them share.
-    Raises InputError for a config or folder that cannot work, DivergedError for a loss that is no
-    longer finite, StorageError for a disk that takes no more. After a checkpoint of the last
+    Raises InputError for a config or folder that cannot work or that another run holds,
+    DivergedError for a loss that is no longer finite, StorageError for a disk that takes no more
+    and for a folder that was removed or replaced. After a checkpoint of the last
     finished step KeyboardInterrupt is passed on, and SIGTERM becomes Stopped.
     """
     check(config)
@@ -83,6 +85,7 @@ def train(
         Stopping(hosts) as stopping,
         Watchdog(hosts, config.watchdog_seconds) as watchdog,
         storage_errors(workdir, lambda: last_good(workdir / CHECKPOINTS)),
+        hold(workdir, hosts) as folder,
     ):
         objective = make_objective(config, mesh)
         if config.optim.lora.rank:
@@ -90,10 +93,10 @@ def train(
         split, evaluators = hosts.in_turn(
             lambda: (open_split(config.data, config.data.split), make_evaluators(config))
         )
-        hosts.check_shared(workdir)
         with Checkpoints(
             workdir / CHECKPOINTS, config.keep_checkpoints, config.best_metric, config.best_is
         ) as checkpoints:
+            folder.watch(checkpoints.folder)
             first_step = step_to_resume(checkpoints, config)
             tokenizer = None
             if objective.vocabulary is not None:
@@ -105,7 +108,7 @@ def train(
             optimizer = make_optimizer(config.optim, config.steps)
             loop = Loop(
                 config, objective, workdir, hosts, stopping, watchdog, checkpoints, tokenizer,
-                evaluators, first_step, mesh,
+                evaluators, first_step, mesh, folder,
             )  # fmt: skip
             with parallel.mesh_context(mesh, config.parallel):
                 state, shardings = initial_state(config, objective, optimizer, mesh)
@@ -128,6 +131,7 @@ def train(
                     state = loop.run(runner, state, stream)
         stopping.nothing_to_save = True
         model = as_pretrained(objective, to_host(model_params(state)), tokenizer)
+        folder.check()
         if hosts.first:
             _write_model(model, workdir, config)
         hosts.barrier("model")

@@ -31,6 +31,8 @@ from experiments.data.sources.forms import CODES, COLUMNS, FORMS
 from experiments.data.sources.pieces import write_pieces
 from experiments.data.sources.plan import Options, Plan
 from experiments.data.sources.shards import Rules, Written, json_line, summarize, write_json
+from experiments.run_lock import FILE_NAME as LOCK
+from experiments.run_lock import RunLock
 
 ASKED, REJECTED, COUNTED = "prepare.json", "rejected.jsonl", "summary.json"
 # Of the results of pieces. 2: they count the source's items; quotes and keys of tars have rules.
@@ -98,7 +100,8 @@ def prepare(
 
     workers: processes; the files are the same whatever their number. vqgan: folder of an image
     tokenizer whose codes of the pictures, at `image_size` pixels, are stored too.
-    Raises InputError for a source without one good record, for a folder that holds anything else.
+    Raises InputError for a source without one good record, for a folder that holds anything else
+    or that another preparation writes into.
     """
     _check(rules, options, workers, vqgan)
     out = Path(out)
@@ -110,6 +113,19 @@ def prepare(
         from experiments.data.coder import Coder  # JAX is for these alone
 
         coder = Coder(vqgan, image_size, options.what)
+    with RunLock(_folder(out)) as lock:
+        return _prepare(plan, out, rules, coder, workers, lock)
+
+
+def _folder(out: Path) -> Path:
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{out}: already exists; remove it or name another folder")
+    return out
+
+
+def _prepare(
+    plan: Plan, out: Path, rules: Rules, coder: Any, workers: int, lock: RunLock
+) -> Summary:
     about = dataclasses.asdict(coder.about) if coder else None
     _claim(out, plan, rules, about)
     if not (out / INFO).exists():
@@ -125,7 +141,8 @@ def prepare(
             raise _nothing_left(plan, out, results, rejected, counts)
         if coder is not None:
             shards = _add_codes(coder, shards, unfinished, workers)
-        finish(out, options.what, shards, about)
+        lock.check()
+        finish(out, plan.options.what, shards, about)
     shutil.rmtree(out / UNFINISHED, ignore_errors=True)
     summary = _summary(out)
     if not (out / PREVIEW).exists():
@@ -177,9 +194,8 @@ def _claim(out: Path, plan: Plan, rules: Rules, codes: dict[str, Any] | None) ->
     del asked["piece_records"]  # follows from the rules
     file = out / ASKED
     if not file.exists():
-        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        if any(path.name != LOCK for path in out.iterdir()):
             raise InputError(f"{out}: already exists; remove it or name another folder")
-        out.mkdir(parents=True, exist_ok=True)
         write_json(file, {"format": FORMAT, **asked})
         return
     begun = read_json(file)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from clip_jax.text import escape
-from experiments.atomic import replace_file
+from experiments.atomic import replace_file, replacing
 
 
 class ArrayCache:
@@ -29,14 +28,12 @@ class ArrayCache:
             return None
 
     def put(self, about: Mapping[str, Any], array: np.ndarray) -> None:
-        """Writes beside and renames: an interruption leaves nothing that looks whole."""
+        """Replaces files whole: neither an interruption nor a second writer leaves half of one."""
         file = self._file(about)
         text = escape(json.dumps(about, ensure_ascii=False, indent=1))
         replace_file(file.with_suffix(".json"), text + "\n")
-        beside = file.with_name(f".{file.name}.new")
-        with open(beside, "wb") as out:
+        with replacing(file) as beside, open(beside, "wb") as out:
             np.save(out, array, allow_pickle=False)
-        os.replace(beside, file)
 
     def _file(self, about: Mapping[str, Any]) -> Path:
         text = escape(json.dumps(about, ensure_ascii=False, sort_keys=True))

@@ -5,9 +5,10 @@ from __future__ import annotations
 import base64
 import dataclasses
 import html
-import os
 from collections.abc import Sequence
 from pathlib import Path
+
+from experiments.atomic import replace_file
 
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem;
@@ -71,7 +72,7 @@ def write_page(folder: Path, title: str, lead: str, sections: Sequence[Section])
             parts.append(f'<p class="note">{html.escape(section.note)}</p>')
         parts.append(section.content.render())
         if isinstance(section.content, Picture):
-            _replace(folder / f"{section.content.name}.png", section.content.png)
+            replace_file(folder / f"{section.content.name}.png", section.content.png)
     page = (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
@@ -79,11 +80,5 @@ def write_page(folder: Path, title: str, lead: str, sections: Sequence[Section])
         + "\n".join(parts)
         + "\n</body>\n</html>\n"
     )
-    _replace(folder / "report.html", page.encode("utf-8"))
+    replace_file(folder / "report.html", page.encode("utf-8"))
     return folder / "report.html"
-
-
-def _replace(file: Path, content: bytes) -> None:
-    beside = file.with_name(f".{file.name}.new")
-    beside.write_bytes(content)
-    os.replace(beside, file)
