@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import queue
+import re
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -16,6 +17,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
+import huggingface_hub
 from huggingface_hub import constants
 
 from clip_jax.errors import InputError
@@ -53,10 +55,8 @@ def ask(url: str, repo: str, where: str, *, start: int = 0) -> Iterator[Answer]:
     The token goes to the first address's host alone. InputError for an answer that is neither a
     success nor a redirect within the rules, UnreachableError where a second try may help.
     """
-    from huggingface_hub.utils import build_hf_headers  # it imports a client of HTTP
-
     with hub_errors(repo):
-        headers = {**build_hf_headers(), "Accept-Encoding": "identity"}
+        headers = {**_headers(), "Accept-Encoding": "identity"}
         if start:
             headers["Range"] = f"bytes={start}-"
         hub, by_hub = _origin(url), []
@@ -100,6 +100,19 @@ def fast_enough(parts: Iterator[bytes], where: str) -> Iterator[bytes]:
                     f"{where}: came slower than {WINDOW_BYTES:,} bytes in {WINDOW_SECONDS:g} s"
                 )
             since, held = now, 0
+
+
+def _headers() -> dict[str, str]:
+    """Who asks. huggingface_hub's `build_hf_headers` would ask the hub for a list of agents."""
+    from huggingface_hub import get_token  # it imports a client of HTTP
+
+    headers = {"User-Agent": f"rudolph-jax; hf_hub/{huggingface_hub.__version__}"}
+    token = None if constants.HF_HUB_DISABLE_IMPLICIT_TOKEN else get_token()
+    if token:
+        if not re.fullmatch(r"[!-~]+", token):
+            raise InputError("HF_TOKEN holds characters that no token has; copy it again")
+        headers["Authorization"] = f"Bearer {token}"
+    return headers
 
 
 def _check(answer: Answer, where: str, repo: str) -> None:

@@ -306,6 +306,14 @@ def test_the_token_goes_to_the_hub_alone(hostile, files):
     assert [authorization for _, authorization in sent] == [token, token, None, None]
 
 
+def test_a_token_that_no_header_holds(hostile, tmp_path, monkeypatch):
+    for token in ("hf_ключ", "hf_a b", "hf_a\nX: y"):
+        monkeypatch.setenv("HF_TOKEN", token)
+        line = refused(tmp_path)
+        assert "HF_TOKEN holds characters that no token has" in line and token not in line
+    assert hostile.log == []
+
+
 def whole(content: bytes) -> dict:
     return {"Content-Length": len(content)}
 
