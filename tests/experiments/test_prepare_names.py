@@ -142,3 +142,30 @@ def test_an_old_set_is_read_and_an_old_unfinished_one_refused(tmp_path, capsys):
     )
 
 
+
+
+@pytest.mark.parametrize(
+    "shard",
+    [
+        ["train", "../../victim", 1], ["../../x", "piece-000000-../../x-000", 1], ["train", 3, 1],
+        ["train", "piece-000001-train-000", 1], ["..", "piece-000000-..-000", 1], ["train"], 7,
+        ["train", "piece-000000-train-000", "1"],
+    ],
+)  # fmt: skip
+def test_an_unfinished_set_names_no_file_but_its_own(tmp_path, capsys, shard):
+    write(tmp_path, "0.jpg", picture(0))
+    (tmp_path / "list.csv").write_text("image,caption\n0.jpg,a\n")
+    (tmp_path / "victim").write_text("the user's")
+    out = tmp_path / "out"
+    command = [str(tmp_path / "list.csv"), str(out), "--workers=1"]
+    assert main(command) == 0
+    (out / "dataset_info.json").unlink()
+    result = {"shards": [shard], "records": 1, "rejected": [], "kept_items": 1,
+              "rejected_items": 0, "ignored_items": {}}  # fmt: skip
+    write(out, "unfinished/piece-000000.json", json.dumps(result).encode())
+    before = sorted(tmp_path.rglob("*"))
+    capsys.readouterr()
+    assert main(command) == 2
+    line = capsys.readouterr().err
+    assert f"is no result of preparing data; remove {out}/unfinished\n" in line
+    assert before == sorted(tmp_path.rglob("*"))

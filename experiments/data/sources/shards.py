@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import re
 from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -16,6 +17,7 @@ import tensorflow_datasets as tfds
 from array_record.python.array_record_module import ArrayRecordWriter
 from tensorflow_datasets.core.example_serializer import ExampleSerializer
 
+from clip_jax.errors import InputError
 from clip_jax.text import escape, read_json
 from experiments.data import sources
 from experiments.data.sources.forms import Form
@@ -132,9 +134,32 @@ def result_name(number: int) -> str:
 
 
 def read_result(folder: Path, number: int) -> Written | None:
-    """What became of a piece; None for one that is to be written."""
+    """What became of a piece; None for one that is to be written.
+
+    InputError for a file that `write_piece` has not written: the shards that it names are moved.
+    """
     file = folder / result_name(number)
-    return Written(**read_json(file)) if file.exists() else None
+    if not file.exists():
+        return None
+    try:
+        written = Written(**read_json(file))
+        ours = all(_is_shard(number, *shard) for shard in written.shards)
+    except TypeError:
+        ours = False
+    if not ours:
+        raise InputError(
+            f"{escape(str(file))}: is no result of preparing data; remove {escape(str(folder))}"
+        )
+    return written
+
+
+def _is_shard(number: int, split: Any, name: Any, count: Any) -> bool:
+    """Says if a shard has the name of one of this piece, and its split that of no path."""
+    if not isinstance(split, str) or not isinstance(name, str) or type(count) is not int:
+        return False
+    stem = re.escape(f"piece-{number:06d}-{split}")
+    plain = split not in ("", ".", "..") and not set("/\\\0") & set(split)
+    return plain and count >= 0 and re.fullmatch(rf"{stem}-[0-9]{{3,}}", name) is not None
 
 
 def write_json(file: Path, data: Mapping[str, Any]) -> None:
