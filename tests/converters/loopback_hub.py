@@ -103,7 +103,10 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_POST(self):
         path, body = self.start(), self.body()
-        if path == "/api/repos/create":
+        if act := next((a for end, a in self.server.acts.items() if path.endswith(end)), None):
+            self.close_connection = True
+            act(self, body)
+        elif path == "/api/repos/create":
             about = json.loads(body)
             repo = f"{about.get('organization') or 'me'}/{about['name']}"
             known = repo in self.server.repos

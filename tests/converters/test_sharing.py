@@ -79,3 +79,19 @@ def test_what_cannot_be_shared(hub, folder, tmp_path, capsys):
     (tmp_path / "broken.json").write_text("{")
     line = fails(str(folder), REPO, f"--evaluation={tmp_path}/broken.json")
     assert "broken.json: not JSON" in line
+
+
+@pytest.mark.parametrize("path", ["repos/create", "preupload/main", "objects/batch", "commit/main"])
+@pytest.mark.parametrize(
+    "answer",
+    [b"<html>", b"[]", b"{}", b"null", b"[[[", b'{"files": 1, "objects": 1}', b"\xff\x1b[2J",
+     b'{"url": 3, "files": [1], "objects": [{}], "commitUrl": "a\\nb", "commitOid": "../x"}'],
+)  # fmt: skip
+def test_a_hub_that_answers_uploads_wrongly(hub, folder, capsys, path, answer):
+    hub.acts[path] = lambda handler, _: handler.tell(answer)
+    status = main(["share", str(folder), REPO])
+    out, err = capsys.readouterr()
+    if status == 0:  # an answer of which nothing is needed
+        assert path == "repos/create" and out.endswith(f"/commit/{hub.commit(REPO)}\n")
+    else:
+        assert status == 2 and err.startswith("error: ") and err.rstrip("\n").isprintable(), err
