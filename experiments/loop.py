@@ -25,6 +25,7 @@ from experiments.parallel import make_mesh
 from experiments.run_folder import RunFolder
 from experiments.runners import JitRunner, PmapRunner
 from experiments.state import State, all_finite, model_params
+from experiments.step_times import StepTimes
 from experiments.stopping import Stopping
 from experiments.watchdog import Watchdog
 
@@ -67,7 +68,7 @@ class Loop:
         self.tokenizer, self.evaluators = tokenizer, evaluators
         self.schedule = make_schedule(config.optim, config.steps)
         self.first_step, self.skipped_in_a_row = first_step, 0
-        self.recorded = first_step
+        self.recorded, self.step_times = first_step, StepTimes()
         self.evaluated: tuple[int, Mapping[str, float]] = (first_step, {})
         self.mesh, self.folder = mesh, folder
         self.not_evaluated = hosts.from_first(self._find_not_evaluated, Stopped)
@@ -108,6 +109,8 @@ class Loop:
                     self._evaluate(number, self.current.state, list(self.evaluators))
                 if save:
                     self._save()
+                if evaluate or save:
+                    self.step_times.pause()
         except (KeyboardInterrupt, Stopped) as stop:
             # With several processes an interrupt that is one's own must not wait for the others.
             if self.hosts.count > 1 and not isinstance(stop, Stopped):
@@ -164,6 +167,8 @@ class Loop:
                     f"step {number}: loss is {loss}, gradient norm {grad_norm}; it is left out, "
                     f"{int(metrics['skipped'])} so far"
                 )
+            if jump := self.step_times.done(number):
+                self.progress.say(jump)
             self.progress.update(number, loss)
             if number % self.config.log_every == 0 or number == self.config.steps:
                 self.writer.write(number, values)

@@ -32,16 +32,24 @@ class MetricsWriter:
         beside.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
         beside.replace(file)
         self._file = file.open("a", encoding="utf-8")
-        self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=first_step + 1)
+        # A file's name has the system's time, which may come again.
+        self._board = SummaryWriter(
+            str(folder / "tensorboard"),
+            purge_step=first_step + 1,
+            filename_suffix=f".{first_step}",
+        )
+        # Of a run's events the differences count: they are those of a clock that only goes forward.
+        self._offset = time.time() - time.monotonic()
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         """values: names such as "train/loss" or "validation/accuracy" to numbers."""
         line = json.dumps({"step": step, **values}) + "\n"
+        now = self._offset + time.monotonic()
         with HeldInterrupts():  # all of a row or nothing
             self._file.write(line)
             self._file.flush()
             for name, value in values.items():
-                self._board.add_scalar(name, value, step)
+                self._board.add_scalar(name, value, step, walltime=now)
 
     def close(self) -> None:
         self._file.close()

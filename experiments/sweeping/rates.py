@@ -17,8 +17,10 @@ def steps_per_second(folder: str | Path) -> float | None:
     Compilation, which is over when the first step is logged, does not count; evaluations and
     checkpoints between the two do.
     """
-    files = sorted(Path(folder, "tensorboard").glob("events.*"), key=lambda f: f.stat().st_mtime)
-    points = [(event.step, event.wall_time) for event in _events(files[-1])] if files else []
+    files = sorted(Path(folder, "tensorboard").glob("events.*"))
+    of_file = [[(event.step, event.wall_time) for event in _events(file)] for file in files]
+    # The one that came furthest, not the newest: the system's clock may have gone back.
+    points = max(of_file, key=lambda points: points[-1][0] if points else 0, default=[])
     if len(points) < 2 or points[-1][1] <= points[0][1]:
         return None
     return (points[-1][0] - points[0][0]) / (points[-1][1] - points[0][1])
