@@ -13,6 +13,7 @@ from converters.files import read_json
 from converters.hub_errors import hub_errors
 from converters.hub_files import Listing, listing, read_blob
 from converters.hub_names import check_repository, read_commit
+from converters.hub_session import bounded_answers
 from converters.model_card import model_card
 
 CARD = "README.md"
@@ -43,7 +44,7 @@ def share(
         raise InputError(f"{folder}: has no parameters; write or convert the model again")
     names = {path.relative_to(folder).as_posix(): path for path in files}
     names.pop(CARD, None)
-    with hub_errors(repo):
+    with hub_errors(repo), bounded_answers():
         api = hub.HfApi()
         api.create_repo(repo, private=private or None, exist_ok=True)
     there = listing(repo)
@@ -58,7 +59,7 @@ def share(
         *(hub.CommitOperationAdd(name, path) for name, path in names.items()),
         *(hub.CommitOperationDelete(name) for name in stale),
     ]
-    with hub_errors(repo):
+    with hub_errors(repo), bounded_answers():
         done = api.create_commit(
             repo, operations, commit_message="Share a model", parent_commit=there.commit or None
         )

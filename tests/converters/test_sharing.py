@@ -1,14 +1,16 @@
 """A model to a hub and back."""
 
 import json
+import threading
 
 import jax
 import numpy as np
 import pytest
+from huggingface_hub.utils import get_session
 
 import clip_jax
 from clip_jax import model_folder
-from converters import convert, pretrained, share
+from converters import convert, hub_session, pretrained, share
 from converters.__main__ import main
 
 REPO = "me/my-clip"
@@ -95,3 +97,34 @@ def test_a_hub_that_answers_uploads_wrongly(hub, folder, capsys, path, answer):
         assert path == "repos/create" and out.endswith(f"/commit/{hub.commit(REPO)}\n")
     else:
         assert status == 2 and err.startswith("error: ") and err.rstrip("\n").isprintable(), err
+
+
+@pytest.mark.parametrize("path", ["repos/create", "preupload/main", "objects/batch", "commit/main"])
+def test_an_answer_to_an_upload_is_bounded(hub, folder, capsys, monkeypatch, path):
+    monkeypatch.setattr(hub_session, "MAX_ANSWER_BYTES", 10**6)
+    answer = b"{}" + b" " * 10**6
+    hooks = {name: list(called) for name, called in get_session().event_hooks.items()}
+
+    def encoded(handler, _):
+        headers = {"Content-Encoding": "gzip", "Content-Length": "9"}
+        handler.answer(200, headers, bytes(9))
+
+    for act, words in [
+        (lambda handler, _: handler.tell(answer), "longer than 1,000,000 bytes"),
+        (encoded, "an answer is encoded; expected identity"),
+    ]:
+        hub.acts[path] = act
+        assert main(["share", str(folder), REPO]) == 2
+        assert words in capsys.readouterr().err
+    hub.heal()
+    assert main(["share", str(folder), REPO]) == 0
+    assert get_session().event_hooks == hooks
+
+
+def test_a_hub_that_takes_an_upload_and_is_silent(hub, folder, capsys, monkeypatch):
+    monkeypatch.setattr(hub_session, "ANSWER_SECONDS", 0.1)
+    released = threading.Event()
+    hub.acts["repos/create"] = lambda handler, _: released.wait(60)
+    assert main(["share", str(folder), REPO]) == 2
+    released.set()
+    assert "cannot be reached" in capsys.readouterr().err
