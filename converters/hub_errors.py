@@ -16,7 +16,11 @@ MAX_REASON = 300  # characters of what a library or a server says
 
 
 class UnreachableError(InputError):
-    """The hub cannot be asked: no network, offline mode, or it is out of order."""
+    """The hub cannot be reached: no network, offline mode, or it is out of order."""
+
+
+class WrongRangeError(InputError):
+    """A part of a file is not what was requested; the whole may be had."""
 
 
 def status_error(status: int, headers: Mapping[str, str], where: str, repo: str) -> InputError:
@@ -33,6 +37,8 @@ def status_error(status: int, headers: Mapping[str, str], where: str, repo: str)
         return UnreachableError(f"{answer}; wait some minutes, or set HF_TOKEN")
     if code == "GatedRepo":
         return InputError(f"{answer}: a gated repository; ask at {hub}/{repo}, then set HF_TOKEN")
+    if status == 416:
+        return WrongRangeError(answer)
     if status == 401 or (status == 404 and code in ("", "RepoNotFound")):
         return InputError(
             f"{where}: {hub} has no such repository, or a private one ({_phrase(status)}); check "

@@ -1,6 +1,6 @@
 """What a repository of the Hugging Face hub holds, and its files, checked.
 
-Files lie in huggingface_hub's own cache, and its environment is heeded: HF_HOME, HF_HUB_CACHE,
+Files go into huggingface_hub's own cache, and its environment is heeded: HF_HOME, HF_HUB_CACHE,
 HF_HUB_OFFLINE, HF_ENDPOINT, HF_TOKEN and HF_HUB_DOWNLOAD_TIMEOUT.
 """
 
@@ -39,7 +39,7 @@ class Listing:
 def listing(repo: str) -> Listing:
     """Returns that of the repository's newest commit, from the hub, every value checked.
 
-    UnreachableError where the hub cannot be asked; InputError where it has no such repository or
+    UnreachableError where the hub cannot be reached; InputError where it has no such repository or
     its answer is malformed.
     """
     hub_names.check_repository(repo)
@@ -105,7 +105,7 @@ def listing_here(repo: str) -> Listing | None:
 
 
 def _links(folder: Path) -> Iterable[Path]:
-    """Links to blobs below a folder; folders that are links are not entered."""
+    """Yields links to blobs below a folder; folders that are links are not entered."""
     for parent, _, names in os.walk(folder):
         for path in (Path(parent, name) for name in names):
             if path.is_symlink() and hub_names.is_digest(path.readlink().name):

@@ -51,7 +51,7 @@ class Answer:
 def ask(url: str, repo: str, where: str, *, start: int = 0) -> Iterator[Answer]:
     """Yields the answer to a GET, after redirects.
 
-    start: of the range that is asked for, in bytes. where: what errors call it.
+    start: of the requested range, in bytes. where: what errors call it.
     The token goes to the first address's host alone. InputError for an answer that is neither a
     success nor a redirect within the rules, UnreachableError where a second try may help.
     """
@@ -103,7 +103,10 @@ def fast_enough(parts: Iterator[bytes], where: str) -> Iterator[bytes]:
 
 
 def _headers() -> dict[str, str]:
-    """Who asks. huggingface_hub's `build_hf_headers` would ask the hub for a list of agents."""
+    """Returns headers that say who asks.
+
+    huggingface_hub's `build_hf_headers` would request a list of agents from the hub first.
+    """
     from huggingface_hub import get_token  # it imports a client of HTTP
 
     headers = {"User-Agent": f"rudolph-jax; hf_hub/{huggingface_hub.__version__}"}
@@ -121,13 +124,13 @@ def _check(answer: Answer, where: str, repo: str) -> None:
     encoding = answer.headers.get("Content-Encoding", "identity")
     if encoding.lower() not in ("identity", ""):
         raise InputError(
-            f"{where}: the hub sent it with the encoding {shown(encoding)}, unasked; expected "
+            f"{where}: the hub sent it with the encoding {shown(encoding)}, unrequested; expected "
             "identity"
         )
 
 
 def _target(url: str, location: str, where: str) -> str:
-    """Where a redirect leads; InputError unless by http(s), and never from https to http."""
+    """Returns where a redirect leads; InputError unless to http(s), or from https to http."""
     try:
         target = urljoin(url, location)
         split = urlsplit(target)
@@ -151,7 +154,7 @@ def _origin(url: str) -> tuple[str, str | None, int]:
 
 @contextlib.contextmanager
 def _exchange(url: str, headers: Mapping[str, str], where: str) -> Iterator[Answer]:
-    """One request, made by a thread.
+    """Makes one request, in a thread.
 
     A server can send headers and the frames of a chunked body byte by byte, for days, without
     missing the client's time-out for a single read; who waits for a queue can leave at any time.

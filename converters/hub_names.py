@@ -38,12 +38,12 @@ def check_repository(repo: str) -> None:
 
 
 def is_commit(value: Any) -> bool:
-    """Says if a value is a commit's hash: 40 hexadecimal digits in lower case."""
+    """Tells if a value is a commit's hash: 40 hexadecimal digits in lower case."""
     return isinstance(value, str) and _SHA1.fullmatch(value) is not None
 
 
 def is_digest(value: Any) -> bool:
-    """Says if a value is the hash of a file: Git's of 40 digits or SHA-256 of 64."""
+    """Tells if a value is the hash of a file: Git's of 40 digits or SHA-256 of 64."""
     return is_commit(value) or (isinstance(value, str) and _SHA256.fullmatch(value) is not None)
 
 

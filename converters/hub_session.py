@@ -26,7 +26,7 @@ def bounded_answers() -> Iterator[None]:
 
     client_library = importlib.import_module(Response.__module__.partition(".")[0])
 
-    class Bounded(client_library.SyncByteStream):  # type: ignore[name-defined, misc]
+    class Bounded(client_library.SyncByteStream):  # type: ignore[name-defined]
         def __init__(self, stream: Any) -> None:
             self._stream = stream
 

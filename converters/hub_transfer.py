@@ -12,7 +12,7 @@ from huggingface_hub import constants
 
 from clip_jax.errors import InputError
 from converters.hub_cache import Place, Stored, fault_of
-from converters.hub_errors import UnreachableError, hub_errors
+from converters.hub_errors import UnreachableError, WrongRangeError, hub_errors
 from converters.hub_http import Answer, ask, fast_enough
 from converters.hub_names import read_commit, read_etag
 from converters.torch_unpickler import shown
@@ -67,7 +67,7 @@ def _bring(partial: Path, repo: str, commit: str, name: str, size: int) -> None:
         except UnreachableError:
             if attempt == ATTEMPTS - 1 or _size(partial) <= start:
                 raise
-        except InputError:  # such as a range that was not asked for
+        except WrongRangeError:
             partial.unlink(missing_ok=True)
             if not start:
                 raise
@@ -128,13 +128,15 @@ def _check_headers(answer: Answer, size: int, where: str) -> None:
 
 
 def _start(answer: Answer, start: int, size: int, where: str) -> int:
-    """The position of the body's first byte: `start` if a range came, 0 if the whole."""
+    """Returns the position of the body's first byte: `start` if a range came, 0 if the whole."""
     if answer.status == 200 or not start:
         return 0
     expected = f"bytes {start}-{size - 1}/{size}"
     found = answer.headers.get("Content-Range", "")
     if found != expected:
-        raise InputError(f"{where}: the hub sends the range {shown(found)}; expected {expected}")
+        raise WrongRangeError(
+            f"{where}: the hub sends the range {shown(found)}; expected {expected}"
+        )
     return start
 
 
@@ -143,7 +145,8 @@ def _check_length(answer: Answer, start: int, size: int, where: str) -> None:
     if found is None:  # chunked
         return
     if not re.fullmatch(r"[0-9]{1,20}", found) or int(found) != size - start:
-        raise InputError(
+        error = WrongRangeError if start else InputError
+        raise error(
             f"{where}: the hub sends {shown(found)} bytes; it should be of size {size:,}, from "
             f"byte {start:,}"
         )

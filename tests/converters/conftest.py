@@ -7,6 +7,7 @@ import pytest
 from huggingface_hub import constants
 
 sys.path.append(str(Path(__file__).parent))
+from hostile_hub import FILES, REPO  # noqa: E402
 from loopback_hub import Hub  # noqa: E402
 
 
@@ -27,3 +28,14 @@ def hub(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     yield server
     server.stop()
+
+
+@pytest.fixture
+def hostile(hub, tmp_path):
+    """A hub with a released model, and a user who has files beside the cache."""
+    hub.put(REPO, FILES)
+    for name in ("victim", "home/.ssh/key", "home/notes/a.txt"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("the user's")
+    yield hub
+    hub.heal()

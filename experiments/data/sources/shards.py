@@ -154,7 +154,7 @@ def read_result(folder: Path, number: int) -> Written | None:
 
 
 def _is_shard(number: int, split: Any, name: Any, count: Any) -> bool:
-    """Says if a shard has the name of one of this piece, and its split that of no path."""
+    """Tells if a shard has the name of one of this piece, and its split that of no path."""
     if not isinstance(split, str) or not isinstance(name, str) or type(count) is not int:
         return False
     stem = re.escape(f"piece-{number:06d}-{split}")
