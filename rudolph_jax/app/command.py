@@ -13,6 +13,7 @@ from clip_jax.errors import InputError
 from clip_jax.model_folder import read_config
 from clip_jax.search import picture_files
 from rudolph_jax.app.limits import Limits
+from rudolph_jax.app.origins import parse_origin
 from rudolph_jax.app.searching import Shelf
 from rudolph_jax.app.server import PORT, check_gradio, serve
 from rudolph_jax.app.studio import Studio
@@ -25,6 +26,7 @@ LIMITS = {
     "labels": "labels to classify with",
     "label": "characters of a label",
     "upload_mb": "megabytes of an uploaded file",
+    "uploads_mb": "megabytes of all files uploaded within two hours",
     "megapixels": "megapixels of an uploaded picture",
     "waiting": "tasks that may wait in the queue",
 }
@@ -39,6 +41,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--pictures", type=Path, help="a folder to search, in folders below it too")
     parser.add_argument("--host", default="127.0.0.1", help="who can reach the page (127.0.0.1)")
     parser.add_argument("--port", type=_port, default=PORT, help=f"0: any that is free ({PORT})")
+    parser.add_argument(
+        "--origin", type=_origin, action="append", default=[], metavar="URL",
+        help="under which a proxy shows the page, such as https://studio.example; several times",
+    )  # fmt: skip
     parser.add_argument(
         "--batch-size", type=positive, default=4,
         help="pictures at once, between which a drawing can be stopped (4)",
@@ -68,7 +74,15 @@ def open_page(args: argparse.Namespace) -> None:
     clip = clip_jax.load(args.ruclip, compute) if args.ruclip else None
     predictor = clip_jax.Predictor(clip, quiet=True) if clip else None
     shelf = Shelf(clip, args.pictures) if clip and args.pictures else None
-    serve(Studio(rudolph, predictor, shelf, limits, args.batch_size), args.host, args.port)
+    studio = Studio(rudolph, predictor, shelf, limits, args.batch_size)
+    serve(studio, args.host, args.port, args.origin)
+
+
+def _origin(text: str) -> str:
+    try:
+        return parse_origin(text)
+    except InputError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def _port(text: str) -> int:

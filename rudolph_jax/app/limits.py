@@ -17,7 +17,8 @@ class Limits:
     """What is more raises InputError.
 
     pictures: of one drawing, or that one search shows; captions to choose from too. prompt, label:
-    characters of a text, of a class's name. labels: classes. upload_mb: of a file, each 2^20 bytes.
+    characters of a text, of a class's name. labels: classes. upload_mb: of a file, each 2^20 bytes;
+    uploads_mb: of all files within two hours, which is how long they may lie on the disk.
     megapixels: of an uploaded picture, which is measured before it is decoded. waiting: tasks in
     the queue.
     """
@@ -27,6 +28,7 @@ class Limits:
     labels: int = 100
     label: int = 100
     upload_mb: int = 20
+    uploads_mb: int = 1024
     megapixels: int = 50
     waiting: int = 20
 

@@ -12,6 +12,7 @@ from clip_jax import PretrainedClip
 from clip_jax.config import WHITE, Background
 from clip_jax.image import open_image, to_rgb
 from clip_jax.search import Album, open_album
+from clip_jax.text import escape
 from rudolph_jax.app.limits import Limits
 
 THUMBNAIL = 512  # pixels of the longer side, at most
@@ -53,7 +54,7 @@ class Shelf:
         shown = []
         for each in found:
             if each.path.exists():
-                place = each.path.relative_to(self.folder)
+                place = escape(str(each.path.relative_to(self.folder)))
                 picture = _thumbnail(each.path, self._clip.config.image.background)
                 shown.append(Shown(picture, f"{each.cosine:.3f}  {place}"))
         return shown

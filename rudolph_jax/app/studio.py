@@ -7,10 +7,12 @@ import dataclasses
 import html
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from clip_jax import Predictor
 from clip_jax.command import told
+from clip_jax.text import escape
 from rudolph_jax.app.limits import Limits
 from rudolph_jax.app.searching import Shelf
 from rudolph_jax.app.stops import Stops
@@ -58,13 +60,14 @@ def errors_on_the_page() -> Iterator[None]:
         line, status = told(error, LESS_MEMORY, {})
         if not status:
             raise
-        line = html.escape(" ".join(line.split()))
+        line = html.escape(escape(" ".join(line.split())))
         raise gr.Error(line, print_exception=False) from error
 
 
 def upload_field(label: str, name: str) -> Any:
     """A picture that is dropped, chosen or pasted; what is asked of it gets its file's path."""
     import gradio as gr
+    from gradio.utils import get_upload_folder
 
     field = gr.Image(
         label=label, type="filepath", image_mode=None, sources=["upload", "clipboard"], height=280,
@@ -75,6 +78,8 @@ def upload_field(label: str, name: str) -> Any:
     async def uploaded(path: str) -> str:
         if "://" in path:
             raise gr.Error("a picture is taken from a file alone", print_exception=False)
+        if Path(get_upload_folder()).resolve() not in Path(path).resolve().parents:
+            raise gr.Error("a picture is taken from what was uploaded", print_exception=False)
         return await move(path)
 
     # gradio's own fetch an address that a client sends in a file's place, and open the picture
@@ -87,4 +92,4 @@ def upload_field(label: str, name: str) -> Any:
 def status(text: str, done: int = 0, wanted: int = 0) -> str:
     """HTML of a line, and of a bar where something is under way."""
     bar = f'<progress value="{done}" max="{wanted}"></progress>' if wanted else ""
-    return f'<div class="status">{bar}<span>{html.escape(text)}</span></div>'
+    return f'<div class="status">{bar}<span>{html.escape(escape(text))}</span></div>'

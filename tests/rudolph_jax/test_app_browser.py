@@ -4,6 +4,7 @@ import json
 import os
 import socket
 import urllib.error
+import urllib.parse
 import urllib.request
 import zipfile
 
@@ -14,12 +15,15 @@ import converters
 from experiments.browser import Page, asked_elsewhere, browser, served
 
 pytestmark = pytest.mark.browser
+MARKUP = "<img src=x onerror=alert(1)> **b** [l](javascript:alert(1)) ${7*7} {{7*7}}"
 MANY = 3000  # more drawings than anyone waits for
 
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("photos")
+    folder = tmp_path_factory.mktemp("photos") / "<i>${7*7}"
+    folder.mkdir()
+    Image.new("RGB", (40, 30), "black").save(folder / f"{MARKUP}.png")
     for color in ("red", "lime", "blue"):
         Image.new("RGB", (40, 30), color).save(folder / f"{color}.png")
     (folder / "broken.jpg").write_text("words")
@@ -139,12 +143,38 @@ def test_a_folder_is_searched(page):
     page.write("sought", "лес")
     page.press("search")
     said = page.wait_for("searched", "pictures in the folder")
-    assert said.startswith("3 pictures") and said.endswith("; 1 left out as unreadable")
-    page.wait(lambda: len(page.find("found", "img")) == 3)
-    found = page.text("found").split()
-    assert sorted(found[1::2]) == ["blue.png", "lime.png", "red.png"]
-    cosines = [float(text) for text in found[::2]]
+    assert said == "4 pictures in the folder <i>${7*7}; 1 left out as unreadable"
+    page.wait(lambda: len(page.find("found", "img")) == 4)
+    found = [each.text.split(maxsplit=1) for each in page.find("found", ".caption-label")]
+    assert sorted(name for _, name in found) == [
+        f"{MARKUP}.png", "blue.png", "lime.png", "red.png"
+    ]  # fmt: skip
+    cosines = [float(cosine) for cosine, _ in found]
     assert cosines == sorted(cosines, reverse=True)
+    page.find("found", "button img")[0].click()  # the preview shows the caption once more
+    assert_plain(page)
+
+
+def assert_plain(page):
+    """Nothing on the page was made of MARKUP; Chromium would show a dialog, and fail here."""
+    find = page.driver.find_elements
+    assert not find("css selector", "img[src=x], a[href^=javascript], .gradio-container i")
+    assert "49" not in page.driver.find_element("tag name", "body").text
+
+
+def test_markup_of_labels_and_errors_is_text(page, photos):
+    page.turn_to("Classify")
+    page.upload("classify-picture", photos / "lime.png")
+    page.write("labels", f"{MARKUP}, дом")
+    page.write("template", MARKUP)
+    page.press("classify")
+    assert MARKUP in page.error()
+    page.write("template", "")
+    page.press("classify")
+    for part in ("by-ruclip", "by-rudolph"):
+        page.wait_for(part, "%")
+        assert MARKUP.lower() in page.text(part).lower()
+    assert_plain(page)
 
 
 def test_mistakes_are_one_line(page, photos, tmp_path):
@@ -163,7 +193,8 @@ def test_mistakes_are_one_line(page, photos, tmp_path):
 
 
 def test_files_beyond_the_page_are_not_served(server, folders, photos):
-    for file in (folders / "rudolph" / "config.json", photos / "red.png", "/etc/hostname"):
+    for path in (folders / "rudolph" / "config.json", photos / "red.png", "/etc/hostname"):
+        file = urllib.parse.quote(str(path))
         with pytest.raises(urllib.error.HTTPError) as caught:
             urllib.request.urlopen(f"{server.url}/gradio_api/file={file}")
         assert caught.value.code == 403
