@@ -319,7 +319,7 @@ def abstract_params(config: Any, model: type[nn.Module] = Clip) -> dict:
 
     model: what the config describes, where it is another than a Clip.
     """
-    vision, text = config.vision, config.text
-    ids = jax.ShapeDtypeStruct((1, text.context_length), jnp.int32)
+    vision = config.vision
+    ids = jax.ShapeDtypeStruct((1, 1), jnp.int32)  # no parameter has the shape of what is read
     pixels = jax.ShapeDtypeStruct((1, vision.image_size, vision.image_size, 3), jnp.float32)
     return jax.eval_shape(model(config).init, jax.random.key(0), ids, pixels)["params"]

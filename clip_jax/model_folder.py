@@ -19,11 +19,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import jax
-
 from clip_jax import digests
 from clip_jax.config_fields import shown
 from clip_jax.errors import InputError
+from clip_jax.leading_shapes import Leading
 from clip_jax.text import parse_json
 
 CONFIG, PARAMS, REPORT = "config.json", "params", "report.json"
@@ -134,23 +133,35 @@ def read_config(folder: str | Path) -> dict[str, Any]:
     return about
 
 
-def read_params(folder: str | Path, verify: bool | None = None) -> dict[str, Any]:
-    """The parameters as nested dicts of numpy arrays, layers one by one.
+def read_params(
+    folder: str | Path,
+    leading: Leading | None = None,
+    expected: Callable[[], Mapping[str, Any]] | None = None,
+    verify: bool | None = None,
+) -> dict[str, Any]:
+    """Reads the parameters as nested dicts of numpy arrays, layers one by one.
 
+    leading, expected: what the stored shapes are compared with before any array is made. First the
+        few of `leading`, so that `expected` traces no model of sizes that no file has.
     verify: whether arrays and files are compared with digests.json, where there is one; None: as
         `digests.wanted` says. The first that differs raises InputError.
     """
     folder = Path(folder)
     recorded = read_digests(folder) if digests.wanted(verify) else None
-    if recorded is None:
-        return restore_params(folder)
 
     def check(headers: Mapping[str, Any]) -> None:
-        _raise_first(folder, digests.header_faults(recorded, headers))
+        if leading is not None:
+            _check_leading(folder, headers, leading)
+        if expected is not None:
+            wanted = digests.flatten(expected())
+            _check_shapes(folder, _header_shapes(headers), _header_shapes(wanted))
+        if recorded is not None:
+            _raise_first(folder, digests.header_faults(recorded, headers))
 
     params = restore_params(folder, check)
-    _raise_first(folder, digests.array_faults(recorded, digests.digest_arrays(params)))
-    _raise_first(folder, digests.file_faults(folder, recorded))
+    if recorded is not None:
+        _raise_first(folder, digests.array_faults(recorded, digests.digest_arrays(params)))
+        _raise_first(folder, digests.file_faults(folder, recorded))
     return params
 
 
@@ -183,10 +194,13 @@ def read_digests(folder: Path) -> digests.Digests | None:
     return recorded
 
 
-def check_params(folder: str | Path, found: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
-    """Raises InputError unless both trees have the same names and shapes."""
-    found_shapes, expected_shapes = _shapes(found), _shapes(expected)
-    for name in sorted(found_shapes | expected_shapes):
+def _check_shapes(
+    folder: str | Path,
+    found_shapes: Mapping[str, tuple[int, ...]],
+    expected_shapes: Mapping[str, tuple[int, ...]],
+) -> None:
+    """Raises InputError unless both have the same names and shapes."""
+    for name in sorted(found_shapes.keys() | expected_shapes.keys()):
         a, b = found_shapes.get(name), expected_shapes.get(name)
         if a != b:
             raise InputError(
@@ -211,9 +225,20 @@ def _raise_first(folder: Path, faults: Iterator[str]) -> None:
         raise InputError(f"{folder}: {fault}")
 
 
-def _shapes(tree: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
-    leaves = jax.tree_util.tree_leaves_with_path(tree)
-    return {"/".join(key.key for key in path): tuple(leaf.shape) for path, leaf in leaves}
+def _check_leading(folder: str | Path, headers: Mapping[str, Any], leading: Leading) -> None:
+    shapes = _header_shapes(headers)
+    for name, sizes in leading.items():
+        found, wanted = shapes.get(name), tuple(sizes.values())
+        if found is None or found[: len(wanted)] != wanted:
+            whole = wanted if found is None else wanted + found[len(wanted) :]
+            raise InputError(
+                f"{folder}: parameter {name} is {_say(found)}; {CONFIG} asks for {_say(whole)} "
+                f"({', '.join(sizes)})"
+            )
+
+
+def _header_shapes(headers: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(leaf.shape) for name, leaf in headers.items()}
 
 
 def _say(shape: tuple[int, ...] | None) -> str:

@@ -23,6 +23,7 @@ from clip_jax.errors import InputError
 from clip_jax.filled_rows import cut, fill_up, run_filled
 from clip_jax.kept_programs import keep_programs
 from clip_jax.layers import MULTIPLIED, is_stacked, stack_layers, unstack_layers
+from clip_jax.leading_shapes import leading_shapes
 from clip_jax.model import Clip, abstract_params, normalize
 from clip_jax.positions import resize_position_embedding
 from clip_jax.processor import Processor
@@ -233,8 +234,12 @@ def load(
         raise InputError(f"{folder}: holds a model of kind {about['kind']!r}; expected {KIND!r}")
     make_config, model = KINDS[about["kind"]]
     config = make_config.from_dict(about["config"])
-    params = model_folder.read_params(folder, verify)
-    model_folder.check_params(folder, params, unstack_layers(abstract_params(config, model)))
+    params = model_folder.read_params(
+        folder,
+        leading_shapes(config),
+        lambda: unstack_layers(abstract_params(config, model)),
+        verify,
+    )
     tokenizer = None
     if has_tokenizer(folder):
         tokenizer = load_tokenizer(folder, verify)

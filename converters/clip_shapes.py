@@ -56,4 +56,7 @@ def picture_tower(weights: Weights, prefix: str, heads: int | None = None) -> Vi
     if heads is None:
         heads = head_count(weights, mark, width)
     layers = layer_count(weights, f"{prefix}transformer.resblocks.")
-    return VisionConfig(patch * side, patch, width, layers, heads, 4 * width)
+    try:
+        return VisionConfig(patch * side, patch, width, layers, heads, 4 * width)
+    except InputError as error:
+        raise InputError(f"{weights.path}: {error}") from error

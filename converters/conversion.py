@@ -13,12 +13,17 @@ import numpy as np
 
 from clip_jax import model_folder
 from clip_jax.errors import InputError
+from clip_jax.leading_shapes import Leading, leading_shapes
+from clip_jax.pretrained import KINDS as CLIP_KINDS
 from converters import rules
 from converters.files import read_json, sha256
 from converters.moves import Shape
 from converters.rules import Derived, Rule, Skipped
 from converters.torch_unpickler import STORAGES, shown
 from converters.weights import Weights
+from rudolph_jax.config import RudolphConfig, VqganConfig
+from rudolph_jax.leading_shapes import leading_shapes as rudolph_leading_shapes
+from rudolph_jax.leading_shapes import vqgan_leading_shapes
 
 DTYPES = ("float32", "bfloat16", "float16")
 SOURCE_DTYPES = {str(dtype) for dtype in STORAGES.values()}
@@ -146,7 +151,8 @@ def open_model(folder: Path) -> Model:
             raise InputError(f"{report}: not the report of a conversion") from error
     params: dict[str, np.ndarray] = {}
     if (folder / model_folder.PARAMS).is_dir():
-        _flatten(model_folder.read_params(folder), "", params)
+        leading = _leading(about["kind"], about["config"])
+        _flatten(model_folder.read_params(folder, leading), "", params)
     return Model(
         folder=folder,
         kind=about["kind"],
@@ -156,6 +162,15 @@ def open_model(folder: Path) -> Model:
         params=params,
         dtypes=dtypes,
     )
+
+
+def _leading(kind: str, config: Mapping[str, Any]) -> Leading | None:
+    """A few shapes that the config of a model folder asks for; None for a kind without arrays."""
+    if kind in CLIP_KINDS:
+        return leading_shapes(CLIP_KINDS[kind][0].from_dict(config))
+    if kind == "rudolph":
+        return rudolph_leading_shapes(RudolphConfig.from_dict(config))
+    return vqgan_leading_shapes(VqganConfig.from_dict(config)) if kind == "vqgan" else None
 
 
 def export_tensors(

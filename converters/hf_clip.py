@@ -23,14 +23,28 @@ from clip_jax.config import (
     TextConfig,
     VisionConfig,
 )
+from clip_jax.config_fields import (
+    Epsilon,
+    Id,
+    Layers,
+    Pixels,
+    Rows,
+    Size,
+    Tokens,
+    WideSize,
+    check_mapping,
+    check_value,
+    shown,
+)
 from clip_jax.errors import InputError
+from clip_jax.leading_shapes import leading_shapes
 from converters import byte_vocabulary, safetensors_file
 from converters.channel_statistics import brief, three_numbers
 from converters.clip_tables import parameter_shapes, require_kind
 from converters.conversion import Model, Source, export_tensors
 from converters.files import read_bytes, read_json, without_nulls
+from converters.leading import check_leading, with_field
 from converters.rules import Derived, Rule
-from converters.torch_unpickler import shown
 from converters.weights import Selection, open_weights
 
 MARK = "vision_model.embeddings.patch_embedding.weight"
@@ -68,6 +82,37 @@ VISION_DEFAULTS = {
     "patch_size": 32,
     "hidden_act": "quick_gelu",
     "layer_norm_eps": 1e-5,
+}
+# The types of both towers' settings.
+TYPES: dict[str, Any] = {
+    "vocab_size": Rows,
+    "hidden_size": Size,
+    "intermediate_size": WideSize,
+    "num_hidden_layers": Layers,
+    "num_attention_heads": Size,
+    "max_position_embeddings": Tokens,
+    "hidden_act": str,
+    "layer_norm_eps": Epsilon,
+    **dict.fromkeys(("pad_token_id", "bos_token_id", "eos_token_id"), Id),
+    "num_channels": Size,
+    **dict.fromkeys(("image_size", "patch_size"), Pixels),
+}
+# Fields of our config -> theirs.
+FIELDS = {
+    **{
+        f"{tower}.{ours}": f"{tower}_config.{theirs}"
+        for tower in ("vision", "text")
+        for ours, theirs in (
+            ("width", "hidden_size"),
+            ("layers", "num_hidden_layers"),
+            ("heads", "num_attention_heads"),
+            ("mlp_width", "intermediate_size"),
+        )
+    },
+    "vision.image_size": "vision_config.image_size",
+    "text.vocab_size": "text_config.vocab_size",
+    "text.context_length": "text_config.max_position_embeddings",
+    "embed_dim": "projection_dim",
 }
 ImageSettings = tuple[str, Mapping[str, Any]]  # the file's name, CLIPImageProcessor's arguments
 HIDDEN_ACTS = {"gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh"}  # ours by their names
@@ -147,6 +192,7 @@ def read(folder: Path, selection: Selection | None = None) -> Source:
     original = read_json(file)
     carried = [folder / name for name in CARRIED if (folder / name).is_file()]
     config = translate(original, _image_processor(folder), str(file))
+    check_leading(weights, RULES, leading_shapes(config), file.name, FIELDS)
     if byte_bpe.lies_in(folder):
         byte_vocabulary.check(folder, config)
     return Source(
@@ -194,10 +240,9 @@ def translate(original: Mapping[str, Any], image: ImageSettings | None, where: s
             )
     if vision["num_channels"] != 3:
         raise InputError(f"{where}: num_channels is {vision['num_channels']!r}; expected 3")
-    if not 0 < text["layer_norm_eps"] < 1:
-        raise InputError(f"{where}: layer_norm_eps is {text['layer_norm_eps']}; expected 0 to 1")
     embed_dim = original.get("projection_dim", 512)
     _check_type("projection_dim", embed_dim, 512, where)
+    check_value(f"{where}: projection_dim", embed_dim, Size)
     image_config = _image(image, vision["image_size"])
     bos, eos = text["bos_token_id"], text["eos_token_id"]
     if eos == LEGACY_EOS:
@@ -223,7 +268,7 @@ def translate(original: Mapping[str, Any], image: ImageSettings | None, where: s
             image=image_config,
         )
     except InputError as error:
-        raise InputError(f"{where}: {error}") from error
+        raise InputError(f"{where}: {with_field(error, FIELDS)}") from error
 
 
 def _part(
@@ -237,6 +282,7 @@ def _part(
     settings = {**defaults, **part} if older is None else {**defaults, **older}
     for key, default in defaults.items():
         _check_type(f"{name}.{key}", settings[key], default, where)
+    check_mapping(settings, {key: TYPES[key] for key in defaults}, f"{where}: {name}.")
     return {key: settings[key] for key in defaults}
 
 

@@ -12,6 +12,16 @@ from pathlib import Path
 from typing import Any
 
 from clip_jax.config import OPENAI_MEAN, OPENAI_STD, ClipConfig, ImageConfig
+from clip_jax.config_fields import (
+    Layers,
+    Pixels,
+    Rows,
+    Size,
+    Tokens,
+    WideSize,
+    check_mapping,
+    check_value,
+)
 from clip_jax.errors import InputError
 from converters.channel_statistics import brief, three_numbers
 from converters.files import read_json, without_nulls
@@ -20,6 +30,13 @@ NAME = "open_clip_config.json"
 # Sizes of the towers -> their defaults.
 VISION = {"image_size": 224, "patch_size": 16, "width": 768, "layers": 12, "head_width": 64}
 TEXT = {"vocab_size": 49408, "context_length": 77, "width": 512, "heads": 8, "layers": 12}
+TYPES: dict[str, Any] = {
+    **dict.fromkeys(("image_size", "patch_size"), Pixels),
+    **dict.fromkeys(("width", "head_width", "heads"), Size),
+    "layers": Layers,
+    "vocab_size": Rows,
+    "context_length": Tokens,
+}
 MLP_RATIO = 4.0
 # Keys that must have these values, which are their defaults.
 FIXED = {
@@ -114,20 +131,23 @@ def translate(original: Mapping[str, Any], path: Path) -> OpenClipConfig:
         raise InputError(f"{where}: quick_gelu is {brief(quick)}; expected true or false")
     approximate = _shared("act_kwargs", "approximate", "none", (vision_cfg, text_cfg), where)
     epsilon = _shared("norm_kwargs", "eps", 1e-5, (vision_cfg, text_cfg), where)
-    if approximate not in ("none", "tanh") or (quick and approximate != "none"):
+    allowed = ["none"] if quick else ["none", "tanh"]
+    if approximate not in allowed:
         raise InputError(
             f"{where}: act_kwargs.approximate is {brief(approximate)}; expected 'none' or, without "
             "quick_gelu, 'tanh'"
         )
     if type(epsilon) is not float or not 0 < epsilon < 1:
         raise InputError(f"{where}: norm_kwargs.eps is {brief(epsilon)}; expected 0 to 1")
+    embed_dim: Any = model.get("embed_dim")
+    check_value(f"{where}: model_cfg: embed_dim", embed_dim, Size)
     exact = {"none": "gelu", "tanh": "gelu_tanh"}[approximate]
     preprocess = given.get("preprocess_cfg", {})
     return OpenClipConfig(
         path,
         activation="quick_gelu" if quick else exact,
         layer_norm_epsilon=epsilon,
-        embed_dim=_size("embed_dim", model.get("embed_dim"), f"{where}: model_cfg"),
+        embed_dim=embed_dim,
         vision=vision,
         text=text,
         image=_image(preprocess, f"{where}: preprocess_cfg"),
@@ -187,10 +207,12 @@ def _tower(
     cfg: Mapping[str, Any], sizes: Mapping[str, int], fixed: Mapping[str, Any], where: str
 ) -> dict[str, int]:
     _check(cfg, fixed, {*sizes, "mlp_ratio", "act_kwargs", "norm_kwargs"}, where)
-    found = {key: _size(key, cfg.get(key, default), where) for key, default in sizes.items()}
+    found = {key: cfg.get(key, default) for key, default in sizes.items()}
+    check_mapping(found, TYPES, f"{where}: ")
     ratio = cfg.get("mlp_ratio", MLP_RATIO)
     if type(ratio) not in (int, float) or not 0 < ratio < 1000:
         raise InputError(f"{where}: mlp_ratio is {brief(ratio)}; expected a positive number")
+    check_value(f"{where}: width times mlp_ratio", int(found["width"] * ratio), WideSize)
     return found | {"mlp_width": int(found["width"] * ratio)}
 
 
@@ -247,9 +269,3 @@ def _object(parent: Mapping[str, Any], key: str, where: str) -> Mapping[str, Any
     if not isinstance(parent.get(key), Mapping):
         raise InputError(f"{where}: {key} is {brief(parent.get(key))}; expected an object")
     return parent[key]
-
-
-def _size(key: str, value: Any, where: str) -> int:
-    if type(value) is not int or value < 1:
-        raise InputError(f"{where}: {key} is {brief(value)}; expected a positive integer")
-    return value

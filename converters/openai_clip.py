@@ -166,9 +166,12 @@ def _config(weights: Weights, given: OpenClipConfig | None, activation: str) -> 
         else head_count(weights, "token_embedding.weight", text_width)
     )
     text_layers = layer_count(weights, "transformer.resblocks.")
-    text = TextConfig(
-        vocab_size, context_length, text_width, text_layers, text_heads, 4 * text_width
-    )
+    try:
+        text = TextConfig(
+            vocab_size, context_length, text_width, text_layers, text_heads, 4 * text_width
+        )
+    except InputError as error:
+        raise InputError(f"{weights.path}: {error}") from error
     image = ImageConfig(resample="bicubic", crop="resize_then_crop", background=None)
     if given:
         vision = dataclasses.replace(vision, mlp_width=given.vision["mlp_width"])

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from clip_jax.config import ClipConfig, ImageConfig, TextConfig, VisionConfig
+from clip_jax.config_fields import Layers, Pixels, Rows, Size, Tokens, check_mapping
 from clip_jax.errors import InputError
+from clip_jax.leading_shapes import leading_shapes
 from clip_jax.tokenizer import FILE_NAME
 from converters import torch_writer, youtokentome
 from converters.bpe_file import BpeModel, parse
@@ -17,6 +19,7 @@ from converters.channel_statistics import three_numbers
 from converters.clip_tables import OPENAI_RULES, parameter_shapes, require_kind
 from converters.conversion import Model, Source, export_tensors
 from converters.files import read_bytes, read_json
+from converters.leading import check_leading, with_field
 from converters.marks import OPENAI_MARK
 from converters.weights import Selection, open_weights
 
@@ -26,6 +29,23 @@ SIZES = (
     *("context_length", "vocab_size"),
     *("transformer_width", "transformer_heads", "transformer_layers"),
 )
+TYPES: dict[str, Any] = {
+    **dict.fromkeys(("embed_dim", "vision_width", "transformer_width", "transformer_heads"), Size),
+    **dict.fromkeys(("image_resolution", "vision_patch_size"), Pixels),
+    **dict.fromkeys(("vision_layers", "transformer_layers"), Layers),
+    "context_length": Tokens,
+    "vocab_size": Rows,
+}
+# Fields of our config -> theirs.
+FIELDS = {
+    "vision.image_size": "image_resolution",
+    "vision.layers": "vision_layers",
+    **dict.fromkeys(("vision.width", "vision.mlp_width"), "vision_width"),
+    "text.context_length": "context_length",
+    "text.vocab_size": "vocab_size",
+    **dict.fromkeys(("text.width", "text.mlp_width"), "transformer_width"),
+    "text.layers": "transformer_layers",
+}
 STATISTICS = ("mean", "std")  # optional, of RuCLIPProcessor
 # What model hubs add, and nothing reads.
 IGNORED = {"architectures", "model_type", "torch_dtype", "transformers_version", "_name_or_path"}
@@ -44,6 +64,7 @@ def read(folder: Path, selection: Selection | None = None) -> Source:
     vocabulary = folder / youtokentome.ORIGINAL_NAME
     bpe = parse(read_bytes(vocabulary), str(vocabulary))
     _check_vocabulary(bpe, config, str(vocabulary))
+    check_leading(weights, OPENAI_RULES, leading_shapes(config), file.name, FIELDS)
     return Source(
         model_kind="clip",
         config=config.to_dict(),
@@ -77,9 +98,7 @@ def translate(original: Mapping[str, Any], where: str) -> ClipConfig:
     if unknown or missing:
         found = [*(f"unknown {key!r}" for key in unknown), *(f"missing {key!r}" for key in missing)]
         raise InputError(f"{where}: {', '.join(found)}; expected {', '.join(SIZES)}, mean, std")
-    for key in SIZES:
-        if type(original[key]) is not int or original[key] < 1:
-            raise InputError(f"{where}: {key} is {original[key]!r}; expected a positive integer")
+    check_mapping(original, TYPES, f"{where}: ")
     (embed, resolution, v_layers, v_width, patch, context, vocab, t_width, t_heads, t_layers) = (
         original[key] for key in SIZES
     )
@@ -101,7 +120,7 @@ def translate(original: Mapping[str, Any], where: str) -> ClipConfig:
             image=ImageConfig(**statistics, background=None),
         )
     except InputError as error:
-        raise InputError(f"{where}: {error}") from error
+        raise InputError(f"{where}: {with_field(error, FIELDS)}") from error
 
 
 def _untranslate(config: ClipConfig, where: str) -> dict[str, Any]:

@@ -17,6 +17,7 @@ import numpy as np
 
 from clip_jax.byte_bpe import FILES
 from clip_jax.config import RUCLIP_SMALL, RuclipSmallConfig, TextConfig
+from clip_jax.config_fields import Id, Rows, check_value, shown
 from clip_jax.errors import InputError
 from clip_jax.layers import unstack_layers
 from clip_jax.model import abstract_params
@@ -206,18 +207,21 @@ def _given(original: Mapping[str, Any], where: str) -> dict[str, int]:
         found = {"activation_function": "gelu_new", "layer_norm_epsilon": 1e-5}
         for key, value in found.items():
             if original.get(key, value) != value:
-                raise InputError(f"{where}: {key} is {original[key]!r}; expected {value!r}")
-        if inner not in (None, 4 * original.get("n_embd", 0)):
-            raise InputError(f"{where}: n_inner is {inner!r}; expected four times n_embd")
+                raise InputError(f"{where}: {key} is {shown(original[key])}; expected {value!r}")
+        if inner is not None and not _is_four_times(inner, original.get("n_embd", 0)):
+            raise InputError(f"{where}: n_inner is {shown(inner)}; expected four times n_embd")
         given = {k: original[k[5:]] for k in known if k.startswith("text.") and k[5:] in original}
     else:
         given = _flat(original)
     for key, value in given.items():
         if key not in known:
             raise InputError(f"{where}: unknown {key!r}; expected some of {', '.join(known)}")
-        if type(value) is not int or value < (key != "eos_token_id"):
-            raise InputError(f"{where}: {key} is {value!r}; expected a positive integer")
+        check_value(f"{where}: {key}", value, Id if key == "eos_token_id" else Rows)
     return given
+
+
+def _is_four_times(inner: Any, width: Any) -> bool:
+    return type(width) is int and type(inner) is int and inner == 4 * width
 
 
 def _flat(tree: Mapping[str, Any]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from clip_jax.config_fields import Layers, Rows, Size, check_mapping, check_value, shown
 from clip_jax.errors import InputError
 from clip_jax.tokenizer import FILE_NAME
 from converters import rudolph_tables as tables
@@ -22,10 +23,12 @@ from converters.bpe_file import parse
 from converters.clip_tables import require_kind
 from converters.conversion import Model, Source, export_tensors
 from converters.files import read_bytes, read_json
+from converters.leading import check_leading, with_field
 from converters.ruclip import IGNORED as HUB_KEYS
 from converters.weights import Selection, Weights, open_weights
 from rudolph_jax.config import PRESETS, RudolphConfig
 from rudolph_jax.layout import BOS, EOS, PAD, UNK
+from rudolph_jax.leading_shapes import leading_shapes
 
 CONFIG = "config.json"
 WEIGHTS = (
@@ -38,6 +41,24 @@ REQUIRED = {
     **dict.fromkeys(
         ("embedding_dropout_prob", "attention_dropout_prob", "output_dropout_prob"), float
     ),
+}
+TYPES: dict[str, Any] = {
+    "num_layers": Layers,
+    "hidden_size": Size,
+    "num_attention_heads": Size,
+    "image_vocab_size": Rows,
+}
+# Fields of our config -> theirs.
+FIELDS = {
+    "width": "hidden_size",
+    "layers": "num_layers",
+    "heads": "num_attention_heads",
+    "image_tokens_per_side": "image_tokens_per_dim",
+    "left_text_length": "l_text_seq_length or text_seq_length",
+    "right_text_length": "r_text_seq_length",
+    "text_vocab_size": "vocab_size",
+    "attention_dropout": "attention_dropout_prob",
+    "output_dropout": "output_dropout_prob",
 }
 EMBEDDING_DROPOUT = 0.1  # an argument that the originals never apply
 ACTIVATIONS = ("gelu_jit", "gelu")  # two spellings of one formula, the tanh approximation
@@ -74,6 +95,8 @@ def read(
     weights = open_weights(path, WEIGHTS if named else (), selection)
     require_kind(weights, family.kind, family.names.left)
     config, asked_by, original = _settle(family, weights, preset)
+    table = tables.rules(family.names, config)
+    check_leading(weights, table, leading_shapes(config), asked_by, FIELDS)
     folder, files = weights.path.parent, {}
     others = [folder / CONFIG] if original else []
     vocabulary = folder / youtokentome.ORIGINAL_NAME
@@ -84,7 +107,7 @@ def read(
         model_kind="rudolph",
         config=config.to_dict(),
         weights=weights,
-        rules=tables.rules(family.names, config),
+        rules=table,
         derived=tables.derived(family.names),
         settings=config,
         shapes=tables.parameter_shapes(config),
@@ -132,12 +155,16 @@ def translate(family: Family, original: Mapping[str, Any], where: str) -> Rudolp
     for name, kind in kinds.items():
         fits = (int, float) if kind is float else (kind,)
         if type(values[name]) not in fits:
-            raise InputError(f"{where}: {name} is {values[name]!r}; expected {kind.__name__}")
+            raise InputError(
+                f"{where}: {name} is {shown(values[name])}; expected {kind.__name__}"
+            )
+        check_value(f"{where}: {name}", values[name], kind)
     if values["mlp_activation"] not in ACTIVATIONS:
         raise InputError(
-            f"{where}: mlp_activation is {values['mlp_activation']!r}; expected one of "
+            f"{where}: mlp_activation is {shown(values['mlp_activation'])}; expected one of "
             f"{', '.join(ACTIVATIONS)}"
         )
+    check_mapping(values, TYPES, f"{where}: ")
     try:
         return RudolphConfig(
             width=values["hidden_size"],
@@ -152,7 +179,7 @@ def translate(family: Family, original: Mapping[str, Any], where: str) -> Rudolp
             **family.configure(values),
         )
     except InputError as error:
-        raise InputError(f"{where}: {error}") from error
+        raise InputError(f"{where}: {with_field(error, FIELDS)}") from error
 
 
 def shared_arguments(config: RudolphConfig) -> dict[str, Any]:

@@ -85,6 +85,14 @@ def plan(rules: Sequence[Rule], shapes: Mapping[str, Shape]) -> list[Move]:
     return moves
 
 
+def match_rule(rules: Sequence[Rule], target: str) -> tuple[Rule, str]:
+    """The rule that fills a parameter, and its layer's number or ""; ValueError without one."""
+    for rule in rules:
+        if match := _match(rule.target, target):
+            return rule, match.groupdict().get("i") or ""
+    raise ValueError(f"{target} has no rule")
+
+
 def shapes_of(tree: Mapping[str, Any]) -> dict[str, Shape]:
     """path -> shape of every leaf of a parameter tree."""
     leaves = jax.tree_util.tree_leaves_with_path(tree)

@@ -23,7 +23,7 @@ from clip_jax.config_fields import (
 from clip_jax.errors import InputError
 
 MAX_LEVELS = 12  # of an image tokenizer; tokens of 2,048 x 2,048 pixels
-MAX_LENGTH = 1 << 14  # of a sequence: each kind of mask has the square of it
+MAX_LENGTH = 1 << 12  # of a sequence: each kind of mask has the square of it
 _Count = Annotated[int, Meta(ge=0, le=1 << 20)]  # of special tokens
 _Multiplier = Annotated[int, Meta(ge=1, le=1 << 10)]
 _Multipliers = Annotated[
@@ -59,8 +59,8 @@ class RudolphConfig:
     """
 
     left_text_length: Tokens
-    image_tokens_per_side: Annotated[int, Meta(ge=1, le=127)]
-    right_text_length: Annotated[int, Meta(ge=0, le=1 << 13)]
+    image_tokens_per_side: Annotated[int, Meta(ge=1, le=1 << 6)]
+    right_text_length: Annotated[int, Meta(ge=0, le=MAX_LENGTH)]
     text_vocab_size: Rows
     image_vocab_size: Rows
     width: Size

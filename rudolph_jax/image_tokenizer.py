@@ -18,6 +18,7 @@ from clip_jax.errors import InputError
 from clip_jax.filled_rows import run_filled
 from clip_jax.kept_programs import keep_programs
 from rudolph_jax.config import VqganConfig
+from rudolph_jax.leading_shapes import vqgan_leading_shapes
 from rudolph_jax.vqgan import Vqgan, abstract_params
 
 KIND = "vqgan"
@@ -138,6 +139,7 @@ def load_vqgan(
     if about["kind"] != KIND:
         raise InputError(f"{folder}: holds a model of kind {about['kind']!r}; expected {KIND!r}")
     config = VqganConfig.from_dict(about["config"])
-    params = model_folder.read_params(folder, verify)
-    model_folder.check_params(folder, params, abstract_params(config))
+    params = model_folder.read_params(
+        folder, vqgan_leading_shapes(config), lambda: abstract_params(config), verify
+    )
     return PretrainedVqgan(config, jax.device_put(params), compute)

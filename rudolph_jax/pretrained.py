@@ -25,6 +25,7 @@ from rudolph_jax.config import RudolphConfig
 from rudolph_jax.image_tokenizer import PretrainedVqgan, image_config, load_vqgan
 from rudolph_jax.int8 import is_int8, quantize_layers
 from rudolph_jax.layout import Layout
+from rudolph_jax.leading_shapes import leading_shapes
 from rudolph_jax.loss import rudolph_loss
 from rudolph_jax.model import Rudolph, abstract_params
 
@@ -219,8 +220,9 @@ def load(
     config = RudolphConfig.from_dict(about["config"])
     if vqgan is not None and not isinstance(vqgan, PretrainedVqgan):
         vqgan = load_vqgan(vqgan, compute, verify)
-    params = model_folder.read_params(folder, verify)
-    model_folder.check_params(folder, params, unstack_layers(abstract_params(config)))
+    params = model_folder.read_params(
+        folder, leading_shapes(config), lambda: unstack_layers(abstract_params(config)), verify
+    )
     file = Path(folder) / FILE_NAME
     tokenizer = Tokenizer(file.read_bytes(), str(file)) if file.exists() else None
     if weights == "int8":

@@ -58,13 +58,14 @@ def test_optional_packages_stay_optional(package):
             assert not imported(file, whole_file=False) & NOT_AT_RUN_TIME, file
 
 
-def test_config_modules_import_no_sibling_but_errors():
+def test_config_modules_import_no_sibling_but_errors_and_types_of_fields():
     for package in ("clip_jax", "rudolph_jax"):
         file = ROOT / package / "config.py"
         if file.exists():
             text = file.read_text(encoding="utf-8")
-            siblings = [line for line in text.splitlines() if line.startswith(f"from {package}")]
-            assert siblings == [f"from {package}.errors import InputError"] or not siblings
+            siblings = {line.split()[1] for line in text.splitlines()
+                        if line.startswith(f"from {package}")}  # fmt: skip
+            assert siblings <= {f"{package}.errors", f"{package}.config_fields"}
 
 
 @pytest.mark.parametrize("module", WHEN_USED)

@@ -241,10 +241,10 @@ def test_the_switch(copy, monkeypatch):
     ]:
         monkeypatch.setenv("RUDOLPH_JAX_VERIFY", value)
         if refused is None:
-            model_folder.read_params(copy, verify)
+            model_folder.read_params(copy, verify=verify)
         else:
             with pytest.raises(InputError, match=refused):
-                model_folder.read_params(copy, verify)
+                model_folder.read_params(copy, verify=verify)
     clip_jax.load(copy, verify=False)
 
 

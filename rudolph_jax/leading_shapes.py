@@ -1,0 +1,42 @@
+"""Shapes of a few parameters that follow from a config by arithmetic (clip_jax/leading_shapes.py).
+
+path -> {field of the config: size of the axis}
+"""
+
+from __future__ import annotations
+
+from clip_jax.leading_shapes import Leading
+from rudolph_jax.config import RudolphConfig, VqganConfig
+from rudolph_jax.layout import Layout
+
+
+def leading_shapes(config: RudolphConfig) -> Leading:
+    """Tables, the head and the last layer."""
+    layout, width = Layout(config), config.width
+    side, last = config.image_tokens_per_side, f"layers/{config.layers - 1}"
+    right = config.right_text_length
+    return {
+        "final_norm/scale": {"width": width},
+        "left_position_embedding": {"left_text_length": config.left_text_length + 1},
+        **({"right_position_embedding": {"right_text_length": right + 1}} if right else {}),
+        "image_row_embedding": {"image_tokens_per_side": side},
+        "head/bias": {"text_vocab_size + image_vocab_size": layout.vocabulary},
+        "text_embedding": {"text_vocab_size": layout.text_ids, "width": width},
+        "image_embedding": {"image_vocab_size": layout.image_ids, "width": width},
+        f"{last}/mlp_norm/scale": {"layers": width},
+    }
+
+
+def vqgan_leading_shapes(config: VqganConfig) -> Leading:
+    """The codebook, and the first and the last block of the encoder."""
+    level, block = len(config.channel_multipliers) - 1, config.residual_blocks - 1
+    widest = config.channels * config.channel_multipliers[-1]
+    return {
+        "codebook": {
+            "codebook_size": config.codebook_size, "latent_channels": config.latent_channels,
+        },
+        "encoder/conv_in/bias": {"channels": config.channels},
+        f"encoder/level_{level}/block_{block}/conv_2/bias": {
+            "residual_blocks + channel_multipliers": widest
+        },
+    }  # fmt: skip
