@@ -27,6 +27,7 @@ from orbax.checkpoint import checkpoint_managers as policies
 from clip_jax import digests, tree_checksums
 from clip_jax.errors import InputError
 from experiments.atomic import replace_file
+from experiments.command import PeerLostError
 from experiments.interrupts import HeldInterrupts
 from experiments.state import step_of
 from experiments.storage import storage_errors
@@ -114,7 +115,9 @@ class Checkpoints:
     def __enter__(self) -> Checkpoints:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, _: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, PeerLostError):
+            return  # the end of a write would wait for that process
         with self._storage_errors():
             self._manager.close()
 

@@ -27,6 +27,10 @@ class StorageError(RuntimeError):
     """A run's folder cannot be written any more; one line with what is known."""
 
 
+class PeerLostError(RuntimeError):
+    """Another process of the run is gone; one line that names it."""
+
+
 class Stopped(BaseException):
     """A signal ended the run between two steps, and its state is saved; argument: its number.
 
@@ -43,7 +47,11 @@ def exit_status(
             work,
             argv,
             less_memory=less_memory,
-            others={DivergedError: DIVERGED, StorageError: STORAGE},
+            others={
+                DivergedError: DIVERGED,
+                StorageError: STORAGE,
+                PeerLostError: LEFT_BEHIND,
+            },
         )
     except Stopped as stop:
         return INTERRUPTED if stop.args[0] == signal.SIGINT else SAVED

@@ -35,6 +35,7 @@ from experiments.evaluation.evaluators import make_evaluators
 from experiments.hosts import Hosts, leave_with, start, to_host
 from experiments.loop import Loop, as_pretrained
 from experiments.lora import with_lora
+from experiments.lost_peers import Peers
 from experiments.metrics import last_metrics
 from experiments.objectives import make_objective
 from experiments.objectives.objective import Pretrained
@@ -69,8 +70,9 @@ def train(
     and a folder that all of them share.
     Raises InputError for a config or folder that cannot work or that another run holds,
     DivergedError for a loss that is no longer finite, StorageError for a disk that takes no more
-    and for a folder that was removed or replaced. After a checkpoint of the last
-    finished step KeyboardInterrupt is passed on, and SIGTERM becomes Stopped.
+    and for a folder that was removed or replaced, PeerLostError where another process is gone.
+    After a checkpoint of the last finished step KeyboardInterrupt is passed on, and SIGTERM becomes
+    Stopped.
     """
     check(config)
     # Orbax takes an eighth of a second to import; who is told of a wrong config needs none.
@@ -84,6 +86,7 @@ def train(
     with (
         Stopping(hosts) as stopping,
         Watchdog(hosts, config.watchdog_seconds) as watchdog,
+        Peers(hosts) as peers,
         storage_errors(workdir, lambda: last_good(workdir / CHECKPOINTS)),
         hold(workdir, hosts) as folder,
     ):
@@ -93,9 +96,12 @@ def train(
         split, evaluators = hosts.in_turn(
             lambda: (open_split(config.data, config.data.split), make_evaluators(config))
         )
-        with Checkpoints(
-            workdir / CHECKPOINTS, config.keep_checkpoints, config.best_metric, config.best_is
-        ) as checkpoints:
+        with (
+            Checkpoints(
+                workdir / CHECKPOINTS, config.keep_checkpoints, config.best_metric, config.best_is
+            ) as checkpoints,
+            peers.errors(),
+        ):
             folder.watch(checkpoints.folder)
             first_step = step_to_resume(checkpoints, config)
             tokenizer = None
