@@ -107,7 +107,8 @@ class Peers:
         suspect = False
         cause: BaseException | None = error
         while cause is not None:
-            says_so |= GONE.search(str(cause)) is not None
+            # Python's own sockets and pipes lead elsewhere: none of them joins the processes.
+            says_so |= not isinstance(cause, OSError) and bool(GONE.search(str(cause)))
             suspect |= isinstance(cause, jax.errors.JaxRuntimeError)
             cause = cause.__cause__ or cause.__context__
         if not (says_so or suspect):

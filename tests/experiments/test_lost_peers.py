@@ -234,6 +234,8 @@ def test_which_errors_are_of_a_lost_process(monkeypatch):
     # An error that has nothing to do with it stays, until a process is lost, and after.
     wrong = ValueError("shapes differ")
     assert raised(peers, wrong) is wrong
+    pipe = BrokenPipeError("Broken pipe")
+    assert raised(peers, pipe) is pipe
     seen(peers, 2, ELSEWHERE)
     seen(peers, 0, DEAD)
     assert raised(peers, wrong) is wrong

@@ -188,7 +188,7 @@ def test_logit_scale_is_clipped(train_config):
 
 def test_workdir_that_cannot_be_written(train_config, tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match="cannot hold checkpoints"):
+    with pytest.raises(InputError, match="cannot be locked"):
         train(train_config, tmp_path / "file" / "run")
 
 
