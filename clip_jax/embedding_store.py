@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+import xxhash
 
 from clip_jax.cache import cache_folder
 from clip_jax.errors import InputError
@@ -36,29 +37,44 @@ class EmbeddingStore:
                     "CREATE TABLE IF NOT EXISTS embeddings "
                     "(model TEXT, picture TEXT, embedding BLOB, PRIMARY KEY (model, picture))"
                 )
+                # A table of its own: earlier versions, too, may write to the same file.
+                self._database.execute(
+                    "CREATE TABLE IF NOT EXISTS digests "
+                    "(model TEXT, picture TEXT, digest BLOB, PRIMARY KEY (model, picture))"
+                )
 
     def get(self, model: str, pictures: Sequence[str]) -> dict[str, np.ndarray]:
-        """Those of `pictures` that are known, each with its embedding."""
+        """Those of `pictures` that are known, each with its embedding.
+
+        One that is not what was put is unknown; earlier versions put none to compare with.
+        """
         found: dict[str, np.ndarray] = {}
         for start in range(0, len(pictures), ASKED_AT_ONCE):
             some = pictures[start : start + ASKED_AT_ONCE]
             places = ", ".join("?" * len(some))
             with self._errors():
                 rows = self._database.execute(
-                    "SELECT picture, embedding FROM embeddings "
+                    "SELECT picture, embedding, digest FROM embeddings "
+                    "LEFT JOIN digests USING (model, picture) "
                     f"WHERE model = ? AND picture IN ({places})",
                     (model, *some),
                 ).fetchall()
-            found |= {picture: np.frombuffer(blob, "<f4") for picture, blob in rows}
+            found |= {
+                picture: np.frombuffer(blob, "<f4")
+                for picture, blob, digest in rows
+                if digest in (None, _digest(model, picture, blob))
+            }
         return found
 
     def put(self, model: str, embeddings: Mapping[str, np.ndarray]) -> None:
-        rows = [
-            (model, picture, np.asarray(embedding, "<f4").tobytes())
-            for picture, embedding in embeddings.items()
-        ]
+        blobs = {name: np.asarray(array, "<f4").tobytes() for name, array in embeddings.items()}
+        digests = {name: _digest(model, name, blob) for name, blob in blobs.items()}
         with self._errors(), self._database:
-            self._database.executemany("INSERT OR REPLACE INTO embeddings VALUES (?, ?, ?)", rows)
+            for table, values in (("embeddings", blobs), ("digests", digests)):
+                self._database.executemany(
+                    f"INSERT OR REPLACE INTO {table} VALUES (?, ?, ?)",
+                    [(model, picture, value) for picture, value in values.items()],
+                )
 
     def close(self) -> None:
         self._database.close()
@@ -72,3 +88,7 @@ class EmbeddingStore:
                 f"{self.file}: embeddings cannot be kept here ({error}); remove the file, or set "
                 "XDG_CACHE_HOME to another folder"
             ) from error
+
+
+def _digest(model: str, picture: str, blob: bytes) -> bytes:
+    return xxhash.xxh3_128_digest(f"{model}\0{picture}\0".encode() + blob)

@@ -22,7 +22,7 @@ from jax import export
 
 import clip_jax
 import rudolph_jax
-from clip_jax import model_folder
+from clip_jax import digests, model_folder
 from clip_jax.config import Compute, RuclipSmallConfig
 from clip_jax.errors import InputError
 from clip_jax.pretrained import KINDS as CLIP_KINDS
@@ -65,6 +65,7 @@ def jax_export(src: str | Path, dst: str | Path) -> Path:
         safetensors_file.write(beside / PARAMS, flat)
         text = json.dumps(_signature(kind, config, functions), ensure_ascii=False, indent=1)
         (beside / SIGNATURE).write_text(text + "\n", encoding="utf-8")
+        digests.write(beside, {})
     return destination
 
 

@@ -1,4 +1,7 @@
-"""Arrays kept on disk by what they are of, so that nothing is computed twice."""
+"""Arrays kept on disk by what they are of, so that nothing is computed twice.
+
+A file ends in the digest of its array; numpy reads it as any other, for it reads no further.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from clip_jax.digests import digest_array
 from clip_jax.text import escape
 from experiments.atomic import replace_file, replacing
 
@@ -21,10 +25,15 @@ class ArrayCache:
         self.folder = Path(folder)
 
     def get(self, about: Mapping[str, Any]) -> np.ndarray | None:
-        """The array that `about` tells of, or None where there is none, or a broken file."""
+        """The array that `about` tells of, or None where there is none, or a damaged file.
+
+        Files of earlier versions end with their array, and are taken as they are.
+        """
         try:
-            return np.load(self._file(about), allow_pickle=False)
-        except (OSError, ValueError, EOFError):
+            with open(self._file(about), "rb") as file:
+                array = np.load(file, allow_pickle=False)
+                return array if file.read() in (b"", _digest(array)) else None
+        except (OSError, ValueError, EOFError, MemoryError):
             return None
 
     def put(self, about: Mapping[str, Any], array: np.ndarray) -> None:
@@ -34,7 +43,12 @@ class ArrayCache:
         replace_file(file.with_suffix(".json"), text + "\n")
         with replacing(file) as beside, open(beside, "wb") as out:
             np.save(out, array, allow_pickle=False)
+            out.write(_digest(array))
 
     def _file(self, about: Mapping[str, Any]) -> Path:
         text = escape(json.dumps(about, ensure_ascii=False, sort_keys=True))
         return self.folder / f"{hashlib.sha256(text.encode('utf-8')).hexdigest()}.npy"
+
+
+def _digest(array: np.ndarray) -> bytes:
+    return json.dumps(digest_array(array)).encode()

@@ -211,3 +211,34 @@ def test_two_processes_may_write(tmp_path):
     with sqlite3.connect(tmp_path / "store") as held:
         held.execute("INSERT INTO embeddings VALUES ('model', 'c', x'00000000')")
     assert set(two.get("model", ["c"])) == {"c"}
+
+
+def test_a_damaged_embedding_is_unknown(tmp_path):
+    file = tmp_path / "store"
+    store = EmbeddingStore(file)
+    embedding = np.linspace(0, 1, 8, dtype="f4")
+    store.put("model", {"a": embedding, "b": embedding + 1})
+    changed = (embedding + 1).tobytes()[:-1] + b"\x00"
+    for change in (
+        ("UPDATE embeddings SET embedding = ? WHERE picture = 'b'", (changed,)),
+        ("UPDATE digests SET digest = x'00' WHERE picture = 'b'", ()),
+        # As an earlier version writes.
+        ("INSERT OR REPLACE INTO embeddings VALUES ('model', 'b', ?)", (changed,)),
+    ):
+        store.put("model", {"b": embedding + 1})
+        assert list(store.get("model", ["a", "b"])) == ["a", "b"]
+        with sqlite3.connect(file) as database:
+            database.execute(*change)
+        found = store.get("model", ["a", "b"])
+        assert list(found) == ["a"]
+        np.testing.assert_array_equal(found["a"], embedding)
+
+
+def test_a_store_of_an_earlier_version_is_read(tmp_path):
+    with sqlite3.connect(tmp_path / "store") as database:
+        database.execute(
+            "CREATE TABLE embeddings "
+            "(model TEXT, picture TEXT, embedding BLOB, PRIMARY KEY (model, picture))"
+        )
+        database.execute("INSERT INTO embeddings VALUES ('model', 'a', ?)", (bytes(16),))
+    assert EmbeddingStore(tmp_path / "store").get("model", ["a"])["a"].tolist() == [0] * 4

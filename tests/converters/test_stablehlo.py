@@ -67,6 +67,7 @@ def models(tmp_path_factory, goldens):
     rudolph_jax.PretrainedVqgan(config, random(abstract_vqgan_params(config))).save(home / "vqgan")
     for kind in ("clip", "rudolph", "vqgan"):
         assert main(["jax-export", str(home / kind), str(home / f"{kind}-export")]) == 0
+        assert main(["verify", str(home / f"{kind}-export")]) == 0
     return home
 
 
