@@ -44,9 +44,15 @@ def checksums(tree: Any, prefix: str = "") -> dict[str, str]:
     }
 
 
-def record(state: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
-    """Makes what a checkpoint's `checksums` item holds: of its arrays, and of its config."""
-    return {"arrays": checksums(state), "config": digest_json(config)}
+def record(
+    state: Mapping[str, Any], config: Mapping[str, Any], files: Mapping[str, bytes]
+) -> dict[str, Any]:
+    """Makes what a checkpoint's `checksums` item holds: of its arrays and config.
+
+    files: beside the checkpoints, such as the run's tokenizer, by name.
+    """
+    digests = {name: xxhash.xxh3_128_hexdigest(content) for name, content in files.items()}
+    return {"arrays": checksums(state), "config": digest_json(config), "files": digests}
 
 
 def read_record(step_folder: Path) -> dict[str, Any] | None:
@@ -58,8 +64,9 @@ def read_record(step_folder: Path) -> dict[str, Any] | None:
         content = parse_json(file.read_bytes(), str(file))
     except OSError as error:
         raise InputError(f"{file}: cannot be read ({error.strerror}); {TO_DO}") from error
-    arrays = content.get("arrays") if isinstance(content, dict) else None
-    if not isinstance(arrays, dict) or set(content) != {"arrays", "config"}:
+    found = content if isinstance(content, dict) else {}
+    whole = set(found) == {"arrays", "config", "files"}
+    if not (whole and isinstance(found["arrays"], dict) and isinstance(found["files"], dict)):
         raise InputError(f"{file}: holds no checksums; the checkpoint is damaged: {TO_DO}")
     return content
 
@@ -75,6 +82,17 @@ def config_faults(recorded: Mapping[str, Any], config: Any) -> Iterator[str]:
     """Yields a line if the config is not the one recorded."""
     if recorded["config"] != digest_json(config):
         yield f"config: {DIFFERS}"
+
+
+def file_faults(recorded: Mapping[str, Any], files: Mapping[str, bytes]) -> Iterator[str]:
+    """Yields a line for each recorded file that is not as it was."""
+    for name, content in files.items():
+        digest = recorded["files"].get(name)
+        if digest not in (None, xxhash.xxh3_128_hexdigest(content)):
+            yield (
+                f"{name}: checksum differs from the one recorded at saving; the file beside the "
+                "checkpoints is damaged or another run's: put the run's own there again"
+            )
 
 
 def digest_json(content: Any) -> str:

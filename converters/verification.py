@@ -97,7 +97,14 @@ def _checkpoint(folder: Path) -> Verified:
         *(f"{name}: is absent" for name in sorted(record["arrays"].keys() - found.keys())),
         *tree_checksums.config_faults(record, config),
     ]
-    return Verified(len(found), 1, tuple(f"{folder}: {fault}" for fault in faults))
+    # A run's own files are beside the folder of its checkpoints.
+    files = {
+        name: path.read_bytes()
+        for path in folder.resolve().parent.parent.glob("*.model")
+        if (name := path.name) in record["files"] and path.is_file()
+    }
+    faults += tree_checksums.file_faults(record, files)
+    return Verified(len(found), 1 + len(files), tuple(f"{folder}: {fault}" for fault in faults))
 
 
 def _model(folder: Path) -> Verified:

@@ -62,6 +62,7 @@ class Checkpoints:
         logging.getLogger("jax._src.distributed").setLevel(logging.ERROR)
         self.folder = Path(folder).absolute()
         self._best_metric = best_metric
+        self._files: Mapping[str, bytes] = {}
         if read_only and not self.folder.is_dir():
             raise InputError(f"{folder}: no checkpoints here; expected a run's checkpoints/")
         # Named one by one, processes wait for each other by way of the coordination service, not
@@ -144,7 +145,7 @@ class Checkpoints:
         self._check_step(step, state)
         train = {key: value for key, value in state.items() if key != "params"}
         best = (metrics or {}).get(self._best_metric, math.nan)
-        record = tree_checksums.record(state, config)
+        record = tree_checksums.record(state, config, self._files)
         # Interrupted in here the manager would count a step that is never written.
         with self._storage_errors(), HeldInterrupts():
             self._manager.save(
@@ -191,6 +192,15 @@ class Checkpoints:
         """Until what was saved lies there complete."""
         with self._storage_errors():
             self._manager.wait_until_finished()
+
+    def bind(self, files: Mapping[str, bytes], step: int | None) -> None:
+        """Takes files that lie beside the checkpoints, and belong to each that is saved.
+
+        step: whose checkpoint is resumed, if any; InputError where it had other files.
+        """
+        self._files = dict(files)
+        if step:
+            self._compare(step, lambda record: tree_checksums.file_faults(record, files))
 
     def read_config(self, step: int) -> dict[str, Any]:
         """The config that a step was saved with."""

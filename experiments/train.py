@@ -111,6 +111,7 @@ def train(
                     lambda: run_tokenizer(vocabulary, begun_vocabulary(config), split, workdir)
                 )
                 hosts.check_same(FILE_NAME, tokenizer.model)
+                checkpoints.bind({FILE_NAME: tokenizer.model}, first_step)
             optimizer = make_optimizer(config.optim, config.steps)
             loop = Loop(
                 config, objective, workdir, hosts, stopping, watchdog, checkpoints, tokenizer,

@@ -135,6 +135,24 @@ def test_a_changed_config_is_named(copy, saved, capsys):
     read(copy, abstract_state(saved[0]))
 
 
+def test_a_runs_tokenizer_belongs_to_its_checkpoints(tmp_path, capsys):
+    file, folder = tmp_path / "tokenizer.model", tmp_path / "checkpoints"
+    with Checkpoints(folder) as checkpoints:
+        checkpoints.bind({file.name: b"pieces"}, None)
+        checkpoints.save(4, make_state(), CONFIG)
+    for content, whole in [(b"pieces", True), (b"piecez", False)]:
+        file.write_bytes(content)
+        with Checkpoints(folder, read_only=True) as checkpoints:
+            if whole:
+                checkpoints.bind({file.name: content}, 4)
+            else:
+                with pytest.raises(InputError, match="4: tokenizer.model: checksum differs"):
+                    checkpoints.bind({file.name: content}, 4)
+        assert main(["verify", str(tmp_path)]) == (0 if whole else 2)
+        out = capsys.readouterr().out
+        assert "9 arrays, 2 files" in out and ("tokenizer.model: checksum differs" in out) != whole
+
+
 def test_the_switch_and_earlier_checkpoints(copy, saved, monkeypatch, capsys):
     target = abstract_state(saved[0])
     assert main(["verify", str(copy)]) == 0
