@@ -17,7 +17,7 @@ from converters.hub_http import Answer, ask, fast_enough
 from converters.hub_names import read_commit, read_etag
 from converters.torch_unpickler import shown
 
-ATTEMPTS = 5  # with a transfer that breaks off and brought something
+ATTEMPTS = 5  # with a transfer that breaks off
 
 
 def transfer(place: Place, commit: str, name: str, stored: Stored) -> Path:
@@ -65,7 +65,7 @@ def _bring(partial: Path, repo: str, commit: str, name: str, size: int) -> None:
             _append(partial, start, repo, commit, name, size)
             return
         except UnreachableError:
-            if attempt == ATTEMPTS - 1 or _size(partial) <= start:
+            if attempt == ATTEMPTS - 1:
                 raise
         except WrongRangeError:
             partial.unlink(missing_ok=True)

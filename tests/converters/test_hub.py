@@ -231,7 +231,7 @@ def test_two_at_once_work_once(ruclip, tmp_path):
 def test_a_killed_process_leaves_nothing_that_the_next_one_takes(ruclip, tmp_path):
     environment = os.environ | {
         "HF_ENDPOINT": ruclip.url, "HF_HUB_OFFLINE": "0", "HF_HOME": str(tmp_path / "home"),
-        "HF_HUB_DISABLE_XET": "1",
+        "HF_HUB_DISABLE_XET": "1", "HF_HUB_DOWNLOAD_TIMEOUT": "100",
     }  # fmt: skip
     command = [sys.executable, "-m", "converters", "pretrained", NAME]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}

@@ -20,7 +20,7 @@ from hostile_hub import (
 )
 
 from clip_jax import InputError
-from converters import hub_files, pretrained
+from converters import hub_files, hub_names, pretrained
 from converters.__main__ import main
 from converters.hub_errors import UnreachableError
 
@@ -212,3 +212,10 @@ def test_an_older_model_is_enough_where_the_hub_is_out_of_order(hostile, goldens
     with pytest.raises(InputError, match="not JSON") as caught:
         pretrained(NAME)
     assert not isinstance(caught.value, UnreachableError)
+
+
+@pytest.mark.parametrize("size", [True, False, 1.0, -1, 2**40 + 1])
+def test_no_size(size):
+    assert hub_names.read_size(2**40, "x") == 2**40 and hub_names.read_size(0, "x") == 0
+    with pytest.raises(InputError, match="x: the hub names the size .*; expected 0 to"):
+        hub_names.read_size(size, "x")
