@@ -89,9 +89,9 @@ def post(guard, path=JOIN, headers=JSON, **more):
 
 @pytest.mark.parametrize(
     "path",
-    ["/", "/config", "/theme.css", "/gradio_api/theme.css", "/favicon.ico", "/assets/index-B_a.js",
-     "/static/img/logo.svg", "/gradio_api/heartbeat/ab12", "/gradio_api/queue/data?session_hash=a",
-     "/gradio_api/upload_progress?upload_id=a"],
+    ["/", "/config", "/?deep_link=../../x", "/theme.css", "/gradio_api/theme.css",
+     "/favicon.ico", "/assets/index-B_a.js", "/static/img/logo.svg", "/gradio_api/heartbeat/ab12",
+     "/gradio_api/queue/data?session_hash=a", "/gradio_api/upload_progress?upload_id=a"],
 )  # fmt: skip
 def test_what_the_page_needs_is_passed_on(guard, path):
     page = Page()
