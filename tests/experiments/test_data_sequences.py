@@ -13,6 +13,7 @@ from experiments import parallel
 from experiments.config import MeshConfig
 from experiments.data.config import AugmentConfig
 from experiments.data.digits_ru import NAMES
+from experiments.data.sample_ids import ROW
 from experiments.data.source import open_split
 from experiments.data.stream import batches
 from experiments.data.vocabulary import train_tokenizer
@@ -174,6 +175,18 @@ def test_processes_share_a_batch_between_them(make, in_memory):
         for i in range(4):
             for key, value in batch.items():
                 np.testing.assert_array_equal(parts[i][step][key], value[i::4])
+
+
+def test_logged_rows_are_those_whose_codes_the_sequences_hold(make):
+    examples, _, config, _ = make(augment=AugmentConfig(), log_ids=True)
+    image = Layout(config.model).image
+    rng = np.random.default_rng(0)
+    batch = next(batches(examples, config.data, seed=5))
+    rows = batch.pop(ROW)
+    assert set(batch) == {"input_ids"} and len(set(rows)) == 16
+    for row, ids in zip(rows, batch["input_ids"], strict=True):
+        codes = examples.draw(int(row), rng)["input_ids"][image]
+        np.testing.assert_array_equal(ids[image], codes)
 
 
 @pytest.mark.parametrize(
