@@ -15,6 +15,7 @@ from converters.hub_files import Listing, listing, read_blob
 from converters.hub_names import check_repository, read_commit
 from converters.hub_session import bounded_answers
 from converters.model_card import model_card
+from converters.verification import verify
 
 CARD = "README.md"
 
@@ -42,6 +43,8 @@ def share(
         model_folder.read_config(folder)["kind"] != "tokenizer"
     ):
         raise InputError(f"{folder}: has no parameters; write or convert the model again")
+    if faults := verify(folder).faults:
+        raise InputError(faults[0])
     names = {path.relative_to(folder).as_posix(): path for path in files}
     names.pop(CARD, None)
     with hub_errors(repo), bounded_answers():

@@ -1,6 +1,7 @@
 """A model to a hub and back."""
 
 import json
+import shutil
 import threading
 
 import jax
@@ -36,6 +37,11 @@ def test_there_and_back(hub, folder, tmp_path, capsys):
         model_folder.read_params(folder),
     )
     assert clip_jax.load(again).config == clip_jax.load(folder).config
+    assert main(["verify", str(again)]) == 0 and "all as they were" in capsys.readouterr().out
+    (folder / "tokenizer.model").write_bytes(b"changed")
+    assert main(["share", str(folder), REPO]) == 2
+    assert "tokenizer.model: digest differs" in capsys.readouterr().err
+    shutil.copy(again / "tokenizer.model", folder)
     card = hub.repos[REPO]["README.md"].decode()
     assert card.startswith("---\n") and "license: mit\n" in card
     assert "pipeline_tag: zero-shot-image-classification\n" in card
