@@ -22,6 +22,7 @@ import numpy as np
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
 from clip_jax.errors import InputError
+from clip_jax.input_files import MAX_JSON_BYTES, read_limited
 from clip_jax.text import decode_text, parse_json
 from clip_jax.token_rows import check_texts, token_rows
 
@@ -249,6 +250,6 @@ def _json(file: Path) -> dict[str, Any]:
 
 def _bytes(file: Path) -> bytes:
     try:
-        return file.read_bytes()
+        return read_limited(file, MAX_JSON_BYTES)
     except OSError as error:
         raise InputError(f"{file}: cannot be read ({error.strerror})") from error

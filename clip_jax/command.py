@@ -11,8 +11,7 @@ from typing import Any, NoReturn
 
 import jax
 
-from clip_jax.errors import InputError, PartialResultError
-from clip_jax.text import escape
+from clip_jax.errors import InputError, PartialResultError, one_line
 
 # 3, 4 and 5 are of training: `experiments/command.py`.
 WRONG_INPUT, OUT_OF_MEMORY, PARTIAL, INTERRUPTED = 2, 6, 7, 130
@@ -77,7 +76,7 @@ def exit_status(
             raise
         if "--debug" in argv:
             traceback.print_exc()
-        print("error:", escape(" ".join(line.split())), file=sys.stderr)
+        print("error:", one_line(" ".join(line.split())), file=sys.stderr)
         return status
     return 0
 

@@ -1,11 +1,30 @@
 """The errors that a user's input can cause."""
 
+import re
+
+# Marks that change the direction of what follows (Unicode's Bidi_Control).
+_DIRECTIONS = "\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"
+# C0 and C1 controls, line and paragraph separators, surrogates of undecodable bytes.
+_UNPRINTABLE = re.compile(f"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff{_DIRECTIONS}]")
+
+
+def one_line(text: str) -> str:
+    """Replaces control characters, line breaks, marks of direction and surrogates by escapes.
+
+    Names and values that come from files could otherwise write to a terminal what they like.
+    """
+    return _UNPRINTABLE.sub(lambda match: match[0].encode("unicode_escape").decode("ascii"), text)
+
 
 class InputError(ValueError):
     """Wrong input, found at the edge: one line with what was found, what was expected, what to do.
 
-    Command lines print it without a trace and exit with status 2.
+    Command lines print it without a trace and exit with status 2. Whatever the message was made
+    of, it is printable (`one_line`).
     """
+
+    def __init__(self, *args: object) -> None:
+        super().__init__(*(one_line(arg) if isinstance(arg, str) else arg for arg in args))
 
 
 class PartialResultError(Exception):

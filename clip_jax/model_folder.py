@@ -22,6 +22,7 @@ from typing import Any
 from clip_jax import digests
 from clip_jax.config_fields import shown
 from clip_jax.errors import InputError
+from clip_jax.input_files import MAX_JSON_BYTES, read_limited
 from clip_jax.leading_shapes import Leading
 from clip_jax.text import parse_json
 
@@ -112,7 +113,7 @@ def read_config(folder: str | Path) -> dict[str, Any]:
     """{"kind", "config", "provenance"} of a model folder."""
     file = Path(folder) / CONFIG
     try:
-        data = file.read_bytes()
+        data = read_limited(file, MAX_JSON_BYTES)
     except OSError as error:
         raise InputError(
             f"{folder}: not a model folder, {CONFIG} cannot be read ({error.strerror}); published "

@@ -8,14 +8,17 @@ Linux as one. What a tokenizer is given keeps its form, as in the original packa
 from __future__ import annotations
 
 import codecs
+import contextlib
 import json
 import unicodedata
 import warnings
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from clip_jax.errors import InputError
+from clip_jax.input_files import MAX_JSON_BYTES, check_regular
 
 BYTE_ORDER_MARK = "\ufeff"
 # UTF-32 first: its little-endian mark begins with that of UTF-16.
@@ -70,7 +73,10 @@ def parse_json(data: bytes | str, name: str) -> Any:
 
 
 def read_json(path: str | Path) -> Any:
-    """The value in a JSON file; a file that is not JSON raises InputError."""
+    """The value in a JSON file; one that is not JSON, or is very large, raises InputError."""
+    with contextlib.suppress(OSError):  # of which `read_text` says more
+        if (size := check_regular(path)) > MAX_JSON_BYTES:
+            raise InputError(f"{path}: has {size} bytes; the limit for JSON is {MAX_JSON_BYTES}")
     return parse_json(read_text(path), escape(str(path)))
 
 
@@ -139,7 +145,7 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """JSON's object hook: Python alone would keep the last value of a key that is there twice."""
     found = dict(pairs)
     if len(found) != len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
+        counts = Counter(name for name, _ in pairs)
+        twice = next(name for name, count in counts.items() if count > 1)
         raise ValueError(f"key {twice!r} is there twice")
     return found

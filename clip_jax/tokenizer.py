@@ -15,6 +15,7 @@ from clip_jax import byte_bpe
 from clip_jax.byte_bpe import ByteBpe
 from clip_jax.digests import check_some
 from clip_jax.errors import InputError
+from clip_jax.input_files import MAX_VOCABULARY_BYTES, read_limited
 from clip_jax.token_rows import check_texts, token_rows
 
 FILE_NAME = "tokenizer.model"
@@ -95,6 +96,6 @@ def load_tokenizer(path: str | Path, verify: bool | None = None) -> Tokenizer | 
     if (path.is_dir() and not file.exists() and byte_bpe.lies_in(path)) or path.suffix == ".json":
         return byte_bpe.read(path)
     try:
-        return Tokenizer(file.read_bytes(), str(file))
+        return Tokenizer(read_limited(file, MAX_VOCABULARY_BYTES), str(file))
     except OSError as error:
         raise InputError(f"{file}: no tokenizer here ({error.strerror})") from error

@@ -24,6 +24,9 @@ WORD_START = "\N{LOWER ONE EIGHTH BLOCK}"
 SEPARATORS = " \t\n\v\f\r" + WORD_START
 SPECIALS = ("<UNK>", "<PAD>", "<BOS>", "<EOS>")  # as youtokentome spells them when decoding
 _UNKNOWN = -1
+# Checking a piece takes time by the square of its length (`inexact_pieces`): characters of one, of
+# which the published vocabularies have some twenty, and the sum of the squares.
+MAX_PIECE, MAX_SQUARES = 256, 1 << 25
 
 
 @dataclass(frozen=True)
@@ -129,21 +132,34 @@ def parse(content: bytes, where: str) -> BpeModel:
     if WORD_START not in characters:
         raise InputError(f"{where}: has no character U+2581, which begins each word")
     rules: dict[tuple[int, int], int] = {}
-    known = set(characters.values())
+    lengths = dict.fromkeys(characters.values(), 1)
+    squares = 0
     for number, row in enumerate(rows[1 + n_characters : -1], 2 + n_characters):
         _check_row(row, 3, number, where)
         left, right, together = row
-        if left not in known or right not in known or (left, right) in rules:
+        if left not in lengths or right not in lengths or (left, right) in rules:
             raise InputError(
                 f"{where}: line {number} joins {left} and {right}, which are not both pieces yet "
                 "or are joined already"
             )
         rules[left, right] = _claim(together, taken, f"line {number}", number, where)
-        known.add(together)
+        lengths[together] = lengths[left] + lengths[right]
+        squares = check_length(lengths[together], squares, f"{where}: line {number} makes")
     beyond = max(taken)
     if beyond != len(taken) - 1:
         raise InputError(f"{where}: has {len(taken)} ids, yet one of them is {beyond}")
     return BpeModel(characters, tuple((*pair, i) for pair, i in rules.items()), *last)
+
+
+def check_length(length: int, squares: int, what: str) -> int:
+    """The sum of squares of pieces' lengths with one more piece; InputError beyond the limits."""
+    squares += length**2
+    if length > MAX_PIECE or squares > MAX_SQUARES:
+        raise InputError(
+            f"{what} a piece of {length} characters, squares of lengths {squares} in all; expected "
+            f"at most {MAX_PIECE} and {MAX_SQUARES}"
+        )
+    return squares
 
 
 def inexact_pieces(model: BpeModel) -> list[str]:

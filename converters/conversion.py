@@ -13,6 +13,7 @@ import numpy as np
 
 from clip_jax import model_folder
 from clip_jax.errors import InputError
+from clip_jax.input_files import MAX_VOCABULARY_BYTES, read_limited
 from clip_jax.leading_shapes import Leading, leading_shapes
 from clip_jax.pretrained import KINDS as CLIP_KINDS
 from converters import rules
@@ -68,7 +69,7 @@ class Model:
 
     def file(self, name: str) -> bytes | None:
         path = self.folder / name
-        return path.read_bytes() if path.is_file() else None
+        return read_limited(path, MAX_VOCABULARY_BYTES) if path.is_file() else None
 
 
 @dataclass(frozen=True)

@@ -8,13 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from clip_jax.errors import InputError
+from clip_jax.input_files import MAX_JSON_BYTES, MAX_VOCABULARY_BYTES, read_limited
 from clip_jax.text import parse_json
 
 
 def read_bytes(path: Path) -> bytes:
     """A small file that belongs to a model; InputError where it cannot be read."""
     try:
-        return path.read_bytes()
+        limit = MAX_JSON_BYTES if path.suffix == ".json" else MAX_VOCABULARY_BYTES
+        return read_limited(path, limit)
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from error
 

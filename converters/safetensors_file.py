@@ -17,6 +17,7 @@ import ml_dtypes
 import numpy as np
 
 from clip_jax.errors import InputError
+from clip_jax.input_files import check_regular
 from clip_jax.text import parse_json
 from converters.torch_unpickler import shown
 from converters.torch_writer import ArrayLike, contiguous_bytes
@@ -41,7 +42,7 @@ def read(path: str | Path) -> dict[str, np.ndarray]:
     """name -> read-only array on the file. Raises InputError for anything damaged or unknown."""
     path = Path(path)
     try:
-        size = path.stat().st_size
+        size = check_regular(path)
         with path.open("rb") as file:
             head = file.read(8)
             length = struct.unpack("<Q", head)[0] if len(head) == 8 else 0
@@ -111,6 +112,9 @@ def _span(path: Path, name: str, entry: Any) -> tuple[np.dtype, tuple[int, ...],
     if not all(type(n) is int and n >= 0 for n in shape) or len(shape) > 32 or begin < 0:
         raise InputError(f"{path}: tensor {shown(name)} has the shape {shown(shape)}")
     dtype = DTYPES[code]
+    # numpy computes sizes in 64 bits, also where an axis of 0 makes the product small.
+    if math.prod(n for n in shape if n) * dtype.itemsize >= 1 << 63:
+        raise InputError(f"{path}: tensor {shown(name)} has the impossible shape {shown(shape)}")
     if math.prod(shape) * dtype.itemsize != stop - begin:
         raise InputError(
             f"{path}: tensor {shown(name)} has {stop - begin} bytes; {shown(shape)} x {dtype} "

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from clip_jax.errors import InputError
+from clip_jax.input_files import check_regular
 from converters.containers import Contained, choose
 from converters.torch_unpickler import Module, Storage, Tensor, shown, unpickle
 
@@ -154,7 +155,7 @@ class _Archive:
             raise InputError(f"{where} has sizes, strides or an offset that no tensor can have")
         if len(shape) != len(strides):
             raise InputError(f"{where} has {len(shape)} sizes and {len(strides)} strides")
-        if math.prod(shape) * storage.dtype.itemsize >= 1 << 63:
+        if math.prod(n for n in shape if n) * storage.dtype.itemsize >= 1 << 63:
             raise InputError(f"{where} has the impossible shape {shown(list(shape))}")
         offset, size = self._storage(storage, where)
         if 0 in shape:
@@ -205,6 +206,7 @@ def _read_only(array: np.ndarray) -> np.ndarray:
 
 def _open(path: Path) -> _Archive:
     try:
+        check_regular(path)
         with path.open("rb") as file:
             head = file.read(512)
             entries, directory = _entries(path, file, head)

@@ -8,6 +8,7 @@ tensors, and refuses every other opcode and every other global by name.
 from __future__ import annotations
 
 import io
+import itertools
 import pickletools
 import struct
 from collections.abc import Callable, Iterator
@@ -20,6 +21,8 @@ import numpy as np
 from clip_jax.errors import InputError
 from converters.plain_data import MENTIONED, PLAIN_DATA
 
+# A tensor takes some 40; torch.save of 2,000 tensors writes less than 100,000.
+MAX_OPCODES = 1_000_000
 STORAGES: dict[str, np.dtype] = {
     "FloatStorage": np.dtype(np.float32),
     "DoubleStorage": np.dtype(np.float64),
@@ -168,10 +171,21 @@ def _run(data: bytes) -> Any:
     raise Malformed("damaged pickle, it has no end")
 
 
+def _check_count(count: int) -> None:
+    if count > MAX_OPCODES:
+        raise Malformed(
+            f"its pickle has more than {MAX_OPCODES} opcodes; a checkpoint of some thousand "
+            "tensors has a tenth of that"
+        )
+
+
 def _operations(data: bytes) -> Iterator[tuple[str, Any]]:
     """Opcodes and their arguments. Of a refused opcode not even the argument is read."""
     stream = io.BytesIO(data)
-    while code := stream.read(1):
+    for count in itertools.count(1):
+        if not (code := stream.read(1)):
+            return
+        _check_count(count)
         opcode = _OPCODES.get(code.decode("latin-1"))
         if opcode is None or opcode.name not in _KNOWN:
             name = opcode.name if opcode else repr(code)

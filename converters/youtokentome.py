@@ -16,7 +16,15 @@ from sentencepiece import sentencepiece_model_pb2
 
 from clip_jax.errors import InputError
 from clip_jax.tokenizer import FILE_NAME
-from converters.bpe_file import SEPARATORS, SPECIALS, WORD_START, BpeModel, inexact_pieces, parse
+from converters.bpe_file import (
+    SEPARATORS,
+    SPECIALS,
+    WORD_START,
+    BpeModel,
+    check_length,
+    inexact_pieces,
+    parse,
+)
 from converters.conversion import Model, Source
 from converters.files import read_bytes
 
@@ -87,9 +95,11 @@ def from_sentencepiece(content: bytes, where: str) -> BpeModel:
     specials = _specials(proto, where)
     characters: dict[str, int] = {}
     joined: list[tuple[float, int]] = []
+    squares = 0
     for i, piece in enumerate(proto.pieces):
         if i in specials:
             continue
+        squares = check_length(len(piece.piece), squares, f"{where}: id {i} is")
         if piece.type != Piece.NORMAL or not piece.piece:
             kind = Piece.Type.Name(piece.type)
             raise InputError(f"{where}: piece {i} {piece.piece!r} is {kind}; expected NORMAL")

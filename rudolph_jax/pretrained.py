@@ -17,6 +17,7 @@ from clip_jax.compiled import compiled
 from clip_jax.config import Compute, one_of
 from clip_jax.errors import InputError
 from clip_jax.image import preprocess
+from clip_jax.input_files import MAX_VOCABULARY_BYTES, read_limited
 from clip_jax.kept_programs import keep_programs
 from clip_jax.layers import unstack_layers
 from clip_jax.tokenizer import FILE_NAME, Tokenizer
@@ -224,7 +225,8 @@ def load(
         folder, leading_shapes(config), lambda: unstack_layers(abstract_params(config)), verify
     )
     file = Path(folder) / FILE_NAME
-    tokenizer = Tokenizer(file.read_bytes(), str(file)) if file.exists() else None
+    model = read_limited(file, MAX_VOCABULARY_BYTES) if file.exists() else None
+    tokenizer = Tokenizer(model, str(file)) if model is not None else None
     if weights == "int8":
         params = quantize_layers(params)
     elif jax.default_backend() == "cpu" and compute.wide is not False:
