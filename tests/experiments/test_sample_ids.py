@@ -138,11 +138,12 @@ def test_killed_twenty_times_on_two_processes_and_resumed_on_one_and_three(train
     for number in range(20):
         for count in (2, (1, 3)[number % 2]):
             before = last_step(workdir)
-            running = start_training(config, workdir, tmp_path, count)
+            running = start_training(config, workdir, count)
             try:
                 wait_for_step(workdir, before + rng.randrange(6), running)
                 time.sleep(rng.uniform(0, 0.2))  # a moment within a step or a save
                 rng.shuffle(running)
+                print(f"{count} processes killed after step {last_step(workdir)}", flush=True)
             finally:
                 end(running)
     split = open_split(config.data, config.data.split)

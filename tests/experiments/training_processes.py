@@ -12,8 +12,9 @@ PATIENCE = 400  # seconds, of a process on a busy machine
 MAIN = "import sys; from experiments.train import main; sys.exit(main(sys.argv[1:]))"
 
 
-def start_training(config, workdir, scratch, count):
-    """Starts `count` processes of one run. scratch: a folder for its config and their messages."""
+def start_training(config, workdir, count):
+    """Starts `count` processes of one run; its config and their messages lie beside its folder."""
+    scratch = workdir.parent
     file = scratch / "config.py"
     file.write_text(
         "from experiments.config import TrainConfig\n"
@@ -51,7 +52,9 @@ def wait_for_step(workdir, step, running):
     while time.monotonic() < deadline:
         if last_step(workdir) >= step:
             return
-        assert all(process.poll() is None for process in running), [p.args for p in running]
+        for index, process in enumerate(running):
+            messages = workdir.parent / f"messages-{index}"
+            assert process.poll() is None, messages.read_text("utf-8")
         time.sleep(0.02)
     raise TimeoutError(f"step {step} was not reached")
 
