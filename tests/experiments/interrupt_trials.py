@@ -59,7 +59,8 @@ def saved_states(run, folder):
     """Step -> state, of each checkpoint of a run's folder, and the best step."""
     found = {}
     with Checkpoints(folder / "checkpoints", 1, METRIC, read_only=True) as checkpoints:
-        for step in sorted(int(path.name) for path in checkpoints.folder.iterdir()):
+        names = (path.name for path in checkpoints.folder.iterdir())
+        for step in sorted(int(name) for name in names if name.isdecimal()):
             found[step] = on_host(checkpoints.restore(step, abstract_state(run.start())))
         return found, checkpoints.best_step()
 
