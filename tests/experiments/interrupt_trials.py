@@ -13,6 +13,7 @@ import os
 import random
 import signal
 import sys
+import threading
 from pathlib import Path
 
 from small_run import SmallRun, on_host, same
@@ -65,6 +66,13 @@ def saved_states(run, folder):
         return found, checkpoints.best_step()
 
 
+def wait_for_writers():
+    """Lets a save end that an interrupt left to its threads, as the end of a process does."""
+    for thread in threading.enumerate():
+        if "save" in thread.name:
+            thread.join()
+
+
 def by_step(folder):
     merged = {}
     for row in read_metrics(folder):
@@ -103,7 +111,7 @@ def main(folder, trials):
                 run(workdir)
             left = False
         except KeyboardInterrupt:
-            pass
+            wait_for_writers()
         finding = []
         if interrupt.place and not left:
             finding.append("the interrupt was lost")
