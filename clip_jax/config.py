@@ -27,7 +27,7 @@ from clip_jax.errors import InputError
 OPENAI_MEAN = (0.48145466, 0.4578275, 0.40821073)
 OPENAI_STD = (0.26862954, 0.26130258, 0.27577711)
 WHITE = (255, 255, 255)
-MAX_PATCHES = 1 << 12  # attention has the square of them
+MAX_PATCHES = 1 << 14  # attention has the square of them
 
 
 def one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
