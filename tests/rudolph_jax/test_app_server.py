@@ -12,15 +12,13 @@ from types import SimpleNamespace
 import pytest
 from PIL import Image
 
-pytest.importorskip("gradio")
-pytest.importorskip("uvicorn")
+from rudolph_jax.app import connections, server
+from rudolph_jax.app.limits import Limits
+from rudolph_jax.app.origins import Origins
+from rudolph_jax.app.searching import Shown
+from rudolph_jax.app.studio import Studio
 
-from rudolph_jax.app import connections, server  # noqa: E402
-from rudolph_jax.app.limits import Limits  # noqa: E402
-from rudolph_jax.app.origins import Origins  # noqa: E402
-from rudolph_jax.app.searching import Shown  # noqa: E402
-from rudolph_jax.app.studio import Studio  # noqa: E402
-
+pytestmark = pytest.mark.browser  # what a browser asks for; gradio is in that environment
 MARKUP = "<img src=x onerror=alert(1)> **b** [l](javascript:alert(1)) ${7*7} {{7*7}} .png"
 WAITING = 5
 PATIENCE = 60
