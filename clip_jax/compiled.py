@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 import flax.linen as nn
@@ -20,6 +20,22 @@ def compiled(
     does, finds the programs of the one before.
     """
     return partial(_apply, module, settings, method)
+
+
+def param_shapes(
+    module: type[nn.Module], config: Any, *inputs: jax.ShapeDtypeStruct
+) -> dict[str, Any]:
+    """Returns shapes and dtypes of the parameters of `module(config)`, traced once a process.
+
+    Each trace would stay in JAX's caches: loading many folders would fill them.
+    """
+    return jax.tree.map(lambda leaf: leaf, _param_shapes(module, config, *inputs))
+
+
+@lru_cache(maxsize=32)
+def _param_shapes(module: Any, config: Any, *inputs: jax.ShapeDtypeStruct) -> dict[str, Any]:
+    shapes: Any = jax.eval_shape(module(config).init, jax.random.key(0), *inputs)
+    return dict(shapes["params"])
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2))

@@ -20,6 +20,7 @@ import numpy as np
 
 from clip_jax.activation import activate
 from clip_jax.attention import attention
+from clip_jax.compiled import param_shapes
 from clip_jax.config import ClipConfig, Compute, TextConfig, VisionConfig
 from clip_jax.product import PRODUCT, product, with_bias
 from clip_jax.sharding import looked_up, split_rows
@@ -322,4 +323,4 @@ def abstract_params(config: Any, model: type[nn.Module] = Clip) -> dict:
     vision = config.vision
     ids = jax.ShapeDtypeStruct((1, 1), jnp.int32)  # no parameter has the shape of what is read
     pixels = jax.ShapeDtypeStruct((1, vision.image_size, vision.image_size, 3), jnp.float32)
-    return jax.eval_shape(model(config).init, jax.random.key(0), ids, pixels)["params"]
+    return param_shapes(model, config, ids, pixels)

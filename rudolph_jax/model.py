@@ -20,6 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from clip_jax.activation import activate
+from clip_jax.compiled import param_shapes
 from clip_jax.config import Compute
 from clip_jax.model import LayerNorm, rematted
 from clip_jax.product import product, with_bias
@@ -342,4 +343,4 @@ class Head(nn.Module):
 def abstract_params(config: RudolphConfig) -> dict:
     """Shapes and dtypes of the parameters, layers stacked, without computing anything."""
     ids = jax.ShapeDtypeStruct((1, 1), jnp.int32)  # no parameter has the shape of what is read
-    return jax.eval_shape(Rudolph(config).init, jax.random.key(0), ids)["params"]
+    return param_shapes(Rudolph, config, ids)

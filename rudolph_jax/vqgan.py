@@ -16,6 +16,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from clip_jax.compiled import param_shapes
 from clip_jax.config import Compute
 from rudolph_jax.config import VqganConfig
 from rudolph_jax.wavelet import synthesis
@@ -247,7 +248,7 @@ class Vqgan(nn.Module):
 def abstract_params(config: VqganConfig) -> dict:
     """Shapes and dtypes of the parameters, without computing anything."""
     images = jax.ShapeDtypeStruct((1, config.patch_size, config.patch_size, 3), jnp.float32)
-    return jax.eval_shape(Vqgan(config).init, jax.random.key(0), images)["params"]
+    return param_shapes(Vqgan, config, images)
 
 
 def init_params(config: VqganConfig, rng: jax.Array) -> dict:

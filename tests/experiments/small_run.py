@@ -16,6 +16,7 @@ from experiments.loop import Loop
 from experiments.objectives.objective import Objective
 from experiments.optim import make_optimizer
 from experiments.resume import step_to_resume
+from experiments.run_folder import RunFolder
 from experiments.runners import RUNNERS
 from experiments.state import initial_state
 from experiments.stopping import Stopping
@@ -81,9 +82,10 @@ class SmallRun:
             ) as checkpoints,
         ):
             first = step_to_resume(checkpoints, config)
+            folder = RunFolder(workdir, None)
             loop = Loop(
                 config, self.objective, workdir, hosts, stopping, watchdog, checkpoints, None,
-                self.evaluators, first, self.mesh,
+                self.evaluators, first, self.mesh, folder,
             )  # fmt: skip
             with jax.set_mesh(self.mesh):
                 state = self.start()
@@ -92,6 +94,7 @@ class SmallRun:
                 if loop.has_work:
                     stream = map(self.rows, range(first + 1, config.steps + 1))
                     state = loop.run(self.runner, state, stream)
+            folder.close()
         return on_host(state)
 
 

@@ -54,7 +54,10 @@ def test_wrong_folders_are_one_line_errors(folder, tmp_path, monkeypatch):
     about = json.loads((copy / "config.json").read_text(encoding="utf-8"))
     for change, message in (
         ({"kind": "clip"}, "holds a model of kind 'clip'; expected 'vqgan'"),
-        ({"config": {**about["config"], "codebook_size": 14}}, r"code_head/bias is \[13\]; config"),
+        (
+            {"config": {**about["config"], "codebook_size": 14}},
+            r"parameter codebook is \[13, 6\]; config",
+        ),
         ({"config": {"channels": 8, "colours": 3}}, "unknown colours"),
     ):
         (copy / "config.json").write_text(json.dumps({**about, **change}))
