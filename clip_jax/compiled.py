@@ -22,9 +22,7 @@ def compiled(
     return partial(_apply, module, settings, method)
 
 
-def param_shapes(
-    module: type[nn.Module], config: Any, *inputs: jax.ShapeDtypeStruct
-) -> dict[str, Any]:
+def param_shapes(module: Any, config: Any, *inputs: jax.ShapeDtypeStruct) -> dict[str, Any]:
     """Returns shapes and dtypes of the parameters of `module(config)`, traced once a process.
 
     Each trace would stay in JAX's caches: loading many folders would fill them.
