@@ -21,8 +21,8 @@ from benchmarks.random_models import parameters, random_params
 from benchmarks.result import Series
 from benchmarks.roofline import Machine
 from clip_jax import Compute
+from clip_jax.cpu.transposed import transpose_kernels
 from clip_jax.layers import unstack_layers
-from clip_jax.turned import turn_kernels
 from rudolph_jax import RudolphConfig
 from rudolph_jax.config import PRESETS
 from rudolph_jax.decode import Plan, Request, State, begin, write
@@ -132,7 +132,7 @@ def seconds(config: RudolphConfig, batch: int, trimmed: bool, rounds: int) -> fl
 @lru_cache(maxsize=1)
 def _params(config: RudolphConfig) -> Params:
     params = random_params(unstack_layers(abstract_params(config)))
-    return jax.device_put(turn_kernels(params) if jax.default_backend() == "cpu" else params)
+    return jax.device_put(transpose_kernels(params) if jax.default_backend() == "cpu" else params)
 
 
 def _cache_megabytes(config: RudolphConfig, trimmed: bool) -> float:

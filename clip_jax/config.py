@@ -225,25 +225,16 @@ class Compute:
         "dots" also the results of matrix products, so that only cheap operations run twice.
     unroll: layers per iteration of the scan; the number of layers or more unrolls it whole,
         which is faster where a loop's bookkeeping shows (small models, CPU).
-    wide: sum products in float32 and round once, which has a CPU multiply bfloat16 as it lies
-        (`product.py`). None: loaded models do, training does in float32. False turns off all that
-        is done for CPUs (docs/performance.md).
     """
 
     dtype: str = "float32"
     remat: str = "none"
     unroll: Size = 1
-    wide: bool | None = None
 
     def __post_init__(self) -> None:
         check_fields(self)
         one_of("dtype", self.dtype, ("float32", "bfloat16", "float16"))
         one_of("remat", self.remat, ("none", "block", "dots"))
-
-    @property
-    def wide_training(self) -> bool:
-        """In bfloat16 devices would exchange sums of twice the size, were they wide."""
-        return self.dtype == "float32" if self.wide is None else self.wide
 
 
 def build(cls: type, data: Mapping[str, Any], prefix: str) -> Any:

@@ -16,6 +16,14 @@ import numpy as np
 
 KEY = "layers"
 MULTIPLIED = ("attention", "mlp")  # parts of a layer whose parameters are cast to `Compute.dtype`
+# (part of a layer or model, kernel) -> how many axes its product contracts: the kernel's first.
+CONTRACTED_AXES = {
+    ("attention", "qkv_kernel"): 1,
+    ("attention", "out_kernel"): 2,
+    ("mlp", "in_kernel"): 1,
+    ("mlp", "out_kernel"): 1,
+    ("head", "kernel"): 1,
+}
 
 
 def stack_layers(tree: Mapping[str, Any]) -> dict[str, Any]:

@@ -22,9 +22,8 @@ from clip_jax.activation import activate
 from clip_jax.attention import attention
 from clip_jax.compiled import param_shapes
 from clip_jax.config import ClipConfig, Compute, TextConfig, VisionConfig
-from clip_jax.product import PRODUCT, product, with_bias
+from clip_jax.linear import MATMUL, einsum, linear
 from clip_jax.sharding import looked_up, split_rows
-from clip_jax.turned import kernel_of
 
 INITIAL_LOGIT_SCALE = 2.659260036932778  # ln(1 / 0.07)
 # Where a sigmoid tells pairs apart: most of a batch's pairs are wrong (Zhai et al. 2023, 3.2).
@@ -50,7 +49,6 @@ class LayerNorm(nn.Module):
 
 class Attention(nn.Module):
     tower: VisionConfig | TextConfig
-    wide: bool
 
     @nn.compact
     def __call__(self, x: jax.Array, causal: bool) -> jax.Array:
@@ -59,56 +57,41 @@ class Attention(nn.Module):
         kernel = nn.initializers.normal(D**-0.5)
         # CLIP scales what enters the residual stream by the number of sublayers.
         residual_kernel = nn.initializers.normal(D**-0.5 * (2 * L) ** -0.5)
-        zeros = nn.initializers.zeros
-        qkv_kernel = kernel_of(self, "qkv_kernel", kernel, (D, 3, H, K)).astype(x.dtype)
-        qkv_bias = self.param("qkv_bias", zeros, (3, H, K))
-        out_kernel = kernel_of(self, "out_kernel", residual_kernel, (H, K, D)).astype(x.dtype)
-        out_bias = self.param("out_bias", zeros, (D,))
-        qkv = with_bias(product("BTD,DcHK->BTcHK", x, qkv_kernel, self.wide), qkv_bias)
+        qkv = linear(self, "qkv", "BTD,DcHK->BTcHK", x, (D, 3, H, K), kernel)
         q, k, v = jnp.moveaxis(qkv, 2, 0)
-        y = attention(q, k, v, causal, self.wide)
-        return with_bias(product("BTHK,HKD->BTD", y, out_kernel, self.wide), out_bias)
+        y = attention(q, k, v, causal)
+        return linear(self, "out", "BTHK,HKD->BTD", y, (H, K, D), residual_kernel)
 
 
 class Mlp(nn.Module):
     config: ClipConfig
     tower: VisionConfig | TextConfig
-    wide: bool
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         D, F, L = self.tower.width, self.tower.mlp_width, self.tower.layers
         kernel = nn.initializers.normal((2 * D) ** -0.5)
         residual_kernel = nn.initializers.normal(D**-0.5 * (2 * L) ** -0.5)
-        zeros = nn.initializers.zeros
-        in_kernel = kernel_of(self, "in_kernel", kernel, (D, F)).astype(x.dtype)
-        in_bias = self.param("in_bias", zeros, (F,))
-        out_kernel = kernel_of(self, "out_kernel", residual_kernel, (F, D)).astype(x.dtype)
-        out_bias = self.param("out_bias", zeros, (D,))
-        y = with_bias(product("BTD,DF->BTF", x, in_kernel, self.wide), in_bias)
+        y = linear(self, "in", "BTD,DF->BTF", x, (D, F), kernel)
         y = activate(self.config.activation, y)
-        return with_bias(product("BTF,FD->BTD", y, out_kernel, self.wide), out_bias)
+        return linear(self, "out", "BTF,FD->BTD", y, (F, D), residual_kernel)
 
 
 class Block(nn.Module):
-    """Pre-norm residual block; the second value is the empty output that a scan wants.
-
-    wide: see `product`.
-    """
+    """Pre-norm residual block; the second value is the empty output that a scan wants."""
 
     config: ClipConfig
     tower: VisionConfig | TextConfig
     causal: bool
-    wide: bool
 
     @nn.compact
     def __call__(self, x: jax.Array) -> tuple[jax.Array, None]:
         epsilon = self.config.layer_norm_epsilon
         x = split_rows(x)
         y = LayerNorm(epsilon, name="attention_norm")(x)
-        x = x + Attention(self.tower, self.wide, name="attention")(y, self.causal)
+        x = x + Attention(self.tower, name="attention")(y, self.causal)
         y = LayerNorm(epsilon, name="mlp_norm")(x)
-        return x + Mlp(self.config, self.tower, self.wide, name="mlp")(y), None
+        return x + Mlp(self.config, self.tower, name="mlp")(y), None
 
 
 def rematted(
@@ -117,7 +100,7 @@ def rematted(
     """The block with these methods run as `Compute.remat` wants."""
     if compute.remat == "none":
         return block
-    policies = {"block": None, "dots": jax.checkpoint_policies.save_only_these_names(PRODUCT)}
+    policies = {"block": None, "dots": jax.checkpoint_policies.save_only_these_names(MATMUL)}
     # A scan already keeps the passes apart.
     return nn.remat(
         block, prevent_cse=False, policy=policies[compute.remat], methods=list(methods)
@@ -135,25 +118,23 @@ def scanned_blocks(
         length=tower.layers,
         unroll=min(compute.unroll, tower.layers),
     )
-    return stack(config, tower, causal, compute.wide_training, name="layers")
+    return stack(config, tower, causal, name="layers")
 
 
 class OneByOne(nn.Module):
-    """All blocks of a tower over parameters as they lie in a model folder.
+    """All blocks of a tower over unstacked parameters, as a model folder has them.
 
-    Nothing is cut out of stacked ones, which takes a CPU a tenth of the time of a bfloat16 tower.
+    A scan would slice each layer's out of stacked ones, which copies them.
     """
 
     config: ClipConfig
     tower: VisionConfig | TextConfig
-    compute: Compute
     causal: bool
 
     @nn.compact
     def __call__(self, x: jax.Array) -> tuple[jax.Array, None]:
         for layer in range(self.tower.layers):
-            wide = self.compute.wide_training
-            x, _ = Block(self.config, self.tower, self.causal, wide, name=str(layer))(x)
+            x, _ = Block(self.config, self.tower, self.causal, name=str(layer))(x)
         return x, None
 
 
@@ -167,7 +148,7 @@ def blocks(
     """All blocks of a tower. stacked: how their parameters lie (`layers.py`)."""
     if stacked:
         return scanned_blocks(config, tower, compute, causal)
-    return OneByOne(config, tower, compute, causal, name="layers")
+    return OneByOne(config, tower, causal, name="layers")
 
 
 class VisionTower(nn.Module):
@@ -194,8 +175,7 @@ class VisionTower(nn.Module):
         B, C = pixel_values.shape[0], pixel_values.shape[-1]
         kernel = _PatchEmbedding(vision, C, name="patch_embedding")()
         patches = pixel_values.astype(dtype).reshape(B, n, P, n, P, C)
-        kernel, wide = kernel.astype(dtype), self.compute.wide_training
-        x = product("BnPmQC,PQCD->BnmD", patches, kernel, wide).reshape(B, n * n, D)
+        x = einsum("BnPmQC,PQCD->BnmD", patches, kernel.astype(dtype)).reshape(B, n * n, D)
         class_embedding = self.param("class_embedding", scale, (D,)).astype(dtype)
         x = jnp.concatenate([jnp.broadcast_to(class_embedding, (B, 1, D)), x], axis=1)
         x = x + self.param("position_embedding", scale, (vision.tokens, D)).astype(dtype)

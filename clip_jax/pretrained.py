@@ -14,11 +14,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from clip_jax import digests, model_folder
+from clip_jax import cpu, digests, model_folder
 from clip_jax.byte_bpe import ByteBpe
 from clip_jax.compiled import compiled
 from clip_jax.config import ClipConfig, Compute, RuclipSmallConfig
 from clip_jax.content_hash import content_hash
+from clip_jax.cpu.transposed import transpose_kernels
 from clip_jax.errors import InputError
 from clip_jax.filled_rows import cut, fill_up, run_filled
 from clip_jax.kept_programs import keep_programs
@@ -29,7 +30,6 @@ from clip_jax.positions import resize_position_embedding
 from clip_jax.processor import Processor
 from clip_jax.ruclip_small import RuclipSmall
 from clip_jax.tokenizer import Tokenizer, has_tokenizer, load_tokenizer
-from clip_jax.turned import turn_kernels
 
 KIND = "clip"
 # By the kind of a folder: its config and what that describes.
@@ -78,8 +78,8 @@ class PretrainedClip:
     @cached_property
     def _multiplied(self) -> Mapping[str, Any]:
         """What encoders are given: where it takes no cutting, the layers' kernels in the dtype
-        that they are multiplied in, rounded once and not in each call. On a CPU those are turned,
-        which float32 gains nothing from."""
+        that they are multiplied in, rounded once and not in each call. On a CPU those are
+        transposed, which float32 gains nothing from."""
         dtype = jnp.dtype(self.compute.dtype)
 
         def leaf(path: tuple[Any, ...], x: Any) -> Any:
@@ -88,9 +88,8 @@ class PretrainedClip:
         if self._stacked:
             return self._params
         params = jax.tree_util.tree_map_with_path(leaf, dict(self._params))
-        on_cpu = self._mesh is None and jax.default_backend() == "cpu"
-        if dtype == jnp.bfloat16 and on_cpu and self.compute.wide is not False:
-            params = jax.device_put(turn_kernels(params))
+        if dtype == jnp.bfloat16 and self._mesh is None and cpu.in_use():
+            params = jax.device_put(transpose_kernels(params))
         return params
 
     def over_devices(self, devices: Sequence[jax.Device]) -> PretrainedClip:
@@ -197,8 +196,8 @@ class PretrainedClip:
         )
 
     def _run_rows(self, method: str, rows: np.ndarray | jax.Array) -> jax.Array:
-        compute = dataclasses.replace(self.compute, wide=self.compute.wide is not False)
-        function = compiled(KINDS[self.kind][1], self.config, compute, self._stacked, method=method)
+        model = KINDS[self.kind][1]
+        function = compiled(model, self.config, self.compute, self._stacked, method=method)
         if self._mesh is None:
             return run_filled(lambda rows: self._run(function, rows), rows)
         spread = NamedSharding(self._mesh, PartitionSpec("rows"))

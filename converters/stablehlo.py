@@ -22,7 +22,7 @@ from jax import export
 
 import clip_jax
 import rudolph_jax
-from clip_jax import digests, model_folder
+from clip_jax import cpu, digests, model_folder
 from clip_jax.config import Compute, RuclipSmallConfig
 from clip_jax.errors import InputError
 from clip_jax.pretrained import KINDS as CLIP_KINDS
@@ -195,7 +195,7 @@ def _serialize(function: Function, specs: Mapping[str, jax.ShapeDtypeStruct]) ->
         for dtype, shape in function.inputs.values()
     ]
     traced = jax.jit(lambda flat, *arrays: function.run(_unflatten(flat), *arrays))
-    with jax.default_matmul_precision("highest"):
+    with cpu.forms(False), jax.default_matmul_precision("highest"):  # one program for all
         return bytes(export.export(traced, platforms=PLATFORMS)(dict(specs), *arrays).serialize())
 
 

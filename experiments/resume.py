@@ -17,6 +17,7 @@ RESUMABLE = (
     "log_every", "checkpoint_every", "keep_checkpoints", "evaluate_every", "evaluators",
     "evaluation_sets", "best_metric", "best_is", "watchdog_seconds", "mesh", "parallel",
     "compute.remat", "compute.unroll", "data.directory", "data.threads", "data.log_ids",
+    "compute.wide",  # of earlier versions: forms for CPUs follow from the platform now
 )  # fmt: skip
 
 

@@ -22,11 +22,11 @@ from jax import lax
 from clip_jax.config import Compute
 from clip_jax.errors import InputError
 from rudolph_jax import forward
+from rudolph_jax.cache import LayerCache, empty
 from rudolph_jax.config import RudolphConfig
 from rudolph_jax.forward import KeyValues, Params
 from rudolph_jax.layout import EOS, PAD, Layout
 from rudolph_jax.masks import layer_kinds, mask
-from rudolph_jax.model import Segment
 from rudolph_jax.sampling import Options, guided_sample, sample
 from rudolph_jax.windows import Window, window
 
@@ -111,7 +111,7 @@ class State(NamedTuple):
 
     token: int32[P * n], the last one. done: bool[P * n], which samples have ended.
     out: int32[P * n, N]. cache: of each layer, keys and values [G P n, H, S, K] of what was
-    written (`windows.py`), bfloat16 as uint16 of the same bits unless `Compute.wide` is False.
+    written (`windows.py`, `cache.py`).
     """
 
     place: jax.Array
@@ -235,55 +235,15 @@ def advance(
     for layer, kind in enumerate(layer_kinds(config)):
         allowed = jnp.asarray(mask(config, kind))[position]
         in_prompt = allowed[: len(prompt)] & (prompt < request.start + layout.prefix)
-        store = partial(_store, plan.window(kind), state.cache[layer], place, first)
+        layer_cache = LayerCache(state.cache[layer], plan.window(kind), place, first)
         past = [(*prompt_cache[layer], in_prompt)]
-        x, kept = forward.block(config, plan.compute, params, layer, x, alone, past, store)
-        cache.append(kept)
+        x, updated = forward.block(config, plan.compute, params, layer, x, alone, past, layer_cache)
+        cache.append(updated)
     return x[:, 0], cache
 
 
-def _store(
-    window: Window,
-    cache: tuple[jax.Array, jax.Array],
-    place: jax.Array,
-    first: jax.Array,
-    k: jax.Array,
-    v: jax.Array,
-) -> tuple[Segment, tuple[jax.Array, jax.Array]]:
-    """Keys and values [G P n, H, 1, K] of a place put into their slot: see `model.Store`.
-
-    first: of the places that the prompt does not hold already.
-    """
-    slot, begin = jnp.asarray(window.slot)[place], jnp.asarray(window.first)[place]
-    allowed = jnp.asarray(window.allowed)[place] & (jnp.asarray(window.places)[place] >= first)
-    dtype, as_bits = k.dtype, cache[0].dtype != k.dtype
-    new = jax.tree.map(_as_bits, (k, v)) if as_bits else (k, v)
-    read = partial(lax.dynamic_slice_in_dim, start_index=begin, slice_size=window.size, axis=2)
-    # The barriers, and the order of reading and writing in each dtype, keep the compiler from
-    # fusing a write into what reads it, after which each turn of the loop would copy the cache.
-    if window.size < window.slots and dtype == jnp.float32:
-        seen = lax.optimization_barrier(jax.tree.map(read, cache))
-        seen = lax.optimization_barrier(_put(seen, new, slot - begin, axis=2))
-        kept = _put(cache, seen, begin, axis=2)
-    else:
-        kept = lax.optimization_barrier(_put(cache, new, slot, axis=2))
-        seen = jax.tree.map(read, kept) if window.size < window.slots else kept
-    keys, values = (lax.bitcast_convert_type(x, dtype) if as_bits else x for x in seen)
-    return (keys, values, allowed), kept
-
-
-def _as_bits(x: jax.Array) -> jax.Array:
-    """To write one slot of bfloat16, a CPU's compiler would make the whole cache float32."""
-    return lax.bitcast_convert_type(x, jnp.uint16)
-
-
-def _empty_cache(plan: Plan, rows: int, dtype: jnp.dtype) -> KeyValues:
-    config = plan.config
-    H, K = config.heads, config.width // config.heads
-    as_bits = dtype == jnp.bfloat16 and plan.compute.wide is not False
-
-    def zeros(kind: str) -> jax.Array:
-        made = jnp.zeros((rows, H, plan.window(kind).slots, K), dtype)
-        return _as_bits(made) if as_bits else made
-
-    return [(zeros(kind), zeros(kind)) for kind in layer_kinds(config)]
+def _empty_cache(plan: Plan, batch: int, dtype: jnp.dtype) -> KeyValues:
+    H, K = plan.config.heads, plan.config.width // plan.config.heads
+    return [
+        empty(batch, H, plan.window(kind).slots, K, dtype) for kind in layer_kinds(plan.config)
+    ]

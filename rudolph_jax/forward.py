@@ -15,16 +15,16 @@ import jax.numpy as jnp
 
 from clip_jax.config import Compute
 from clip_jax.layers import MULTIPLIED
-from clip_jax.product import product
-from clip_jax.turned import cut_columns
+from clip_jax.linear import einsum, slice_columns
+from rudolph_jax.cache import KeyValue, LayerCache, Segment
 from rudolph_jax.config import RudolphConfig
 from rudolph_jax.int8 import is_int8
 from rudolph_jax.layout import Layout
 from rudolph_jax.masks import layer_kinds, mask
-from rudolph_jax.model import Block, Rudolph, Segment, Store
+from rudolph_jax.model import Block, Rudolph
 
 Params = Mapping[str, Any]
-KeyValues = list[tuple[jax.Array, jax.Array]]  # of each layer, [P, H, M, K] each
+KeyValues = list[KeyValue]  # of each layer, [P, H, M, K] each
 
 
 def run(
@@ -62,12 +62,11 @@ def block(
     x: jax.Array,
     allowed: jax.Array,
     past: Sequence[Segment],
-    store: Store | None = None,
-) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    cache: LayerCache | None = None,
+) -> tuple[jax.Array, KeyValue]:
     """One layer: see `model.Block`."""
     variables = {"params": params["layers"][str(layer)]}
-    wide = compute.wide is not False
-    made: Any = Block(config, wide).apply(variables, x, allowed, past, store=store)
+    made: Any = Block(config).apply(variables, x, allowed, past, cache=cache)
     return made
 
 
@@ -109,13 +108,12 @@ def head(
 
     The head's kernel is cut here, once, not in each turn of a loop.
     """
-    kernel = cut_columns(params["head"]["kernel"], columns).astype(compute.dtype)
+    kernel = slice_columns(params["head"]["kernel"], columns).astype(compute.dtype)
     bias = params["head"]["bias"][columns]
-    wide = compute.wide is not False
 
     def logits(x: jax.Array) -> jax.Array:
         y = embed(config, compute, params, x, method="normed")
         rows = string.ascii_lowercase[: y.ndim - 1]
-        return product(f"{rows}D,DC->{rows}C", y, kernel, wide, jnp.float32) + bias
+        return einsum(f"{rows}D,DC->{rows}C", y, kernel, jnp.float32) + bias
 
     return logits

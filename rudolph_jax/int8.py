@@ -17,14 +17,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from clip_jax import turned
-from clip_jax.layers import MULTIPLIED
+from clip_jax.layers import CONTRACTED_AXES, MULTIPLIED
 
 LARGEST = 127
-# Of each kernel of a layer, the axes that its product sums over.
-SUMMED = {
+# (part of a layer, kernel) -> the axes that its product contracts.
+CONTRACTED = {
     kernel: tuple(range(count))
-    for kernel, count in turned.SUMMED.items()
+    for kernel, count in CONTRACTED_AXES.items()
     if kernel[0] in MULTIPLIED
 }
 
@@ -57,7 +56,7 @@ def quantize_layers(params: Mapping[str, Any]) -> dict[str, Any]:
     layers = {}
     for number, layer in params["layers"].items():
         parts = {name: dict(part) for name, part in layer.items()}
-        for (part, name), axes in SUMMED.items():
+        for (part, name), axes in CONTRACTED.items():
             parts[part][name] = quantize(parts[part][name], axes)
         layers[number] = parts
     return {**params, "layers": layers}

@@ -11,7 +11,7 @@ norms, attention weights and logits float32. Dropout is on where keys for it are
 from __future__ import annotations
 
 import string
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -22,21 +22,14 @@ import numpy as np
 from clip_jax.activation import activate
 from clip_jax.compiled import param_shapes
 from clip_jax.config import Compute
+from clip_jax.linear import einsum, get_kernel, linear
 from clip_jax.model import LayerNorm, rematted
-from clip_jax.product import product, with_bias
 from clip_jax.random_rows import dropout, fold_in
 from clip_jax.sharding import looked_up, split_rows
-from clip_jax.turned import kernel_of
+from rudolph_jax.cache import KeyValue, LayerCache, Segment
 from rudolph_jax.config import RudolphConfig
 from rudolph_jax.layout import BOS, PAD, Layout
 from rudolph_jax.masks import KINDS, layer_kinds, masks
-
-# What a layer keeps of tokens that were seen before: keys and values [P, H, M, K] each, and
-# whether they answer, bool[T, M] or bool[M]. All n samples of a prompt share its keys and values.
-Segment = tuple[jax.Array, jax.Array, jax.Array]
-# Puts the keys and values of the tokens that ask, [B, H, T, K] each, where they are kept: what they
-# look at instead of themselves alone, and what is kept from now on.
-Store = Callable[[jax.Array, jax.Array], tuple[Segment, tuple[jax.Array, jax.Array]]]
 
 
 class Layer(NamedTuple):
@@ -74,7 +67,6 @@ def attention_weights(
 
 class Attention(nn.Module):
     config: RudolphConfig
-    wide: bool = False
 
     @nn.compact
     def __call__(
@@ -83,21 +75,17 @@ class Attention(nn.Module):
         allowed: jax.Array,
         past: Sequence[Segment] = (),
         keys: jax.Array | None = None,
-        store: Store | None = None,
-    ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+        cache: LayerCache | None = None,
+    ) -> tuple[jax.Array, KeyValue]:
         """x float[B, T, D], allowed bool[T, T] among them -> y float[B, T, D], (k, v) of x.
 
-        store: where given, it says what x looks at besides the past, and what takes (k, v)'s place.
+        cache: of the tokens before x's single one; its next `key_value` is returned for (k, v).
         """
         D, H = self.config.width, self.config.heads
         K = D // H
-        qkv_kernel = kernel_of(self, "qkv_kernel", NORMAL, (D, 3, H, K)).astype(x.dtype)
-        qkv_bias = self.param("qkv_bias", ZEROS, (3, H, K))
-        out_kernel = kernel_of(self, "out_kernel", NORMAL, (H, K, D)).astype(x.dtype)
-        out_bias = self.param("out_bias", ZEROS, (D,))
-        qkv = with_bias(product("BTD,DcHK->BTcHK", x, qkv_kernel, self.wide), qkv_bias)
+        qkv = linear(self, "qkv", "BTD,DcHK->BTcHK", x, (D, 3, H, K), NORMAL)
         q, k, v = jnp.einsum("BTcHK->cBHTK", qkv)
-        here, kept = ((k, v, allowed), (k, v)) if store is None else store(k, v)
+        here, key_value = ((k, v, allowed), (k, v)) if cache is None else cache.update(k, v)
         segments = [*past, here]
         y = jnp.zeros_like(q)
         for weights, (_, values, _) in zip(
@@ -105,40 +93,31 @@ class Attention(nn.Module):
         ):
             weights = dropout(weights, self.config.attention_dropout, keys, 0).astype(x.dtype)
             y += jnp.einsum("PnHTM,PHMK->PnHTK", weights, values).reshape(q.shape)
-        out = with_bias(product("BHTK,HKD->BTD", y, out_kernel, self.wide), out_bias)
-        return dropout(out, self.config.output_dropout, keys, 1), kept
+        out = linear(self, "out", "BHTK,HKD->BTD", y, (H, K, D), NORMAL)
+        return dropout(out, self.config.output_dropout, keys, 1), key_value
 
 
 class Mlp(nn.Module):
     config: RudolphConfig
-    wide: bool = False
 
     @nn.compact
     def __call__(self, x: jax.Array, keys: jax.Array | None = None) -> jax.Array:
         D, F = self.config.width, self.config.mlp_width
-        in_kernel = kernel_of(self, "in_kernel", NORMAL, (D, F)).astype(x.dtype)
-        in_bias = self.param("in_bias", ZEROS, (F,))
-        out_kernel = kernel_of(self, "out_kernel", NORMAL, (F, D)).astype(x.dtype)
-        out_bias = self.param("out_bias", ZEROS, (D,))
-        y = with_bias(product("BTD,DF->BTF", x, in_kernel, self.wide), in_bias)
+        y = linear(self, "in", "BTD,DF->BTF", x, (D, F), NORMAL)
         y = activate(self.config.activation, y)
-        y = with_bias(product("BTF,FD->BTD", y, out_kernel, self.wide), out_bias)
+        y = linear(self, "out", "BTF,FD->BTD", y, (F, D), NORMAL)
         return dropout(y, self.config.output_dropout, keys, 2)
 
 
 class Block(nn.Module):
-    """Residual block; the sandwich norms also act on what enters the residual stream.
-
-    wide: see `product`.
-    """
+    """Residual block; the sandwich norms also act on what enters the residual stream."""
 
     config: RudolphConfig
-    wide: bool = False
 
     def setup(self) -> None:
         epsilon = self.config.layer_norm_epsilon
         self.attention_norm, self.mlp_norm = LayerNorm(epsilon), LayerNorm(epsilon)
-        self.attention, self.mlp = Attention(self.config, self.wide), Mlp(self.config, self.wide)
+        self.attention, self.mlp = Attention(self.config), Mlp(self.config)
         if self.config.sandwich_norm:
             self.attention_out_norm, self.mlp_out_norm = LayerNorm(epsilon), LayerNorm(epsilon)
 
@@ -148,14 +127,15 @@ class Block(nn.Module):
         allowed: jax.Array,
         past: Sequence[Segment] = (),
         keys: jax.Array | None = None,
-        store: Store | None = None,
-    ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+        cache: LayerCache | None = None,
+    ) -> tuple[jax.Array, KeyValue]:
         """x float[B, T, D], allowed bool[T, T] -> the next x, (attention's keys, values) of this.
 
-        keys: this layer's random keys, one a sequence, for dropout. store: see `Attention`.
+        keys: this layer's random keys, one a sequence, for dropout.
+        past, cache: see `Attention`.
         """
         x = split_rows(x)
-        y, key_value = self.attention(self.attention_norm(x), allowed, past, keys, store)
+        y, key_value = self.attention(self.attention_norm(x), allowed, past, keys, cache)
         x = x + (self.attention_out_norm(y) if self.config.sandwich_norm else y)
         y = self.mlp(self.mlp_norm(x), keys)
         return x + (self.mlp_out_norm(y) if self.config.sandwich_norm else y), key_value
@@ -176,10 +156,9 @@ class Block(nn.Module):
 
 
 class _OneByOne(nn.Module):
-    """The layers as they lie in a model folder, for running without stacking them."""
+    """The layers as a model folder has them, for running without stacking them."""
 
     config: RudolphConfig
-    wide: bool
 
     @nn.compact
     def scanned_states(
@@ -187,7 +166,7 @@ class _OneByOne(nn.Module):
     ) -> tuple[jax.Array, jax.Array]:
         states = []
         for number, kind in zip(*layers, strict=True):
-            block = Block(self.config, self.wide, name=str(number))
+            block = Block(self.config, name=str(number))
             x, _ = block.scanned(x, Layer(number, kind), allowed, keys)
             states.append(x)
         return x, jnp.stack(states)
@@ -224,10 +203,9 @@ class Rudolph(nn.Module):
             )
         self.image_row_embedding = self.param("image_row_embedding", NORMAL, (d, D))
         self.image_column_embedding = self.param("image_column_embedding", NORMAL, (d, D))
-        one_by_one = _OneByOne(config, self.compute.wide_training)
-        self.layers = self._scanned_blocks() if self.stacked else one_by_one
+        self.layers = self._scanned_blocks() if self.stacked else _OneByOne(config)
         self.final_norm, self.head_norm = LayerNorm(epsilon), LayerNorm(epsilon)
-        self.head = Head(config, self.compute.wide_training)
+        self.head = Head(config)
 
     def __call__(self, input_ids: jax.Array, dropout_keys: jax.Array | None = None) -> jax.Array:
         """int32[B, T], T up to the whole sequence -> float32[B, T, V].
@@ -324,20 +302,19 @@ class Rudolph(nn.Module):
             unroll=min(self.compute.unroll, self.config.layers),
             methods=methods,
         )
-        return stack(self.config, self.compute.wide_training)
+        return stack(self.config)
 
 
 class Head(nn.Module):
     config: RudolphConfig
-    wide: bool = False
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         D, V = self.config.width, Layout(self.config).vocabulary
-        kernel = kernel_of(self, "kernel", NORMAL, (D, V)).astype(x.dtype)
+        kernel = get_kernel(self, "kernel", NORMAL, (D, V)).astype(x.dtype)
         bias = self.param("bias", ZEROS, (V,))
         rows = string.ascii_lowercase[: x.ndim - 1]
-        return product(f"{rows}D,DV->{rows}V", x, kernel, self.wide, jnp.float32) + bias
+        return einsum(f"{rows}D,DV->{rows}V", x, kernel, jnp.float32) + bias
 
 
 def abstract_params(config: RudolphConfig) -> dict:

@@ -12,16 +12,16 @@ import jax
 import numpy as np
 from PIL import Image
 
-from clip_jax import model_folder
+from clip_jax import cpu, model_folder
 from clip_jax.compiled import compiled
 from clip_jax.config import Compute, one_of
+from clip_jax.cpu.transposed import is_transposed, restore_kernels, transpose_kernels_in_place
 from clip_jax.errors import InputError
 from clip_jax.image import preprocess
 from clip_jax.input_files import MAX_VOCABULARY_BYTES, read_limited
 from clip_jax.kept_programs import keep_programs
 from clip_jax.layers import unstack_layers
 from clip_jax.tokenizer import FILE_NAME, Tokenizer
-from clip_jax.turned import is_turned, turn_kernels_back, turn_kernels_in_place
 from rudolph_jax.config import RudolphConfig
 from rudolph_jax.image_tokenizer import PretrainedVqgan, image_config, load_vqgan
 from rudolph_jax.int8 import is_int8, quantize_layers
@@ -50,7 +50,7 @@ class PretrainedRudolph:
         vqgan: PretrainedVqgan | None = None,
         compute: Compute = Compute(),
     ) -> None:
-        """params: kernels may be turned (`clip_jax/turned.py`), which a CPU multiplies faster.
+        """params: kernels may be transposed (`clip_jax/cpu/transposed.py`).
 
         A tokenizer or image tokenizer of another model raises InputError.
         """
@@ -72,10 +72,10 @@ class PretrainedRudolph:
 
     @cached_property
     def params(self) -> Mapping[str, Any]:
-        """As the model describes them, in the stored dtype; a copy of kernels that are turned."""
-        if not any(map(is_turned, jax.tree.leaves(self.arranged, is_leaf=is_turned))):
+        """As the model describes them, in the stored dtype; a copy of transposed kernels."""
+        if not any(map(is_transposed, jax.tree.leaves(self.arranged, is_leaf=is_transposed))):
             return self.arranged
-        return jax.device_put(turn_kernels_back(self.arranged))
+        return jax.device_put(restore_kernels(self.arranged))
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -186,7 +186,7 @@ class PretrainedRudolph:
             folder,
             kind=KIND,
             config=self.config.to_dict(),
-            params=jax.tree.map(np.asarray, turn_kernels_back(self.arranged)),
+            params=jax.tree.map(np.asarray, restore_kernels(self.arranged)),
             files={} if self._tokenizer is None else {FILE_NAME: self._tokenizer.model},
             provenance=provenance,
         )
@@ -229,8 +229,8 @@ def load(
     tokenizer = Tokenizer(model, str(file)) if model is not None else None
     if weights == "int8":
         params = quantize_layers(params)
-    elif jax.default_backend() == "cpu" and compute.wide is not False:
-        turn_kernels_in_place(params)
+    elif cpu.in_use():
+        transpose_kernels_in_place(params)
     params = jax.device_put(params)
     try:
         return PretrainedRudolph(config, params, tokenizer, vqgan, compute)

@@ -36,7 +36,7 @@ from rudolph_jax.layout import Layout
 # What is fastest on a CPU: bfloat16 multiplied as it lies, its layers one by one.
 COMPUTE = {
     "float32": Compute(),
-    "bfloat16": Compute(dtype="bfloat16", wide=True, unroll=64),
+    "bfloat16": Compute(dtype="bfloat16", unroll=64),
 }
 
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
-from clip_jax import Clip, Compute, InputError
+from clip_jax import Clip, Compute, InputError, cpu
 from clip_jax.model import abstract_params
 from experiments import plan
 from experiments.config import MeshConfig
@@ -90,20 +90,21 @@ def test_operations_of_scans_and_shards_count_as_often_as_they_run():
     assert product_flops(again) == (5 + 2 * 5) * once
 
 
-@pytest.mark.parametrize("wide", [False, True])
-def test_only_attention_runs_again_where_dots_are_kept(train_config, wide):
+@pytest.mark.parametrize("use", [False, True])
+def test_only_attention_runs_again_where_dots_are_kept(train_config, use):
     model = train_config.model
     towers = (model.vision, model.vision.tokens), (model.text, model.text.context_length)
     size, (_, length) = model.vision.image_size, towers[1]
     inputs = jnp.zeros((1, length), jnp.int32), jnp.zeros((1, size, size, 3))
 
     def flops(remat):
-        clip = Clip(model, Compute(remat=remat, wide=wide))
+        clip = Clip(model, Compute(remat=remat))
 
         def loss(params):
             return sum(x.sum() for x in clip.apply({"params": params}, *inputs))
 
-        return product_flops(jax.make_jaxpr(jax.grad(loss))(abstract_params(model)))
+        with cpu.forms(use):
+            return product_flops(jax.make_jaxpr(jax.grad(loss))(abstract_params(model)))
 
     attention = sum(4 * tokens**2 * tower.width * tower.layers for tower, tokens in towers)
     assert flops("dots") == flops("none") + attention

@@ -106,12 +106,9 @@ def test_sigmoid_ring_and_patch_dropout_too(train_config, rng):
     batch = batch_of(config, rng)
     expected = one_step(config, batch, devices=1)
     ring = dataclasses.replace(config.settings, form="ring")
-    wide = dataclasses.replace(config.compute, wide=True)
-    mesh = {"settings": ring, "mesh": MeshConfig(2, 2, 2), "accumulate": 2, "compute": wide}
+    mesh = {"settings": ring, "mesh": MeshConfig(2, 2, 2), "accumulate": 2}
     agree(one_step(config, batch, expected[0], **mesh), expected, "mesh")
-    tiled = {
-        "settings": dataclasses.replace(ring, form="tiled"), "parallel": "pmap", "compute": wide,
-    }  # fmt: skip
+    tiled = {"settings": dataclasses.replace(ring, form="tiled"), "parallel": "pmap"}
     agree(one_step(config, batch, expected[0], **tiled), expected, "pmap")
     # Half of the patches are another picture to the tower, and other halves at another seed.
     whole = dataclasses.replace(config.settings, patch_dropout=0.0)

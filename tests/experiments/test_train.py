@@ -57,7 +57,6 @@ def test_a_run_leaves_metrics_tokenizer_and_a_loadable_model(finished, train_con
     assert clip.config == train_config.model
     assert_bit_equal(clip.params, run.model.params)
     text = clip.processor(text=["рукописная цифра семь"])["input_ids"]
-    # Two programs: a loaded model's products have options of their own (`Compute.wide`).
     np.testing.assert_allclose(clip.encode_text(text), run.model.encode_text(text), atol=1e-5)
 
 

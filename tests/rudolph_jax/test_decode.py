@@ -5,16 +5,15 @@ where two are as near as the programs' rounding (1e-6), which none of these seed
 """
 
 import dataclasses
-from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from clip_jax import Compute, InputError
+from clip_jax import Compute, InputError, cpu
+from clip_jax.cpu.transposed import transpose_kernels
 from clip_jax.layers import unstack_layers
-from clip_jax.turned import turn_kernels
 from rudolph_jax import PretrainedRudolph, Rudolph, forward
 from rudolph_jax.decode import Plan, Request, advance, begin, generate, write
 from rudolph_jax.generation import Run, samples
@@ -147,7 +146,7 @@ def test_the_loop_copies_no_cache(tiny_config, params, tiny_ids, dtype):
     """The compiled loop updates keys and values where they lie, and turns no cache into float32."""
     plan = Plan(tiny_config, Compute(dtype=dtype), "image", 32)
     request = make_request(plan, tiny_ids, 5)
-    text = generate.lower(plan, turn_kernels(params), request).compile().as_text()
+    text = generate.lower(plan, transpose_kernels(params), request).compile().as_text()
     body = text[text.index("while_body") :] if "while_body" in text else text[: text.index("ENTRY")]
     heads, size = tiny_config.heads, tiny_config.width // tiny_config.heads
     kept = {"float32": "f32", "bfloat16": "u16"}[dtype]
@@ -161,22 +160,23 @@ def test_the_loop_copies_no_cache(tiny_config, params, tiny_ids, dtype):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_turned_kernels_draw_what_others_do(tiny_config, params, tiny_ids, dtype):
+def test_transposed_kernels_sample_the_same_tokens(tiny_config, params, tiny_ids, dtype):
     plan = Plan(tiny_config, Compute(dtype=dtype), "image", 3, guidance="logits")
     request = make_request(plan, tiny_ids, 5)
-    found = generate(plan, turn_kernels(params), request)
+    found = generate(plan, transpose_kernels(params), request)
     np.testing.assert_array_equal(found, generate(plan, params, request))
 
 
 def test_caches_of_bits_hold_what_others_do(tiny_config, params, tiny_ids):
     caches = []
-    for wide in (None, False):
-        plan = Plan(tiny_config, Compute(dtype="bfloat16", wide=wide), "image", 1)
-        request = make_request(plan, tiny_ids, 5, fixed=tiny_ids[:2, Layout(tiny_config).image])
-        prompt_cache, state = begin(plan, params, request)
-        state = jax.jit(write, static_argnums=(0, 5))(
-            plan, params, request, prompt_cache, state, 4
-        )
+    plan = Plan(tiny_config, Compute(dtype="bfloat16"), "image", 1)
+    request = make_request(plan, tiny_ids, 5, fixed=tiny_ids[:2, Layout(tiny_config).image])
+    for use in (True, False):
+        with cpu.forms(use):
+            prompt_cache, state = begin(plan, params, request)
+            state = jax.jit(write, static_argnums=(0, 5))(
+                plan, params, request, prompt_cache, state, 4
+            )
         caches.append(jax.tree.leaves(state.cache))
     for bits, plain in zip(*caches, strict=True):
         assert (bits.dtype, plain.dtype) == (jnp.uint16, jnp.bfloat16)
@@ -269,7 +269,7 @@ def test_samples_do_not_depend_on_the_batch(model, tiny_ids):
 @pytest.mark.parametrize(("devices", "turned"), [(2, False), (4, False), (8, False), (8, True)])
 def test_samples_do_not_depend_on_the_devices(model, tiny_ids, devices, turned):
     if turned:
-        model = PretrainedRudolph(model.config, turn_kernels(model.params))
+        model = PretrainedRudolph(model.config, transpose_kernels(model.params))
     mesh = jax.make_mesh((devices,), ("data",), devices=jax.devices()[:devices])
     sharded = drawn(model, tiny_ids, 16, mesh=mesh)
     np.testing.assert_array_equal(sharded, drawn(model, tiny_ids, 16))
@@ -312,14 +312,11 @@ def test_wrong_plans(tiny_config, wrong, message):
         Plan(**plan)
 
 
-@pytest.mark.parametrize(("asked", "wide"), [(None, True), (False, False)])
-def test_products_sum_in_float32_unless_told(tiny_config, params, monkeypatch, asked, wide):
-    seen = set()
-    monkeypatch.setattr(
-        "rudolph_jax.model.product",
-        lambda equation, x, kernel, wide: seen.add(wide) or jnp.einsum(equation, x, kernel),
-    )
-    ids = jnp.ones((1, 3), jnp.int32)
-    run = partial(forward.run, tiny_config, Compute(wide=asked))
-    jax.eval_shape(lambda params: run(params, ids), params)
-    assert seen == {wide}
+@pytest.mark.parametrize("segment", ["image", "right"])
+def test_accelerators_sample_the_same_tokens(tiny_config, params, tiny_ids, segment):
+    """Without the forms for CPUs: the cache is updated in another way."""
+    plan = Plan(tiny_config, Compute(), segment, 3)
+    request = make_request(plan, tiny_ids, 5 if segment == "image" else 15)
+    expected = generate(plan, params, request)
+    with cpu.forms(False):
+        np.testing.assert_array_equal(generate(plan, params, request), expected)

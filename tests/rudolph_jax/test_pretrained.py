@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 import rudolph_jax
-from clip_jax import Compute, InputError
+from clip_jax import Compute, InputError, cpu
+from clip_jax.cpu.transposed import is_transposed
 from clip_jax.layers import unstack_layers
-from clip_jax.turned import is_turned
 from rudolph_jax import PretrainedRudolph, sharding
 from rudolph_jax.model import abstract_params
 
@@ -33,15 +33,16 @@ def test_a_saved_model_loads_as_it_was(model, tiny_ids, tmp_path):
         model.save(tmp_path / "model")
 
 
-def test_kernels_are_turned_when_loaded_on_a_cpu_unless_told_otherwise(model, tiny_ids, tmp_path):
+def test_kernels_are_transposed_when_loaded_on_a_cpu(model, tiny_ids, tmp_path):
     folder = model.save(tmp_path / "model")
-    turned = rudolph_jax.load(folder)
-    plain = rudolph_jax.load(folder, compute=Compute(wide=False))
-    assert is_turned(turned.arranged["layers"]["0"]["mlp"]["in_kernel"])
-    assert not any(map(is_turned, jax.tree.leaves(plain.arranged, is_leaf=is_turned)))
-    jax.tree.map(np.testing.assert_array_equal, dict(turned.params), dict(model.params))
-    np.testing.assert_allclose(plain.logits(tiny_ids), turned.logits(tiny_ids), atol=5e-5)
-    again = rudolph_jax.load(turned.save(tmp_path / "again"))
+    transposed = rudolph_jax.load(folder)
+    with cpu.forms(False):
+        plain = rudolph_jax.load(folder)
+    assert is_transposed(transposed.arranged["layers"]["0"]["mlp"]["in_kernel"])
+    assert not any(map(is_transposed, jax.tree.leaves(plain.arranged, is_leaf=is_transposed)))
+    jax.tree.map(np.testing.assert_array_equal, dict(transposed.params), dict(model.params))
+    np.testing.assert_allclose(plain.logits(tiny_ids), transposed.logits(tiny_ids), atol=5e-5)
+    again = rudolph_jax.load(transposed.save(tmp_path / "again"))
     jax.tree.map(np.testing.assert_array_equal, dict(again.params), dict(model.params))
 
 

@@ -1,4 +1,4 @@
-"""Kernels with their columns first: the same numbers, read as they lie."""
+"""Transposed kernels: the same numbers, read in memory order."""
 
 import re
 
@@ -7,10 +7,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from clip_jax.product import FEW_ROWS, product
-from clip_jax.turned import Turned, cut_columns, turn, turn_kernels, turn_kernels_back
+from clip_jax.cpu.transposed import (
+    FEW_ROWS,
+    TransposedKernel,
+    restore_kernels,
+    transpose,
+    transpose_kernels,
+)
+from clip_jax.linear import einsum, slice_columns
 
-# Equation -> the kernel's shape, x's without the first axis, how many axes are summed over.
+# Equation -> the kernel's shape, x's without the first axis, how many axes are contracted.
 EQUATIONS = {
     "BTD,DcHK->BTcHK": ((8, 3, 2, 4), (1, 8), 1),
     "BHTK,HKD->BTD": ((2, 4, 8), (2, 1, 4), 2),
@@ -31,15 +37,16 @@ def kernels(rng):
     }
 
 
-def test_kernels_that_products_read_are_turned_and_come_back(kernels):
-    made = turn_kernels(kernels)
+def test_kernels_that_products_read_are_transposed_and_restored(kernels):
+    made = transpose_kernels(kernels)
     out, head = made["layers"]["0"]["attention"]["out_kernel"], made["head"]["kernel"]
-    assert (out.values.shape, out.summed) == ((8, 2, 4), 2)
+    assert (out.values.shape, out.contracted) == ((8, 2, 4), 2)
     np.testing.assert_array_equal(head.values, kernels["head"]["kernel"].T)
     assert made["kernel"] is kernels["kernel"]
-    jax.tree.map(np.testing.assert_array_equal, turn_kernels_back(made), kernels)
+    jax.tree.map(np.testing.assert_array_equal, restore_kernels(made), kernels)
+    columns = slice(1, 3)
     np.testing.assert_array_equal(
-        cut_columns(head, slice(1, 3)).back(), cut_columns(kernels["head"]["kernel"], slice(1, 3))
+        slice_columns(head, columns).to_kernel(), slice_columns(kernels["head"]["kernel"], columns)
     )
 
 
@@ -47,11 +54,11 @@ def test_kernels_that_products_read_are_turned_and_come_back(kernels):
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("equation", EQUATIONS)
 def test_a_product_is_that_of_the_kernel(rng, equation, dtype, rows):
-    shape, others, summed = EQUATIONS[equation]
+    shape, others, contracted = EQUATIONS[equation]
     kernel = rng.normal(size=shape).astype(np.float32)
     x = jnp.asarray(rng.normal(size=(rows, *others)), dtype)
-    found = jax.jit(product, static_argnums=(0, 3))(
-        equation, x, turn(kernel, summed).astype(dtype), False
+    found = jax.jit(einsum, static_argnums=0)(
+        equation, x, transpose(kernel, contracted).astype(dtype)
     )
     expected = jnp.einsum(equation, x, jnp.asarray(kernel, dtype), preferred_element_type="float32")
     assert found.dtype == dtype
@@ -64,11 +71,11 @@ def test_a_product_is_that_of_the_kernel(rng, equation, dtype, rows):
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_few_rows_leave_a_kernel_in_its_dtype_on_the_left(rng, dtype):
     """Two in a row, since the compiler would carry one's order of axes on to the next."""
-    kernels = [Turned(jnp.ones((64, 64), dtype), 1)] * 2
+    kernels = [TransposedKernel(jnp.ones((64, 64), dtype), 1)] * 2
 
     def run(x, kernels):
         for kernel in kernels:
-            x = jnp.sin(product("BD,DF->BF", x, kernel, True, jnp.float32)).astype(dtype)
+            x = jnp.sin(einsum("BD,DF->BF", x, kernel, jnp.float32)).astype(dtype)
         return x
 
     text = jax.jit(run).lower(jnp.ones((4, 64), dtype), kernels).compile().as_text()

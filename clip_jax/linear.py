@@ -1,0 +1,93 @@
+"""Linear maps of modules: a kernel, a bias, and the product in the form that suits the platform."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
+
+from clip_jax import cpu
+from clip_jax.cpu import transposed
+from clip_jax.cpu.einsum import einsum as cpu_einsum
+from clip_jax.cpu.einsum import letters
+from clip_jax.cpu.transposed import TransposedKernel, is_transposed
+
+MATMUL = "matmul"  # what `jax.checkpoint` knows the results by
+Initializer = Callable[..., jax.Array]
+
+
+def linear(
+    module: nn.Module,
+    name: str,
+    equation: str,
+    x: jax.Array,
+    shape: tuple[int, ...],
+    init: Initializer,
+) -> jax.Array:
+    """Computes einsum(equation, x, kernel) + bias in x's dtype.
+
+    name: of the module's parameters, "{name}_kernel" and "{name}_bias".
+    equation: the kernel's contracted axes are its first, and the result's last are its others,
+        which the bias has, too.
+    shape: of the kernel.
+    init: of the kernel; the bias begins with zeros.
+    """
+    left, right, _ = letters(equation)
+    contracted = sum(letter in left for letter in right)
+    kernel = get_kernel(module, f"{name}_kernel", init, shape).astype(x.dtype)
+    bias = module.param(f"{name}_bias", nn.initializers.zeros, shape[contracted:])
+    return add_bias(einsum(equation, x, kernel), bias)
+
+
+def get_kernel(module: nn.Module, name: str, init: Initializer, shape: tuple[int, ...]) -> Any:
+    """Returns a module's parameter, or the TransposedKernel that replaces it."""
+    if module.has_variable("params", name):
+        given: Any = module.get_variable("params", name)
+        if is_transposed(given):
+            return given
+    return module.param(name, init, shape)
+
+
+def einsum(
+    equation: str, x: jax.Array, kernel: jax.Array | TransposedKernel, dtype: Any = None
+) -> jax.Array:
+    """Multiplies x by a kernel of its dtype; the result in `dtype`, None: in x's as well.
+
+    equation: as in `linear`; of the kernel as the model describes it where it is transposed.
+    """
+    dtype = jnp.dtype(x.dtype if dtype is None else dtype)
+    if isinstance(kernel, TransposedKernel):
+        y = transposed.einsum(equation, dtype, x, kernel)
+    elif cpu.in_use():
+        y = cpu_einsum(equation, dtype, x, kernel)
+    else:
+        y = jnp.einsum(equation, x, kernel, preferred_element_type=dtype)
+    return checkpoint_name(y, MATMUL)
+
+
+def slice_columns(kernel: Any, columns: slice) -> Any:
+    """float[D, V] -> float[D, C]: these columns of a kernel, which may be transposed."""
+    return kernel.slice_columns(columns) if is_transposed(kernel) else kernel[:, columns]
+
+
+@jax.custom_vjp
+def add_bias(y: jax.Array, bias: jax.Array) -> jax.Array:
+    """Adds a bias to the last axes, in y's dtype; the bias's gradient is summed in float32."""
+    return y + bias.astype(y.dtype)
+
+
+def _add_bias_forward(y: jax.Array, bias: jax.Array) -> tuple[jax.Array, jax.Array]:
+    return add_bias(y, bias), bias
+
+
+def _add_bias_backward(bias: jax.Array, gradient: jax.Array) -> tuple[jax.Array, jax.Array]:
+    # In one axis: a sum over several is compiled as a window that moves, which is slower.
+    total = gradient.reshape(-1, bias.size).sum(axis=0, dtype=jnp.float32)
+    return gradient, total.reshape(bias.shape).astype(bias.dtype)
+
+
+add_bias.defvjp(_add_bias_forward, _add_bias_backward)
