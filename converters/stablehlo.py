@@ -174,11 +174,13 @@ class Drawing:
         )
         position = layout.prefix + layout.left.stop + place
         before = jnp.arange(self.positions) < position
+        past = []
         for layer, kind in enumerate(layer_kinds(config)):
             allowed = jnp.asarray(mask(config, kind))[position, : self.positions] & before
-            past = [(keys[layer], values[layer], allowed)]
-            alone = jnp.ones((1, 1), bool)
-            x, (k, v) = forward.block(config, self.compute, params, layer, x, alone, past)
+            past.append([(keys[layer], values[layer], allowed)])
+        alone = dict.fromkeys(layer_kinds(config), jnp.ones((1, 1), bool))
+        x, key_values = forward.run_layers(config, params, x, alone, past)
+        for layer, (k, v) in enumerate(key_values):
             keys = keys.at[layer, :, :, position].set(k[:, :, 0])
             values = values.at[layer, :, :, position].set(v[:, :, 0])
         return self._logits(params, x[:, 0]), keys, values

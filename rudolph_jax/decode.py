@@ -231,14 +231,13 @@ def advance(
     position = written.start + layout.prefix + place
     prompt = jnp.arange(prompt_cache[0][0].shape[2])
     first = request.start - written.start
-    alone, cache = jnp.ones((1, 1), bool), []
+    past, caches = [], []
     for layer, kind in enumerate(layer_kinds(config)):
         allowed = jnp.asarray(mask(config, kind))[position]
         in_prompt = allowed[: len(prompt)] & (prompt < request.start + layout.prefix)
-        layer_cache = LayerCache(state.cache[layer], plan.window(kind), place, first)
-        past = [(*prompt_cache[layer], in_prompt)]
-        x, updated = forward.block(config, plan.compute, params, layer, x, alone, past, layer_cache)
-        cache.append(updated)
+        past.append([(*prompt_cache[layer], in_prompt)])
+        caches.append(LayerCache(state.cache[layer], plan.window(kind), place, first))
+    x, cache = forward.run_layers(config, params, x, None, past, caches)
     return x[:, 0], cache
 
 

@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import string
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -15,13 +14,13 @@ import jax.numpy as jnp
 
 from clip_jax.config import Compute
 from clip_jax.layers import MULTIPLIED
-from clip_jax.linear import einsum, slice_columns
+from clip_jax.linear import slice_columns
 from rudolph_jax.cache import KeyValue, LayerCache, Segment
 from rudolph_jax.config import RudolphConfig
 from rudolph_jax.int8 import is_int8
 from rudolph_jax.layout import Layout
 from rudolph_jax.masks import layer_kinds, mask
-from rudolph_jax.model import Block, Rudolph
+from rudolph_jax.model import Head, Rudolph, UnrolledBlocks
 
 Params = Mapping[str, Any]
 KeyValues = list[KeyValue]  # of each layer, [P, H, M, K] each
@@ -43,31 +42,27 @@ def run(
     x = embed(config, compute, params, ids, start, method="embed")
     first = start + Layout(config).prefix * bool(start)
     here = slice(first, first + x.shape[1])
-    key_values = []
-    for layer, kind in enumerate(layer_kinds(config)):
-        allowed = jnp.asarray(mask(config, kind)[here])
-        seen = []
-        if past is not None:
-            seen = [(*past[layer], allowed[:, :first])]
-        x, key_value = block(config, compute, params, layer, x, allowed[:, here], seen)
-        key_values.append(key_value)
-    return x, key_values
+    kinds = layer_kinds(config)
+    rows = {kind: jnp.asarray(mask(config, kind)[here]) for kind in set(kinds)}
+    segments: list[list[Segment]] | None = None
+    if past is not None:
+        segments = [[(k, v, rows[t][:, :first])] for (k, v), t in zip(past, kinds, strict=True)]
+    masks = {kind: row[:, here] for kind, row in rows.items()}
+    return run_layers(config, params, x, masks, segments)
 
 
-def block(
+def run_layers(
     config: RudolphConfig,
-    compute: Compute,
     params: Params,
-    layer: int,
     x: jax.Array,
-    allowed: jax.Array,
-    past: Sequence[Segment],
-    cache: LayerCache | None = None,
-) -> tuple[jax.Array, KeyValue]:
-    """One layer: see `model.Block`."""
-    variables = {"params": params["layers"][str(layer)]}
-    made: Any = Block(config).apply(variables, x, allowed, past, cache=cache)
-    return made
+    masks: Mapping[str, jax.Array] | None,
+    past: Sequence[Sequence[Segment]] | None = None,
+    caches: Sequence[LayerCache] | None = None,
+) -> tuple[jax.Array, KeyValues]:
+    """Runs all layers: see `model.UnrolledBlocks`. Returns x and each layer's keys and values."""
+    variables = {"params": params["layers"]}
+    made: Any = UnrolledBlocks(config).apply(variables, x, masks, past, caches)
+    return made[0], made[2]
 
 
 def cast(params: Params, compute: Compute) -> Params:
@@ -108,12 +103,15 @@ def head(
 
     The head's kernel is cut here, once, not in each turn of a loop.
     """
-    kernel = slice_columns(params["head"]["kernel"], columns).astype(compute.dtype)
-    bias = params["head"]["bias"][columns]
+    sliced = {
+        "kernel": slice_columns(params["head"]["kernel"], columns).astype(compute.dtype),
+        "bias": params["head"]["bias"][columns],
+    }
+    module = Head(len(sliced["bias"]))
 
     def logits(x: jax.Array) -> jax.Array:
         y = embed(config, compute, params, x, method="normed")
-        rows = string.ascii_lowercase[: y.ndim - 1]
-        return einsum(f"{rows}D,DC->{rows}C", y, kernel, jnp.float32) + bias
+        made: Any = module.apply({"params": sliced}, y)
+        return made
 
     return logits

@@ -10,9 +10,11 @@ norms, attention weights and logits float32. Dropout is on where keys for it are
 
 from __future__ import annotations
 
+import functools
+import operator
 import string
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import flax.linen as nn
 import jax
@@ -31,38 +33,16 @@ from rudolph_jax.config import RudolphConfig
 from rudolph_jax.layout import BOS, PAD, Layout
 from rudolph_jax.masks import KINDS, layer_kinds, masks
 
-
-class Layer(NamedTuple):
-    """number: counted from 0. kind: place of its mask in `KINDS`. int32[], or [layers] of all."""
-
-    number: jax.Array
-    kind: jax.Array
-
-
 NORMAL = nn.initializers.normal(0.02)
 ZEROS = nn.initializers.zeros
+MASKED_SCORE = -1e4  # the original's
 
 
-def attention_weights(
-    config: RudolphConfig, q: jax.Array, segments: Sequence[Segment]
-) -> list[jax.Array]:
-    """One softmax over all segments: float32[P, n, H, T, M] for each. q: float[B, H, T, K]."""
-    scale = q.shape[-1] ** -0.5
-    # PB-relax divides before the product, which float16 needs to stay finite. Its other half, the
-    # subtraction of the largest score, changes nothing where scores are float32, as here.
-    q = q * scale if config.pb_relax else q
-    scores = []
-    for k, _, allowed in segments:
-        grouped = q.reshape(k.shape[0], -1, *q.shape[1:])
-        score = jnp.einsum("PnHTK,PHMK->PnHTM", grouped, k, preferred_element_type=jnp.float32)
-        score = score if config.pb_relax else score * scale
-        scores.append(jnp.where(allowed, score, -1e4))
-    B, H, T, _ = q.shape
-    flat = [score.reshape(B, H, T, -1) for score in scores]
-    weights = jax.nn.softmax(jnp.concatenate(flat, axis=-1), axis=-1)
-    ends = np.cumsum([score.shape[-1] for score in flat])[:-1]
-    parts = jnp.split(weights, ends, axis=-1)
-    return [part.reshape(score.shape) for part, score in zip(parts, scores, strict=True)]
+class LayerIndex(NamedTuple):
+    """number: counted from 0. mask: index of its mask in `KINDS`. int32[layers] each."""
+
+    number: jax.Array
+    mask: jax.Array
 
 
 class Attention(nn.Module):
@@ -72,29 +52,55 @@ class Attention(nn.Module):
     def __call__(
         self,
         x: jax.Array,
-        allowed: jax.Array,
+        mask: jax.Array | None,
         past: Sequence[Segment] = (),
-        keys: jax.Array | None = None,
         cache: LayerCache | None = None,
+        keys: jax.Array | None = None,
     ) -> tuple[jax.Array, KeyValue]:
-        """x float[B, T, D], allowed bool[T, T] among them -> y float[B, T, D], (k, v) of x.
+        """float[B, T, D] -> float[B, T, D], and keys and values [B, H, T, K] of x.
 
-        cache: of the tokens before x's single one; its next `key_value` is returned for (k, v).
+        mask: bool[T, T], which tokens of x each one attends to.
+        past: what all of them attend to besides.
+        cache: of the tokens before x's single one, in place of `mask`; its next `key_value` is
+            returned in place of (k, v).
+        keys: key[B] for dropout, or None.
         """
         D, H = self.config.width, self.config.heads
         K = D // H
         qkv = linear(self, "qkv", "BTD,DcHK->BTcHK", x, (D, 3, H, K), NORMAL)
         q, k, v = jnp.einsum("BTcHK->cBHTK", qkv)
-        here, key_value = ((k, v, allowed), (k, v)) if cache is None else cache.update(k, v)
-        segments = [*past, here]
-        y = jnp.zeros_like(q)
-        for weights, (_, values, _) in zip(
-            attention_weights(self.config, q, segments), segments, strict=True
-        ):
-            weights = dropout(weights, self.config.attention_dropout, keys, 0).astype(x.dtype)
-            y += jnp.einsum("PnHTM,PHMK->PnHTK", weights, values).reshape(q.shape)
+        segments, key_value = [*past], (k, v)
+        if cache is not None:
+            here, key_value = cache.update(k, v)
+            segments.append(here)
+        elif mask is not None:
+            segments.append((k, v, mask))
+        scores = [self.scores(q, k, mask) for k, _, mask in segments]
+        weights = jax.nn.softmax(jnp.concatenate(scores, axis=-1), axis=-1)
+        weights = dropout(weights, self.config.attention_dropout, keys, 0)
+        ends = np.cumsum([score.shape[-1] for score in scores])[:-1]
+        parts = zip(jnp.split(weights, ends, axis=-1), segments, strict=True)
+        y = functools.reduce(operator.add, (_weighted_sum(w, v) for w, (_, v, _) in parts))
         out = linear(self, "out", "BHTK,HKD->BTD", y, (H, K, D), NORMAL)
         return dropout(out, self.config.output_dropout, keys, 1), key_value
+
+    def scores(self, q: jax.Array, k: jax.Array, mask: jax.Array) -> jax.Array:
+        """q [B, H, T, K], k [P, H, M, K], mask bool[T, M] or bool[M] -> float32[B, H, T, M]."""
+        B, H, T, K = q.shape
+        # PB-relax divides before the product, which float16 needs to stay finite. Its other half,
+        # subtracting the largest score, changes nothing where scores are float32, as here.
+        q = q * K**-0.5 if self.config.pb_relax else q
+        grouped = q.reshape(k.shape[0], -1, H, T, K)
+        scores = jnp.einsum("PnHTK,PHMK->PnHTM", grouped, k, preferred_element_type=jnp.float32)
+        scores = scores if self.config.pb_relax else scores * K**-0.5
+        return jnp.where(mask, scores, MASKED_SCORE).reshape(B, H, T, -1)
+
+
+def _weighted_sum(weights: jax.Array, values: jax.Array) -> jax.Array:
+    """weights [B, H, T, M], values [P, H, M, K] -> [B, H, T, K]."""
+    grouped = weights.astype(values.dtype).reshape(values.shape[0], -1, *weights.shape[1:])
+    y = jnp.einsum("PnHTM,PHMK->PnHTK", grouped, values)
+    return y.reshape(*weights.shape[:-1], -1)
 
 
 class Mlp(nn.Module):
@@ -124,57 +130,65 @@ class Block(nn.Module):
     def __call__(
         self,
         x: jax.Array,
-        allowed: jax.Array,
+        mask: jax.Array | None,
         past: Sequence[Segment] = (),
-        keys: jax.Array | None = None,
         cache: LayerCache | None = None,
+        keys: jax.Array | None = None,
     ) -> tuple[jax.Array, KeyValue]:
-        """x float[B, T, D], allowed bool[T, T] -> the next x, (attention's keys, values) of this.
-
-        keys: this layer's random keys, one a sequence, for dropout.
-        past, cache: see `Attention`.
-        """
+        """float[B, T, D] -> float[B, T, D], and what `Attention` returns; see there."""
         x = split_rows(x)
-        y, key_value = self.attention(self.attention_norm(x), allowed, past, keys, cache)
+        y, key_value = self.attention(self.attention_norm(x), mask, past, cache, keys)
         x = x + (self.attention_out_norm(y) if self.config.sandwich_norm else y)
         y = self.mlp(self.mlp_norm(x), keys)
         return x + (self.mlp_out_norm(y) if self.config.sandwich_norm else y), key_value
 
-    def scanned(
-        self, x: jax.Array, layer: Layer, allowed: jax.Array, keys: jax.Array | None
+    def scan_body(
+        self, x: jax.Array, layer: LayerIndex, masks: jax.Array, keys: jax.Array | None
     ) -> tuple[jax.Array, None]:
-        """One turn of a scan over the layers. allowed: bool[len(KINDS), T, T]."""
+        """Runs one layer of a scan. masks: bool[len(KINDS), T, T]. keys: key[B] of all layers."""
         keys = None if keys is None else fold_in(keys, layer.number)
-        return self(x, allowed[layer.kind], keys=keys)[0], None
+        return self(x, masks[layer.mask], keys=keys)[0], None
 
-    def scanned_states(
-        self, x: jax.Array, layer: Layer, allowed: jax.Array, keys: jax.Array | None
+    def scan_body_with_hidden(
+        self, x: jax.Array, layer: LayerIndex, masks: jax.Array, keys: jax.Array | None
     ) -> tuple[jax.Array, jax.Array]:
-        """The same, and x for the scan to collect."""
-        x, _ = self.scanned(x, layer, allowed, keys)
+        """Runs one layer, and returns x for the scan to collect, too."""
+        x, _ = self.scan_body(x, layer, masks, keys)
         return x, x
 
 
-class _OneByOne(nn.Module):
-    """The layers as a model folder has them, for running without stacking them."""
+class UnrolledBlocks(nn.Module):
+    """All layers, from unstacked parameters as a model folder has them."""
 
     config: RudolphConfig
 
     @nn.compact
-    def scanned_states(
-        self, x: jax.Array, layers: Layer, allowed: jax.Array, keys: jax.Array | None
-    ) -> tuple[jax.Array, jax.Array]:
-        states = []
-        for number, kind in zip(*layers, strict=True):
-            block = Block(self.config, name=str(number))
-            x, _ = block.scanned(x, Layer(number, kind), allowed, keys)
-            states.append(x)
-        return x, jnp.stack(states)
+    def __call__(
+        self,
+        x: jax.Array,
+        masks: Mapping[str, jax.Array] | None,
+        past: Sequence[Sequence[Segment]] | None = None,
+        caches: Sequence[LayerCache] | None = None,
+        keys: jax.Array | None = None,
+    ) -> tuple[jax.Array, list[jax.Array], list[KeyValue]]:
+        """Runs float[B, T, D] through the layers.
 
-    def scanned(
-        self, x: jax.Array, layers: Layer, allowed: jax.Array, keys: jax.Array | None
-    ) -> tuple[jax.Array, None]:
-        return self.scanned_states(x, layers, allowed, keys)[0], None
+        masks: of each mask type, bool[T, T]; None where there are caches.
+        past, caches: of each layer, see `Attention`.
+        Returns the last layer's output, those of all layers, and `Attention`'s keys and values.
+        """
+        outputs, key_values = [], []
+        for number, mask_type in enumerate(layer_kinds(self.config)):
+            x, key_value = Block(self.config, name=str(number))(
+                x,
+                masks[mask_type] if masks else None,
+                past[number] if past else (),
+                caches[number] if caches else None,
+                None if keys is None else fold_in(keys, number),
+            )
+            outputs.append(x)
+            key_values.append(key_value)
+        return x, outputs, key_values
 
 
 class Rudolph(nn.Module):
@@ -203,9 +217,9 @@ class Rudolph(nn.Module):
             )
         self.image_row_embedding = self.param("image_row_embedding", NORMAL, (d, D))
         self.image_column_embedding = self.param("image_column_embedding", NORMAL, (d, D))
-        self.layers = self._scanned_blocks() if self.stacked else _OneByOne(config)
+        self.layers = self._scanned_blocks() if self.stacked else UnrolledBlocks(config)
         self.final_norm, self.head_norm = LayerNorm(epsilon), LayerNorm(epsilon)
-        self.head = Head(config)
+        self.head = Head(layout.vocabulary)
 
     def __call__(self, input_ids: jax.Array, dropout_keys: jax.Array | None = None) -> jax.Array:
         """int32[B, T], T up to the whole sequence -> float32[B, T, V].
@@ -214,16 +228,13 @@ class Rudolph(nn.Module):
         or device it is part of. None turns dropout off.
         With `bos_prefix` the logits have one position more at the front, up to the whole length.
         """
-        x = self.embed(input_ids)
-        x, _ = self.layers.scanned(x, self._layers, self._allowed(x), dropout_keys)
-        return self.logits(x)
+        return self.logits(self._run_layers(self.embed(input_ids), dropout_keys))
 
     def hidden_states(
         self, input_ids: jax.Array, dropout_keys: jax.Array | None = None
     ) -> jax.Array:
-        """int32[B, T] -> float[layers, B, T, D]: what each layer puts out."""
-        x = self.embed(input_ids)
-        return self.layers.scanned_states(x, self._layers, self._allowed(x), dropout_keys)[1]
+        """int32[B, T] -> float[layers, B, T, D]: each layer's output."""
+        return self._run_layers(self.embed(input_ids), dropout_keys, hidden=True)
 
     def embed(self, input_ids: jax.Array, start: int = 0) -> jax.Array:
         """int32[B, T] -> float[B, T, D]; what enters the first layer.
@@ -281,18 +292,26 @@ class Rudolph(nn.Module):
         """What the head sees: two norms in a row, the transformer's own, then the head's."""
         return self.head_norm(self.final_norm(x))
 
-    @property
-    def _layers(self) -> Layer:
-        kinds = [KINDS.index(kind) for kind in layer_kinds(self.config)]
-        numbers: Any = np.arange(len(kinds), dtype=np.int32), np.array(kinds, np.int32)
-        return Layer(*numbers)
-
-    def _allowed(self, x: jax.Array) -> jax.Array:
+    def _run_layers(
+        self, x: jax.Array, keys: jax.Array | None, hidden: bool = False
+    ) -> jax.Array:
+        """float[B, T, D] -> float[B, T, D], or with `hidden` each layer's, [layers, B, T, D]."""
         T = x.shape[1]
-        return jnp.asarray(masks(self.config)[:, :T, :T])
+        all_masks = jnp.asarray(masks(self.config)[:, :T, :T])
+        if not self.stacked:
+            by_type = dict(zip(KINDS, all_masks, strict=True))
+            x, outputs, _ = self.layers(x, by_type, keys=keys)
+            return jnp.stack(outputs) if hidden else x
+        kinds = layer_kinds(self.config)
+        index = LayerIndex(
+            jnp.arange(len(kinds)), jnp.array([KINDS.index(kind) for kind in kinds])
+        )
+        body = self.layers.scan_body_with_hidden if hidden else self.layers.scan_body
+        x, outputs = body(x, index, all_masks, keys)
+        return outputs if hidden else x
 
     def _scanned_blocks(self) -> nn.Module:
-        methods = ["scanned", "scanned_states"]
+        methods = ["scan_body", "scan_body_with_hidden"]
         stack = nn.scan(
             rematted(Block, self.compute, methods),
             variable_axes={"params": 0},
@@ -306,11 +325,14 @@ class Rudolph(nn.Module):
 
 
 class Head(nn.Module):
-    config: RudolphConfig
+    """The logits of some or all tokens. columns: V."""
+
+    columns: int
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        D, V = self.config.width, Layout(self.config).vocabulary
+        """float[..., D] -> float32[..., V]"""
+        D, V = x.shape[-1], self.columns
         kernel = get_kernel(self, "kernel", NORMAL, (D, V)).astype(x.dtype)
         bias = self.param("bias", ZEROS, (V,))
         rows = string.ascii_lowercase[: x.ndim - 1]

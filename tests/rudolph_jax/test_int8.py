@@ -9,7 +9,7 @@ import rudolph_jax
 from clip_jax import InputError
 from rudolph_jax import Compute, PretrainedRudolph, forward
 from rudolph_jax.generation import Run, samples
-from rudolph_jax.int8 import SUMMED, Int8, is_int8, quantize, quantize_layers
+from rudolph_jax.int8 import CONTRACTED, Int8, is_int8, quantize, quantize_layers
 from rudolph_jax.sampling import Sampling
 
 
@@ -41,7 +41,7 @@ def test_each_output_has_a_scale_and_no_weight_is_off_by_more_than_half_of_it(rn
 def test_what_a_product_sums_over_is_what_shares_a_scale(stored, rounded):
     kernels = {"qkv_kernel": "BTD,DcHK->BTcHK", "in_kernel": "BTD,DF->BTF"}
     out = {"attention": "BHTK,HKD->BTD", "mlp": "BTF,FD->BTD"}
-    for (part, name), axes in SUMMED.items():
+    for (part, name), axes in CONTRACTED.items():
         equation = kernels.get(name) or out[part]
         asked, kernel = equation.split("->")[0].split(",")
         assert [kernel[axis] for axis in axes] == [
@@ -54,7 +54,7 @@ def test_what_a_product_sums_over_is_what_shares_a_scale(stored, rounded):
 
 def test_all_else_stays_and_kernels_take_a_quarter(stored, rounded):
     kernels = [leaf for leaf in jax.tree.leaves(rounded.params, is_leaf=is_int8) if is_int8(leaf)]
-    assert len(kernels) == len(SUMMED) * stored.config.layers
+    assert len(kernels) == len(CONTRACTED) * stored.config.layers
     D = stored.config.width
     sizes = sum(leaf.values.nbytes for leaf in kernels)
     assert sizes == stored.config.layers * (4 * D * D + 2 * D * stored.config.mlp_width)

@@ -12,7 +12,7 @@ from clip_jax.random_rows import row_keys
 from rudolph_jax import Rudolph
 from rudolph_jax.layout import BOS, Layout
 from rudolph_jax.masks import mask
-from rudolph_jax.model import Layer
+from rudolph_jax.model import LayerIndex
 
 
 @pytest.fixture(scope="module")
@@ -53,8 +53,8 @@ def test_each_position_sees_what_the_masks_allow_and_nothing_else(tiny_config, t
     def jacobian(x):
         def logits(x):
             y, _ = model.apply(
-                {"params": params}, x, method=lambda m, x: m.layers.scanned(
-                    x, Layer(np.arange(2), np.arange(2)), jnp.asarray(allowed), None
+                {"params": params}, x, method=lambda m, x: m.layers.scan_body(
+                    x, LayerIndex(np.arange(2), np.arange(2)), jnp.asarray(allowed), None
                 )
             )  # fmt: skip
             return y[0].sum(axis=-1)
