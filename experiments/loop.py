@@ -157,9 +157,11 @@ class Loop:
         skipped = 0 if good else self.skipped_in_a_row + 1
         if skipped > self.config.optim.skip_nonfinite:
             raise self._diverged(number, f"loss is {loss}, gradient norm {grad_norm}")
-        values = {f"train/{key}": float(value) for key, value in metrics.items()}
-        values["train/learning_rate"] = float(self.schedule(number - 1))
-        self.folder.check()
+        values: dict[str, float] = {}
+        if number % self.config.log_every == 0 or number == self.config.steps:
+            values = {f"train/{key}": float(value) for key, value in metrics.items()}
+            values["train/learning_rate"] = float(self.schedule(number - 1))
+            self.folder.check()
         with HeldInterrupts():
             self.recorded, self.skipped_in_a_row = number, skipped
             if not good:
@@ -170,7 +172,7 @@ class Loop:
             if jump := self.step_times.done(number):
                 self.progress.say(jump)
             self.progress.update(number, loss)
-            if number % self.config.log_every == 0 or number == self.config.steps:
+            if values:
                 self.writer.write(number, values)
 
     def _due(self, every: int, number: int) -> bool:
