@@ -14,10 +14,10 @@ from benchmarks.random_models import original_folder, rudolph_folder
 from benchmarks.result import Table
 from benchmarks.roofline import Machine
 from clip_jax.errors import InputError
+from rudolph_jax.cache_window import window
 from rudolph_jax.config import PRESETS, RudolphConfig
 from rudolph_jax.layout import Layout
 from rudolph_jax.masks import layer_kinds
-from rudolph_jax.windows import window
 
 CHECKED = 6  # codes that must be the same before anything is timed
 # Of the logits' spread, by which those of another implementation may differ.

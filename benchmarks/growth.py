@@ -25,8 +25,14 @@ from clip_jax.cpu.transposed import transpose_kernels
 from clip_jax.layers import unstack_layers
 from rudolph_jax import RudolphConfig
 from rudolph_jax.config import PRESETS
-from rudolph_jax.decode import Plan, Request, State, begin, write
-from rudolph_jax.forward import Params
+from rudolph_jax.decode import (
+    SamplerConfig,
+    SamplerInputs,
+    SamplingState,
+    prefill,
+    sample_loop,
+)
+from rudolph_jax.incremental import Params
 from rudolph_jax.layout import Layout
 from rudolph_jax.model import abstract_params
 from rudolph_jax.sampling import IMAGE_SAMPLING
@@ -115,11 +121,11 @@ def pods(rows: Iterable[Mapping[str, Any]], chip: str = CHIP) -> Series:
 
 def seconds(config: RudolphConfig, batch: int, trimmed: bool, rounds: int) -> float:
     """Of one step in the middle of a picture, in float32: the median of the rounds."""
-    plan = Plan(config, Compute(), "image", batch, trimmed=trimmed)
+    plan = SamplerConfig(config, Compute(), "image", batch, trimmed=trimmed)
     params = _params(config)
     request = _request(plan)
-    prompt, state = jax.jit(begin, static_argnums=0)(plan, params, request)
-    step, middle = STEP(write), Layout(config).image_length // 2
+    prompt, state = jax.jit(prefill, static_argnums=0)(plan, params, request)
+    step, middle = STEP(sample_loop), Layout(config).image_length // 2
     times = []
     for _ in range(rounds + 1):
         state = jax.block_until_ready(state._replace(place=jnp.int32(middle)))
@@ -136,21 +142,23 @@ def _params(config: RudolphConfig) -> Params:
 
 
 def _cache_megabytes(config: RudolphConfig, trimmed: bool) -> float:
-    plan = Plan(config, Compute(dtype="bfloat16"), "image", 1, trimmed=trimmed)
+    plan = SamplerConfig(config, Compute(dtype="bfloat16"), "image", 1, trimmed=trimmed)
     params: Params = unstack_layers(abstract_params(config))
-    state: State = jax.eval_shape(lambda params: begin(plan, params, _request(plan))[1], params)
+    state: SamplingState = jax.eval_shape(
+        lambda params: prefill(plan, params, _request(plan))[1], params
+    )
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state.cache)) / 1e6
 
 
-def _request(plan: Plan) -> Request:
+def _request(plan: SamplerConfig) -> SamplerInputs:
     layout = Layout(plan.config)
-    return Request(
+    return SamplerInputs(
         prompts=jnp.ones((1, 1, plan.prompt_length), jnp.int32),
         start=jnp.int32(plan.prompt_length),
         stop=jnp.int32(layout.image_length),
         fixed=jnp.full((1, layout.image_length), -1, jnp.int32),
         allowed=jnp.ones(1, bool),
         keys=jax.random.split(jax.random.key(0), plan.samples),
-        options=IMAGE_SAMPLING.traced(),
+        options=IMAGE_SAMPLING.to_arrays(),
         guidance_weight=jnp.float32(0),
     )

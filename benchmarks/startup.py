@@ -73,7 +73,7 @@ def firsts(asked: list[tuple[str, str, Path]], home: str) -> dict[str, float]:
     for name, task, folder in asked:
         variables = {
             "JAX_COMPILATION_CACHE_DIR": home,
-            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1",  # `clip_jax.kept_programs`
+            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1",  # `clip_jax.compilation_cache`
         }
         with Peer("ours_start", variables=variables) as peer:
             value = peer.ask(task, folder=str(folder)).value

@@ -13,7 +13,7 @@ from clip_jax.config import Compute
 from clip_jax.embedding_store import EmbeddingStore
 from clip_jax.errors import PartialResultError
 from clip_jax.pretrained import load
-from clip_jax.search import open_album
+from clip_jax.search import open_image_index
 from clip_jax.text import check_encodable, escape
 
 EXAMPLES = """примеры:
@@ -35,7 +35,7 @@ def _search(args: argparse.Namespace) -> None:
     check_encodable(args.text)
     clip = load(args.model, Compute(dtype=args.dtype))
     store = EmbeddingStore(":memory:") if args.no_cache else None
-    album = open_album(clip, args.folder, store, batch_size=args.batch_size, quiet=args.quiet)
+    album = open_image_index(clip, args.folder, store, batch_size=args.batch_size, quiet=args.quiet)
     for path, why in album.unreadable.items():
         print(f"warning: {escape(str(path))}: {why}", file=sys.stderr)
     for found in album.search(args.text, args.count):

@@ -24,7 +24,7 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalize
 from clip_jax.errors import InputError
 from clip_jax.input_files import MAX_JSON_BYTES, read_limited
 from clip_jax.text import decode_text, parse_json
-from clip_jax.token_rows import check_texts, token_rows
+from clip_jax.token_padding import check_texts, token_padding
 
 VOCAB, MERGES, WHOLE = "vocab.json", "merges.txt", "tokenizer.json"
 # Where transformers says which piece pads; the first that there is.
@@ -122,11 +122,11 @@ class ByteBpe:
     def encode_batch(
         self, texts: Sequence[str], context_length: int, *, lowercase: bool = True
     ) -> np.ndarray:
-        """int32[B, context_length]: see `token_rows`. lowercase: CLIP's texts always are."""
+        """int32[B, context_length]: see `token_padding`. lowercase: CLIP's texts always are."""
         check_texts(texts)
         lower = lowercase and not self.family.lowers
         encoded = [self.encode(text.lower() if lower else text) for text in texts]
-        return token_rows(
+        return token_padding(
             encoded, context_length, bos_id=self.bos_id, eos_id=self.eos_id, pad_id=self.pad_id
         )
 

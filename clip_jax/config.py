@@ -30,7 +30,7 @@ WHITE = (255, 255, 255)
 MAX_PATCHES = 1 << 14  # attention has the square of them
 
 
-def one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
+def check_choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
     """Raises InputError unless the value is one of those allowed."""
     if value not in allowed:
         raise InputError(f"{name} is {shown(value)}; expected one of {', '.join(allowed)}")
@@ -97,8 +97,8 @@ class ImageConfig:
 
     def __post_init__(self) -> None:
         check_fields(self, "image.")
-        one_of("image.resample", self.resample, ("bilinear", "bicubic"))
-        one_of("image.crop", self.crop, ("square_then_resize", "resize_then_crop"))
+        check_choice("image.resample", self.resample, ("bilinear", "bicubic"))
+        check_choice("image.crop", self.crop, ("square_then_resize", "resize_then_crop"))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,7 +130,7 @@ class ClipConfig:
                 f"vision.image_size is {self.vision.image_size}, not a multiple of "
                 f"vision.patch_size ({self.vision.patch_size})"
             )
-        one_of("activation", self.activation, ("quick_gelu", "gelu", "gelu_tanh"))
+        check_choice("activation", self.activation, ("quick_gelu", "gelu", "gelu_tanh"))
         for name in ("bos_id", "eos_id", "pad_id"):
             if not 0 <= getattr(self, name) < self.text.vocab_size:
                 raise InputError(
@@ -170,9 +170,7 @@ class RuclipSmallConfig:
     eos_id: Id = 2
     pad_id: Id = 0
     lowercase: bool = False
-    image: ImageConfig = ImageConfig(
-        resample="bicubic", crop="resize_then_crop", background=None
-    )
+    image: ImageConfig = ImageConfig(resample="bicubic", crop="resize_then_crop", background=None)
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -233,8 +231,8 @@ class Compute:
 
     def __post_init__(self) -> None:
         check_fields(self)
-        one_of("dtype", self.dtype, ("float32", "bfloat16", "float16"))
-        one_of("remat", self.remat, ("none", "block", "dots"))
+        check_choice("dtype", self.dtype, ("float32", "bfloat16", "float16"))
+        check_choice("remat", self.remat, ("none", "block", "dots"))
 
 
 def build(cls: type, data: Mapping[str, Any], prefix: str) -> Any:

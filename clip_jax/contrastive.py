@@ -14,10 +14,10 @@ import jax.numpy as jnp
 from jax import lax
 
 from clip_jax.errors import InputError
-from clip_jax.pairs import LOWEST, Best, Rows, products, relation
+from clip_jax.pair_masks import LOWEST, Best, Rows, products, relation
+from clip_jax.tile_loop import AxisName, Walk, vary
 from clip_jax.tiled_sigmoid import surprise, tiled_sigmoid
 from clip_jax.tiled_softmax import tiled_softmax
-from clip_jax.tiles import AxisName, Walk, vary
 
 # gathered: float32[B, G] logits. tiled: tiles of them, of all gathered columns. ring: tiles of
 # them, columns travel. All give the same values.

@@ -15,7 +15,10 @@ import jax
 import numpy as np
 
 KEY = "layers"
-MULTIPLIED = ("attention", "mlp")  # parts of a layer whose parameters are cast to `Compute.dtype`
+MATMUL_MODULES = (
+    "attention",
+    "mlp",
+)  # parts of a layer whose parameters are cast to `Compute.dtype`
 # (part of a layer or model, kernel) -> how many axes its product contracts: the kernel's first.
 CONTRACTED_AXES = {
     ("attention", "qkv_kernel"): 1,

@@ -23,7 +23,7 @@ from clip_jax.attention import attention
 from clip_jax.compiled import param_shapes
 from clip_jax.config import ClipConfig, Compute, TextConfig, VisionConfig
 from clip_jax.linear import MATMUL, einsum, linear
-from clip_jax.sharding import looked_up, split_rows
+from clip_jax.sharding import constrain_batch, constrain_embedding
 
 INITIAL_LOGIT_SCALE = 2.659260036932778  # ln(1 / 0.07)
 # Where a sigmoid tells pairs apart: most of a batch's pairs are wrong (Zhai et al. 2023, 3.2).
@@ -87,14 +87,14 @@ class Block(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> tuple[jax.Array, None]:
         epsilon = self.config.layer_norm_epsilon
-        x = split_rows(x)
+        x = constrain_batch(x)
         y = LayerNorm(epsilon, name="attention_norm")(x)
         x = x + Attention(self.tower, name="attention")(y, self.causal)
         y = LayerNorm(epsilon, name="mlp_norm")(x)
         return x + Mlp(self.config, self.tower, name="mlp")(y), None
 
 
-def rematted(
+def maybe_remat(
     block: type[nn.Module], compute: Compute, methods: Sequence[str] = ("__call__",)
 ) -> Any:
     """The block with these methods run as `Compute.remat` wants."""
@@ -102,9 +102,7 @@ def rematted(
         return block
     policies = {"block": None, "dots": jax.checkpoint_policies.save_only_these_names(MATMUL)}
     # A scan already keeps the passes apart.
-    return nn.remat(
-        block, prevent_cse=False, policy=policies[compute.remat], methods=list(methods)
-    )
+    return nn.remat(block, prevent_cse=False, policy=policies[compute.remat], methods=list(methods))
 
 
 def scanned_blocks(
@@ -112,7 +110,7 @@ def scanned_blocks(
 ) -> nn.Module:
     """All blocks of a tower as one scan over parameters with a leading axis of layers."""
     stack = nn.scan(
-        rematted(Block, compute),
+        maybe_remat(Block, compute),
         variable_axes={"params": 0},
         split_rngs={"params": True},
         length=tower.layers,
@@ -121,7 +119,7 @@ def scanned_blocks(
     return stack(config, tower, causal, name="layers")
 
 
-class OneByOne(nn.Module):
+class UnrolledBlocks(nn.Module):
     """All blocks of a tower over unstacked parameters, as a model folder has them.
 
     A scan would slice each layer's out of stacked ones, which copies them.
@@ -148,7 +146,7 @@ def blocks(
     """All blocks of a tower. stacked: how their parameters lie (`layers.py`)."""
     if stacked:
         return scanned_blocks(config, tower, compute, causal)
-    return OneByOne(config, tower, causal, name="layers")
+    return UnrolledBlocks(config, tower, causal, name="layers")
 
 
 class VisionTower(nn.Module):
@@ -180,7 +178,7 @@ class VisionTower(nn.Module):
         x = jnp.concatenate([jnp.broadcast_to(class_embedding, (B, 1, D)), x], axis=1)
         x = x + self.param("position_embedding", scale, (vision.tokens, D)).astype(dtype)
         if patch_keys is not None and dropped:
-            x = _some_patches(x, patch_keys, dropped)
+            x = _drop_patches(x, patch_keys, dropped)
         x = LayerNorm(epsilon, name="pre_norm")(x)
         x, _ = blocks(self.config, vision, self.compute, False, self.stacked)(x)
         x = LayerNorm(epsilon, name="post_norm")(x[:, 0].astype(jnp.float32))
@@ -188,7 +186,7 @@ class VisionTower(nn.Module):
         return jnp.einsum("BD,DE->BE", x, kernel) if project else x
 
 
-def _some_patches(x: jax.Array, keys: jax.Array, dropped: float) -> jax.Array:
+def _drop_patches(x: jax.Array, keys: jax.Array, dropped: float) -> jax.Array:
     """float[B, 1 + N, D] -> float[B, 1 + kept, D]: the class token and a random choice of patches.
 
     Source: Li et al. 2022 (FLIP), section 3.1.
@@ -232,7 +230,7 @@ class TextTower(nn.Module):
         positions = self.param(
             "position_embedding", nn.initializers.normal(0.01), (text.context_length, D)
         )
-        x = looked_up(table[input_ids].astype(dtype)) + positions[:S].astype(dtype)
+        x = constrain_embedding(table[input_ids].astype(dtype)) + positions[:S].astype(dtype)
         x, _ = blocks(self.config, text, self.compute, True, self.stacked)(x)
         first_eos = jnp.argmax(input_ids == self.config.eos_id, axis=1)
         x = jnp.take_along_axis(x, first_eos[:, None, None], axis=1)[:, 0].astype(jnp.float32)

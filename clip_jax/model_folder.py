@@ -1,10 +1,10 @@
 """A model as a folder, the form in which models are converted, shared and loaded.
 
-    config.json       {"kind", "config", "provenance"}
-    params/           Orbax; layers one by one (see `layers.py`)
-    tokenizer.model   and other files that belong to the model
-    report.json       after a conversion: what became of every tensor
-    digests.json      of every array and file, compared when the folder is read (`digests.py`)
+config.json       {"kind", "config", "provenance"}
+params/           Orbax; layers one by one (see `layers.py`)
+tokenizer.model   and other files that belong to the model
+report.json       after a conversion: what became of every tensor
+digests.json      of every array and file, compared when the folder is read (`digests.py`)
 """
 
 from __future__ import annotations
@@ -42,21 +42,17 @@ def write(
     """Writes a model folder beside its place, then renames it there.
 
     params: nested dict of arrays with layers one by one, or None where a model has none. A leaf
-        may make its array only when it is written (`array_store.py`).
+        may make its array only when it is written (`orbax_io.py`).
     An existing folder that holds anything raises InputError; an interrupted write leaves nothing
     at `folder`.
     """
     with new_folder(folder) as beside:
         arrays = write_params(beside, params)
-        write_about(
-            beside, arrays, kind=kind, config=config, files=files, provenance=provenance
-        )
+        write_about(beside, arrays, kind=kind, config=config, files=files, provenance=provenance)
     return Path(folder)
 
 
-def write_params(
-    folder: Path, params: Mapping[str, Any] | None
-) -> dict[str, digests.ArrayDigest]:
+def write_params(folder: Path, params: Mapping[str, Any] | None) -> dict[str, digests.ArrayDigest]:
     """Writes arrays into a new folder; returns their digests, for `write_about`."""
     return {} if params is None else _array_store().save(folder / PARAMS, params)
 
@@ -252,6 +248,6 @@ def _write_json(file: Path, data: Mapping[str, Any]) -> None:
 
 def _array_store() -> ModuleType:
     # Orbax takes a second to import; who only reads a config needs none.
-    from clip_jax import array_store
+    from clip_jax import orbax_io
 
-    return array_store
+    return orbax_io

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from clip_jax.batch_padding import fill
 from clip_jax.errors import InputError
-from clip_jax.filled_rows import fill
 from clip_jax.pretrained import PretrainedClip
 from clip_jax.text import normalize_name, warn_of_invisible
-from clip_jax.token_rows import check_texts
+from clip_jax.token_padding import check_texts
 
 # ruCLIP's own, in its order.
 TEMPLATES = (

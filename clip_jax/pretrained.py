@@ -15,18 +15,18 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from clip_jax import cpu, digests, model_folder
+from clip_jax.batch_padding import cut, pad_to_bucket, run_padded
 from clip_jax.byte_bpe import ByteBpe
+from clip_jax.compilation_cache import enable_compilation_cache
 from clip_jax.compiled import compiled
 from clip_jax.config import ClipConfig, Compute, RuclipSmallConfig
 from clip_jax.content_hash import content_hash
 from clip_jax.cpu.transposed import transpose_kernels
 from clip_jax.errors import InputError
-from clip_jax.filled_rows import cut, fill_up, run_filled
-from clip_jax.kept_programs import keep_programs
-from clip_jax.layers import MULTIPLIED, is_stacked, stack_layers, unstack_layers
+from clip_jax.layers import MATMUL_MODULES, is_stacked, stack_layers, unstack_layers
 from clip_jax.leading_shapes import leading_shapes
 from clip_jax.model import Clip, abstract_params, normalize
-from clip_jax.positions import resize_position_embedding
+from clip_jax.position_embedding import resize_position_embedding
 from clip_jax.processor import Processor
 from clip_jax.ruclip_small import RuclipSmall
 from clip_jax.tokenizer import Tokenizer, has_tokenizer, load_tokenizer
@@ -43,7 +43,7 @@ class PretrainedClip:
     """Parameters, config and processor, with compiled encoders.
 
     The config tells a Clip from a RuclipSmall, whose features have unit length. A batch of any
-    size is filled up to one of few, for which programs are compiled: see `filled_rows.py`.
+    size is filled up to one of few, for which programs are compiled: see `batch_padding.py`.
     In float32 matrix products run at full precision on every device: a TPU would otherwise round
     them to bfloat16.
     """
@@ -76,14 +76,14 @@ class PretrainedClip:
         return self._params if self._stacked else stack_layers(self._params)
 
     @cached_property
-    def _multiplied(self) -> Mapping[str, Any]:
+    def _inference_params(self) -> Mapping[str, Any]:
         """What encoders are given: where it takes no cutting, the layers' kernels in the dtype
         that they are multiplied in, rounded once and not in each call. On a CPU those are
         transposed, which float32 gains nothing from."""
         dtype = jnp.dtype(self.compute.dtype)
 
         def leaf(path: tuple[Any, ...], x: Any) -> Any:
-            return x.astype(dtype) if {entry.key for entry in path} & set(MULTIPLIED) else x
+            return x.astype(dtype) if {entry.key for entry in path} & set(MATMUL_MODULES) else x
 
         if self._stacked:
             return self._params
@@ -153,7 +153,9 @@ class PretrainedClip:
         """logits_per_image float32[images, texts], and its transpose logits_per_text."""
         image, text = self.encode_image(pixel_values), self.encode_text(input_ids)
         scale = self._params["logit_scale"]
-        filled = self._run(_similarity, fill_up(image), fill_up(text), scale, params=False)
+        filled = self._run(
+            _similarity, pad_to_bucket(image), pad_to_bucket(text), scale, params=False
+        )
         images, texts = len(image), len(text)
         return cut(filled[0], images, texts), cut(filled[1], texts, images)
 
@@ -172,7 +174,7 @@ class PretrainedClip:
     def with_image_size(self, image_size: int) -> PretrainedClip:
         """The same model for pictures of another size: its position embedding is resized.
 
-        image_size: in pixels, a multiple of the patch size. See `positions.py` for how.
+        image_size: in pixels, a multiple of the patch size. See `position_embedding.py` for how.
         """
         vision = dataclasses.replace(self.config.vision, image_size=image_size)
         config = dataclasses.replace(self.config, vision=vision)
@@ -199,16 +201,16 @@ class PretrainedClip:
         model = KINDS[self.kind][1]
         function = compiled(model, self.config, self.compute, self._stacked, method=method)
         if self._mesh is None:
-            return run_filled(lambda rows: self._run(function, rows), rows)
+            return run_padded(lambda rows: self._run(function, rows), rows)
         spread = NamedSharding(self._mesh, PartitionSpec("rows"))
-        return run_filled(
+        return run_padded(
             lambda rows: self._run(function, jax.device_put(rows, spread)), rows, self._mesh.size
         )
 
     def _run(self, function: Any, *args: Any, params: bool = True) -> Any:
         precision = "highest" if self.compute.dtype == "float32" else "default"
         with jax.default_matmul_precision(precision):
-            return function(self._multiplied, *args) if params else function(*args)
+            return function(self._inference_params, *args) if params else function(*args)
 
 
 @jax.jit
@@ -222,12 +224,12 @@ def _similarity(
 def load(
     folder: str | Path, compute: Compute = Compute(), verify: bool | None = None
 ) -> PretrainedClip:
-    """The model in a folder; programs are kept (`kept_programs.py`).
+    """The model in a folder; programs are kept (`compilation_cache.py`).
 
     verify: whether digests are compared; None: unless $RUDOLPH_JAX_VERIFY is 0 (`digests.py`).
     Another kind of model, or damaged files, raise InputError.
     """
-    keep_programs()
+    enable_compilation_cache()
     about = model_folder.read_config(folder)
     if about["kind"] not in KINDS:
         raise InputError(f"{folder}: holds a model of kind {about['kind']!r}; expected {KIND!r}")

@@ -13,7 +13,7 @@ from clip_jax.byte_bpe import ByteBpe
 from clip_jax.config import ClipConfig, RuclipSmallConfig
 from clip_jax.errors import InputError
 from clip_jax.text import normalize_name
-from clip_jax.token_rows import check_texts
+from clip_jax.token_padding import check_texts
 from clip_jax.tokenizer import Tokenizer
 
 

@@ -1,6 +1,6 @@
 """Pictures of a folder by text, the most similar first.
 
-    album = open_album(clip, "photos")
+    album = open_image_index(clip, "photos")
     for found in album.search("кошка на подоконнике", 5):
         print(found.path, found.cosine)
 
@@ -41,7 +41,7 @@ class Found:
 
 
 @dataclasses.dataclass(frozen=True)
-class Album:
+class ImageIndex:
     """Pictures with their embeddings.
 
     latents: float32[pictures, E], unit rows. unreadable: file -> why it was left out. ignored: how
@@ -64,7 +64,7 @@ class Album:
         return [Found(self.paths[i], float(cosines[i])) for i in best]
 
 
-def open_album(
+def open_image_index(
     clip: PretrainedClip,
     folder: str | Path,
     store: EmbeddingStore | None = None,
@@ -72,7 +72,7 @@ def open_album(
     batch_size: int = 32,
     quiet: bool = False,
     told: Callable[[int, int], object] | None = None,
-) -> Album:
+) -> ImageIndex:
     """All pictures below a folder.
 
     store: of embeddings; None: this user's own. batch_size: pictures that are encoded at once.
@@ -94,10 +94,10 @@ def open_album(
             f"{folder}: none of its {len(files)} pictures can be read; {escape(str(path))}: {why}"
         )
     rows = np.stack([latents[names[path]] for path in paths])
-    return Album(clip, paths, rows, unreadable, ignored)
+    return ImageIndex(clip, paths, rows, unreadable, ignored)
 
 
-def picture_files(folder: str | Path) -> list[Path]:
+def png_files(folder: str | Path) -> list[Path]:
     """Files below a folder that are pictures by their suffix, sorted; InputError for none.
 
     Hidden files and what lies in `system_folders` are ignored.

@@ -45,7 +45,7 @@ _row_axes: ContextVar[tuple[str, ...]] = ContextVar("row_axes", default=())
 
 
 @contextlib.contextmanager
-def spread_rows(axes: tuple[str, ...]) -> Iterator[None]:
+def batch_sharding_axes(axes: tuple[str, ...]) -> Iterator[None]:
     """Within it, and under a mesh, models keep the rows of their activations on these axes.
 
     axes: of the batch, the last of which splits the width of tables, too; () leaves all to the
@@ -58,7 +58,7 @@ def spread_rows(axes: tuple[str, ...]) -> Iterator[None]:
         _row_axes.reset(token)
 
 
-def split_rows(x: jax.Array) -> jax.Array:
+def constrain_batch(x: jax.Array) -> jax.Array:
     """x[B, ...] with its rows spread as a batch is, and nothing else of it.
 
     What enters a layer has to be told: the compiler would else take the split of the embedding
@@ -69,14 +69,14 @@ def split_rows(x: jax.Array) -> jax.Array:
     return _placed(x, PartitionSpec(axes)) if axes else x
 
 
-def looked_up(x: jax.Array) -> jax.Array:
+def constrain_embedding(x: jax.Array) -> jax.Array:
     """x[B, S, D] from a table whose width is split, with its rows spread.
 
     Each device looks its part of the width up for the rows of all that share the table, and they
     exchange parts. Left to itself the compiler gives every device all rows.
     """
     axes = _row_axes.get()
-    return split_rows(_placed(x, PartitionSpec(axes[:-1], None, axes[-1]))) if axes else x
+    return constrain_batch(_placed(x, PartitionSpec(axes[:-1], None, axes[-1]))) if axes else x
 
 
 def _placed(x: jax.Array, spec: PartitionSpec) -> jax.Array:

@@ -11,8 +11,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from clip_jax.pairs import Rows, exactly, products
-from clip_jax.tiles import Tree, Walk, Work, sum_at_home, walk
+from clip_jax.pair_masks import Rows, exactly, products
+from clip_jax.tile_loop import Tree, Walk, Work, sum_at_home, walk
 
 
 class Gradients(NamedTuple):

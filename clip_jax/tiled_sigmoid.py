@@ -10,9 +10,9 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
-from clip_jax.pairs import LOWEST, Best, Rows, products, relation, stack
+from clip_jax.pair_masks import LOWEST, Best, Rows, products, relation, stack
 from clip_jax.tile_gradients import cotangent, gradients
-from clip_jax.tiles import AxisName, Tree, Walk, Work, from_all_shards, walk
+from clip_jax.tile_loop import AxisName, Tree, Walk, Work, from_all_shards, walk
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0, 1))

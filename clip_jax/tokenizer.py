@@ -16,7 +16,7 @@ from clip_jax.byte_bpe import ByteBpe
 from clip_jax.digests import check_some
 from clip_jax.errors import InputError
 from clip_jax.input_files import MAX_VOCABULARY_BYTES, read_limited
-from clip_jax.token_rows import check_texts, token_rows
+from clip_jax.token_padding import check_texts, token_padding
 
 FILE_NAME = "tokenizer.model"
 WORD_START = "\N{LOWER ONE EIGHTH BLOCK}"  # how sentencepiece writes a space inside a piece
@@ -71,10 +71,10 @@ class Tokenizer:
     def encode_batch(
         self, texts: list[str], context_length: int, *, lowercase: bool = True
     ) -> np.ndarray:
-        """int32[B, context_length]: see `token_rows`."""
+        """int32[B, context_length]: see `token_padding`."""
         check_texts(texts)
         encoded = [self.encode(text.lower() if lowercase else text) for text in texts]
-        return token_rows(
+        return token_padding(
             encoded, context_length, bos_id=self.bos_id, eos_id=self.eos_id, pad_id=self.pad_id
         )
 

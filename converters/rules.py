@@ -16,7 +16,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from clip_jax.copies import copy_in_order
+from clip_jax.contiguous import copy_in_order
 from clip_jax.errors import InputError
 from converters.moves import Lazy, Move, Shape, make_move
 from converters.torch_unpickler import shown

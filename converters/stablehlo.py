@@ -27,7 +27,7 @@ from clip_jax.config import Compute, RuclipSmallConfig
 from clip_jax.errors import InputError
 from clip_jax.pretrained import KINDS as CLIP_KINDS
 from converters import safetensors_file
-from rudolph_jax import forward
+from rudolph_jax import incremental
 from rudolph_jax.config import RudolphConfig, VqganConfig
 from rudolph_jax.layout import Layout
 from rudolph_jax.masks import layer_kinds, mask
@@ -154,7 +154,7 @@ class Drawing:
 
     def prompt(self, params: Params, ids: jax.Array) -> tuple[jax.Array, ...]:
         """int32[b, left] -> logits of the first code, keys and values [layers, b, H, L, K]."""
-        x, seen = forward.run(self.config, self.compute, params, ids)
+        x, seen = incremental.run(self.config, self.compute, params, ids)
         room = ((0, 0), (0, 0), (0, self.positions - x.shape[1]), (0, 0))
         keys, values = (jnp.stack([jnp.pad(pair[i], room) for pair in seen]) for i in range(2))
         return self._logits(params, x[:, -1]), keys, values
@@ -169,7 +169,7 @@ class Drawing:
     ) -> tuple[jax.Array, ...]:
         """Codes int32[b] at a place int32[] of the picture -> what `prompt` gives, one further."""
         config, layout = self.config, Layout(self.config)
-        x = forward.embed(
+        x = incremental.embed(
             config, self.compute, params, codes[:, None], place[None], method="embed_image"
         )
         position = layout.prefix + layout.left.stop + place
@@ -179,7 +179,7 @@ class Drawing:
             allowed = jnp.asarray(mask(config, kind))[position, : self.positions] & before
             past.append([(keys[layer], values[layer], allowed)])
         alone = dict.fromkeys(layer_kinds(config), jnp.ones((1, 1), bool))
-        x, key_values = forward.run_layers(config, params, x, alone, past)
+        x, key_values = incremental.run_layers(config, params, x, alone, past)
         for layer, (k, v) in enumerate(key_values):
             keys = keys.at[layer, :, :, position].set(k[:, :, 0])
             values = values.at[layer, :, :, position].set(v[:, :, 0])
@@ -187,7 +187,7 @@ class Drawing:
 
     def _logits(self, params: Params, x: jax.Array) -> jax.Array:
         columns = Layout(self.config).code_logits
-        return forward.head(self.config, self.compute, params, columns)(x)
+        return incremental.head(self.config, self.compute, params, columns)(x)
 
 
 def _serialize(function: Function, specs: Mapping[str, jax.ShapeDtypeStruct]) -> bytes:

@@ -18,7 +18,7 @@ import jax
 from tqdm import tqdm
 
 from clip_jax.command import Parser
-from clip_jax.config import one_of
+from clip_jax.config import check_choice
 from experiments.command import exit_status
 from experiments.config import MeshConfig, TrainConfig
 from experiments.planning.chips import CHIPS
@@ -61,7 +61,7 @@ def planned_config(name: str, devices: int) -> TrainConfig:
 def fill(path: Path, configs: Sequence[str], topologies: Sequence[str]) -> None:
     """Adds to the file what it does not have yet."""
     for name in configs:
-        one_of("--configs", name, tuple(CONFIGS))
+        check_choice("--configs", name, tuple(CONFIGS))
     known = {(row["config"], row["topology"]) for row in read(path)}
     wanted = [(c, t) for t in topologies for c in configs if (c, t) not in known]
     for name, topology in tqdm(wanted, "planning"):

@@ -12,7 +12,7 @@ from clip_jax.contrastive import DUPLICATES, FORMS
 from experiments.data.config import expect
 from rudolph_jax.config import PRESETS as RUDOLPH_PRESETS
 from rudolph_jax.config import VQGAN_PRESETS, RudolphConfig, VqganConfig
-from rudolph_jax.reading import QUESTIONS
+from rudolph_jax.image_to_text import QUESTIONS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,7 +67,8 @@ class RudolphSettings:
     text_to_image, image_to_text, text_to_text, question: how often an example is put in the form
         of each task, relative to the others (`experiments/data/task_forms.py`). A set has captions
         or questions, so the last is 0 or all the others are.
-    question_about: whose special tokens questions have, one of `rudolph_jax.reading.QUESTIONS`.
+    question_about: whose special tokens questions have, one of `QUESTIONS` of
+        `rudolph_jax/image_to_text.py`.
     unknown_token_share: how often special tokens do not tell the task.
     """
 

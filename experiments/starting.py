@@ -16,7 +16,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from clip_jax import model_folder
 from clip_jax.errors import InputError
 from clip_jax.layers import stack_layers
-from clip_jax.positions import resize_position_embedding
+from clip_jax.position_embedding import resize_position_embedding
 from clip_jax.tokenizer import FILE_NAME
 from experiments.config import TrainConfig, flatten
 from experiments.data.config import DataConfig

@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-from clip_jax.random_rows import row_keys
-from clip_jax.sharding import spread_rows
+from clip_jax.per_example_rng import per_example_keys
+from clip_jax.sharding import batch_sharding_axes
 from experiments.config import TrainConfig
 from experiments.objectives import Objective
 from experiments.objectives.objective import Batch, Metrics, Now, Params
@@ -44,12 +44,12 @@ def step_body(
         rows = jax.tree.leaves(batch)[0].shape[0]
         first = 0 if axis_name is None else lax.axis_index(axis_name) * rows
         numbers = example_numbers(first + jnp.arange(rows), process_rows, jax.process_count())
-        keys = row_keys(jax.random.fold_in(state["rng"], state["step"]), numbers)
+        keys = per_example_keys(jax.random.fold_in(state["rng"], state["step"]), numbers)
         now = Now(state["step"], keys, mean(objective.shared(batch)))
         trainable, frozen = split(state["params"], chosen)
 
         def loss(trainable: Params, batch: Batch, now: Now) -> tuple[jax.Array, Metrics]:
-            with spread_rows(BATCH_AXES if axis_name is None else ()):
+            with batch_sharding_axes(BATCH_AXES if axis_name is None else ()):
                 return objective.loss(merge(trainable, frozen), batch, now)
 
         gradient = jax.value_and_grad(loss, has_aux=True)

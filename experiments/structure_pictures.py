@@ -136,10 +136,10 @@ def vocabulary(config: RudolphConfig) -> Parts:
     codes = layout.code_logits
     return [
         ("pieces", slice(0, pieces), COLOURS["left"]),
-        ("special", slice(pieces, layout.special_stop), "#bf812d"),
-        ("left pads", slice(layout.special_stop, layout.text_ids), "#dfc27d"),
+        ("special", slice(pieces, layout.text_pad_offset), "#bf812d"),
+        ("left pads", slice(layout.text_pad_offset, layout.num_text_ids), "#dfc27d"),
         ("codes", codes, COLOURS["image"]),
-        ("special", slice(codes.stop, layout.vocabulary), "#92c5de"),
+        ("special", slice(codes.stop, layout.vocab_size), "#92c5de"),
     ]
 
 

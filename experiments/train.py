@@ -20,8 +20,8 @@ from pathlib import Path
 import jax
 from jax.sharding import Mesh
 
+from clip_jax.compilation_cache import enable_compilation_cache
 from clip_jax.errors import InputError
-from clip_jax.kept_programs import keep_programs
 from clip_jax.tokenizer import FILE_NAME
 from experiments import parallel
 from experiments.command import exit_status
@@ -78,7 +78,7 @@ def train(
     # Orbax takes an eighth of a second to import; who is told of a wrong config needs none.
     from experiments.checkpoint import Checkpoints, abstract_state, last_good
 
-    keep_programs()
+    enable_compilation_cache()
     workdir = Path(workdir)
     hosts = Hosts()
     mesh = parallel.make_mesh(config.mesh, devices)
@@ -124,9 +124,7 @@ def train(
                 else:
                     state = begin_from(state, config)
                 if loop.has_work:
-                    runner = RUNNERS[config.parallel](
-                        config, objective, optimizer, mesh, shardings
-                    )
+                    runner = RUNNERS[config.parallel](config, objective, optimizer, mesh, shardings)
                     stream = batches(
                         objective.examples(split, tokenizer), config.data,
                         seed=config.seed, first_step=first_step,

@@ -17,9 +17,9 @@ from clip_jax.text import InvisibleCharacterWarning, escape
 from rudolph_jax import commands, doctor
 from rudolph_jax.app import command as app
 from rudolph_jax.config import RudolphConfig
+from rudolph_jax.image_to_text import QUESTIONS
 from rudolph_jax.pretrained import KIND, WEIGHTS, load
-from rudolph_jax.reading import QUESTIONS
-from rudolph_jax.texts import TruncationWarning
+from rudolph_jax.text_encoding import TruncationWarning
 
 OURS = (TruncationWarning, InvisibleCharacterWarning)  # warnings that are printed as one line
 EXAMPLES = """примеры:

@@ -14,7 +14,7 @@ from jax import lax
 
 from clip_jax import cpu
 from clip_jax.cpu import kv_cache
-from rudolph_jax.windows import Window
+from rudolph_jax.cache_window import Window
 
 KeyValue = tuple[jax.Array, jax.Array]  # keys and values
 # Keys and values [P, H, M, K], and which of them a query attends to, bool[T, M] or bool[M]. All

@@ -21,7 +21,7 @@ from clip_jax.text import check_encodable, escape, normalize_name
 from rudolph_jax import tasks
 from rudolph_jax.config import RudolphConfig
 from rudolph_jax.image_prompts import SIDES
-from rudolph_jax.picture_files import SHEET, about_drawings, write_drawings
+from rudolph_jax.png_files import SHEET, about_drawings, write_drawings
 from rudolph_jax.pretrained import PretrainedRudolph
 
 Results = list[dict[str, Any]]
@@ -76,6 +76,7 @@ def classify(rudolph: PretrainedRudolph, args: argparse.Namespace) -> Results:
         raise InputError(f"--classes is {args.classes!r}; expected at least two names, with commas")
     if "{}" not in args.template + args.left_template:
         raise InputError(f"--template is {args.template!r}; expected {{}} where the class stands")
+
     def classify_one(image: Image.Image) -> Results:
         result = tasks.zs_clf(
             rudolph, image, classes, r_template=args.template, l_template=args.left_template,

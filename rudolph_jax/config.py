@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from msgspec import Meta
 
-from clip_jax.config import build, one_of
+from clip_jax.config import build, check_choice
 from clip_jax.config_fields import (
     Background,
     Epsilon,
@@ -99,9 +99,9 @@ class RudolphConfig:
         for name in ("kernel_size", "last_kernel_size"):
             if getattr(self, name) % 2 == 0:
                 raise InputError(f"{name} is {getattr(self, name)}; expected an odd number")
-        one_of("mask_order", self.mask_order, MASK_ORDERS)
-        one_of("conv_edges", self.conv_edges, ("clamp", "wrap"))
-        one_of("activation", self.activation, ("gelu_tanh", "gelu"))
+        check_choice("mask_order", self.mask_order, MASK_ORDERS)
+        check_choice("conv_edges", self.conv_edges, ("clamp", "wrap"))
+        check_choice("activation", self.activation, ("gelu_tanh", "gelu"))
 
     @property
     def mlp_width(self) -> int:

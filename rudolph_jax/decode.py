@@ -21,26 +21,26 @@ from jax import lax
 
 from clip_jax.config import Compute
 from clip_jax.errors import InputError
-from rudolph_jax import forward
+from rudolph_jax import incremental
 from rudolph_jax.cache import LayerCache, empty
+from rudolph_jax.cache_window import Window, window
 from rudolph_jax.config import RudolphConfig
-from rudolph_jax.forward import KeyValues, Params
+from rudolph_jax.incremental import KeyValues, Params
 from rudolph_jax.layout import EOS, PAD, Layout
 from rudolph_jax.masks import layer_kinds, mask
 from rudolph_jax.sampling import Options, guided_sample, sample
-from rudolph_jax.windows import Window, window
 
 Arrays = TypeVar("Arrays")  # a tree of them
 
 
 @dataclasses.dataclass(frozen=True)
-class Plan:
+class SamplerConfig:
     """What is compiled for: everything else may change from call to call.
 
     segment: "left", "image" or "right", which is written. samples: of each prompt.
     guidance: "none", "probabilities" or "logits" (`sampling.guided_sample`).
-    trimmed: keep only the keys that a layer's mask can still see (`windows.py`); off, all of the
-        segment's, which gives the same and takes longer.
+    trimmed: keep only the keys that a layer's mask can still see (`cache_window.py`); off, all of
+        the segment's, which gives the same and takes longer.
     """
 
     config: RudolphConfig
@@ -79,14 +79,14 @@ class Plan:
         layout = Layout(self.config)
         if self.segment == "image":
             return layout.code_logits
-        return layout.text_logits if self.segment == "left" else slice(0, layout.special_stop)
+        return layout.text_logits if self.segment == "left" else slice(0, layout.text_pad_offset)
 
     def window(self, kind: str) -> Window:
         """What layers with a kind of mask keep of the segment."""
         return window(self.config, kind, self.segment, self.trimmed)
 
 
-class Request(NamedTuple):
+class SamplerInputs(NamedTuple):
     """prompts: int32[G, P, M], of which the first `start` ids (int32[]) count.
 
     stop: int32[], how many tokens of a text segment to write at most, its prompt included.
@@ -106,12 +106,12 @@ class Request(NamedTuple):
     guidance_weight: jax.Array
 
 
-class State(NamedTuple):
+class SamplingState(NamedTuple):
     """A loop's carry. place: int32[], where the last token lies in the segment.
 
     token: int32[P * n], the last one. done: bool[P * n], which samples have ended.
     out: int32[P * n, N]. cache: of each layer, keys and values [G P n, H, S, K] of what was
-    written (`windows.py`, `cache.py`).
+    written (`cache_window.py`, `cache.py`).
     """
 
     place: jax.Array
@@ -122,20 +122,22 @@ class State(NamedTuple):
 
 
 @partial(jax.jit, static_argnums=0)
-def generate(plan: Plan, params: Params, request: Request) -> jax.Array:
+def generate(plan: SamplerConfig, params: Params, request: SamplerInputs) -> jax.Array:
     """int32[P * n, N]: the segment of each sample, the samples of a prompt side by side.
 
     params: layers one by one. Text ends with EOS, then PAD. The first `start` prompt ids that lie
     in the segment stand at its begin.
     """
-    params = forward.cast(params, plan.compute)
-    prompt_cache, state = begin(plan, params, request)
+    params = incremental.cast(params, plan.compute)
+    prompt_cache, state = prefill(plan, params, request)
     N = state.out.shape[1]
-    state = write(plan, params, request, prompt_cache, state, N - 1)
+    state = sample_loop(plan, params, request, prompt_cache, state, N - 1)
     return jnp.where(jnp.arange(N) < request.stop, state.out, PAD)
 
 
-def begin(plan: Plan, params: Params, request: Request) -> tuple[KeyValues, State]:
+def prefill(
+    plan: SamplerConfig, params: Params, request: SamplerInputs
+) -> tuple[KeyValues, SamplingState]:
     """The prompts' keys and values [G P, H, M, K], and the state after the first token."""
     written = plan.written
     P, N = request.fixed.shape
@@ -146,28 +148,32 @@ def begin(plan: Plan, params: Params, request: Request) -> tuple[KeyValues, Stat
     if plan.segment != "image":
         given = jnp.repeat(request.prompts[0, :, written], plan.samples, axis=0)
         out = jnp.where(jnp.arange(N) < first, given, out)
-    logits = forward.head(plan.config, plan.compute, params, plan.columns)(hidden)
-    token, done = _choose(plan, request, logits, first, jnp.zeros((rows,), bool))
+    logits = incremental.head(plan.config, plan.compute, params, plan.columns)(hidden)
+    token, done = _sample_token(plan, request, logits, first, jnp.zeros((rows,), bool))
     cache = _empty_cache(plan, len(hidden), hidden.dtype)
-    return prompt_cache, State(first, token, done, _put(out, token[:, None], first, axis=1), cache)
+    return prompt_cache, SamplingState(
+        first, token, done, _write_at(out, token[:, None], first, axis=1), cache
+    )
 
 
-def write(
-    plan: Plan,
+def sample_loop(
+    plan: SamplerConfig,
     params: Params,
-    request: Request,
+    request: SamplerInputs,
     prompt_cache: KeyValues,
-    state: State,
+    state: SamplingState,
     count: int,
-) -> State:
+) -> SamplingState:
     """`count` more tokens of a picture; of a text as many as there may be, until all have ended."""
-    head = forward.head(plan.config, plan.compute, params, plan.columns)
+    head = incremental.head(plan.config, plan.compute, params, plan.columns)
 
-    def turn(state: State) -> State:
-        hidden, cache = advance(plan, params, request, prompt_cache, state)
+    def turn(state: SamplingState) -> SamplingState:
+        hidden, cache = decode_step(plan, params, request, prompt_cache, state)
         place = state.place + 1
-        token, done = _choose(plan, request, head(hidden), place, state.done)
-        return State(place, token, done, _put(state.out, token[:, None], place, axis=1), cache)
+        token, done = _sample_token(plan, request, head(hidden), place, state.done)
+        return SamplingState(
+            place, token, done, _write_at(state.out, token[:, None], place, axis=1), cache
+        )
 
     if plan.segment == "image":
         # A trip count that is known needs no look at the device between steps.
@@ -175,23 +181,29 @@ def write(
     return lax.while_loop(lambda s: (s.place < request.stop - 1) & ~s.done.all(), turn, state)
 
 
-def _put(old: Arrays, new: Arrays, place: jax.Array, axis: int) -> Arrays:
+def _write_at(old: Arrays, new: Arrays, place: jax.Array, axis: int) -> Arrays:
     """Arrays with others written into an axis from a place of it on."""
     return jax.tree.map(
         lambda a, b: lax.dynamic_update_slice_in_dim(a, b, place, axis=axis), old, new
     )
 
 
-def _read_prompts(plan: Plan, params: Params, request: Request) -> tuple[KeyValues, jax.Array]:
+def _read_prompts(
+    plan: SamplerConfig, params: Params, request: SamplerInputs
+) -> tuple[KeyValues, jax.Array]:
     """Keys and values [G P, H, M, K], and the hidden states [G P, D] before the first token."""
     ids = request.prompts.reshape(-1, request.prompts.shape[-1])
-    x, key_values = forward.run(plan.config, plan.compute, params, ids)
+    x, key_values = incremental.run(plan.config, plan.compute, params, ids)
     before = request.start + Layout(plan.config).prefix - 1
     return key_values, lax.dynamic_index_in_dim(x, before, axis=1, keepdims=False)
 
 
-def _choose(
-    plan: Plan, request: Request, logits: jax.Array, place: jax.Array, done: jax.Array
+def _sample_token(
+    plan: SamplerConfig,
+    request: SamplerInputs,
+    logits: jax.Array,
+    place: jax.Array,
+    done: jax.Array,
 ) -> tuple[jax.Array, jax.Array]:
     """The tokens int32[P n] at a place of the segment, and which samples are done by then.
 
@@ -218,15 +230,19 @@ def _choose(
     return jnp.where(done, PAD, token), done | (token == EOS)
 
 
-def advance(
-    plan: Plan, params: Params, request: Request, prompt_cache: KeyValues, state: State
+def decode_step(
+    plan: SamplerConfig,
+    params: Params,
+    request: SamplerInputs,
+    prompt_cache: KeyValues,
+    state: SamplingState,
 ) -> tuple[jax.Array, KeyValues]:
     """Takes the last tokens in: hidden states float[G P n, D], the next cache."""
     config, written, place = plan.config, plan.written, state.place
     layout = Layout(config)
     tokens = jnp.tile(state.token, len(request.prompts))[:, None]
     method = f"embed_{plan.segment}"
-    x = forward.embed(config, plan.compute, params, tokens, place[None], method=method)
+    x = incremental.embed(config, plan.compute, params, tokens, place[None], method=method)
     # Where this token and the prompt lie among the positions that masks know.
     position = written.start + layout.prefix + place
     prompt = jnp.arange(prompt_cache[0][0].shape[2])
@@ -237,12 +253,10 @@ def advance(
         in_prompt = allowed[: len(prompt)] & (prompt < request.start + layout.prefix)
         past.append([(*prompt_cache[layer], in_prompt)])
         caches.append(LayerCache(state.cache[layer], plan.window(kind), place, first))
-    x, cache = forward.run_layers(config, params, x, None, past, caches)
+    x, cache = incremental.run_layers(config, params, x, None, past, caches)
     return x[:, 0], cache
 
 
-def _empty_cache(plan: Plan, batch: int, dtype: jnp.dtype) -> KeyValues:
+def _empty_cache(plan: SamplerConfig, batch: int, dtype: jnp.dtype) -> KeyValues:
     H, K = plan.config.heads, plan.config.width // plan.config.heads
-    return [
-        empty(batch, H, plan.window(kind).slots, K, dtype) for kind in layer_kinds(plan.config)
-    ]
+    return [empty(batch, H, plan.window(kind).slots, K, dtype) for kind in layer_kinds(plan.config)]

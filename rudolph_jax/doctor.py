@@ -13,7 +13,7 @@ from huggingface_hub import constants
 
 from clip_jax.cache import cache_folder
 from clip_jax.command import DISTRIBUTION, version
-from clip_jax.kept_programs import keep_programs
+from clip_jax.compilation_cache import enable_compilation_cache
 from clip_jax.layers import unstack_layers
 from rudolph_jax.config import RudolphConfig
 from rudolph_jax.generation import Run, samples
@@ -42,7 +42,7 @@ def examine() -> None:
     print(f"converted models: {cache_folder() / 'models'}")
     offline = ", offline" if constants.is_offline_mode() else ""
     print(f"downloads: {constants.HF_HUB_CACHE}{offline}")
-    keep_programs()
+    enable_compilation_cache()
     print(f"compiled programs: {_compiled()}")
     start = time.monotonic()
     codes = self_test()

@@ -17,7 +17,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from tqdm import tqdm
 
 from clip_jax.errors import InputError
-from rudolph_jax.decode import Plan, Request, generate
+from rudolph_jax.decode import SamplerConfig, SamplerInputs, generate
 from rudolph_jax.pretrained import PretrainedRudolph
 from rudolph_jax.sampling import Sampling
 
@@ -61,19 +61,19 @@ def samples(
 
     prompts: int32[G, P, M], of which `start` ids count. fixed: int32[N], given tokens, -1 where
     to sample. allowed: bool[V], what may be chosen. stop: where in the segment to end. See
-    `decode.Request`. Sample i of prompt p follows from the seed, p and i alone; prompts count from
-    `first_prompt`.
+    `decode.SamplerInputs`. Sample i of prompt p follows from the seed, p and i alone; prompts count
+    from `first_prompt`.
     """
     if count < 1:
         raise InputError(f"{count} samples were asked for; expected at least 1")
     G, P, _ = prompts.shape
     each = min(_power_of_two(count), max(run.batch_size // P, 1))
-    plan = Plan(rudolph.config, rudolph.compute, segment, each, guidance)
+    plan = SamplerConfig(rudolph.config, rudolph.compute, segment, each, guidance)
     N = plan.written.stop - plan.written.start
     fixed = np.full(N, -1, np.int32) if fixed is None else np.asarray(fixed, np.int32)
     seed = np.uint32(run.seed & 0xFFFFFFFF)  # what a key is made of
     mesh = None if run.mesh is None else _automatic(run.mesh)
-    params = rudolph.arranged if mesh is None else _placed(mesh, rudolph.arranged)
+    params = rudolph.inference_params if mesh is None else _placed(mesh, rudolph.inference_params)
     hidden = True if run.quiet else None
     with tqdm(total=P * count, unit=" samples", disable=hidden, leave=False) as bar:
         for first in range(0, count, each):
@@ -89,7 +89,7 @@ def samples(
                 "allowed": np.ones(1, bool) if allowed is None else np.asarray(allowed),
                 "guidance_weight": np.float32(guidance_weight),
             }
-            request = Request(keys=keys, options=run.sampling.traced(), **inputs)
+            request = SamplerInputs(keys=keys, options=run.sampling.to_arrays(), **inputs)
             with rudolph.precision:
                 tokens = np.asarray(generate(plan, params, request))
             wanted = min(each, count - first)

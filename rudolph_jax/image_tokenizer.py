@@ -12,11 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from clip_jax import model_folder
+from clip_jax.batch_padding import run_padded
+from clip_jax.compilation_cache import enable_compilation_cache
 from clip_jax.compiled import compiled
 from clip_jax.config import Compute, ImageConfig
 from clip_jax.errors import InputError
-from clip_jax.filled_rows import run_filled
-from clip_jax.kept_programs import keep_programs
 from rudolph_jax.config import VqganConfig
 from rudolph_jax.leading_shapes import vqgan_leading_shapes
 from rudolph_jax.vqgan import Vqgan, abstract_params
@@ -28,7 +28,7 @@ ROUNDING = 1e-6  # by which a resized picture may leave [0, 1]
 class PretrainedVqgan:
     """Parameters and config, with encoder and decoder compiled once per shape.
 
-    A batch is filled up to one of few sizes: see `clip_jax/filled_rows.py`.
+    A batch is filled up to one of few sizes: see `clip_jax/batch_padding.py`.
     In float32 products run at full precision on every device: a rounded logit is another code.
     """
 
@@ -117,7 +117,7 @@ class PretrainedVqgan:
         function = compiled(Vqgan, self.config, self.compute, method=method)
         precision = "highest" if self.compute.dtype == "float32" else "default"
         with jax.default_matmul_precision(precision):
-            return run_filled(lambda rows: function(self.params, rows), argument)
+            return run_padded(lambda rows: function(self.params, rows), argument)
 
 
 def image_config(config: VqganConfig) -> ImageConfig:
@@ -130,11 +130,11 @@ def image_config(config: VqganConfig) -> ImageConfig:
 def load_vqgan(
     folder: str | Path, compute: Compute = Compute(), verify: bool | None = None
 ) -> PretrainedVqgan:
-    """The tokenizer in a folder; programs are kept (`clip_jax/kept_programs.py`).
+    """The tokenizer in a folder; programs are kept (`clip_jax/compilation_cache.py`).
 
     verify: as in `pretrained.load`. Another kind of model, or damaged files, raise InputError.
     """
-    keep_programs()
+    enable_compilation_cache()
     about = model_folder.read_config(folder)
     if about["kind"] != KIND:
         raise InputError(f"{folder}: holds a model of kind {about['kind']!r}; expected {KIND!r}")

@@ -17,14 +17,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from clip_jax.layers import CONTRACTED_AXES, MULTIPLIED
+from clip_jax.layers import CONTRACTED_AXES, MATMUL_MODULES
 
 LARGEST = 127
 # (part of a layer, kernel) -> the axes that its product contracts.
 CONTRACTED = {
     kernel: tuple(range(count))
     for kernel, count in CONTRACTED_AXES.items()
-    if kernel[0] in MULTIPLIED
+    if kernel[0] in MATMUL_MODULES
 }
 
 

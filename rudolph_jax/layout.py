@@ -60,37 +60,37 @@ class Layout:
         return int(self.config.bos_prefix)
 
     @property
-    def text_ids(self) -> int:
+    def num_text_ids(self) -> int:
         """Rows of the text table: pieces, special tokens, left pads."""
-        return self.special_stop + self.config.left_text_length
+        return self.text_pad_offset + self.config.left_text_length
 
     @property
-    def special_stop(self) -> int:
+    def text_pad_offset(self) -> int:
         """The first text id after the special tokens: padding at the left text's position 0."""
         return self.config.text_vocab_size + self.config.text_special_tokens
 
     @property
-    def image_ids(self) -> int:
+    def num_image_ids(self) -> int:
         """Rows of the image table: codes, special tokens."""
         return self.config.image_vocab_size + self.config.image_special_tokens
 
     @property
-    def vocabulary(self) -> int:
+    def vocab_size(self) -> int:
         """Number of logits."""
-        return self.text_ids + self.image_ids
+        return self.num_text_ids + self.num_image_ids
 
     @property
     def text_logits(self) -> slice:
-        return slice(0, self.text_ids)
+        return slice(0, self.num_text_ids)
 
     @property
     def image_logits(self) -> slice:
-        return slice(self.text_ids, self.vocabulary)
+        return slice(self.num_text_ids, self.vocab_size)
 
     @property
     def code_logits(self) -> slice:
         """The image logits without those of special tokens."""
-        return slice(self.text_ids, self.text_ids + self.config.image_vocab_size)
+        return slice(self.num_text_ids, self.num_text_ids + self.config.image_vocab_size)
 
     def special_id(self, name: str) -> int:
         """The id of a special token such as "LT_T2I"; InputError where the model has none."""

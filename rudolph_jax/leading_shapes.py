@@ -20,9 +20,9 @@ def leading_shapes(config: RudolphConfig) -> Leading:
         "left_position_embedding": {"left_text_length": config.left_text_length + 1},
         **({"right_position_embedding": {"right_text_length": right + 1}} if right else {}),
         "image_row_embedding": {"image_tokens_per_side": side},
-        "head/bias": {"text_vocab_size + image_vocab_size": layout.vocabulary},
-        "text_embedding": {"text_vocab_size": layout.text_ids, "width": width},
-        "image_embedding": {"image_vocab_size": layout.image_ids, "width": width},
+        "head/bias": {"text_vocab_size + image_vocab_size": layout.vocab_size},
+        "text_embedding": {"text_vocab_size": layout.num_text_ids, "width": width},
+        "image_embedding": {"image_vocab_size": layout.num_image_ids, "width": width},
         f"{last}/mlp_norm/scale": {"layers": width},
     }
 

@@ -95,7 +95,7 @@ def _left_text(logits: jax.Array, input_ids: jax.Array, layout: Layout, legacy: 
     """
     left = min(input_ids.shape[1], layout.left.stop)
     ids = input_ids[:, :left]
-    ids = jnp.where(ids == PAD, layout.special_stop + jnp.arange(left), ids)
+    ids = jnp.where(ids == PAD, layout.text_pad_offset + jnp.arange(left), ids)
     ids = jnp.concatenate([ids, input_ids[:, left:]], axis=1)
     stop = left + (legacy and input_ids.shape[1] > left)
     return _cross_entropy(logits, ids, layout, 1 - layout.prefix, stop, "text")

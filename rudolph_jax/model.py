@@ -25,9 +25,9 @@ from clip_jax.activation import activate
 from clip_jax.compiled import param_shapes
 from clip_jax.config import Compute
 from clip_jax.linear import einsum, get_kernel, linear
-from clip_jax.model import LayerNorm, rematted
-from clip_jax.random_rows import dropout, fold_in
-from clip_jax.sharding import looked_up, split_rows
+from clip_jax.model import LayerNorm, maybe_remat
+from clip_jax.per_example_rng import dropout, fold_in
+from clip_jax.sharding import constrain_batch, constrain_embedding
 from rudolph_jax.cache import KeyValue, LayerCache, Segment
 from rudolph_jax.config import RudolphConfig
 from rudolph_jax.layout import BOS, PAD, Layout
@@ -136,7 +136,7 @@ class Block(nn.Module):
         keys: jax.Array | None = None,
     ) -> tuple[jax.Array, KeyValue]:
         """float[B, T, D] -> float[B, T, D], and what `Attention` returns; see there."""
-        x = split_rows(x)
+        x = constrain_batch(x)
         y, key_value = self.attention(self.attention_norm(x), mask, past, cache, keys)
         x = x + (self.attention_out_norm(y) if self.config.sandwich_norm else y)
         y = self.mlp(self.mlp_norm(x), keys)
@@ -205,8 +205,8 @@ class Rudolph(nn.Module):
         config, layout = self.config, Layout(self.config)
         D, d = config.width, config.image_tokens_per_side
         epsilon = config.layer_norm_epsilon
-        self.text_embedding = self.param("text_embedding", NORMAL, (layout.text_ids, D))
-        self.image_embedding = self.param("image_embedding", NORMAL, (layout.image_ids, D))
+        self.text_embedding = self.param("text_embedding", NORMAL, (layout.num_text_ids, D))
+        self.image_embedding = self.param("image_embedding", NORMAL, (layout.num_image_ids, D))
         # One row more than the text is long, as in the original; ruDALL-E v2's prefix needs it.
         self.left_position_embedding = self.param(
             "left_position_embedding", NORMAL, (config.left_text_length + 1, D)
@@ -219,7 +219,7 @@ class Rudolph(nn.Module):
         self.image_column_embedding = self.param("image_column_embedding", NORMAL, (d, D))
         self.layers = self._scanned_blocks() if self.stacked else UnrolledBlocks(config)
         self.final_norm, self.head_norm = LayerNorm(epsilon), LayerNorm(epsilon)
-        self.head = Head(layout.vocabulary)
+        self.head = Head(layout.vocab_size)
 
     def __call__(self, input_ids: jax.Array, dropout_keys: jax.Array | None = None) -> jax.Array:
         """int32[B, T], T up to the whole sequence -> float32[B, T, V].
@@ -267,7 +267,7 @@ class Rudolph(nn.Module):
     def embed_left(self, ids: jax.Array, positions: jax.Array) -> jax.Array:
         """ids int32[B, T] at positions int32[T] of the left text, where padding has its own ids."""
         layout = Layout(self.config)
-        ids = jnp.where(ids == PAD, layout.special_stop + positions, ids)
+        ids = jnp.where(ids == PAD, layout.text_pad_offset + positions, ids)
         return self.embed_text(ids, self.left_position_embedding[positions + layout.prefix])
 
     def embed_right(self, ids: jax.Array, positions: jax.Array) -> jax.Array:
@@ -275,26 +275,24 @@ class Rudolph(nn.Module):
 
     def embed_text(self, ids: jax.Array, positions: jax.Array) -> jax.Array:
         """ids int32[B, T], position embeddings [T, D]"""
-        x = looked_up(self.text_embedding[ids])
+        x = constrain_embedding(self.text_embedding[ids])
         return (x + positions).astype(self.compute.dtype)
 
     def embed_image(self, codes: jax.Array, positions: jax.Array) -> jax.Array:
         """codes int32[B, T] at positions int32[T] of the picture, row by row."""
         row, column = jnp.divmod(positions, self.config.image_tokens_per_side)
         place = self.image_row_embedding[row] + self.image_column_embedding[column]
-        return (looked_up(self.image_embedding[codes]) + place).astype(self.compute.dtype)
+        return (constrain_embedding(self.image_embedding[codes]) + place).astype(self.compute.dtype)
 
     def logits(self, x: jax.Array) -> jax.Array:
         """What the last layer puts out, float[..., D] -> float32[..., V]."""
-        return self.head(self.normed(x))
+        return self.head(self.final_norms(x))
 
-    def normed(self, x: jax.Array) -> jax.Array:
+    def final_norms(self, x: jax.Array) -> jax.Array:
         """What the head sees: two norms in a row, the transformer's own, then the head's."""
         return self.head_norm(self.final_norm(x))
 
-    def _run_layers(
-        self, x: jax.Array, keys: jax.Array | None, hidden: bool = False
-    ) -> jax.Array:
+    def _run_layers(self, x: jax.Array, keys: jax.Array | None, hidden: bool = False) -> jax.Array:
         """float[B, T, D] -> float[B, T, D], or with `hidden` each layer's, [layers, B, T, D]."""
         T = x.shape[1]
         all_masks = jnp.asarray(masks(self.config)[:, :T, :T])
@@ -303,9 +301,7 @@ class Rudolph(nn.Module):
             x, outputs, _ = self.layers(x, by_type, keys=keys)
             return jnp.stack(outputs) if hidden else x
         kinds = layer_kinds(self.config)
-        index = LayerIndex(
-            jnp.arange(len(kinds)), jnp.array([KINDS.index(kind) for kind in kinds])
-        )
+        index = LayerIndex(jnp.arange(len(kinds)), jnp.array([KINDS.index(kind) for kind in kinds]))
         body = self.layers.scan_body_with_hidden if hidden else self.layers.scan_body
         x, outputs = body(x, index, all_masks, keys)
         return outputs if hidden else x
@@ -313,7 +309,7 @@ class Rudolph(nn.Module):
     def _scanned_blocks(self) -> nn.Module:
         methods = ["scan_body", "scan_body_with_hidden"]
         stack = nn.scan(
-            rematted(Block, self.compute, methods),
+            maybe_remat(Block, self.compute, methods),
             variable_axes={"params": 0},
             split_rngs={"params": True},
             in_axes=(0, nn.broadcast, nn.broadcast),

@@ -13,13 +13,13 @@ import numpy as np
 from PIL import Image
 
 from clip_jax import cpu, model_folder
+from clip_jax.compilation_cache import enable_compilation_cache
 from clip_jax.compiled import compiled
-from clip_jax.config import Compute, one_of
+from clip_jax.config import Compute, check_choice
 from clip_jax.cpu.transposed import is_transposed, restore_kernels, transpose_kernels_in_place
 from clip_jax.errors import InputError
 from clip_jax.image import preprocess
 from clip_jax.input_files import MAX_VOCABULARY_BYTES, read_limited
-from clip_jax.kept_programs import keep_programs
 from clip_jax.layers import unstack_layers
 from clip_jax.tokenizer import FILE_NAME, Tokenizer
 from rudolph_jax.config import RudolphConfig
@@ -65,7 +65,7 @@ class PretrainedRudolph:
                 f"image_vocab_size is {config.image_vocab_size}; they belong to different models"
             )
         self.config = config
-        self.arranged = params  # as products read them
+        self.inference_params = params  # as products read them
         self.compute = compute
         self.layout = Layout(config)
         self._tokenizer, self._vqgan = tokenizer, vqgan
@@ -73,9 +73,11 @@ class PretrainedRudolph:
     @cached_property
     def params(self) -> Mapping[str, Any]:
         """As the model describes them, in the stored dtype; a copy of transposed kernels."""
-        if not any(map(is_transposed, jax.tree.leaves(self.arranged, is_leaf=is_transposed))):
-            return self.arranged
-        return jax.device_put(restore_kernels(self.arranged))
+        if not any(
+            map(is_transposed, jax.tree.leaves(self.inference_params, is_leaf=is_transposed))
+        ):
+            return self.inference_params
+        return jax.device_put(restore_kernels(self.inference_params))
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -143,8 +145,8 @@ class PretrainedRudolph:
         if ids.ndim != 2 or not np.issubdtype(ids.dtype, np.integer):
             raise InputError(f"input_ids are {ids.dtype}{list(ids.shape)}; expected int32[B, T]")
         layout.split(ids.shape[1])
-        limits = np.full(layout.length, layout.text_ids)
-        limits[layout.image] = layout.image_ids
+        limits = np.full(layout.length, layout.num_text_ids)
+        limits[layout.image] = layout.num_image_ids
         bad = np.argwhere((ids < 0) | (ids >= limits[: ids.shape[1]]))
         if bad.size:
             row, column = bad[0]
@@ -177,7 +179,7 @@ class PretrainedRudolph:
 
     def save(self, folder: str | Path, **provenance: Any) -> Path:
         """Writes a model folder; an existing one raises InputError, and so do weights of int8."""
-        if any(map(is_int8, jax.tree.leaves(self.arranged, is_leaf=is_int8))):
+        if any(map(is_int8, jax.tree.leaves(self.inference_params, is_leaf=is_int8))):
             raise InputError(
                 "weights that were rounded to int8 are not saved; load the model with "
                 'weights="stored" to save it, and round them when it is loaded again'
@@ -186,7 +188,7 @@ class PretrainedRudolph:
             folder,
             kind=KIND,
             config=self.config.to_dict(),
-            params=jax.tree.map(np.asarray, restore_kernels(self.arranged)),
+            params=jax.tree.map(np.asarray, restore_kernels(self.inference_params)),
             files={} if self._tokenizer is None else {FILE_NAME: self._tokenizer.model},
             provenance=provenance,
         )
@@ -195,7 +197,7 @@ class PretrainedRudolph:
         # Layers lie one by one.
         function = compiled(Rudolph, self.config, self.compute, False, method=method)
         with self.precision:
-            return function(self.arranged, self.check_ids(ids))
+            return function(self.inference_params, self.check_ids(ids))
 
 
 def load(
@@ -208,13 +210,13 @@ def load(
     """The model in a folder. vqgan: its image tokenizer's folder, needed for pictures.
 
     weights: "stored", or "int8" to round the layers' kernels (`int8.py`): less memory, other
-    results. Programs are kept (`clip_jax/kept_programs.py`).
+    results. Programs are kept (`clip_jax/compilation_cache.py`).
     verify: whether digests are compared; None: unless $RUDOLPH_JAX_VERIFY is 0
     (`clip_jax/digests.py`).
     Another kind of model, damaged files or tokenizers that do not fit raise InputError.
     """
-    one_of("weights", weights, WEIGHTS)
-    keep_programs()
+    check_choice("weights", weights, WEIGHTS)
+    enable_compilation_cache()
     about = model_folder.read_config(folder)
     if about["kind"] != KIND:
         raise InputError(f"{folder}: holds a model of kind {about['kind']!r}; expected {KIND!r}")

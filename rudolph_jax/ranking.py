@@ -13,10 +13,10 @@ import numpy as np
 from clip_jax import Predictor
 from clip_jax.errors import InputError
 from clip_jax.text import normalize_name, warn_of_invisible
-from clip_jax.token_rows import check_texts
+from clip_jax.token_padding import check_texts
+from rudolph_jax.perplexity import combined_scores, perplexities, perplexities_after_prompts
 from rudolph_jax.pretrained import PretrainedRudolph
-from rudolph_jax.scoring import combined_scores, perplexities, perplexities_after_prompts
-from rudolph_jax.texts import encode_left, encode_right
+from rudolph_jax.text_encoding import encode_left, encode_right
 
 BATCH_SIZE = 24
 Ranking = tuple[np.ndarray, np.ndarray, np.ndarray]  # ppl_txt, ppl_img, scores; float32[B] each
@@ -109,8 +109,7 @@ def zs_clf(
         for name in names
     ]
     lefts = [
-        encode_left(tokenizer, config, _filled(l_template, name), l_special_token)
-        for name in names
+        encode_left(tokenizer, config, _filled(l_template, name), l_special_token) for name in names
     ]
     if all((left == lefts[0]).all() for left in lefts):
         prompt, rest = np.concatenate([lefts[0], codes]), np.stack(rights)
@@ -149,7 +148,7 @@ def class_perplexities(
     rights = [encode_right(tokenizer, config, text, r_special_token) for text in captions]
     with rudolph.precision:
         return perplexities_after_prompts(
-            config, rudolph.compute, rudolph.arranged,
+            config, rudolph.compute, rudolph.inference_params,
             np.concatenate([np.tile(left, (len(codes), 1)), codes], axis=1), np.stack(rights),
             "right", batch_size=batch_size,
         )  # fmt: skip
@@ -206,7 +205,7 @@ def _perplexities(
 ) -> dict[str, np.ndarray]:
     with rudolph.precision:
         return perplexities(
-            rudolph.config, rudolph.compute, rudolph.arranged, prompt, rest, segments,
+            rudolph.config, rudolph.compute, rudolph.inference_params, prompt, rest, segments,
             batch_size=batch_size, quiet=quiet,
         )  # fmt: skip
 

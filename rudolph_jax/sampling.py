@@ -46,10 +46,8 @@ class Sampling:
         given: dict[str, Any] = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
         return dataclasses.replace(self, **{k: v for k, v in given.items() if v is not None})
 
-    def traced(self) -> Options:
-        return Options(
-            np.float32(self.temperature), np.int32(self.top_k), np.float32(self.top_p)
-        )
+    def to_arrays(self) -> Options:
+        return Options(np.float32(self.temperature), np.int32(self.top_k), np.float32(self.top_p))
 
 
 class Options(NamedTuple):
@@ -112,10 +110,10 @@ def filter_logits(logits: jax.Array, options: Options) -> jax.Array:
     V = logits.shape[-1]
     order = _ordered_bits(logits)
 
-    def by_rank() -> jax.Array:
+    def top_k_threshold() -> jax.Array:
         return _largest(order, lambda kept: kept.sum(axis=-1) >= options.top_k)
 
-    def by_mass(floor: jax.Array) -> jax.Array:
+    def top_p_threshold(floor: jax.Array) -> jax.Array:
         left = jnp.where(order >= floor[..., None], logits, -jnp.inf)
         probabilities = jax.nn.softmax(left, axis=-1)
         return jnp.maximum(
@@ -125,8 +123,8 @@ def filter_logits(logits: jax.Array, options: Options) -> jax.Array:
 
     nothing = jnp.zeros(logits.shape[:-1], jnp.uint32)
     limited = (options.top_k > 0) & (options.top_k < V)
-    floor = lax.cond(limited, by_rank, lambda: nothing)
-    floor = lax.cond(options.top_p < 1, by_mass, lambda floor: floor, floor)
+    floor = lax.cond(limited, top_k_threshold, lambda: nothing)
+    floor = lax.cond(options.top_p < 1, top_p_threshold, lambda floor: floor, floor)
     return jnp.where(order >= floor[..., None], logits, -jnp.inf)
 
 

@@ -6,15 +6,15 @@
 Names and defaults are those of the original's `ruDolphApi`, where it has the task.
 """
 
-from rudolph_jax.drawing import (
-    draw_images,
-    draw_in_batches,
-    draw_texts,
-    dream,
-    generate_codebooks,
-    generate_codebooks_cfg,
-)
 from rudolph_jax.image_prompts import keep_borders, keep_mask
+from rudolph_jax.image_to_text import (
+    answer,
+    answer_questions,
+    caption_images,
+    generate_captions,
+    image_captioning,
+    image_features,
+)
 from rudolph_jax.ranking import (
     class_perplexities,
     rank_drawings,
@@ -23,15 +23,15 @@ from rudolph_jax.ranking import (
     self_reranking_by_text,
     zs_clf,
 )
-from rudolph_jax.reading import (
-    answer,
-    answer_questions,
-    caption_images,
-    generate_captions,
-    image_captioning,
-    image_features,
+from rudolph_jax.text_generation import generate_texts, text_perplexities
+from rudolph_jax.text_to_image import (
+    draw_images,
+    draw_in_batches,
+    draw_texts,
+    dream,
+    generate_codebooks,
+    generate_codebooks_cfg,
 )
-from rudolph_jax.writing import generate_texts, text_perplexities
 
 __all__ = [
     "answer",

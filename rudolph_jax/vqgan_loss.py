@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from clip_jax.random_rows import gumbel
+from clip_jax.per_example_rng import gumbel
 from rudolph_jax.vqgan import Vqgan
 from rudolph_jax.wavelet import halve
 

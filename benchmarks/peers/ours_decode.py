@@ -11,9 +11,16 @@ import numpy as np
 import rudolph_jax
 from benchmarks.peers.serve import serve
 from clip_jax import Compute
-from rudolph_jax import forward
-from rudolph_jax.decode import Plan, Request, State, advance, begin, write
-from rudolph_jax.forward import KeyValues, Params
+from rudolph_jax import incremental
+from rudolph_jax.decode import (
+    SamplerConfig,
+    SamplerInputs,
+    SamplingState,
+    decode_step,
+    prefill,
+    sample_loop,
+)
+from rudolph_jax.incremental import KeyValues, Params
 from rudolph_jax.layout import BOS
 from rudolph_jax.sampling import IMAGE_SAMPLING, Sampling
 
@@ -33,25 +40,28 @@ class Drawing:
         """place: of the first code that is timed; each costs the same."""
         compute = Compute(dtype=dtype)
         model = rudolph_jax.load(folder, compute=compute, weights=weights)
-        self.plan = Plan(model.config, compute, "image", batch, trimmed=trimmed)
-        self.precision, self.params = model.precision, forward.cast(model.arranged, compute)
+        self.plan = SamplerConfig(model.config, compute, "image", batch, trimmed=trimmed)
+        self.precision, self.params = (
+            model.precision,
+            incremental.cast(model.inference_params, compute),
+        )
         left, length = model.config.left_text_length, model.layout.image_length
         prompts = np.zeros((1, 1, left), np.int32)
         prompts[..., 0] = BOS
-        self.request = Request(
+        self.request = SamplerInputs(
             prompts=jnp.asarray(prompts),
             start=jnp.int32(left),
             stop=jnp.int32(length),
             fixed=jnp.full((1, length), -1, jnp.int32),
             allowed=jnp.ones(1, bool),
             keys=jax.random.split(jax.random.key(0), batch),
-            options=IMAGE_SAMPLING.traced(),
+            options=IMAGE_SAMPLING.to_arrays(),
             guidance_weight=jnp.float32(0),
         )
         self.place = place
         # How many codes are drawn is traced here: one program serves all counts.
-        self.write = jax.jit(write, static_argnums=0, donate_argnums=4)
-        self.begin = jax.jit(begin, static_argnums=0)
+        self.write = jax.jit(sample_loop, static_argnums=0, donate_argnums=4)
+        self.begin = jax.jit(prefill, static_argnums=0)
         with self.precision:
             self.prompt, self.state = self.begin(self.plan, self.params, self.request)
 
@@ -63,14 +73,18 @@ class Drawing:
 
     def first_codes(self, count: int) -> dict[str, list]:
         """The likeliest codes of a picture's first sample, and the logits after them."""
-        request = self.request._replace(options=Sampling(temperature=0.0).traced())
+        request = self.request._replace(options=Sampling(temperature=0.0).to_arrays())
 
         @partial(jax.jit, static_argnums=0)
         def logits(
-            plan: Plan, params: Params, request: Request, prompt: KeyValues, state: State
+            plan: SamplerConfig,
+            params: Params,
+            request: SamplerInputs,
+            prompt: KeyValues,
+            state: SamplingState,
         ) -> jax.Array:
-            hidden, _ = advance(plan, params, request, prompt, state)
-            return forward.head(plan.config, plan.compute, params, plan.columns)(hidden)[0]
+            hidden, _ = decode_step(plan, params, request, prompt, state)
+            return incremental.head(plan.config, plan.compute, params, plan.columns)(hidden)[0]
 
         with self.precision:
             given = (self.plan, self.params, request)

@@ -13,7 +13,7 @@ import numpy as np  # noqa: E402
 import clip_jax  # noqa: E402
 import rudolph_jax  # noqa: E402
 from benchmarks.peers.serve import serve  # noqa: E402
-from rudolph_jax.decode import Plan, Request, begin, generate  # noqa: E402
+from rudolph_jax.decode import SamplerConfig, SamplerInputs, generate, prefill  # noqa: E402
 from rudolph_jax.sampling import IMAGE_SAMPLING  # noqa: E402
 
 IMPORTED = time.perf_counter() - BEGUN
@@ -26,9 +26,9 @@ def draw(folder: str) -> dict[str, float]:
     """
     rudolph = rudolph_jax.load(folder)
     left, length = rudolph.config.left_text_length, rudolph.layout.image_length
-    plan = Plan(rudolph.config, rudolph.compute, "image", 1)
+    plan = SamplerConfig(rudolph.config, rudolph.compute, "image", 1)
     begun = time.perf_counter()
-    request = Request(
+    request = SamplerInputs(
         prompts=jnp.ones((1, 1, left), jnp.int32),
         start=jnp.int32(left),
         stop=jnp.int32(length),
@@ -39,11 +39,11 @@ def draw(folder: str) -> dict[str, float]:
         guidance_weight=jnp.float32(0),
     )
     with rudolph.precision:
-        run = jax.jit(begin, static_argnums=0)
-        jax.block_until_ready(run(plan, rudolph.arranged, request))
+        run = jax.jit(prefill, static_argnums=0)
+        jax.block_until_ready(run(plan, rudolph.inference_params, request))
         first = time.perf_counter() - begun
         begun = time.perf_counter()
-        generate.lower(plan, rudolph.arranged, request).compile()
+        generate.lower(plan, rudolph.inference_params, request).compile()
         whole = time.perf_counter() - begun
     return {"first code": IMPORTED + first, "program of a picture": IMPORTED + whole}
 

@@ -86,7 +86,7 @@ class Drawing:
         places = torch.arange(self.left, device=DEVICE)
         ids = torch.full((self.left,), PAD, device=DEVICE)
         ids[0] = BOS
-        ids = torch.where(ids == PAD, self.layout.special_stop + places, ids)
+        ids = torch.where(ids == PAD, self.layout.text_pad_offset + places, ids)
         x = self.p["text_embeddings.weight"][ids]
         x = x + self.p["l_text_pos_embeddings.weight"][: self.left]
         x = x.expand(self.batch, -1, -1)

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental.layout import Layout, with_layout_constraint
 
-from clip_jax.copies import copy_in_order
+from clip_jax.contiguous import copy_in_order
 from clip_jax.cpu.einsum import letters
 from clip_jax.layers import CONTRACTED_AXES
 
@@ -86,9 +86,7 @@ def restore_kernels(params: Mapping[str, Any]) -> dict[str, Any]:
     )
 
 
-def einsum(
-    equation: str, dtype: jnp.dtype, x: jax.Array, kernel: TransposedKernel
-) -> jax.Array:
+def einsum(equation: str, dtype: jnp.dtype, x: jax.Array, kernel: TransposedKernel) -> jax.Array:
     """Multiplies x by the kernel as one product of [R, S] and [C, S]; the sums are float32.
 
     equation: of the kernel as the model describes it.

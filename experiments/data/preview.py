@@ -11,7 +11,7 @@ from clip_jax.config import WHITE
 from clip_jax.image import to_rgb
 from clip_jax.image_file import open_image
 from experiments.data.source import Split
-from rudolph_jax.picture_files import contact_sheet
+from rudolph_jax.png_files import contact_sheet
 
 FILE_NAME = "preview.png"
 IMAGES, SIDE = 36, 160  # how many at most, and the longer side of each, in pixels

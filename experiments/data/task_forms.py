@@ -20,9 +20,9 @@ from clip_jax.tokenizer import Tokenizer
 from experiments.data.source import Split
 from experiments.settings import RudolphSettings
 from rudolph_jax.config import RudolphConfig
+from rudolph_jax.image_to_text import QUESTIONS
 from rudolph_jax.layout import PAD, Layout
-from rudolph_jax.reading import QUESTIONS
-from rudolph_jax.texts import encode_left, encode_text
+from rudolph_jax.text_encoding import encode_left, encode_text
 
 REMEMBERED = 100_000  # encoded texts
 
@@ -39,7 +39,7 @@ Texts = list[str] | Question  # captions, or a question
 
 
 class TaskForms:
-    """Draws of a row's texts; the special tokens are those that `rudolph_jax.reading` asks with."""
+    """Draws of a row's texts, with the special tokens of `rudolph_jax.image_to_text`."""
 
     def __init__(
         self, split: Split, model: RudolphConfig, settings: RudolphSettings, tokenizer: Tokenizer

@@ -30,7 +30,7 @@ from experiments.evaluation.zero_shot import zero_shot
 from rudolph_jax.image_tokenizer import PretrainedVqgan
 from rudolph_jax.pretrained import PretrainedRudolph
 from rudolph_jax.tasks import answer_questions
-from rudolph_jax.texts import TruncationWarning
+from rudolph_jax.text_encoding import TruncationWarning
 
 Evaluator = Callable[[Any], dict[str, float]]
 

@@ -29,7 +29,7 @@ from experiments.evaluation.unreadable import (
 )
 from rudolph_jax.config import PRESETS
 from rudolph_jax.pretrained import PretrainedRudolph
-from rudolph_jax.texts import TruncationWarning
+from rudolph_jax.text_encoding import TruncationWarning
 
 Examples = PictureSet | QuestionSet
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from rudolph_jax.layout import PAD
 from rudolph_jax.pretrained import PretrainedRudolph
-from rudolph_jax.texts import encode_left, encode_right
+from rudolph_jax.text_encoding import encode_left, encode_right
 
 
 def sequence_losses(

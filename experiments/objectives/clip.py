@@ -17,7 +17,7 @@ from clip_jax import PretrainedClip, sharding
 from clip_jax.config import ImageConfig
 from clip_jax.contrastive import contrastive_loss, sigmoid_loss
 from clip_jax.model import MAX_LOGIT_SCALE, Clip, abstract_params, normalize
-from clip_jax.tiles import AxisName
+from clip_jax.tile_loop import AxisName
 from clip_jax.tokenizer import Tokenizer
 from experiments.config import TrainConfig
 from experiments.data.examples import CaptionedPictures

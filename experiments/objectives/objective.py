@@ -23,7 +23,7 @@ Metrics = dict[str, jax.Array]
 class Now(NamedTuple):
     """What a loss is told besides parameters and rows.
 
-    step: int32[], how many were taken before. keys: key[B], a row's own (`random_rows.py`).
+    step: int32[], how many were taken before. keys: key[B], a row's own (`per_example_rng.py`).
     shared: what `Objective.shared` found, of the whole batch.
     """
 

@@ -21,12 +21,12 @@ from experiments.data.vocabulary import Vocabulary
 from experiments.objectives.objective import Batch, Metrics, Now, Objective, Params, Preparation
 from rudolph_jax import sharding
 from rudolph_jax.config import RudolphConfig
+from rudolph_jax.image_to_text import QUESTIONS
 from rudolph_jax.image_tokenizer import PretrainedVqgan, image_config, load_vqgan
 from rudolph_jax.layout import BOS, EOS, PAD, Layout
 from rudolph_jax.loss import count_right_tokens, rudolph_loss
 from rudolph_jax.model import Rudolph, abstract_params
 from rudolph_jax.pretrained import PretrainedRudolph
-from rudolph_jax.reading import QUESTIONS
 from rudolph_jax.vqgan import Vqgan
 
 TRAINED_TOKENS = ("LT_UNK", "RT_UNK", "LT_T2I", "LT_I2T", "LT_T2T", "RT_I2T")

@@ -14,9 +14,9 @@ from clip_jax import Predictor
 from clip_jax.errors import InputError
 from rudolph_jax import tasks
 from rudolph_jax.app.limits import Limits
-from rudolph_jax.picture_files import about_drawings, png_bytes, write_drawings
+from rudolph_jax.png_files import about_drawings, png_bytes, write_drawings
 from rudolph_jax.pretrained import PretrainedRudolph
-from rudolph_jax.texts import lost_on_the_left
+from rudolph_jax.text_encoding import lost_on_the_left
 
 ARCHIVE = "drawings.zip"
 MAX_SEED = 2**31 - 1

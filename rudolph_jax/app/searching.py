@@ -11,7 +11,7 @@ from PIL import Image
 from clip_jax import PretrainedClip
 from clip_jax.config import WHITE, Background
 from clip_jax.image import open_image, to_rgb
-from clip_jax.search import Album, open_album
+from clip_jax.search import ImageIndex, open_image_index
 from clip_jax.text import escape
 from rudolph_jax.app.limits import Limits
 
@@ -32,12 +32,12 @@ class Shelf:
     def __init__(self, clip: PretrainedClip, folder: Path) -> None:
         self.folder = folder
         self._clip = clip
-        self._album: Album | None = None
+        self._album: ImageIndex | None = None
 
-    def open(self, told: Callable[[int, int], object] | None = None) -> Album:
+    def open(self, told: Callable[[int, int], object] | None = None) -> ImageIndex:
         """told: is called with the numbers of pictures that are read, and of all."""
         if self._album is None:
-            self._album = open_album(self._clip, self.folder, quiet=True, told=told)
+            self._album = open_image_index(self._clip, self.folder, quiet=True, told=told)
         return self._album
 
     def close(self) -> None:

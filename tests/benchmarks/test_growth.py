@@ -9,9 +9,9 @@ from benchmarks.__main__ import make_parser
 from benchmarks.options import Options
 from benchmarks.result import Series
 from benchmarks.roofline import Machine
+from rudolph_jax.cache_window import window
 from rudolph_jax.config import PRESETS
 from rudolph_jax.masks import layer_kinds
-from rudolph_jax.windows import window
 
 TINY = PRESETS["tiny"]
 

@@ -13,7 +13,7 @@ from jax.sharding import AxisType, PartitionSpec
 from clip_jax import InputError
 from clip_jax.contrastive import DUPLICATES, contrastive_loss, sigmoid_loss
 from clip_jax.model import normalize
-from clip_jax.pairs import Rows, relation
+from clip_jax.pair_masks import Rows, relation
 
 # No tile below divides a side: eight shards of five rows, tiles of at most three.
 ROWS, SHARDS, WIDTH = 40, 8, 12

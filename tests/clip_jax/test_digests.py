@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import clip_jax
-from clip_jax import ClipConfig, InputError, PretrainedClip, array_store, digests, model_folder
+from clip_jax import ClipConfig, InputError, PretrainedClip, digests, model_folder, orbax_io
 from clip_jax.digests import flatten
 from clip_jax.layers import unstack_layers
 from clip_jax.model import abstract_params
@@ -132,7 +132,7 @@ def test_a_digest_is_of_an_arrays_bytes_in_its_order(monkeypatch):
 
 def test_arrays_are_digested_as_they_are_written(tmp_path, monkeypatch):
     """Each is made once, and its digest is what the file gives back."""
-    monkeypatch.setattr(array_store, "BYTES_AT_ONCE", 100)
+    monkeypatch.setattr(orbax_io, "MAX_BYTES_IN_FLIGHT", 100)
 
     class Late:
         shape, dtype, made = (64,), np.dtype(np.float32), 0
@@ -144,9 +144,9 @@ def test_arrays_are_digested_as_they_are_written(tmp_path, monkeypatch):
             Late.made += 1
             return np.full(self.shape, self.value, self.dtype)
 
-    written = array_store.save(tmp_path / "x", {"a": {str(i): Late(i) for i in range(9)}})
+    written = orbax_io.save(tmp_path / "x", {"a": {str(i): Late(i) for i in range(9)}})
     assert Late.made == 9
-    assert written == digests.digest_arrays(array_store.restore(tmp_path / "x"))
+    assert written == digests.digest_arrays(orbax_io.restore(tmp_path / "x"))
     assert len({about["digest"] for about in written.values()}) == 9
 
 
@@ -224,7 +224,7 @@ def test_an_array_of_another_size_is_not_read(copy, monkeypatch):
     about = json.loads((copy / "digests.json").read_text())["arrays"]
     about["visual/projection"]["shape"] = [4, 4]
     edit(copy / "digests.json", arrays=about)
-    monkeypatch.setattr(array_store.ocp, "RestoreArgs", None)
+    monkeypatch.setattr(orbax_io.ocp, "RestoreArgs", None)
     message = r"params/visual/projection: is float32\[32, 20\]; digests.json says float32\[4, 4\]"
     with pytest.raises(InputError, match=message):
         model_folder.read_params(copy)
@@ -249,7 +249,7 @@ def test_the_switch(copy, monkeypatch):
 
 
 def test_folders_of_earlier_versions_load(folder, tmp_path, monkeypatch):
-    monkeypatch.setattr(array_store, "DIGESTED", "another")
+    monkeypatch.setattr(orbax_io, "DIGESTED", "another")
     earlier = clip_jax.load(folder).save(tmp_path / "earlier")
     monkeypatch.undo()
     (earlier / "digests.json").unlink()

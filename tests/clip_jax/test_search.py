@@ -14,7 +14,7 @@ from clip_jax import Compute, InputError, Predictor
 from clip_jax.__main__ import main
 from clip_jax.embedding_store import FILE_NAME, EmbeddingStore
 from clip_jax.model import normalize
-from clip_jax.search import open_album, picture_files
+from clip_jax.search import open_image_index, png_files
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +63,7 @@ def encoded(monkeypatch):
 
 
 def test_the_most_similar_first(clip, photos):
-    album = open_album(clip, photos, batch_size=2)
+    album = open_image_index(clip, photos, batch_size=2)
     names = [path.relative_to(photos).as_posix() for path in album.paths]
     assert names == ["0.png", "2.png", "4.png", "copy.PNG", "deeper/1.png", "deeper/3.png"]
     np.testing.assert_allclose(
@@ -82,18 +82,18 @@ def test_the_most_similar_first(clip, photos):
 
 
 def test_a_picture_is_encoded_once_for_a_model(clip, model, photos, cache, encoded):
-    first = open_album(clip, photos)
+    first = open_image_index(clip, photos)
     assert encoded == [5] and cache.exists()  # the copy is not encoded again
     (photos / "0.png").rename(photos / "renamed.png")
     Image.new("RGB", (30, 30), "red").save(photos / "new.png")
-    again = open_album(clip_jax.load(model), photos)
+    again = open_image_index(clip_jax.load(model), photos)
     assert encoded == [5, 1]
     place = again.paths.index(photos / "renamed.png")
     np.testing.assert_array_equal(again.latents[place], first.latents[0])
     # Another model, or another precision, knows nothing of them.
     other = {**clip.params, "logit_scale": clip.params["logit_scale"] + 1}
-    open_album(clip_jax.PretrainedClip(clip.config, other), photos)
-    open_album(clip_jax.load(model, Compute(dtype="bfloat16")), photos)
+    open_image_index(clip_jax.PretrainedClip(clip.config, other), photos)
+    open_image_index(clip_jax.load(model, Compute(dtype="bfloat16")), photos)
     assert encoded == [5, 1, 6, 6]
 
 
@@ -109,8 +109,8 @@ def test_what_was_finished_before_an_interruption_is_kept(clip, photos, monkeypa
 
     monkeypatch.setattr(Predictor, "get_image_latents", stop_at_two)
     with pytest.raises(KeyboardInterrupt):
-        open_album(clip, photos, batch_size=3)
-    open_album(clip, photos, batch_size=3)
+        open_image_index(clip, photos, batch_size=3)
+    open_image_index(clip, photos, batch_size=3)
     # 0, 2, 4 are there; then come the broken one, the copy of 0, 1 and, after the stop, 3.
     assert calls == [3, 1, 0, 1, 1]
 
@@ -125,7 +125,7 @@ def test_one_damaged_file_of_any_kind_does_not_end_the_search(clip, photos, monk
         with monkeypatch.context() as patch:
             patch.setattr("PIL.TiffImagePlugin.TiffImageFile.load", load)
             Image.new("RGB", (8, 8)).save(photos / "bad.tif")
-            album = open_album(clip, photos)
+            album = open_image_index(clip, photos)
         assert photos / "bad.tif" in album.unreadable and len(album.paths) == 6
 
 
@@ -134,20 +134,20 @@ def test_metadata_of_macos_and_hidden_files_are_no_pictures(clip, photos):
     (photos / ".thumbnails").mkdir()
     for name in ("__MACOSX/._0.png", "__MACOSX/deeper/a.png", "._0.png", ".thumbnails/b.png"):
         (photos / name).write_bytes(b"\x00\x05\x16\x07")
-    album = open_album(clip, photos)
+    album = open_image_index(clip, photos)
     assert album.unreadable.keys() == {photos / "broken.jpg"}
     assert (len(album.paths), album.ignored) == (6, 5)
 
 
 def test_a_pipe_is_not_waited_for(clip, photos):
     os.mkfifo(photos / "pipe.png")
-    assert open_album(clip, photos).unreadable[photos / "pipe.png"] == "not a regular file"
+    assert open_image_index(clip, photos).unreadable[photos / "pipe.png"] == "not a regular file"
 
 
 def test_embeddings_of_other_preprocessing_are_not_reused(clip, photos, encoded, monkeypatch):
-    open_album(clip, photos)
+    open_image_index(clip, photos)
     monkeypatch.setattr("clip_jax.search.PREPROCESSING_VERSION", 1)
-    open_album(clip, photos)
+    open_image_index(clip, photos)
     assert encoded == [5, 5]
 
 
@@ -200,7 +200,7 @@ def test_wrong_input_is_one_line(model, photos, tmp_path, cache, capsys):
     cache.write_bytes(b"something else" * 99)
     assert "embeddings cannot be kept here (file is not a database)" in told("лес", photos)
     with pytest.raises(InputError, match="expected one with pictures"):
-        picture_files(photos / "0.png")
+        png_files(photos / "0.png")
 
 
 def test_two_processes_may_write(tmp_path):

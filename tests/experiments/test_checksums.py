@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from clip_jax import InputError, array_store
+from clip_jax import InputError, orbax_io
 from clip_jax.tree_checksums import checksums
 from converters.__main__ import main
 from experiments.checkpoint import Checkpoints, abstract_state
@@ -103,7 +103,7 @@ def replace_item(run, item, state):
     """Writes an item of the checkpoint again, as if other numbers had been saved."""
     folder = run / "checkpoints" / "4" / item
     shutil.rmtree(folder)
-    array_store.save(folder, state)
+    orbax_io.save(folder, state)
 
 
 def test_a_changed_array_is_named(copy, saved, capsys):

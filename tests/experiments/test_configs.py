@@ -9,8 +9,8 @@ from clip_jax.config import PRESETS
 from experiments.command_line import parse_command_line
 from experiments.config import TrainConfig
 from rudolph_jax.config import PRESETS as RUDOLPH_PRESETS
+from rudolph_jax.image_to_text import QUESTIONS
 from rudolph_jax.layout import Layout
-from rudolph_jax.reading import QUESTIONS
 
 FOLDER = Path(__file__).parents[2] / "experiments" / "configs"
 ENGLISH = ("text/token_embedding",)

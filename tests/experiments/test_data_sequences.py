@@ -21,7 +21,7 @@ from experiments.objectives import make_objective
 from experiments.settings import RudolphSettings
 from rudolph_jax.layout import BOS, PAD, Layout
 from rudolph_jax.pretrained import PretrainedRudolph
-from rudolph_jax.texts import decode_text, encode_left, encode_right
+from rudolph_jax.text_encoding import decode_text, encode_left, encode_right
 
 TOLD = {"LT_T2I", "LT_I2T", "LT_T2T"}
 

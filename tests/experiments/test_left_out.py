@@ -37,7 +37,7 @@ from experiments.evaluation.tasks import (
 )
 
 pytestmark = [
-    pytest.mark.filterwarnings("ignore::rudolph_jax.texts.TruncationWarning"),
+    pytest.mark.filterwarnings("ignore::rudolph_jax.text_encoding.TruncationWarning"),
     pytest.mark.filterwarnings("ignore::experiments.evaluation.frechet.FewPicturesWarning"),
 ]
 COLOURS = {"зелёный": (20, 200, 30), "красный": (210, 30, 20), "синий": (20, 30, 220)}

@@ -28,9 +28,9 @@ from experiments.prepare import main
 from experiments.settings import RudolphSettings
 from experiments.train import train
 from rudolph_jax import load, tasks
+from rudolph_jax.image_to_text import QUESTIONS
 from rudolph_jax.layout import Layout
-from rudolph_jax.reading import QUESTIONS
-from rudolph_jax.texts import decode_text, encode_left, encode_right
+from rudolph_jax.text_encoding import decode_text, encode_left, encode_right
 
 ONE = jax.devices()[:1]
 COLOURS = ("красный", "синий", "белый")

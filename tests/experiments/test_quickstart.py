@@ -51,7 +51,7 @@ def small_demos(monkeypatch, train_config):
     monkeypatch.setattr(emoji_drawing, "EACH", 2)
 
 
-@pytest.mark.filterwarnings("ignore::rudolph_jax.texts.TruncationWarning")
+@pytest.mark.filterwarnings("ignore::rudolph_jax.text_encoding.TruncationWarning")
 @pytest.mark.slow
 @pytest.mark.parametrize("data", ["digits", "emoji"])
 def test_from_pictures_to_a_page(small_demos, data, tmp_path, capsys):

@@ -29,7 +29,7 @@ from experiments.evaluation.tasks import captions, drawing, image_tokens, perple
 from rudolph_jax import tasks
 from rudolph_jax.sampling import Sampling
 
-pytestmark = pytest.mark.filterwarnings("ignore::rudolph_jax.texts.TruncationWarning")
+pytestmark = pytest.mark.filterwarnings("ignore::rudolph_jax.text_encoding.TruncationWarning")
 
 
 @pytest.fixture(scope="module")
@@ -137,9 +137,7 @@ def test_drawings_follow_from_the_seed(bench, digits, ruclip, tmp_path):
     score = float((texts * clip.image_latents(drawn)).sum(axis=1).mean())
     assert found["ruclip_score"] == pytest.approx(score, abs=1e-5)
     with pytest.warns(FewPicturesWarning):
-        distance = frechet_distance(
-            fit(clip.image_features(real)), fit(clip.image_features(drawn))
-        )
+        distance = frechet_distance(fit(clip.image_features(real)), fit(clip.image_features(drawn)))
     assert found["frechet"] == pytest.approx(distance, rel=1e-3)
     assert found["frechet_is_biased"]
     (sheet,) = tmp_path.glob("tiny-*/drawing/digits_ru-test.png")
@@ -152,9 +150,7 @@ def test_perplexity_of_image_tokens(bench, digits):
     losses = sequence_losses(bench.rudolph, digits.pictures[:5], first)
     assert result["image_loss"] == pytest.approx(losses["image_loss"], rel=1e-5)
     assert result["image_perplexity"] == pytest.approx(math.exp(losses["image_loss"]), rel=1e-4)
-    assert result["text_perplexity"] == pytest.approx(
-        math.exp(losses["right_text_loss"]), rel=1e-4
-    )
+    assert result["text_perplexity"] == pytest.approx(math.exp(losses["right_text_loss"]), rel=1e-4)
 
 
 def test_answers_to_prepared_questions(bench, tmp_path):

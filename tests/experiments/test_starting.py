@@ -9,7 +9,7 @@ import pytest
 
 from clip_jax import InputError, PretrainedClip
 from clip_jax.model import Clip
-from clip_jax.positions import resize_position_embedding
+from clip_jax.position_embedding import resize_position_embedding
 from experiments.init_config import InitConfig
 from experiments.objectives import make_objective
 from experiments.parallel import make_mesh
@@ -48,9 +48,7 @@ def test_all_is_taken_but_what_is_left(train_config, source):
     np.testing.assert_array_equal(
         state["params"]["visual"]["projection"], params["visual"]["projection"]
     )
-    for a, b in zip(
-        jax.tree.leaves(state["ema"]), jax.tree.leaves(state["params"]), strict=True
-    ):
+    for a, b in zip(jax.tree.leaves(state["ema"]), jax.tree.leaves(state["params"]), strict=True):
         np.testing.assert_array_equal(a, b)
 
 

@@ -87,7 +87,7 @@ def test_a_drawing_appears_batch_by_batch_and_ends_ranked(steps, rudolph):
         assert archive.read("01.png") == last.pictures[0][0].read_bytes()
 
 
-@pytest.mark.filterwarnings("ignore::rudolph_jax.texts.TruncationWarning")
+@pytest.mark.filterwarnings("ignore::rudolph_jax.text_encoding.TruncationWarning")
 def test_what_of_a_prompt_is_not_read_is_told(steps, rudolph):
     text = "очень длинный текст о лесе"
     lost = list(steps(Request(text, count=1)))[-1].lost
@@ -105,7 +105,7 @@ def test_ruclip_ranks_where_there_is_one(steps, predictor):
 def test_a_stopped_drawing_draws_no_further_batch(steps, rudolph, monkeypatch):
     decoded = []
     monkeypatch.setattr(
-        "rudolph_jax.drawing.samples",
+        "rudolph_jax.text_to_image.samples",
         lambda *how, **more: (decoded.append(1) or part for part in samples(*how, **more)),
     )
     stop = threading.Event()
@@ -235,7 +235,7 @@ def test_the_folder_is_encoded_once(predictor, tmp_path, monkeypatch):
     shelf.open(lambda done, of: counted.append((done, of)))
     assert counted == [(3, 3)]
     shown = shelf.search("красный", 2.0, LIMITS)
-    expected = clip_jax.search.open_album(predictor.clip, photos).search("красный", 2)
+    expected = clip_jax.search.open_image_index(predictor.clip, photos).search("красный", 2)
     assert [each.caption for each in shown] == [
         f"{each.cosine:.3f}  {escape(str(each.path.relative_to(photos)))}" for each in expected
     ]

@@ -68,9 +68,9 @@ def test_the_layout_of_350m():
     assert (layout.left, layout.image, layout.right) == (
         slice(0, 64), slice(64, 320), slice(320, 384)
     )  # fmt: skip
-    assert (layout.text_ids, layout.image_ids) == (16384 + 384 + 64, 8192 + 384)
+    assert (layout.num_text_ids, layout.num_image_ids) == (16384 + 384 + 64, 8192 + 384)
     assert layout.code_logits == slice(16832, 16832 + 8192)
-    assert layout.vocabulary == layout.text_ids + layout.image_ids
+    assert layout.vocab_size == layout.num_text_ids + layout.num_image_ids
     # The ids that the published models were trained with.
     assert [layout.special_id(name) for name in SPECIAL_TOKENS[:6]] == list(range(16384, 16390))
     assert layout.special_id("RT_REC") == 16400

@@ -14,8 +14,15 @@ import pytest
 from clip_jax import Compute, InputError, cpu
 from clip_jax.cpu.transposed import transpose_kernels
 from clip_jax.layers import unstack_layers
-from rudolph_jax import PretrainedRudolph, Rudolph, forward
-from rudolph_jax.decode import Plan, Request, advance, begin, generate, write
+from rudolph_jax import PretrainedRudolph, Rudolph, incremental
+from rudolph_jax.decode import (
+    SamplerConfig,
+    SamplerInputs,
+    decode_step,
+    generate,
+    prefill,
+    sample_loop,
+)
 from rudolph_jax.generation import Run, samples
 from rudolph_jax.layout import EOS, Layout
 from rudolph_jax.masks import layer_kinds
@@ -38,14 +45,14 @@ def make_request(plan, ids, start, seed=0, fixed=None, allowed=None, stop=None):
     if fixed is None:
         fixed = np.full((2, N), -1, np.int32)
         fixed[0, N // 2] = 4
-    return Request(
+    return SamplerInputs(
         prompts=jnp.asarray(prompts),
         start=jnp.int32(start),
         stop=jnp.int32(stop or N),
         fixed=jnp.asarray(fixed),
         allowed=jnp.ones(1, bool) if allowed is None else jnp.asarray(allowed),
         keys=jax.random.split(jax.random.key(seed), 2 * plan.samples),
-        options=Sampling(temperature=1.3, top_k=9, top_p=0.95).traced(),
+        options=Sampling(temperature=1.3, top_k=9, top_p=0.95).to_arrays(),
         guidance_weight=jnp.float32(0.3),
     )
 
@@ -107,7 +114,7 @@ CASES = [
 def test_equals_a_loop_without_cache_token_for_token(
     tiny_config, params, tiny_ids, segment, guidance, start
 ):
-    plan = Plan(tiny_config, Compute(), segment, 3, guidance)
+    plan = SamplerConfig(tiny_config, Compute(), segment, 3, guidance)
     for seed in (0, 1):
         request = make_request(plan, tiny_ids, start, seed)
         expected = without_cache(plan, params, request)
@@ -116,7 +123,7 @@ def test_equals_a_loop_without_cache_token_for_token(
 
 @pytest.mark.parametrize("segment", ["image", "right"])
 def test_trimmed_keys_change_nothing(tiny_config, params, tiny_ids, segment):
-    plan = Plan(tiny_config, Compute(), segment, 3)
+    plan = SamplerConfig(tiny_config, Compute(), segment, 3)
     whole = dataclasses.replace(plan, trimmed=False)
     start = 5 if segment == "image" else 15
     request = make_request(plan, tiny_ids, start)
@@ -128,13 +135,13 @@ def test_hidden_states_with_trimmed_keys_are_those_of_the_whole_sequence(
     tiny_config, params, tiny_ids
 ):
     """What the sampler sees of each code of a picture against a run without a cache, in float32."""
-    plan, layout = Plan(tiny_config, Compute(), "image", 1), Layout(tiny_config)
+    plan, layout = SamplerConfig(tiny_config, Compute(), "image", 1), Layout(tiny_config)
     request = make_request(plan, tiny_ids, 5, fixed=tiny_ids[:2, layout.image])
     ids = tiny_ids[:2, : layout.image.stop]
-    expected, _ = forward.run(tiny_config, Compute(), params, jnp.asarray(ids))
-    prompt_cache, state = begin(plan, params, request)
+    expected, _ = incremental.run(tiny_config, Compute(), params, jnp.asarray(ids))
+    prompt_cache, state = prefill(plan, params, request)
     for place in range(layout.image_length):
-        found, cache = advance(plan, params, request, prompt_cache, state)
+        found, cache = decode_step(plan, params, request, prompt_cache, state)
         difference = np.abs(found - expected[:, layout.image.start + place]).max()
         assert difference <= 1e-5 * np.abs(expected).max(), place
         token = request.fixed[:, min(place + 1, layout.image_length - 1)]
@@ -144,7 +151,7 @@ def test_hidden_states_with_trimmed_keys_are_those_of_the_whole_sequence(
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_the_loop_copies_no_cache(tiny_config, params, tiny_ids, dtype):
     """The compiled loop updates keys and values where they lie, and turns no cache into float32."""
-    plan = Plan(tiny_config, Compute(dtype=dtype), "image", 32)
+    plan = SamplerConfig(tiny_config, Compute(dtype=dtype), "image", 32)
     request = make_request(plan, tiny_ids, 5)
     text = generate.lower(plan, transpose_kernels(params), request).compile().as_text()
     body = text[text.index("while_body") :] if "while_body" in text else text[: text.index("ENTRY")]
@@ -161,7 +168,7 @@ def test_the_loop_copies_no_cache(tiny_config, params, tiny_ids, dtype):
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_transposed_kernels_sample_the_same_tokens(tiny_config, params, tiny_ids, dtype):
-    plan = Plan(tiny_config, Compute(dtype=dtype), "image", 3, guidance="logits")
+    plan = SamplerConfig(tiny_config, Compute(dtype=dtype), "image", 3, guidance="logits")
     request = make_request(plan, tiny_ids, 5)
     found = generate(plan, transpose_kernels(params), request)
     np.testing.assert_array_equal(found, generate(plan, params, request))
@@ -169,12 +176,12 @@ def test_transposed_kernels_sample_the_same_tokens(tiny_config, params, tiny_ids
 
 def test_caches_of_bits_hold_what_others_do(tiny_config, params, tiny_ids):
     caches = []
-    plan = Plan(tiny_config, Compute(dtype="bfloat16"), "image", 1)
+    plan = SamplerConfig(tiny_config, Compute(dtype="bfloat16"), "image", 1)
     request = make_request(plan, tiny_ids, 5, fixed=tiny_ids[:2, Layout(tiny_config).image])
     for use in (True, False):
         with cpu.forms(use):
-            prompt_cache, state = begin(plan, params, request)
-            state = jax.jit(write, static_argnums=(0, 5))(
+            prompt_cache, state = prefill(plan, params, request)
+            state = jax.jit(sample_loop, static_argnums=(0, 5))(
                 plan, params, request, prompt_cache, state, 4
             )
         caches.append(jax.tree.leaves(state.cache))
@@ -190,7 +197,7 @@ def test_equals_it_for_rudalle_and_plain_blocks(tiny_config, tiny_params, tiny_i
     rudalle = {"right_text_length": 0, "mask_order": "rudalle", "conv_edges": "wrap"}
     config = dataclasses.replace(tiny_config, **rudalle, **changes)
     params = unstack_layers(jax.tree.map(np.asarray, tiny_params(config)))
-    plan = Plan(config, Compute(), "image", 2)
+    plan = SamplerConfig(config, Compute(), "image", 2)
     request = make_request(plan, tiny_ids, 5)
     np.testing.assert_array_equal(
         generate(plan, params, request), without_cache(plan, params, request)
@@ -199,7 +206,7 @@ def test_equals_it_for_rudalle_and_plain_blocks(tiny_config, tiny_params, tiny_i
 
 def test_nothing_compiles_again_for_the_same_shape(tiny_config, params, tiny_ids):
     """Other prompts, lengths, seeds, options, weights, fixed and allowed tokens: one program."""
-    plan = Plan(tiny_config, Compute(), "left", 2)
+    plan = SamplerConfig(tiny_config, Compute(), "left", 2)
     generate(plan, params, make_request(plan, tiny_ids, 1))
     compiled = []
 
@@ -209,7 +216,7 @@ def test_nothing_compiles_again_for_the_same_shape(tiny_config, params, tiny_ids
 
     second = make_request(plan, tiny_ids[::-1].copy(), 4, seed=5, stop=4)
     second = second._replace(
-        options=Sampling(0.0, 3, 0.5).traced(), guidance_weight=jnp.float32(-1.0)
+        options=Sampling(0.0, 3, 0.5).to_arrays(), guidance_weight=jnp.float32(-1.0)
     )
     jax.monitoring.register_event_duration_secs_listener(count)
     try:
@@ -234,7 +241,7 @@ def test_a_prompts_keys_and_values_are_stored_once(tiny_config, params, tiny_ids
     ids = np.zeros((2, Layout(config).length), np.int32)
 
     def memory(samples):
-        plan = Plan(config, Compute(), "image", samples)
+        plan = SamplerConfig(config, Compute(), "image", samples)
         request = make_request(plan, ids, 200)
         return (
             generate.lower(plan, abstract, request).compile().memory_analysis().temp_size_in_bytes
@@ -276,8 +283,8 @@ def test_samples_do_not_depend_on_the_devices(model, tiny_ids, devices, turned):
 
 
 def test_only_allowed_tokens_are_written(tiny_config, params, tiny_ids):
-    plan = Plan(tiny_config, Compute(), "left", 4)
-    allowed = np.zeros(Layout(tiny_config).text_ids, bool)
+    plan = SamplerConfig(tiny_config, Compute(), "left", 4)
+    allowed = np.zeros(Layout(tiny_config).num_text_ids, bool)
     allowed[[5, 6]] = True
     fixed = np.full((2, 5), -1, np.int32)
     found = generate(plan, params, make_request(plan, tiny_ids, 2, fixed=fixed, allowed=allowed))
@@ -285,7 +292,7 @@ def test_only_allowed_tokens_are_written(tiny_config, params, tiny_ids):
 
 
 def test_text_ends_with_eos_then_padding_and_at_the_stop(tiny_config, params, tiny_ids):
-    plan = Plan(tiny_config, Compute(), "left", 64)
+    plan = SamplerConfig(tiny_config, Compute(), "left", 64)
     fixed = np.full((2, 5), -1, np.int32)
     found = np.asarray(generate(plan, params, make_request(plan, tiny_ids, 1, fixed=fixed)))
     ended = [row.tolist().index(EOS) for row in found if EOS in row[1:-1]]
@@ -309,13 +316,13 @@ def test_text_ends_with_eos_then_padding_and_at_the_stop(tiny_config, params, ti
 def test_wrong_plans(tiny_config, wrong, message):
     plan = {"config": tiny_config, "compute": Compute(), "segment": "image", "samples": 1, **wrong}
     with pytest.raises(InputError, match=message):
-        Plan(**plan)
+        SamplerConfig(**plan)
 
 
 @pytest.mark.parametrize("segment", ["image", "right"])
 def test_accelerators_sample_the_same_tokens(tiny_config, params, tiny_ids, segment):
     """Without the forms for CPUs: the cache is updated in another way."""
-    plan = Plan(tiny_config, Compute(), segment, 3)
+    plan = SamplerConfig(tiny_config, Compute(), segment, 3)
     request = make_request(plan, tiny_ids, 5 if segment == "image" else 15)
     expected = generate(plan, params, request)
     with cpu.forms(False):

@@ -7,7 +7,7 @@ import pytest
 
 import rudolph_jax
 from clip_jax import InputError
-from rudolph_jax import Compute, PretrainedRudolph, forward
+from rudolph_jax import Compute, PretrainedRudolph, incremental
 from rudolph_jax.generation import Run, samples
 from rudolph_jax.int8 import CONTRACTED, Int8, is_int8, quantize, quantize_layers
 from rudolph_jax.sampling import Sampling
@@ -91,7 +91,7 @@ def test_it_draws_what_is_likeliest_by_its_own_logits(folder, dtype):
 
 
 def test_casting_leaves_eight_bits_alone(stored):
-    params = forward.cast(quantize_layers(stored.params), Compute(dtype="bfloat16"))
+    params = incremental.cast(quantize_layers(stored.params), Compute(dtype="bfloat16"))
     attention = params["layers"]["0"]["attention"]
     assert isinstance(attention["qkv_kernel"], Int8)
     assert attention["qkv_kernel"].values.dtype == np.int8

@@ -13,7 +13,7 @@ from rudolph_jax.loss import rudolph_loss
 
 @pytest.fixture(scope="module")
 def logits(tiny_config, tiny_ids):
-    shape = (*tiny_ids.shape, Layout(tiny_config).vocabulary)
+    shape = (*tiny_ids.shape, Layout(tiny_config).vocab_size)
     return jax.random.normal(jax.random.key(0), shape)
 
 
@@ -29,7 +29,9 @@ def test_every_position_by_hand(logits, tiny_config, tiny_ids):
     layout, rows = Layout(tiny_config), range(len(tiny_ids))
     L, image, T = layout.left.stop, layout.image, layout.length
     padded = tiny_ids.copy()
-    padded[:, :L] = np.where(padded[:, :L] == 0, layout.special_stop + np.arange(L), padded[:, :L])
+    padded[:, :L] = np.where(
+        padded[:, :L] == 0, layout.text_pad_offset + np.arange(L), padded[:, :L]
+    )
     left = [by_hand(logits, tiny_config, r, t - 1, padded[r, t], "text") for r in rows
             for t in range(1, L)]  # fmt: skip
     codes = [by_hand(logits, tiny_config, r, t - 1, tiny_ids[r, t], "image") for r in rows

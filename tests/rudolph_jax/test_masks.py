@@ -8,7 +8,7 @@ import pytest
 from clip_jax import Compute
 from clip_jax.layers import unstack_layers
 from rudolph_jax import PRESETS, Rudolph, RudolphConfig
-from rudolph_jax.decode import Plan, Request, generate
+from rudolph_jax.decode import SamplerConfig, SamplerInputs, generate
 from rudolph_jax.layout import Layout
 from rudolph_jax.masks import layer_kinds, mask
 from rudolph_jax.sampling import Sampling
@@ -110,14 +110,14 @@ def test_a_causal_model_draws_what_its_logits_say(tiny_config, tiny_params, tiny
     """Each code that the cached sampler takes at temperature 0 is the model's first choice."""
     model = dataclasses.replace(tiny_config, mask_order="causal", layers=2)
     params, layout = unstack_layers(tiny_params(model)), Layout(model)
-    codes = generate(Plan(model, Compute(), "image", samples=1), params, Request(
+    codes = generate(SamplerConfig(model, Compute(), "image", samples=1), params, SamplerInputs(
         prompts=jnp.asarray(tiny_ids[None, :, layout.left]),
         start=jnp.int32(layout.left.stop),
         stop=jnp.int32(layout.image_length),
         fixed=jnp.full((len(tiny_ids), layout.image_length), -1),
         allowed=jnp.ones(1, bool),
         keys=jax.random.split(jax.random.key(0), len(tiny_ids)),
-        options=Sampling(temperature=0.0).traced(),
+        options=Sampling(temperature=0.0).to_arrays(),
         guidance_weight=jnp.float32(0),
     ))  # fmt: skip
     ids = np.concatenate([tiny_ids[:, layout.left], codes], axis=1)

@@ -8,7 +8,7 @@ import pytest
 from clip_jax import Compute
 from clip_jax.activation import ACTIVATIONS
 from clip_jax.layers import unstack_layers
-from clip_jax.random_rows import row_keys
+from clip_jax.per_example_rng import per_example_keys
 from rudolph_jax import Rudolph
 from rudolph_jax.layout import BOS, Layout
 from rudolph_jax.masks import mask
@@ -73,7 +73,7 @@ def test_left_padding_has_an_id_of_its_own_at_each_position(tiny_config, params,
     spelled = tiny_ids.copy()
     for place in range(layout.left.stop):
         column = spelled[:, place]
-        column[column == 0] = layout.special_stop + place
+        column[column == 0] = layout.text_pad_offset + place
     np.testing.assert_array_equal(
         logits_of(tiny_config, params, tiny_ids), logits_of(tiny_config, params, spelled)
     )
@@ -110,11 +110,13 @@ def test_pb_relax_keeps_large_float16_scores_finite(tiny_config, tiny_params, ti
 def test_dropout_needs_a_key_and_spares_the_embeddings(tiny_config, params, tiny_ids):
     model = Rudolph(tiny_config)
 
-    keys = row_keys(jax.random.key(1), jnp.arange(len(tiny_ids)))
+    keys = per_example_keys(jax.random.key(1), jnp.arange(len(tiny_ids)))
 
     @jax.jit
     def run(key):
-        return model.apply({"params": params}, tiny_ids, row_keys(key, jnp.arange(len(tiny_ids))))
+        return model.apply(
+            {"params": params}, tiny_ids, per_example_keys(key, jnp.arange(len(tiny_ids)))
+        )
 
     first, again = run(jax.random.key(1)), run(jax.random.key(1))
     np.testing.assert_array_equal(first, again)
@@ -132,7 +134,9 @@ def test_each_layer_drops_on_its_own(tiny_config, params, tiny_ids):
     """With one key for all layers, equal parameters would drop equal places in each."""
     config = dataclasses.replace(tiny_config, attention_dropout=0.0, output_dropout=0.5)
     states = Rudolph(config).apply(
-        {"params": params}, tiny_ids, row_keys(jax.random.key(0), jnp.arange(len(tiny_ids))),
+        {"params": params},
+        tiny_ids,
+        per_example_keys(jax.random.key(0), jnp.arange(len(tiny_ids))),
         method="hidden_states",
     )
     assert len({np.asarray(state).tobytes() for state in states}) == config.layers

@@ -12,7 +12,7 @@ from clip_jax.layers import stack_layers, unstack_layers
 from converters.rudolph_tables import RUDOLPH, rules
 from converters.rules import plan
 from rudolph_jax import Rudolph
-from rudolph_jax.forward import head, run
+from rudolph_jax.incremental import head, run
 from rudolph_jax.layout import Layout
 from rudolph_jax.loss import rudolph_loss
 from rudolph_jax.masks import PUBLISHED_KINDS, mask

@@ -38,8 +38,10 @@ def test_kernels_are_transposed_when_loaded_on_a_cpu(model, tiny_ids, tmp_path):
     transposed = rudolph_jax.load(folder)
     with cpu.forms(False):
         plain = rudolph_jax.load(folder)
-    assert is_transposed(transposed.arranged["layers"]["0"]["mlp"]["in_kernel"])
-    assert not any(map(is_transposed, jax.tree.leaves(plain.arranged, is_leaf=is_transposed)))
+    assert is_transposed(transposed.inference_params["layers"]["0"]["mlp"]["in_kernel"])
+    assert not any(
+        map(is_transposed, jax.tree.leaves(plain.inference_params, is_leaf=is_transposed))
+    )
     jax.tree.map(np.testing.assert_array_equal, dict(transposed.params), dict(model.params))
     np.testing.assert_allclose(plain.logits(tiny_ids), transposed.logits(tiny_ids), atol=5e-5)
     again = rudolph_jax.load(transposed.save(tmp_path / "again"))

@@ -7,7 +7,7 @@ from PIL import Image
 from clip_jax import InputError
 from rudolph_jax import tasks
 from rudolph_jax.layout import BOS, EOS, Layout
-from rudolph_jax.texts import TruncationWarning, decode_text, encode_left, encode_text
+from rudolph_jax.text_encoding import TruncationWarning, decode_text, encode_left, encode_text
 
 QUESTION, CONTEXT = "кто живёт в лесу?", "в лесу живёт медведь"
 
@@ -35,7 +35,7 @@ def test_a_context_that_is_too_long_leaves_the_question_whole(tokenizer, api):
         encode_text(tokenizer, "да?", 9, None, 5)
 
 
-@pytest.mark.filterwarnings("ignore::rudolph_jax.texts.TruncationWarning")
+@pytest.mark.filterwarnings("ignore::rudolph_jax.text_encoding.TruncationWarning")
 def test_many_answers_are_those_of_one_at_a_time(api):
     pixels = np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8)
     images = [None, Image.fromarray(pixels), None, None, None]
@@ -62,7 +62,7 @@ def test_no_picture_is_zeros_and_no_picture_of_black(api, monkeypatch):
     """The codes of a black picture are not what a question on a text was trained with."""
     seen = []
     monkeypatch.setattr(
-        "rudolph_jax.reading.samples", lambda rudolph, run, segment, prompts, *_, **__: (
+        "rudolph_jax.image_to_text.samples", lambda rudolph, run, segment, prompts, *_, **__: (
             seen.append(prompts), iter([np.zeros((1, 1, 4), np.int32)])
         )[1],
     )  # fmt: skip

@@ -11,7 +11,7 @@ from PIL import Image
 import rudolph_jax
 from rudolph_jax import commands
 from rudolph_jax.__main__ import main
-from rudolph_jax.picture_files import contact_sheet
+from rudolph_jax.png_files import contact_sheet
 
 
 @pytest.fixture

@@ -11,10 +11,10 @@ import rudolph_jax
 from clip_jax import ClipConfig, InputError, Predictor, PretrainedClip
 from rudolph_jax import PretrainedRudolph, tasks
 from rudolph_jax.layout import EOS, PAD
-from rudolph_jax.scoring import combined_scores, mean_exponential
-from rudolph_jax.texts import decode_text, encode_left, encode_right
+from rudolph_jax.perplexity import combined_scores, mean_exponential
+from rudolph_jax.text_encoding import decode_text, encode_left, encode_right
 
-pytestmark = pytest.mark.filterwarnings("ignore::rudolph_jax.texts.TruncationWarning")
+pytestmark = pytest.mark.filterwarnings("ignore::rudolph_jax.text_encoding.TruncationWarning")
 QUIET = {"quiet": True}
 
 
@@ -110,7 +110,7 @@ def test_bug_pictures_are_read_without_noise(api, picture):
 
 def test_bug_the_answer_has_the_token_of_the_question():
     """The original trains on RT_TQA and decodes after RT_UNK."""
-    for left, right in rudolph_jax.reading.QUESTIONS.values():
+    for left, right in rudolph_jax.image_to_text.QUESTIONS.values():
         assert left.removeprefix("LT_") == right.removeprefix("RT_")
 
 

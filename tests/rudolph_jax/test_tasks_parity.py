@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from rudolph_jax import tasks
-from rudolph_jax.texts import TruncationWarning, encode_text
+from rudolph_jax.text_encoding import TruncationWarning, encode_text
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +42,7 @@ def test_special_tokens_have_the_recorded_ids(api, recorded):
         assert api.layout.special_id(name.strip("<>")) == i
 
 
-@pytest.mark.filterwarnings("ignore::rudolph_jax.texts.TruncationWarning")
+@pytest.mark.filterwarnings("ignore::rudolph_jax.text_encoding.TruncationWarning")
 @pytest.mark.parametrize("batch_size", [4, 24])
 def test_rankings(api, recorded, batch_size):
     how = {"batch_size": batch_size}
@@ -54,7 +54,7 @@ def test_rankings(api, recorded, batch_size):
         close(values, recorded[f"by_image_{name}"])
 
 
-@pytest.mark.filterwarnings("ignore::rudolph_jax.texts.TruncationWarning")
+@pytest.mark.filterwarnings("ignore::rudolph_jax.text_encoding.TruncationWarning")
 def test_zero_shot(api, recorded):
     found = tasks.zs_clf(
         api, recorded["image"], recorded["texts"], r_template=recorded["r_template"]

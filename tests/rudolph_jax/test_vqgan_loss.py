@@ -8,7 +8,7 @@ import numpy as np
 import optax
 import pytest
 
-from clip_jax.random_rows import row_keys
+from clip_jax.per_example_rng import per_example_keys
 from rudolph_jax import Vqgan, VqganConfig
 from rudolph_jax.vqgan import init_params
 from rudolph_jax.vqgan_loss import codebook_metrics, vqgan_loss
@@ -46,7 +46,7 @@ def loss_of(config, **settings):
     settings = {"temperature": 1.0, "kl_weight": 0.0} | settings
 
     def loss(params, images, rng):
-        keys = row_keys(rng, jnp.arange(len(images)))
+        keys = per_example_keys(rng, jnp.arange(len(images)))
         value, metrics = vqgan_loss(vqgan, params, images, keys, **settings)
         return value, {**metrics, **codebook_metrics(metrics["code_shares"])}
 

@@ -19,7 +19,7 @@ from experiments.evaluation.tasks import options, rudolph_options
 from experiments.evaluation.tasks.captions import mean_cosine
 from experiments.evaluation.tasks.remarks import Remarks
 from rudolph_jax import tasks
-from rudolph_jax.picture_files import contact_sheet, png_bytes
+from rudolph_jax.png_files import contact_sheet, png_bytes
 from rudolph_jax.sampling import IMAGE_SAMPLING, Sampling
 
 ABOUT, NAME = "draw from captions: ruCLIP score, Frechet distance", "drawing"
@@ -30,11 +30,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     rudolph_options.add_rudolph(parser, "embedded sets, or folders of experiments.prepare")
     rudolph_options.add_ruclip(parser, needed=True)
     add, usual = parser.add_argument, IMAGE_SAMPLING
-    add("--features", choices=KINDS, default="pre",
+    add(
+        "--features",
+        choices=KINDS,
+        default="pre",
         help="of the ruCLIP's image tower, for the Frechet distance: before its projection (pre), "
-        "or after it, of unit length")
-    add("--temperature", type=float, default=usual.temperature, metavar="T",
-        help=f"({usual.temperature})")
+        "or after it, of unit length",
+    )
+    add(
+        "--temperature",
+        type=float,
+        default=usual.temperature,
+        metavar="T",
+        help=f"({usual.temperature})",
+    )
     add("--top-k", type=int, default=usual.top_k, metavar="N", help=f"({usual.top_k}), 0: off")
     add("--top-p", type=float, default=usual.top_p, metavar="P", help=f"({usual.top_p}), 1: off")
     add("--seed", type=int, default=0, metavar="N", help="of the drawings (0)")  # fmt: skip

@@ -13,7 +13,7 @@ from experiments.evaluation.rudolph_bench import Readable, RudolphBench
 from experiments.evaluation.sets.questions import QuestionSet, open_questions
 from experiments.evaluation.tasks import options, rudolph_options
 from experiments.evaluation.tasks.remarks import Remarks
-from rudolph_jax.reading import QUESTIONS, answer_questions
+from rudolph_jax.image_to_text import QUESTIONS, answer_questions
 
 ABOUT, NAME = "answer questions: exact match, F1", "questions"
 

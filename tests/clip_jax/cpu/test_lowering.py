@@ -10,7 +10,7 @@ import pytest
 from clip_jax import Clip, Compute, cpu
 from clip_jax.layers import unstack_layers
 from rudolph_jax.config import PRESETS
-from rudolph_jax.decode import Plan, Request, generate
+from rudolph_jax.decode import SamplerConfig, SamplerInputs, generate
 from rudolph_jax.model import Rudolph
 from rudolph_jax.model import abstract_params as abstract_rudolph
 from rudolph_jax.sampling import Sampling
@@ -35,12 +35,12 @@ def encode_program(config, compute, platform):
 
 
 def sample_program(compute, platform):
-    plan = Plan(CONFIG, compute, "image", 2, "logits")
+    plan = SamplerConfig(CONFIG, compute, "image", 2, "logits")
     keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), 4))
     int32 = jnp.int32(0)
-    request = Request(
+    request = SamplerInputs(
         np.zeros((2, 2, plan.prompt_length), np.int32), int32, int32, np.zeros((2, 16), np.int32),
-        np.ones(1, bool), keys, Sampling().traced(), jnp.float32(1),
+        np.ones(1, bool), keys, Sampling().to_arrays(), jnp.float32(1),
     )  # fmt: skip
     params = unstack_layers(abstract_rudolph(CONFIG))
     return lower(lambda params, request: generate(plan, params, request), platform, params, request)

@@ -24,8 +24,8 @@ OPTIONS = {
 }
 
 
-def keep_programs() -> None:
-    """Has JAX look for compiled programs in `programs_folder()` and leave its own there.
+def enable_compilation_cache() -> None:
+    """Has JAX look for compiled programs in `compilation_cache_dir()` and leave its own there.
 
     It is called by whatever loads or trains a model. Nothing changes where somebody has spoken:
     jax_compilation_cache_dir names a folder, or jax_enable_compilation_cache is off, as options
@@ -43,7 +43,7 @@ def keep_programs() -> None:
         jax.config.update("jax_compilation_cache_dir", str(folder))
 
 
-def programs_folder() -> Path:
+def compilation_cache_dir() -> Path:
     """Of this kind of processor: another one, with the same home, may lack what programs use."""
     return cache_folder() / FOLDER / _processor()
 
@@ -51,7 +51,7 @@ def programs_folder() -> Path:
 @cache
 def _prepared() -> Path | None:
     try:
-        folder = programs_folder()
+        folder = compilation_cache_dir()
         folder.mkdir(parents=True, exist_ok=True)
         _remove_unfinished(folder)
     # No such folder, no home; no locks on this file system.

@@ -2,7 +2,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from clip_jax.copies import copy_in_order
+from clip_jax.contiguous import copy_in_order
 
 ARRAYS = {
     "kernel": np.arange(35 * 50).reshape(35, 50).T,

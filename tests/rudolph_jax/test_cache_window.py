@@ -7,10 +7,10 @@ import pytest
 
 from clip_jax import Compute
 from rudolph_jax import PRESETS
-from rudolph_jax.decode import Plan
+from rudolph_jax.cache_window import window
+from rudolph_jax.decode import SamplerConfig
 from rudolph_jax.layout import Layout
 from rudolph_jax.masks import KINDS, layer_kinds, mask
-from rudolph_jax.windows import window
 
 SMALL = {"left_text_length": 3, "image_tokens_per_side": 5, "right_text_length": 4}
 
@@ -58,6 +58,6 @@ def test_published_sizes_keep_few_keys():
 
 
 def test_text_keeps_all(tiny_config):
-    plan = Plan(tiny_config, Compute(), "right", 1)
+    plan = SamplerConfig(tiny_config, Compute(), "right", 1)
     for kind in set(layer_kinds(tiny_config)):
         assert plan.window(kind).slots == plan.window(kind).size == tiny_config.right_text_length

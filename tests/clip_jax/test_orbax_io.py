@@ -13,7 +13,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
-from clip_jax import array_store, model_folder
+from clip_jax import model_folder, orbax_io
 from clip_jax.errors import InputError
 
 
@@ -61,13 +61,13 @@ class _Counted(np.ndarray):
 
 @pytest.mark.parametrize("at_once", [1, 100, 1 << 20])
 def test_what_is_written_is_read(tmp_path, monkeypatch, at_once):
-    monkeypatch.setattr(array_store, "BYTES_AT_ONCE", at_once)
-    array_store.save(tmp_path / "x", tree())
-    assert_same(array_store.restore(tmp_path / "x"), tree())
+    monkeypatch.setattr(orbax_io, "MAX_BYTES_IN_FLIGHT", at_once)
+    orbax_io.save(tmp_path / "x", tree())
+    assert_same(orbax_io.restore(tmp_path / "x"), tree())
 
 
 def test_any_orbax_restores_it(tmp_path):
-    array_store.save(tmp_path / "x", tree())
+    orbax_io.save(tmp_path / "x", tree())
     with ocp.PyTreeCheckpointer() as checkpointer:
         assert_same(checkpointer.restore(tmp_path / "x"), tree())
 
@@ -76,29 +76,29 @@ def test_any_orbax_restores_it(tmp_path):
 def test_what_orbax_itself_wrote_is_read(tmp_path, settings):
     with ocp.PyTreeCheckpointer(**settings) as checkpointer:
         checkpointer.save(tmp_path / "x", tree() | {"jax": jnp.arange(3.0)})
-    assert_same(array_store.restore(tmp_path / "x"), tree() | {"jax": np.arange(3, dtype="f4")})
+    assert_same(orbax_io.restore(tmp_path / "x"), tree() | {"jax": np.arange(3, dtype="f4")})
 
 
 def test_arrays_are_made_as_they_are_written(tmp_path, monkeypatch):
-    monkeypatch.setattr(array_store, "BYTES_AT_ONCE", 4096)
+    monkeypatch.setattr(orbax_io, "MAX_BYTES_IN_FLIGHT", 4096)
     monkeypatch.setattr(Late, "most", 0)
     monkeypatch.setattr(Late, "made", 0)
     late = {str(i): Late(i) for i in range(40)}
-    array_store.save(tmp_path / "x", late)
+    orbax_io.save(tmp_path / "x", late)
     assert Late.made == 40
     assert Late.most <= 8  # four being written, four about to be
-    found = array_store.restore(tmp_path / "x")
+    found = orbax_io.restore(tmp_path / "x")
     assert {name: leaf[0] for name, leaf in found.items()} == {str(i): i for i in range(40)}
 
 
 def test_parts_hold_what_fits(monkeypatch):
-    monkeypatch.setattr(array_store, "BYTES_AT_ONCE", 6)
+    monkeypatch.setattr(orbax_io, "MAX_BYTES_IN_FLIGHT", 6)
     for sizes, expected in [
         ([3, 3, 3, 9, 1, 1], [[3, 3], [3], [9], [1, 1]]),
         ([9, 9], [[9], [9]]),
         ([1], [[1]]),
     ]:
-        assert [sizes[part] for part in array_store._parts(sizes)] == expected
+        assert [sizes[part] for part in orbax_io._parts(sizes)] == expected
 
 
 def test_a_failure_while_an_array_is_made_leaves_nothing(tmp_path):
@@ -163,17 +163,17 @@ def test_no_read_outlives_an_error():
         await asyncio.gather(first(), late())
 
     with pytest.raises(OSError, match="first"):
-        asyncio.run(array_store._all_ended(some_fail()))
+        asyncio.run(orbax_io._all_ended(some_fail()))
     assert ended == ["late"]
 
 
 def test_loads_leave_no_objects(tmp_path):
     """TensorStore's `Spec.to_json` never frees some of what it returns, 20 objects an array."""
-    array_store.save(tmp_path / "x", {str(i): np.zeros(3) for i in range(10)})
+    orbax_io.save(tmp_path / "x", {str(i): np.zeros(3) for i in range(10)})
 
     def loaded(times):
         for _ in range(times):
-            array_store.restore(tmp_path / "x")
+            orbax_io.restore(tmp_path / "x")
         gc.collect()
         return len(gc.get_objects())
 

@@ -17,7 +17,7 @@ from rudolph_jax.generation import Run, samples
 from rudolph_jax.pretrained import PretrainedRudolph
 from rudolph_jax.ranking import self_reranking_by_text
 from rudolph_jax.sampling import IMAGE_SAMPLING
-from rudolph_jax.texts import encode_left
+from rudolph_jax.text_encoding import encode_left
 
 
 def generate_codebooks(

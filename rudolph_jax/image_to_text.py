@@ -11,14 +11,14 @@ from typing import Any
 
 import numpy as np
 
+from clip_jax.batch_padding import bucket_size, fill, pad_to_bucket
 from clip_jax.errors import InputError
-from clip_jax.filled_rows import fill, fill_up, program_rows
 from rudolph_jax.generation import Run, samples
 from rudolph_jax.pretrained import PretrainedRudolph
 from rudolph_jax.ranking import self_reranking_by_image
 from rudolph_jax.sampling import TEXT_SAMPLING, Sampling
-from rudolph_jax.texts import decode_text, encode_left, encode_right
-from rudolph_jax.writing import template_size
+from rudolph_jax.text_encoding import decode_text, encode_left, encode_right
+from rudolph_jax.text_generation import template_size
 
 QUESTION_SAMPLING = Sampling(temperature=1.0, top_k=32, top_p=0.8)
 # What is asked -> the special tokens before the question and before the answer.
@@ -116,7 +116,7 @@ def caption_images(
     """One caption for each of many pictures, the likeliest tokens by default, without ranking."""
     run = Run(Sampling(temperature), seed, batch_size, quiet)
     captions = []
-    rows = min(batch_size, program_rows(len(images)))
+    rows = min(batch_size, bucket_size(len(images)))
     left = np.tile(encode_left(rudolph.tokenizer, rudolph.config, "", "LT_I2T"), (rows, 1))
     for start in range(0, len(images), batch_size):
         found = rudolph.encode_images(images[start : start + batch_size])
@@ -181,7 +181,7 @@ def answer_questions(
     for start in range(0, len(questions), batch_size):
         part = slice(start, start + batch_size)
         asked = _asked(rudolph, questions[part], images[part], contexts[part], about)
-        rows = min(batch_size, program_rows(len(questions)))
+        rows = min(batch_size, bucket_size(len(questions)))
         left, codes = (fill(ids, rows) for ids in asked)
         written = _right_texts(rudolph, run, left, codes, "", QUESTIONS[about][1], 1, None)
         answers += [texts[0] for texts in written[: len(asked[0])]]
@@ -201,7 +201,9 @@ def image_features(
     codes = rudolph.encode_images(images)
     left = encode_left(rudolph.tokenizer, rudolph.config, "", "LT_I2T")
     ids = np.concatenate([np.tile(left, (len(codes), 1)), codes], axis=1)
-    states = np.asarray(rudolph.hidden_states(fill_up(ids)))[layer, : len(ids)].astype(np.float32)
+    states = np.asarray(rudolph.hidden_states(pad_to_bucket(ids)))[layer, : len(ids)].astype(
+        np.float32
+    )
     return states[:, rudolph.layout.prefix + rudolph.config.left_text_length :].mean(axis=1)
 
 

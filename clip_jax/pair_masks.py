@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from clip_jax.tiles import Tree
+from clip_jax.tile_loop import Tree
 
 # Of pairs that are left out. Finite, so that a difference of two of them is a number.
 LOWEST = jnp.finfo(jnp.float32).min

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 
-def row_keys(rng: jax.Array, rows: jax.Array) -> jax.Array:
+def per_example_keys(rng: jax.Array, rows: jax.Array) -> jax.Array:
     """key[B] from a batch's key and the rows' numbers in the whole batch, int32[B]."""
     return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(rng, rows)
 

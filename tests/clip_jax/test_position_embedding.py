@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from clip_jax import InputError
-from clip_jax.positions import resize_position_embedding
+from clip_jax.position_embedding import resize_position_embedding
 
 
 @pytest.mark.parametrize(("old", "new"), [(3, 5), (5, 3), (4, 4), (2, 7), (7, 12)])

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from clip_jax.config import Compute
-from clip_jax.layers import MULTIPLIED
+from clip_jax.layers import MATMUL_MODULES
 from clip_jax.linear import slice_columns
 from rudolph_jax.cache import KeyValue, LayerCache, Segment
 from rudolph_jax.config import RudolphConfig
@@ -78,7 +78,7 @@ def cast(params: Params, compute: Compute) -> Params:
 
     layers = {
         number: {
-            name: jax.tree.map(leaf, part, is_leaf=is_int8) if name in MULTIPLIED else part
+            name: jax.tree.map(leaf, part, is_leaf=is_int8) if name in MATMUL_MODULES else part
             for name, part in layer.items()
         }
         for number, layer in params["layers"].items()
@@ -110,7 +110,7 @@ def head(
     module = Head(len(sliced["bias"]))
 
     def logits(x: jax.Array) -> jax.Array:
-        y = embed(config, compute, params, x, method="normed")
+        y = embed(config, compute, params, x, method="final_norms")
         made: Any = module.apply({"params": sliced}, y)
         return made
 

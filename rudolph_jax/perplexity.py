@@ -15,9 +15,9 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
+from clip_jax.batch_padding import bucket_size, fill
 from clip_jax.config import Compute
-from clip_jax.filled_rows import fill, program_rows
-from rudolph_jax import forward
+from rudolph_jax import incremental
 from rudolph_jax.config import RudolphConfig
 from rudolph_jax.layout import PAD, Layout
 
@@ -25,7 +25,7 @@ from rudolph_jax.layout import PAD, Layout
 def perplexities(
     config: RudolphConfig,
     compute: Compute,
-    params: forward.Params,
+    params: incremental.Params,
     prompt: np.ndarray,
     rest: np.ndarray,
     segments: tuple[str, ...],
@@ -40,7 +40,7 @@ def perplexities(
     """
     past = _read(config, compute, params, prompt[None]) if len(prompt) else None
     parts: dict[str, list[np.ndarray]] = {segment: [] for segment in segments}
-    batch_size = min(batch_size, program_rows(max(len(rest), 1)))
+    batch_size = min(batch_size, bucket_size(max(len(rest), 1)))
     with tqdm(total=len(rest), unit=" ranked", disable=True if quiet else None, leave=False) as bar:
         for start in range(0, len(rest), batch_size):
             chunk = rest[start : start + batch_size]
@@ -56,7 +56,7 @@ def perplexities(
 def perplexities_after_prompts(
     config: RudolphConfig,
     compute: Compute,
-    params: forward.Params,
+    params: incremental.Params,
     prompts: np.ndarray,
     rest: np.ndarray,
     segment: str,
@@ -67,8 +67,8 @@ def perplexities_after_prompts(
 
     prompts: int32[P, M], each read once. batch_size: rows at once, of as many prompts as have room.
     """
-    each = min(program_rows(len(rest)), batch_size)
-    group = min(program_rows(max(len(prompts), 1)), max(batch_size // each, 1))
+    each = min(bucket_size(len(rest)), batch_size)
+    group = min(bucket_size(max(len(prompts), 1)), max(batch_size // each, 1))
     found = np.zeros((len(prompts), len(rest)), np.float32)
     for first in range(0, len(prompts), group):
         some = prompts[first : first + group]
@@ -118,9 +118,9 @@ def combined_scores(
 
 @partial(jax.jit, static_argnums=(0, 1))
 def _read(
-    config: RudolphConfig, compute: Compute, params: forward.Params, prompts: Any
-) -> forward.KeyValues:
-    return forward.run(config, compute, params, prompts)[1]
+    config: RudolphConfig, compute: Compute, params: incremental.Params, prompts: Any
+) -> incremental.KeyValues:
+    return incremental.run(config, compute, params, prompts)[1]
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2, 3))
@@ -129,20 +129,20 @@ def _perplexities(
     compute: Compute,
     start: int,
     segments: tuple[str, ...],
-    params: forward.Params,
-    past: forward.KeyValues | None,
+    params: incremental.Params,
+    past: incremental.KeyValues | None,
     rest: jax.Array,
 ) -> dict[str, jax.Array]:
     layout = Layout(config)
-    x, _ = forward.run(config, compute, params, rest, start, past)
+    x, _ = incremental.run(config, compute, params, rest, start, past)
     shift = layout.prefix if not start else 0
     found = {}
     for segment in segments:
         place = getattr(layout, segment)
         labels = rest[:, place.start - start + 1 : place.stop - start]
         hidden = x[:, place.start - start + shift : place.stop - start - 1 + shift]
-        columns = layout.code_logits if segment == "image" else slice(0, layout.special_stop)
-        logits = forward.head(config, compute, params, columns)(hidden)
+        columns = layout.code_logits if segment == "image" else slice(0, layout.text_pad_offset)
+        logits = incremental.head(config, compute, params, columns)(hidden)
         chosen = jnp.take_along_axis(logits, labels[..., None], axis=-1)[..., 0]
         cross_entropy = jax.nn.logsumexp(logits, axis=-1) - chosen
         if segment != "image":

@@ -5,17 +5,17 @@ import numpy as np
 import pytest
 
 from clip_jax import Predictor, PretrainedClip
-from clip_jax.filled_rows import fill, program_rows
+from clip_jax.batch_padding import bucket_size, fill
 from clip_jax.model import abstract_params
 
 
 def test_sizes():
-    sizes = [program_rows(count) for count in range(1, 1025)]
+    sizes = [bucket_size(count) for count in range(1, 1025)]
     assert [size for i, size in enumerate(sizes) if size not in sizes[:i]] == [
         1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024,
     ]  # fmt: skip
     assert all(2 * size <= 3 * count and size >= count for count, size in enumerate(sizes, 1))
-    assert program_rows(0) == 0
+    assert bucket_size(0) == 0
 
 
 def test_fill():

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 
-def program_rows(count: int) -> int:
+def bucket_size(count: int) -> int:
     """N, the next of 0, 1, 2, 3, 4, 6, 8, 12, 16, 24, 32, ...: B is at least two thirds of it."""
     if count < 3:
         return count
@@ -28,11 +28,11 @@ def fill(rows: Any, size: int) -> Any:
     return np.concatenate([rows, np.repeat(rows[-1:], size - len(rows), axis=0)])
 
 
-def fill_up(rows: Any, shares: int = 1) -> Any:
+def pad_to_bucket(rows: Any, shares: int = 1) -> Any:
     """[B, ...] -> [N, ...], N a multiple of shares; what is being traced stays as it is."""
     if isinstance(rows, jax.core.Tracer):
         return rows
-    return fill(rows, shares * program_rows(-(-len(rows) // shares)))
+    return fill(rows, shares * bucket_size(-(-len(rows) // shares)))
 
 
 def cut(filled: jax.Array, *counts: int) -> jax.Array:
@@ -45,6 +45,6 @@ def cut(filled: jax.Array, *counts: int) -> jax.Array:
     return jax.device_put(np.asarray(filled)[tuple(slice(count) for count in counts)])
 
 
-def run_filled(function: Callable[[Any], jax.Array], rows: Any, shares: int = 1) -> jax.Array:
+def run_padded(function: Callable[[Any], jax.Array], rows: Any, shares: int = 1) -> jax.Array:
     """function([N, ...]) -> [N, ...] for [B, ...] -> [B, ...]."""
-    return cut(function(fill_up(rows, shares)), len(rows))
+    return cut(function(pad_to_bucket(rows, shares)), len(rows))

@@ -11,8 +11,8 @@ import jax
 import numpy as np
 import pytest
 
-from clip_jax import PretrainedClip, kept_programs
-from clip_jax.kept_programs import OPTIONS, keep_programs
+from clip_jax import PretrainedClip, compilation_cache
+from clip_jax.compilation_cache import OPTIONS, enable_compilation_cache
 from clip_jax.model import abstract_params
 
 ROOT = Path(__file__).parents[2]
@@ -94,9 +94,9 @@ def unspoken(monkeypatch):
     before = {name: jax.config.values[name] for name in names}
     for name, value in zip(names, (None, -1, 1.0), strict=True):
         jax.config.update(name, value)
-    kept_programs._prepared.cache_clear()
+    compilation_cache._prepared.cache_clear()
     yield
-    kept_programs._prepared.cache_clear()
+    compilation_cache._prepared.cache_clear()
     for name, value in before.items():
         jax.config.update(name, value)
 
@@ -105,26 +105,26 @@ def test_a_folder_that_cannot_be_written_is_told_once(unspoken, tmp_path, monkey
     (tmp_path / "file").write_text("no folder")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     with pytest.warns(UserWarning, match="programs are not kept: .*/file.*XDG_CACHE_HOME"):
-        keep_programs()
+        enable_compilation_cache()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        keep_programs()
+        enable_compilation_cache()
     assert jax.config.values["jax_compilation_cache_dir"] is None
 
 
 def test_what_the_user_chose_stays(unspoken, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     jax.config.update("jax_compilation_cache_max_size", 12345)
-    keep_programs()
+    enable_compilation_cache()
     assert jax.config.values["jax_compilation_cache_max_size"] == 12345
     assert jax.config.values["jax_persistent_cache_min_compile_time_secs"] == 0.1
     jax.config.update("jax_compilation_cache_dir", "/elsewhere")
-    keep_programs()
+    enable_compilation_cache()
     assert jax.config.values["jax_compilation_cache_dir"] == "/elsewhere"
 
 
 def test_processors_do_not_share(monkeypatch):
-    here = kept_programs.programs_folder()
-    monkeypatch.setattr(kept_programs.platform, "machine", lambda: "riscv64")
-    assert kept_programs.programs_folder().parent == here.parent
-    assert kept_programs.programs_folder() != here
+    here = compilation_cache.compilation_cache_dir()
+    monkeypatch.setattr(compilation_cache.platform, "machine", lambda: "riscv64")
+    assert compilation_cache.compilation_cache_dir().parent == here.parent
+    assert compilation_cache.compilation_cache_dir() != here

@@ -10,7 +10,7 @@ from clip_jax.errors import InputError
 from clip_jax.text import check_encodable
 
 
-def token_rows(
+def token_padding(
     encoded: Sequence[Sequence[int]], length: int, *, bos_id: int, eos_id: int, pad_id: int
 ) -> np.ndarray:
     """int32[B, length]: BOS, the ids cut to fit, EOS, then padding.

@@ -23,7 +23,7 @@ from clip_jax.digests import ArrayDigest, digest_array, flatten
 
 # Moved at once: little beside a model, and small models whole, for each turn adds some 20 kB of
 # directory to the checkpoint.
-BYTES_AT_ONCE = 64 << 20
+MAX_BYTES_IN_FLIGHT = 64 << 20
 DIGESTED = "digests"  # custom metadata of a checkpoint
 
 Result = TypeVar("Result")
@@ -71,14 +71,14 @@ class _Leaf:
         self.digest: ArrayDigest = {}
 
 
-class _Settled(np.ndarray):
+class _ImmutableArray(np.ndarray):
     """An array that nobody changes while it is written, so that Orbax need not copy it first."""
 
-    def __deepcopy__(self, memo: Any) -> _Settled:
+    def __deepcopy__(self, memo: Any) -> _ImmutableArray:
         return self
 
 
-class _FewAtOnce(type_handlers.NumpyHandler):
+class _ChunkedNumpyHandler(type_handlers.NumpyHandler):
     async def serialize(
         self, values: Sequence[_Leaf], infos: Sequence[Any], args: Sequence[Any] | None = None
     ) -> Sequence[Any]:
@@ -86,7 +86,7 @@ class _FewAtOnce(type_handlers.NumpyHandler):
         writing: Sequence[Any] = []
         for part in _parts([leaf.nbytes for leaf in values]):
             # Made while those of the part before are written.
-            arrays = [np.asarray(leaf.array).view(_Settled) for leaf in values[part]]
+            arrays = [np.asarray(leaf.array).view(_ImmutableArray) for leaf in values[part]]
             for leaf, array in zip(values[part], arrays, strict=True):
                 leaf.digest = digest_array(array)
             for written in writing:
@@ -144,10 +144,10 @@ async def _all_ended(work: Awaitable[Result]) -> Result:
 
 
 def _parts(sizes: Sequence[int]) -> Iterator[slice]:
-    """Runs of neighbours that together have BYTES_AT_ONCE at most, or one that has more."""
+    """Runs of neighbours that together have MAX_BYTES_IN_FLIGHT at most, or one that has more."""
     start, total = 0, 0
     for i, size in enumerate(sizes):
-        if total and total + size > BYTES_AT_ONCE:
+        if total and total + size > MAX_BYTES_IN_FLIGHT:
             yield slice(start, i)
             start, total = i, 0
         total += size
@@ -157,7 +157,7 @@ def _parts(sizes: Sequence[int]) -> Iterator[slice]:
 def _checkpointer() -> ocp.Checkpointer:
     if logging.get_verbosity() > logging.ERROR:  # Orbax logs every step
         logging.set_verbosity(logging.ERROR)
-    few_at_once = _FewAtOnce()
+    few_at_once = _ChunkedNumpyHandler()
     others = [
         (kind, type_handlers.get_type_handler(kind))
         for kind in type_handlers.supported_types()

@@ -14,10 +14,10 @@ import numpy as np
 from clip_jax.errors import InputError
 from rudolph_jax.generation import Run, samples
 from rudolph_jax.layout import PAD, Layout
+from rudolph_jax.perplexity import perplexities
 from rudolph_jax.pretrained import PretrainedRudolph
 from rudolph_jax.sampling import TEXT_SAMPLING
-from rudolph_jax.scoring import perplexities
-from rudolph_jax.texts import decode_text, encode_left
+from rudolph_jax.text_encoding import decode_text, encode_left
 
 
 def generate_texts(
@@ -73,7 +73,7 @@ def text_perplexities(
     rows = [encode_left(rudolph.tokenizer, rudolph.config, t, special_token) for t in texts]
     with rudolph.precision:
         return perplexities(
-            rudolph.config, rudolph.compute, rudolph.arranged, np.zeros((0,), np.int32),
+            rudolph.config, rudolph.compute, rudolph.inference_params, np.zeros((0,), np.int32),
             np.stack(rows), ("left",), batch_size=batch_size,
         )["left"]  # fmt: skip
 
@@ -90,10 +90,10 @@ def _allowed(rudolph: PretrainedRudolph, ids: Sequence[int] | None) -> np.ndarra
     if ids is None:
         return None
     layout = Layout(rudolph.config)
-    allowed = np.zeros(layout.text_ids, bool)
+    allowed = np.zeros(layout.num_text_ids, bool)
     for i in ids:
-        if not 0 <= i < layout.text_ids:
-            raise InputError(f"allowed_token_ids hold {i}; expected 0 to {layout.text_ids - 1}")
+        if not 0 <= i < layout.num_text_ids:
+            raise InputError(f"allowed_token_ids hold {i}; expected 0 to {layout.num_text_ids - 1}")
         allowed[i] = True
     if not allowed.any():
         raise InputError("allowed_token_ids are empty; expected at least one id, or None")
