@@ -5,10 +5,6 @@
     logits_per_image, logits_per_text = clip.logits(**inputs)
 """
 
-# First, for JAX then reads 50,000 lines about installed packages: from as deep as Flax would
-# import it, each line may cross the end of a block of CPython's stack of frames and map a new one.
-import jax  # noqa: F401
-
 from clip_jax.byte_bpe import ByteBpe
 from clip_jax.config import (
     PRESETS,

@@ -1,6 +1,6 @@
-"""ruCLIP and OpenAI's CLIP: a picture tower and a text tower that meet in one space.
+"""ruCLIP and OpenAI's CLIP: an image tower and a text tower with a joint embedding space.
 
-# B batch, N picture tokens, S text tokens, T either, D width, H heads, K head size,
+# B batch, N image tokens, S text tokens, T either, D width, H heads, K head size,
 # F mlp width, E embedding, P patch side, C channels, V vocabulary
 
 Source: Radford et al. 2021, sections 2.4 and 2.5; `ruclip.model` and `clip.model`.
@@ -26,13 +26,13 @@ from clip_jax.linear import MATMUL, einsum, linear
 from clip_jax.sharding import constrain_batch, constrain_embedding
 
 INITIAL_LOGIT_SCALE = 2.659260036932778  # ln(1 / 0.07)
-# Where a sigmoid tells pairs apart: most of a batch's pairs are wrong (Zhai et al. 2023, 3.2).
+# For the sigmoid loss, most of whose pairs are negatives (Zhai et al. 2023, section 3.2).
 INITIAL_SIGMOID_SCALE, INITIAL_LOGIT_BIAS = 2.302585092994046, -10.0  # ln 10
 MAX_LOGIT_SCALE = 4.605170185988092  # ln 100, where CLIP clips it
 
 
 class LayerNorm(nn.Module):
-    """Statistics and scaling in float32, result in the input's dtype."""
+    """Normalises in float32; the result has the input's dtype."""
 
     epsilon: float
 
@@ -78,7 +78,7 @@ class Mlp(nn.Module):
 
 
 class Block(nn.Module):
-    """Pre-norm residual block; the second value is the empty output that a scan wants."""
+    """Pre-norm residual block; returns the next x, and None as the output of a scan."""
 
     config: ClipConfig
     tower: VisionConfig | TextConfig
@@ -97,18 +97,18 @@ class Block(nn.Module):
 def maybe_remat(
     block: type[nn.Module], compute: Compute, methods: Sequence[str] = ("__call__",)
 ) -> Any:
-    """The block with these methods run as `Compute.remat` wants."""
+    """Wraps a block's methods in `nn.remat` as `Compute.remat` says."""
     if compute.remat == "none":
         return block
     policies = {"block": None, "dots": jax.checkpoint_policies.save_only_these_names(MATMUL)}
-    # A scan already keeps the passes apart.
+    # A scan keeps the compiler from merging the recomputation with the forward pass.
     return nn.remat(block, prevent_cse=False, policy=policies[compute.remat], methods=list(methods))
 
 
 def scanned_blocks(
     config: ClipConfig, tower: VisionConfig | TextConfig, compute: Compute, causal: bool
 ) -> nn.Module:
-    """All blocks of a tower as one scan over parameters with a leading axis of layers."""
+    """Returns a tower's blocks as one scan over parameters with a leading axis of layers."""
     stack = nn.scan(
         maybe_remat(Block, compute),
         variable_axes={"params": 0},
@@ -120,7 +120,7 @@ def scanned_blocks(
 
 
 class UnrolledBlocks(nn.Module):
-    """All blocks of a tower over unstacked parameters, as a model folder has them.
+    """Runs a tower's blocks on unstacked parameters, as a model folder has them.
 
     A scan would slice each layer's out of stacked ones, which copies them.
     """
@@ -143,7 +143,7 @@ def blocks(
     causal: bool,
     stacked: bool,
 ) -> nn.Module:
-    """All blocks of a tower. stacked: how their parameters lie (`layers.py`)."""
+    """Returns a tower's blocks. stacked: whether their parameters are (`layers.py`)."""
     if stacked:
         return scanned_blocks(config, tower, compute, causal)
     return UnrolledBlocks(config, tower, causal, name="layers")
@@ -164,7 +164,7 @@ class VisionTower(nn.Module):
     ) -> jax.Array:
         """float[B, image_size, image_size, 3] -> float32[B, E], or float32[B, D] unprojected.
 
-        patch_keys: key[B]; where given, a share `dropped` of each picture's patches is left out.
+        patch_keys: key[B]; where given, a share `dropped` of each image's patches is dropped.
         """
         vision, E = self.config.vision, self.config.embed_dim
         P, D, n = vision.patch_size, vision.width, vision.patches_per_side
@@ -187,7 +187,7 @@ class VisionTower(nn.Module):
 
 
 def _drop_patches(x: jax.Array, keys: jax.Array, dropped: float) -> jax.Array:
-    """float[B, 1 + N, D] -> float[B, 1 + kept, D]: the class token and a random choice of patches.
+    """Keeps the class token and a random choice of patches: float[B, 1 + N, D] -> [B, 1 + n, D].
 
     Source: Li et al. 2022 (FLIP), section 3.1.
     """
@@ -210,7 +210,7 @@ class _PatchEmbedding(nn.Module):
 
 
 class TextTower(nn.Module):
-    """projected: False leaves the width as it is, for a model that goes on otherwise."""
+    """projected: whether features are projected to the embedding space."""
 
     config: ClipConfig
     compute: Compute
@@ -234,7 +234,7 @@ class TextTower(nn.Module):
         x, _ = blocks(self.config, text, self.compute, True, self.stacked)(x)
         first_eos = jnp.argmax(input_ids == self.config.eos_id, axis=1)
         x = jnp.take_along_axis(x, first_eos[:, None, None], axis=1)[:, 0].astype(jnp.float32)
-        # The norm acts on each token alone, so one token a row is enough.
+        # The norm acts on each token alone, so only the pooled one is normalised.
         x = LayerNorm(self.config.layer_norm_epsilon, name="final_norm")(x)
         if not self.projected:
             return x
@@ -243,7 +243,7 @@ class TextTower(nn.Module):
 
 
 class Clip(nn.Module):
-    """Both towers, the logarithm of the logit scale and, for a sigmoid's pairs, the logit bias.
+    """Both towers, the logarithm of the logit scale and, for the sigmoid loss, the logit bias.
 
     `Clip(config, compute).init(rng, input_ids, pixel_values)` makes parameters with layers stacked.
     stacked: whether the layers' parameters are stacked, or one by one as in a model folder.
@@ -282,19 +282,19 @@ class Clip(nn.Module):
     def __call__(
         self, input_ids: jax.Array, pixel_values: jax.Array
     ) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """Unit features of pictures and of texts, float32[B, E] each; logit scale, not its log."""
+        """Returns unit features of images and texts, float32[B, E] each, and exp(logit_scale)."""
         image = normalize(self.encode_image(pixel_values))
         text = normalize(self.encode_text(input_ids))
         return image, text, jnp.exp(self.logit_scale)
 
 
 def normalize(x: np.ndarray | jax.Array) -> jax.Array:
-    """Rows of unit length, float[..., E]; a zero row, which has no direction, gives NaN."""
+    """Divides rows, float[..., E], by their length; a zero row gives NaN."""
     return x / jnp.linalg.norm(x, axis=-1, keepdims=True)
 
 
 def abstract_params(config: Any, model: type[nn.Module] = Clip) -> dict:
-    """Shapes and dtypes of the parameters, layers stacked, without computing anything.
+    """Returns shapes and dtypes of the parameters, layers stacked, without computing anything.
 
     model: what the config describes, where it is another than a Clip.
     """

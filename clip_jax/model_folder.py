@@ -54,7 +54,7 @@ def write(
 
 def write_params(folder: Path, params: Mapping[str, Any] | None) -> dict[str, digests.ArrayDigest]:
     """Writes arrays into a new folder; returns their digests, for `write_about`."""
-    return {} if params is None else _array_store().save(folder / PARAMS, params)
+    return {} if params is None else _orbax_io().save(folder / PARAMS, params)
 
 
 def write_about(
@@ -175,7 +175,7 @@ def restore_params(
     if not path.is_dir():
         raise InputError(f"{folder}: has no {name} folder; write or convert the model again")
     with _one_line(path):
-        return _array_store().restore(path, check)
+        return _orbax_io().restore(path, check)
 
 
 def read_digests(folder: Path) -> digests.Digests | None:
@@ -183,7 +183,7 @@ def read_digests(folder: Path) -> digests.Digests | None:
     recorded, path = digests.read(folder), folder / PARAMS
     if recorded is None and path.is_dir():
         with _one_line(path):
-            marked = _array_store().has_digests(path)
+            marked = _orbax_io().has_digests(path)
         if marked:
             raise InputError(
                 f"{folder}: has no {digests.FILE_NAME}, with which it was saved; {digests.TO_DO}"
@@ -246,7 +246,7 @@ def _write_json(file: Path, data: Mapping[str, Any]) -> None:
     file.write_text(json.dumps(data, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
 
 
-def _array_store() -> ModuleType:
+def _orbax_io() -> ModuleType:
     # Orbax takes a second to import; who only reads a config needs none.
     from clip_jax import orbax_io
 

@@ -1,12 +1,11 @@
 """Sampling with cached keys and values: one compiled program a shape, one loop on the device.
 
 # G guidance streams (2 with guidance: conditional, unconditional; else 1), P distinct prompts,
-# n samples of each, N tokens of the segment that is written, M tokens of a prompt, V choices
+# n samples of each, N tokens of the sampled segment, M tokens of a prompt, V choices
 
-A prompt's keys and values are computed once and stored once for all of its samples; what the
-samples add lies in a cache of its own, which of a picture keeps no more than masks can still see.
-Layers run one by one from parameters as they lie in a model folder: slicing stacked ones in the
-loop would copy them.
+A prompt's keys and values are computed and stored once for all of its samples; those of sampled
+tokens have a cache of their own, which keeps only what masks can still see (`cache_window.py`).
+Layers are unrolled over unstacked parameters: slicing stacked ones in the loop would copy them.
 """
 
 from __future__ import annotations
@@ -35,9 +34,10 @@ Arrays = TypeVar("Arrays")  # a tree of them
 
 @dataclasses.dataclass(frozen=True)
 class SamplerConfig:
-    """What is compiled for: everything else may change from call to call.
+    """States what is compiled for: everything else may change from call to call.
 
-    segment: "left", "image" or "right", which is written. samples: of each prompt.
+    segment: "left", "image" or "right", which is sampled.
+    samples: of each prompt.
     guidance: "none", "probabilities" or "logits" (`sampling.guided_sample`).
     trimmed: keep only the keys that a layer's mask can still see (`cache_window.py`); off, all of
         the segment's, which gives the same and takes longer.
@@ -107,11 +107,13 @@ class SamplerInputs(NamedTuple):
 
 
 class SamplingState(NamedTuple):
-    """A loop's carry. place: int32[], where the last token lies in the segment.
+    """Carry of the loop.
 
-    token: int32[P * n], the last one. done: bool[P * n], which samples have ended.
-    out: int32[P * n, N]. cache: of each layer, keys and values [G P n, H, S, K] of what was
-    written (`cache_window.py`, `cache.py`).
+    place: int32[], position of the last token in the segment.
+    token: int32[P * n], the last token of each sample.
+    done: bool[P * n], which samples have ended.
+    out: int32[P * n, N], the tokens so far.
+    cache: of each layer, keys and values [G P n, H, S, K] of sampled tokens (`cache.py`).
     """
 
     place: jax.Array
@@ -123,10 +125,10 @@ class SamplingState(NamedTuple):
 
 @partial(jax.jit, static_argnums=0)
 def generate(plan: SamplerConfig, params: Params, request: SamplerInputs) -> jax.Array:
-    """int32[P * n, N]: the segment of each sample, the samples of a prompt side by side.
+    """Samples the segment: int32[P * n, N], the samples of a prompt side by side.
 
-    params: layers one by one. Text ends with EOS, then PAD. The first `start` prompt ids that lie
-    in the segment stand at its begin.
+    params: layers unstacked. Text ends with EOS, then PAD. Prompt ids that are part of the segment
+    are its first.
     """
     params = incremental.cast(params, plan.compute)
     prompt_cache, state = prefill(plan, params, request)
@@ -164,10 +166,10 @@ def sample_loop(
     state: SamplingState,
     count: int,
 ) -> SamplingState:
-    """`count` more tokens of a picture; of a text as many as there may be, until all have ended."""
+    """Samples `count` more tokens of an image; of a text up to its limit, until all have ended."""
     head = incremental.head(plan.config, plan.compute, params, plan.columns)
 
-    def turn(state: SamplingState) -> SamplingState:
+    def step(state: SamplingState) -> SamplingState:
         hidden, cache = decode_step(plan, params, request, prompt_cache, state)
         place = state.place + 1
         token, done = _sample_token(plan, request, head(hidden), place, state.done)
@@ -177,8 +179,8 @@ def sample_loop(
 
     if plan.segment == "image":
         # A trip count that is known needs no look at the device between steps.
-        return lax.fori_loop(0, count, lambda _, state: turn(state), state)
-    return lax.while_loop(lambda s: (s.place < request.stop - 1) & ~s.done.all(), turn, state)
+        return lax.fori_loop(0, count, lambda _, state: step(state), state)
+    return lax.while_loop(lambda s: (s.place < request.stop - 1) & ~s.done.all(), step, state)
 
 
 def _write_at(old: Arrays, new: Arrays, place: jax.Array, axis: int) -> Arrays:
@@ -243,7 +245,7 @@ def decode_step(
     tokens = jnp.tile(state.token, len(request.prompts))[:, None]
     method = f"embed_{plan.segment}"
     x = incremental.embed(config, plan.compute, params, tokens, place[None], method=method)
-    # Where this token and the prompt lie among the positions that masks know.
+    # Positions of this token and of the prompt in the masks.
     position = written.start + layout.prefix + place
     prompt = jnp.arange(prompt_cache[0][0].shape[2])
     first = request.start - written.start

@@ -1,4 +1,4 @@
-"""The layers one by one, on parameters as they lie in a model folder, with what was seen before.
+"""RUDOLPH on unstacked parameters, continued from keys and values of earlier tokens.
 
 # B sequences, P distinct prompts, T tokens, M tokens of a prompt, D width, H heads, K head size,
 # C columns of the head
@@ -34,10 +34,11 @@ def run(
     start: int = 0,
     past: KeyValues | None = None,
 ) -> tuple[jax.Array, KeyValues]:
-    """int32[B, T] -> what the last layer puts out, float[B, T, D]; keys and values of each layer.
+    """Runs int32[B, T] -> the last layer's output, float[B, T, D], and keys and values by layer.
 
-    start: place of the first id. past: of the `start` ids before, from an earlier run; B is a
-    multiple of its P, and the rows of a prompt lie side by side.
+    start: position of the first id.
+    past: keys and values of the `start` ids before, from an earlier run; B is a multiple of its P,
+        and the rows of a prompt are neighbours.
     """
     x = embed(config, compute, params, ids, start, method="embed")
     first = start + Layout(config).prefix * bool(start)
@@ -66,10 +67,10 @@ def run_layers(
 
 
 def cast(params: Params, compute: Compute) -> Params:
-    """What the layers multiply by in the dtype that they compute in, once and not in each turn.
+    """Casts the layers' kernels to the compute dtype, once and not in each step of a loop.
 
-    Norms and tables stay as they are: they are summed in float32. So do kernels of eight bits,
-    which are to be read as such in each turn.
+    Norms and embedding tables, which are used in float32, stay as they are. So do int8 kernels,
+    which each step reads as int8.
     """
     dtype = jnp.dtype(compute.dtype)
 
@@ -101,7 +102,7 @@ def head(
 ) -> Callable[[jax.Array], jax.Array]:
     """The function float[..., D] -> float32[..., C] that gives these columns of the logits.
 
-    The head's kernel is cut here, once, not in each turn of a loop.
+    The head's kernel is sliced here, once, and not in each step of a loop.
     """
     sliced = {
         "kernel": slice_columns(params["head"]["kernel"], columns).astype(compute.dtype),

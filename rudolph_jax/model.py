@@ -1,7 +1,7 @@
 """RUDOLPH: one decoder over [left text | image tokens | right text].
 
-# B sequences, P distinct prompts, n samples of each (B = P n), T tokens that ask, M tokens that
-# answer, D width, H heads, K head size, F mlp width, V vocabulary
+# B sequences, P distinct prompts, n samples of each (B = P n), T queries, M keys, D width,
+# H heads, K head size, F mlp width, V vocabulary
 
 Source: `rudolph.model`; the stabilisers are CogView's (Ding et al. 2021, section 2.4).
 Parameters keep the dtype they are given; activations and products use `Compute.dtype`, layer
@@ -222,10 +222,10 @@ class Rudolph(nn.Module):
         self.head = Head(layout.vocab_size)
 
     def __call__(self, input_ids: jax.Array, dropout_keys: jax.Array | None = None) -> jax.Array:
-        """int32[B, T], T up to the whole sequence -> float32[B, T, V].
+        """Computes logits: int32[B, T], T up to the whole sequence -> float32[B, T, V].
 
-        dropout_keys: key[B]; what a sequence drops follows from its own key alone, whatever batch
-        or device it is part of. None turns dropout off.
+        dropout_keys: key[B], one a sequence, so that its dropout depends on neither the batch nor
+            the devices. None turns dropout off.
         With `bos_prefix` the logits have one position more at the front, up to the whole length.
         """
         return self.logits(self._run_layers(self.embed(input_ids), dropout_keys))
@@ -237,9 +237,9 @@ class Rudolph(nn.Module):
         return self._run_layers(self.embed(input_ids), dropout_keys, hidden=True)
 
     def embed(self, input_ids: jax.Array, start: int = 0) -> jax.Array:
-        """int32[B, T] -> float[B, T, D]; what enters the first layer.
+        """Embeds ids, int32[B, T] -> float[B, T, D].
 
-        start: place of the first id in the sequence.
+        start: position of the first id in the sequence.
         """
         layout = Layout(self.config)
         B, stop = input_ids.shape[0], start + input_ids.shape[1]
@@ -279,17 +279,17 @@ class Rudolph(nn.Module):
         return (x + positions).astype(self.compute.dtype)
 
     def embed_image(self, codes: jax.Array, positions: jax.Array) -> jax.Array:
-        """codes int32[B, T] at positions int32[T] of the picture, row by row."""
+        """Embeds codes int32[B, T] at positions int32[T] of the image, row by row."""
         row, column = jnp.divmod(positions, self.config.image_tokens_per_side)
         place = self.image_row_embedding[row] + self.image_column_embedding[column]
         return (constrain_embedding(self.image_embedding[codes]) + place).astype(self.compute.dtype)
 
     def logits(self, x: jax.Array) -> jax.Array:
-        """What the last layer puts out, float[..., D] -> float32[..., V]."""
+        """Computes logits from the last layer's output, float[..., D] -> float32[..., V]."""
         return self.head(self.final_norms(x))
 
     def final_norms(self, x: jax.Array) -> jax.Array:
-        """What the head sees: two norms in a row, the transformer's own, then the head's."""
+        """Applies two norms in a row, the transformer's own, then the head's."""
         return self.head_norm(self.final_norm(x))
 
     def _run_layers(self, x: jax.Array, keys: jax.Array | None, hidden: bool = False) -> jax.Array:
@@ -321,7 +321,7 @@ class Rudolph(nn.Module):
 
 
 class Head(nn.Module):
-    """The logits of some or all tokens. columns: V."""
+    """Computes the logits of some or all tokens. columns: V."""
 
     columns: int
 
@@ -336,6 +336,6 @@ class Head(nn.Module):
 
 
 def abstract_params(config: RudolphConfig) -> dict:
-    """Shapes and dtypes of the parameters, layers stacked, without computing anything."""
+    """Returns shapes and dtypes of the parameters, layers stacked, without computing anything."""
     ids = jax.ShapeDtypeStruct((1, 1), jnp.int32)  # no parameter has the shape of what is read
     return param_shapes(Rudolph, config, ids)
