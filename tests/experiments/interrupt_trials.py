@@ -133,7 +133,8 @@ def main(folder, trials):
 if __name__ == "__main__":
     console = io.StringIO()
     with contextlib.redirect_stderr(console):
-        told = main(Path(sys.argv[1]), int(sys.argv[2]))
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background ignores it
+    told = main(Path(sys.argv[1]), int(sys.argv[2]))
     print(json.dumps(told))
     sys.stdout.flush()
     os._exit(0)  # threads that an interrupt cut off from their end

@@ -18,6 +18,14 @@ from experiments.interrupts import HeldInterrupts
 PATIENCE = 3600  # seconds, of all lines on a busy machine
 
 
+@pytest.fixture(autouse=True)
+def _heard():
+    """Python's own handler, also where the tests run in a shell's background, which ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.parametrize("trials", [12, pytest.param(0, marks=pytest.mark.slow, id="all")])
 def test_interrupted_at_any_line_a_run_resumes_bit_equal(tmp_path, trials):
     """States, metrics, the best checkpoint: all are those of the run that nothing disturbed."""
