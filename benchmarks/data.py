@@ -1,4 +1,4 @@
-"""JPEG files to pictures that a model takes, on one core, beside Pillow's own decoding alone."""
+"""JPEG files to images that a model takes, on one core, beside Pillow's own decoding alone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Drawing: codes a second in the middle of a picture, sampling included."""
+"""Drawing: codes a second in the middle of an image, sampling included."""
 
 from __future__ import annotations
 

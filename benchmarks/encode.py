@@ -1,4 +1,4 @@
-"""Embedding: pictures and texts a second through ruCLIP's towers."""
+"""Embedding: images and texts a second through ruCLIP's towers."""
 
 from __future__ import annotations
 

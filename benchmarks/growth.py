@@ -1,4 +1,4 @@
-"""How drawing grows with the batch, the picture and the model: seconds a code, and bytes."""
+"""How drawing grows with the batch, the image and the model: seconds a code, and bytes."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def measure(args: argparse.Namespace, options: Options, machine: Machine) -> Iterator[Series]:
-    """Time by batch and by picture, of the first layers of a model; memory of whole models."""
+    """Time by batch and by image, of the first layers of a model; memory of whole models."""
     found = []
     for growth in _all(args, options):
         found.append(growth)
@@ -120,7 +120,7 @@ def pods(rows: Iterable[Mapping[str, Any]], chip: str = CHIP) -> Series:
 
 
 def seconds(config: RudolphConfig, batch: int, trimmed: bool, rounds: int) -> float:
-    """Of one step in the middle of a picture, in float32: the median of the rounds."""
+    """Of one step in the middle of an image, in float32: the median of the rounds."""
     plan = SamplerConfig(config, Compute(), "image", batch, trimmed=trimmed)
     params = _params(config)
     request = _request(plan)

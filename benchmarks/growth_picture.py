@@ -1,4 +1,4 @@
-"""`growth.py`'s findings as lines, one small picture each."""
+"""`growth.py`'s findings as lines, one small image each."""
 
 from __future__ import annotations
 

@@ -46,7 +46,7 @@ def _flops(dtype: str) -> float:
 
 
 def _read() -> float:
-    """By products of one row with large kernels: what drawing one picture does."""
+    """By products of one row with large kernels: what drawing one image does."""
     kernels = [jnp.full((1024, 4096), i, jnp.float32) for i in range(KERNELS)]
     rows = jax.jit(lambda x, kernels: sum((x @ k for k in kernels), jnp.zeros((1, 4096))))
     row = jnp.ones((1, 1024))

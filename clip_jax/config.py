@@ -23,7 +23,7 @@ from clip_jax.config_fields import (
 )
 from clip_jax.errors import InputError
 
-# Channel statistics of OpenAI's training pictures, kept by ruCLIP.
+# Channel statistics of OpenAI's training images, kept by ruCLIP.
 OPENAI_MEAN = (0.48145466, 0.4578275, 0.40821073)
 OPENAI_STD = (0.26862954, 0.26130258, 0.27577711)
 WHITE = (255, 255, 255)
@@ -38,7 +38,7 @@ def check_choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class VisionConfig:
-    """The picture tower: a Vision Transformer with a class token."""
+    """The image tower: a Vision Transformer with a class token."""
 
     image_size: Pixels
     patch_size: Pixels
@@ -154,9 +154,9 @@ class ClipConfig:
 
 @dataclasses.dataclass(frozen=True)
 class RuclipSmallConfig:
-    """The first ruCLIP: CLIP's picture tower and a GPT-2, each under a projection of its own.
+    """The first ruCLIP: CLIP's image tower and a GPT-2, each under a projection of its own.
 
-    visual_width: of the picture tower's features, which the projection takes to embed_dim.
+    visual_width: of the image tower's features, which the projection takes to embed_dim.
     prompt_length: to how many tokens a text is cut or padded; the GPT-2 has positions for more.
     """
 
@@ -183,7 +183,7 @@ class RuclipSmallConfig:
 
     @property
     def picture_clip(self) -> ClipConfig:
-        """The CLIP that the picture tower belongs to."""
+        """The CLIP that the image tower belongs to."""
         return self._clip("quick_gelu")
 
     @property

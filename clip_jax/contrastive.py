@@ -1,4 +1,4 @@
-"""Losses that tell which picture and caption belong together, over all pairs of a batch.
+"""Losses that tell which image and caption belong together, over all pairs of a batch.
 
 The batch is whole or sharded over devices. A shard's loss is such that its mean over shards is the
 batch's loss, and so is the mean of its gradients; the scale and bias are the same on all shards.
@@ -39,7 +39,7 @@ def contrastive_loss(
     axis_name: AxisName = None,
     tile: int = 1024,
 ) -> tuple[jax.Array, Metrics]:
-    """Mean cross-entropy of picture-to-text and text-to-picture choices.
+    """Mean cross-entropy of image-to-text and text-to-picture choices.
 
     image, text: float[B, E], unit rows that belong together by position. float32 rows are
         multiplied at full precision, bfloat16 ones as they are; sums and logits are float32.

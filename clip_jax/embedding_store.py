@@ -1,4 +1,4 @@
-"""Picture embeddings on disk, found by what a picture and a model contain, not by their names."""
+"""Picture embeddings on disk, found by what an image and a model contain, not by their names."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PATIENCE = 60.0  # seconds that one process waits while another writes
 
 
 class EmbeddingStore:
-    """float32[E] by (model, picture), both named by hashes.
+    """float32[E] by (model, image), both named by hashes.
 
     file: a SQLite file, made where it is not there; None: `cache_folder()/embeddings.sqlite`;
     ":memory:": nothing is kept. What `put` was given is there whole or not at all, and several

@@ -1,4 +1,4 @@
-"""Pairs of a picture's and a caption's embedding: how alike, which belong together, which count.
+"""Pairs of an image's and a caption's embedding: how alike, which belong together, which count.
 
 # R rows, C columns, E embedding
 """

@@ -1,4 +1,4 @@
-"""Position embeddings of the picture tower for another resolution.
+"""Position embeddings of the image tower for another resolution.
 
 # N tokens, D width, n patches per side
 """

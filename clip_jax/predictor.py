@@ -29,11 +29,11 @@ TEMPLATES = (
 
 
 class Predictor:
-    """Class embeddings, picture embeddings and labels for one model.
+    """Class embeddings, image embeddings and labels for one model.
 
     templates: each with one {}; None: ruCLIP's six.
     average: of the templates' embeddings, see `mean_latents`.
-    batch_size: pictures, or texts, that are encoded at once.
+    batch_size: images, or texts, that are encoded at once.
     quiet: no progress bar (there is none off a terminal anyway).
     """
 
@@ -93,7 +93,7 @@ class Predictor:
         return self._in_batches(self._pixels, self.clip.encode_image_features, images, "images")
 
     def run(self, images: Sequence[Any], text_latents: np.ndarray) -> list[int]:
-        """For each picture the index of its class, the row of text_latents most like it."""
+        """For each image the index of its class, the row of text_latents most like it."""
         return (self.get_image_latents(images) @ text_latents.T).argmax(axis=1).tolist()
 
     def _pixels(self, images: Sequence[Any]) -> np.ndarray:

@@ -172,7 +172,7 @@ class PretrainedClip:
         return content_hash(self.config.to_dict(), self._stack(), files)
 
     def with_image_size(self, image_size: int) -> PretrainedClip:
-        """The same model for pictures of another size: its position embedding is resized.
+        """The same model for images of another size: its position embedding is resized.
 
         image_size: in pixels, a multiple of the patch size. See `position_embedding.py` for how.
         """

@@ -1,4 +1,4 @@
-"""Texts and pictures to what the towers take."""
+"""Texts and images to what the towers take."""
 
 from __future__ import annotations
 

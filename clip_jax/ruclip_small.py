@@ -1,4 +1,4 @@
-"""ruCLIP Small, the first ruCLIP: OpenAI's picture tower and ruGPT-3 small meet in one space.
+"""ruCLIP Small, the first ruCLIP: OpenAI's image tower and ruGPT-3 small meet in one space.
 
 # B batch, S text tokens, H W C pixels, D tower width, I tower features, E embedding
 
@@ -78,6 +78,6 @@ class RuclipSmall(nn.Module):
     def __call__(
         self, input_ids: jax.Array, pixel_values: jax.Array
     ) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """Unit features of pictures and of texts, float32[B, E] each; logit scale, not its log."""
+        """Unit features of images and of texts, float32[B, E] each; logit scale, not its log."""
         image, text = self.encode_image(pixel_values), self.encode_text(input_ids)
         return image, text, jnp.exp(self.logit_scale)

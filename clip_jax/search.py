@@ -4,7 +4,7 @@
     for found in album.search("кошка на подоконнике", 5):
         print(found.path, found.cosine)
 
-A picture is encoded once for each model: embeddings are kept on disk by the content of both.
+An image is encoded once for each model: embeddings are kept on disk by the content of both.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ BATCHES_BETWEEN_WRITES = 16
 
 @dataclasses.dataclass(frozen=True)
 class Found:
-    """cosine: of the picture's and the text's embeddings, from -1 to 1."""
+    """cosine: of the image's and the text's embeddings, from -1 to 1."""
 
     path: Path
     cosine: float
@@ -44,7 +44,7 @@ class Found:
 class ImageIndex:
     """Pictures with their embeddings.
 
-    latents: float32[pictures, E], unit rows. unreadable: file -> why it was left out. ignored: how
+    latents: float32[images, E], unit rows. unreadable: file -> why it was left out. ignored: how
     many files are no images by their names.
     """
 
@@ -55,7 +55,7 @@ class ImageIndex:
     ignored: int = 0
 
     def search(self, text: str, count: int) -> list[Found]:
-        """At most `count` pictures, the most similar to `text` first; equal ones by name."""
+        """At most `count` images, the most similar to `text` first; equal ones by name."""
         if not text.strip():
             raise InputError("the text is empty; expected what a picture shows: 'кошка'")
         asked = np.asarray(normalize(Predictor(self.clip, quiet=True).encode_texts([text])))[0]
@@ -73,11 +73,11 @@ def open_image_index(
     quiet: bool = False,
     told: Callable[[int, int], object] | None = None,
 ) -> ImageIndex:
-    """All pictures below a folder.
+    """All images below a folder.
 
-    store: of embeddings; None: this user's own. batch_size: pictures that are encoded at once.
-    told: is called now and then with the numbers of pictures that are done, and of all.
-    What is finished is kept when the work is interrupted. A file that cannot be read as a picture
+    store: of embeddings; None: this user's own. batch_size: images that are encoded at once.
+    told: is called now and then with the numbers of images that are done, and of all.
+    What is finished is kept when the work is interrupted. A file that cannot be read as an image
     is left out and listed; a folder without a single good one raises InputError.
     """
     files, ignored = _walk(Path(folder))
@@ -98,7 +98,7 @@ def open_image_index(
 
 
 def png_files(folder: str | Path) -> list[Path]:
-    """Files below a folder that are pictures by their suffix, sorted; InputError for none.
+    """Files below a folder that are images by their suffix, sorted; InputError for none.
 
     Hidden files and what lies in `system_folders` are ignored.
     """

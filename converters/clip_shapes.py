@@ -1,4 +1,4 @@
-"""Sizes of CLIP's picture tower, read off its tensors under OpenAI's names."""
+"""Sizes of CLIP's image tower, read off its tensors under OpenAI's names."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """What the converters of CLIP models share: OpenAI's tensor names and our parameters' shapes.
 
 ruCLIP kept OpenAI's names. Letters in patterns: d width, h heads, k head size, c query/key/value,
-e embedding, f mlp width, n picture tokens, s context, v vocabulary, y x patch, rgb channels.
+e embedding, f mlp width, n image tokens, s context, v vocabulary, y x patch, rgb channels.
 """
 
 from __future__ import annotations

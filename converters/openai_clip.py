@@ -89,7 +89,7 @@ def read(
     named = path.is_dir() and any((path / name).exists() for name in WEIGHTS)
     weights = open_weights(path, WEIGHTS if named else (), selection)
     require_kind(weights, "openai-clip", OPENAI_MARK)
-    # The tensors of the two kinds are alike, but ids and pictures are prepared otherwise.
+    # The tensors of the two kinds are alike, but ids and images are prepared otherwise.
     if (weights.path.parent / youtokentome.ORIGINAL_NAME).exists():
         raise InputError(
             f"{path}: not openai-clip: a {youtokentome.ORIGINAL_NAME} lies beside it, so it looks "

@@ -3,7 +3,7 @@
     python -m converters rudalle pytorch_model_v3.bin DST [--preset malevich]
 
 The published files come without a config. Versions v2 (Malevich_v2, Emojich: convolution masks
-that go on at the picture's other side, one more BOS before the text) and v3 (Malevich,
+that go on at the image's other side, one more BOS before the text) and v3 (Malevich,
 Surrealist_XL, Kandinsky) have the same sizes; the buffer conv_mask, config.json's hf_version or
 --preset tells which.
 """

@@ -223,6 +223,6 @@ def read_kernels(names: Names, weights: Weights, config: RudolphConfig) -> dict[
 
 
 def smallest(kernel: int, config: RudolphConfig) -> int:
-    """The smallest kernel with the same mask: one that spans the picture sees all of it."""
+    """The smallest kernel with the same mask: one that spans the image sees all of it."""
     d = config.image_tokens_per_side
     return min(kernel, 2 * (d - 1 if config.conv_edges == "clamp" else d // 2) + 1)

@@ -141,7 +141,7 @@ def rudolph_functions(config: RudolphConfig) -> dict[str, Function]:
 
 @dataclasses.dataclass(frozen=True)
 class Drawing:
-    """A picture code by code: `prompt` reads the left text, `step` the code before the next one."""
+    """An image code by code: `prompt` reads the left text, `step` the code before the next one."""
 
     config: RudolphConfig
     compute: Compute = Compute()
@@ -167,7 +167,7 @@ class Drawing:
         codes: jax.Array,
         place: jax.Array,
     ) -> tuple[jax.Array, ...]:
-        """Codes int32[b] at a place int32[] of the picture -> what `prompt` gives, one further."""
+        """Codes int32[b] at a place int32[] of the image -> what `prompt` gives, one further."""
         config, layout = self.config, Layout(self.config)
         x = incremental.embed(
             config, self.compute, params, codes[:, None], place[None], method="embed_image"

@@ -27,7 +27,7 @@ RUNS = {"model": "rudolph", "vqgan": "vqgan", "ruclip": "ruclip"}  # option -> q
 PHOTOS = 200
 UPLOADED = 7  # which of them
 SIDE = 128  # pixels, magnified from 8
-COLOURS = 256  # of a picture of the page, for a small file
+COLOURS = 256  # of an image of the page, for a small file
 
 
 def take_pictures(models: Path, out: Path) -> list[Path]:

@@ -6,7 +6,7 @@
         page.press("draw")
         page.wait_for("drawn", "best first")
 
-For tests, and for pictures of the page; needs the extra `browser`.
+For tests, and for images of the page; needs the extra `browser`.
 """
 
 from __future__ import annotations
@@ -136,7 +136,7 @@ class Page:
         next(each for each in tabs if each.text == tab).click()
 
     def upload(self, part: str, file: Path) -> None:
-        """Once the picture is seen on the page."""
+        """Once the image is seen on the page."""
         self.wait(lambda: self.driver.find_elements("css selector", f"#{part} input[type=file]"))
         self.driver.find_element("css selector", f"#{part} input[type=file]").send_keys(str(file))
         self.wait(lambda: self.find(part, "img"))

@@ -1,6 +1,6 @@
-"""How many pictures a second one core prepares: python -m experiments.data_speed [--pictures 512]
+"""How many images a second one core prepares: python -m experiments.data_speed [--pictures 512]
 
-Prints a Markdown table. The pictures are made on the spot, JPEG files of 640x480 pixels, prepared
+Prints a Markdown table. The images are made on the spot, JPEG files of 640x480 pixels, prepared
 as any source is and read back from their shards.
 """
 

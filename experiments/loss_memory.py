@@ -27,7 +27,7 @@ LOSSES = ("contrastive", "sigmoid")
 def temporaries(loss: str, form: str, batch: int, devices: int, width: int, tile: int) -> int:
     """Bytes of one device's temporaries for loss and gradient; its inputs and results not counted.
 
-    batch: rows in all, float32[batch, width] of pictures and as many of captions.
+    batch: rows in all, float32[batch, width] of images and as many of captions.
     """
     mesh = jax.make_mesh(
         (devices,), ("data",), axis_types=(AxisType.Auto,), devices=jax.devices()[:devices]

@@ -43,7 +43,7 @@ class OptimConfig:
     moment_dtype: of the first moment; "bfloat16" halves its memory.
     layer_decay: each layer's rate is this times that of the layer above; 1 turns it off.
     freeze: patterns of parameter names that are not trained. In a name a layer has its number:
-        "visual/.*" is the picture tower, "text/layers/[0-5]/.*" six layers.
+        "visual/.*" is the image tower, "text/layers/[0-5]/.*" six layers.
     ema: decay of the moving average of the parameters, which is then what is evaluated and kept as
         the model; 0 turns it off.
     skip_nonfinite: how many steps in a row may be left out because their gradient is infinite or

@@ -1,7 +1,7 @@
 """Pictures with captions to a set that trains: python -m experiments.prepare SOURCE OUT
 
-With --form, questions on pictures or on texts. The folder OUT is then a data set's name:
---config.data.name=OUT. Sources are a folder of pictures with a CSV, TSV or JSONL table, webdataset
+With --form, questions on images or on texts. The folder OUT is then a data set's name:
+--config.data.name=OUT. Sources are a folder of images with a CSV, TSV or JSONL table, webdataset
 tars, Parquet files, a Hugging Face set saved to disk, a prepared TFDS set and FBC2's JSON files
 (docs/data.md). The same command goes on after it was stopped.
 """

@@ -1,6 +1,6 @@
 """The main job in minutes on a laptop: python -m experiments.quickstart [--data digits|emoji]
 
-Trains a tiny ruCLIP, a tiny image tokenizer and a tiny RUDOLPH from scratch on real pictures with
+Trains a tiny ruCLIP, a tiny image tokenizer and a tiny RUDOLPH from scratch on real images with
 Russian captions, measures them on held-out ones beside plain baselines, and draws a page:
 runs/quickstart/report.html. An interrupted run is resumed by the same command.
 """

@@ -21,7 +21,7 @@ class ClipSettings:
         and columns that a tile has at most; see `docs/losses.md`. All give the same values.
     duplicates: whether equal captions in a batch are one another's "negatives" (as in CLIP and
         ruCLIP) or "positives", or are "masked" out of each other's choices.
-    patch_dropout: share of a picture's patches that the tower does not see in training.
+    patch_dropout: share of an image's patches that the tower does not see in training.
     """
 
     form: str = "gathered"
@@ -40,7 +40,7 @@ class ClipSettings:
 
 @dataclasses.dataclass(frozen=True)
 class VqganSettings:
-    """image_size: of the pictures that the decoder paints, in pixels.
+    """image_size: of the images that the decoder paints, in pixels.
 
     temperature_start, temperature_end: of the Gumbel softmax that gradients pass, along half a
         cosine (Ramesh et al. 2021, appendix A.2).

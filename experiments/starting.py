@@ -57,7 +57,7 @@ def begun_vocabulary(config: TrainConfig) -> DataConfig:
 def begin_from(state: State, config: TrainConfig) -> State:
     """`state` with the parameters of `config.init.folder`, each where the fresh one lies.
 
-    A picture tower's position embedding is resized to the config's resolution; any other parameter
+    An image tower's position embedding is resized to the config's resolution; any other parameter
     of another shape, or one that the folder lacks, raises InputError unless `config.init.leave`
     names it.
     """

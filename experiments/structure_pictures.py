@@ -29,7 +29,7 @@ matplotlib.use("agg")
 from matplotlib.axes import Axes  # noqa: E402
 from matplotlib.figure import Figure  # noqa: E402
 
-# Small enough to count squares: four text tokens a side, a picture of 4x4 codes.
+# Small enough to count squares: four text tokens a side, an image of 4x4 codes.
 EXAMPLE = RudolphConfig(
     left_text_length=4, image_tokens_per_side=4, right_text_length=4, text_vocab_size=16,
     image_vocab_size=16, width=8, layers=4, heads=1, kernel_size=3, last_kernel_size=5,
@@ -60,7 +60,7 @@ def mask_cells(config: RudolphConfig, kind: str) -> np.ndarray:
 
 
 def sight_picture(config: RudolphConfig) -> Figure:
-    """What one code of the picture sees of the picture, under each kind of mask."""
+    """What one code of the image sees of the image, under each kind of mask."""
     d = config.image_tokens_per_side
     figure = Figure(figsize=(2.2 * len(KINDS), 2.5), layout="constrained")
     asking = d * (d // 2) + d // 2
@@ -76,7 +76,7 @@ def sight_picture(config: RudolphConfig) -> Figure:
 
 
 def sight_cells(config: RudolphConfig, kind: str, asking: int) -> np.ndarray:
-    """int[d, d]: 2 for the codes of the picture that code number `asking` may look at, else 0."""
+    """int[d, d]: 2 for the codes of the image that code number `asking` may look at, else 0."""
     layout, d = Layout(config), config.image_tokens_per_side
     return 2 * mask(config, kind)[layout.image.start + asking, layout.image].reshape(d, d)
 

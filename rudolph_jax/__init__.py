@@ -1,7 +1,7 @@
 """RUDOLPH in JAX: one decoder that draws, captions, answers, writes and ranks.
 
     rudolph = rudolph_jax.load(folder, vqgan=folder_of_the_image_tokenizer)
-    pictures, scores = rudolph_jax.tasks.dream(rudolph, "красный круг")
+    images, scores = rudolph_jax.tasks.dream(rudolph, "красный круг")
 """
 
 from clip_jax.config import Compute

@@ -2,7 +2,7 @@
 
 # N tokens of the segment, S slots that are kept, W of them that a token looks at
 
-A layer's mask makes most of the keys before a token useless. With the row mask of a picture two
+A layer's mask makes most of the keys before a token useless. With the row mask of an image two
 tokens wide (`masks.py`), a token at place p looks at p - 2, p - 1 and itself, so three slots that
 are written in turn are enough; with the column mask it looks at one column, which lies in one piece
 if the slots of a column do:
@@ -54,7 +54,7 @@ def window(config: RudolphConfig, kind: str, segment: str, trimmed: bool = True)
     written: slice = getattr(layout, segment)
     N, begin = written.stop - written.start, written.start + layout.prefix
     seen = mask(config, kind)[begin : written.stop, begin : written.stop]
-    # Behind a prefix the last token lies past the picture's end: nothing is predicted after it.
+    # Behind a prefix the last token lies past the image's end: nothing is predicted after it.
     seen = np.pad(seen, (0, layout.prefix))
     places = np.arange(N)
     asking, answering = np.nonzero(seen)

@@ -49,10 +49,10 @@ class RudolphConfig:
     kernel_size, last_kernel_size: sides of the convolution masks, of the last layer apart.
     mask_order: which layer has which mask, RUDOLPH's ("rudolph") or ruDALL-E's ("rudalle"), or
         the one kind that all have (`masks.py`): no published model does that.
-    conv_edges: a convolution mask ends at the picture's edge ("clamp") or goes on at the other
+    conv_edges: a convolution mask ends at the image's edge ("clamp") or goes on at the other
         side ("wrap", ruDALL-E v2).
     bos_prefix: one more BOS before the left text (ruDALL-E v2); masks do not count it, so that
-        their picture begins one token early.
+        their image begins one token early.
     sandwich_norm, pb_relax: CogView's stabilisers (Ding et al. 2021, section 2.4).
     activation: "gelu_tanh" (both spellings of the original's are this one) or the exact "gelu".
     embedding_gradient_scale: what the embeddings' gradient is multiplied by.
@@ -124,7 +124,7 @@ class VqganConfig:
         sides but the last, so that four levels make tokens of 8x8 pixels.
     attention_levels: which levels have attention.
     latent_channels: of what the quantiser sees. codebook_size: number of codes.
-    wavelet: the decoder makes wavelet coefficients, and pictures twice as large.
+    wavelet: the decoder makes wavelet coefficients, and images twice as large.
     norm_groups: of every group norm; the published models have 32.
     background: the RGB colour under transparent pixels; None drops the alpha channel, as the
         published models do (`clip_jax.config.ImageConfig`).

@@ -1,4 +1,4 @@
-"""Parts of a picture that are kept while the rest is drawn: inpainting and outpainting.
+"""Parts of an image that are kept while the rest is drawn: inpainting and outpainting.
 
 Source: `rudalle.image_prompts.ImagePrompts`.
 """
@@ -25,11 +25,11 @@ def keep_borders(
     *,
     crop_first: bool = False,
 ) -> np.ndarray:
-    """int32[image tokens]: the codes of a picture's borders, FREE elsewhere.
+    """int32[image tokens]: the codes of an image's borders, FREE elsewhere.
 
     image: whatever `clip_jax.image.open_image` takes.
     borders: width in tokens (8 pixels in the published models) of any of "up", "down", "left",
-        "right". One that is as wide as the picture keeps all of it.
+        "right". One that is as wide as the image keeps all of it.
     crop_first: encode each border alone, so that nothing of the rest shows through in its codes.
     """
     d, patch = rudolph.config.image_tokens_per_side, rudolph.vqgan.config.patch_size
@@ -57,7 +57,7 @@ def keep_borders(
 
 
 def keep_mask(rudolph: PretrainedRudolph, image: Any, kept: np.ndarray) -> np.ndarray:
-    """int32[image tokens]: the codes of a picture where bool[d, d] `kept` holds, FREE elsewhere."""
+    """int32[image tokens]: the codes of an image where bool[d, d] `kept` holds, FREE elsewhere."""
     d = rudolph.config.image_tokens_per_side
     kept = np.asarray(kept)
     if kept.shape != (d, d) or kept.dtype != bool:

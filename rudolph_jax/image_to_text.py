@@ -80,7 +80,7 @@ def image_captioning(
 ) -> list[dict[str, Any]]:
     """[{"text", "score", "count", "ppl_txt", "ppl_img"}]: the best captions, best first.
 
-    Each is judged by how well the picture would be drawn from it, and scores divided by how often
+    Each is judged by how well the image would be drawn from it, and scores divided by how often
     it was written; low is good. how: see `generate_captions`.
     """
     texts, counts = generate_captions(
@@ -113,7 +113,7 @@ def caption_images(
     batch_size: int = 64,
     quiet: bool = False,
 ) -> list[str]:
-    """One caption for each of many pictures, the likeliest tokens by default, without ranking."""
+    """One caption for each of many images, the likeliest tokens by default, without ranking."""
     run = Run(Sampling(temperature), seed, batch_size, quiet)
     captions = []
     rows = min(batch_size, bucket_size(len(images)))
@@ -239,7 +239,7 @@ def _right_texts(
     count: int,
     early_stop: int | None,
 ) -> list[list[str]]:
-    """`count` right texts after each left text, int32[P, L], and picture, int32[P, image tokens].
+    """`count` right texts after each left text, int32[P, L], and image, int32[P, image tokens].
 
     They begin with the special token and the template.
     """

@@ -22,7 +22,7 @@ from rudolph_jax.leading_shapes import vqgan_leading_shapes
 from rudolph_jax.vqgan import Vqgan, abstract_params
 
 KIND = "vqgan"
-ROUNDING = 1e-6  # by which a resized picture may leave [0, 1]
+ROUNDING = 1e-6  # by which a resized image may leave [0, 1]
 
 
 class PretrainedVqgan:
@@ -53,7 +53,7 @@ class PretrainedVqgan:
         """int32[B, n] -> float32[B, H, W, 3] from 0 to 1.
 
         shape: rows and columns of tokens; a square where none is given. A wavelet decoder's
-        pictures have sides twice as long as those that gave these ids.
+        images have sides twice as long as those that gave these ids.
         """
         ids = np.asarray(ids)
         if ids.ndim != 2 or not np.issubdtype(ids.dtype, np.integer):

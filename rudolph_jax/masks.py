@@ -1,6 +1,6 @@
 """Which token may look at which: bool[T, T], rows ask, columns answer.
 
-Text looks at everything before it; so does the picture at the text. Within the picture a token
+Text looks at everything before it; so does the image at the text. Within the image a token
 sees, of the tokens before it and itself,
 
     row     as many as a row has, and itself
@@ -8,7 +8,7 @@ sees, of the tokens before it and itself,
     conv    those within a square of side `kernel` around it
     causal  all
 
-With one text token on either side of a 2x2 picture (1 may look, . may not):
+With one text token on either side of a 2x2 image (1 may look, . may not):
 
     row             column          conv, kernel 1  causal
     1 . . . . .     1 . . . . .     1 . . . . .     1 . . . . .
@@ -75,7 +75,7 @@ def _kind(config: RudolphConfig, layer: int) -> str:
 
 
 def _near(asking: np.ndarray, seen: np.ndarray, reach: int, d: int, edges: str) -> np.ndarray:
-    """Whether two tokens of a picture lie within `reach` rows and columns of each other."""
+    """Whether two tokens of an image lie within `reach` rows and columns of each other."""
     near = np.ones_like(asking, bool)
     for a, b in zip(np.divmod(asking, d), np.divmod(seen, d), strict=True):
         distance = np.abs(a - b)

@@ -1,4 +1,4 @@
-"""How surprised the model is by texts and pictures, and how candidates are ranked by it.
+"""How surprised the model is by texts and images, and how candidates are ranked by it.
 
 # B sequences, P distinct prompts (B a multiple of P), T tokens
 

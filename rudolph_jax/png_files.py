@@ -13,8 +13,8 @@ from PIL.PngImagePlugin import PngInfo
 from clip_jax.model_folder import new_folder
 
 SHEET = "sheet.png"
-GAP = 8  # pixels between pictures of a sheet
-SMALLEST = 128  # side to which small pictures are magnified on a sheet
+GAP = 8  # pixels between images of a sheet
+SMALLEST = 128  # side to which small images are magnified on a sheet
 
 
 def about_drawings(

@@ -37,7 +37,7 @@ _loss = jax.jit(rudolph_loss, static_argnames=("config", "legacy_boundary_label"
 
 
 class PretrainedRudolph:
-    """Config, parameters (layers one by one), and the tokenizers of texts and pictures, if any.
+    """Config, parameters (layers one by one), and the tokenizers of texts and images, if any.
 
     In float32 products run at full precision on every device.
     """
@@ -99,7 +99,7 @@ class PretrainedRudolph:
 
     @property
     def image_size(self) -> int:
-        """Side in pixels of the pictures that the model reads."""
+        """Side in pixels of the images that the model reads."""
         return self.config.image_tokens_per_side * self.vqgan.config.patch_size
 
     @property
@@ -158,7 +158,7 @@ class PretrainedRudolph:
         return ids.astype(np.int32)
 
     def encode_images(self, images: Sequence[Any]) -> np.ndarray:
-        """int32[B, image tokens] of pictures, each whatever `clip_jax.image.open_image` takes.
+        """int32[B, image tokens] of images, each whatever `clip_jax.image.open_image` takes.
 
         RGB, centre square, resized to the model's size; codes are the likeliest, without noise.
         """

@@ -1,4 +1,4 @@
-"""Candidates ranked: pictures for a text, texts for a picture, classes for a picture.
+"""Candidates ranked: images for a text, texts for an image, classes for a picture.
 
 Scores are low where a candidate fits well. Source: `rudolph.api.ruDolphApi`.
 """
@@ -35,10 +35,10 @@ def self_reranking_by_text(
     batch_size: int = BATCH_SIZE,
     quiet: bool = True,
 ) -> Ranking:
-    """How well pictures, int32[B, image tokens], fit a text, which is read as their caption.
+    """How well images, int32[B, image tokens], fit a text, which is read as their caption.
 
     l_template: the left text. ppl_txt_w: share of the text's perplexity in the score.
-    A model without right text, ruDALL-E, ranks by the picture's perplexity after the text.
+    A model without right text, ruDALL-E, ranks by the image's perplexity after the text.
     """
     tokenizer, config = rudolph.tokenizer, rudolph.config
     codes = _checked_codes(rudolph, codebooks)
@@ -65,7 +65,7 @@ def self_reranking_by_image(
     batch_size: int = BATCH_SIZE,
     quiet: bool = True,
 ) -> Ranking:
-    """How well texts fit a picture, which is read as drawn from each of them."""
+    """How well texts fit an image, which is read as drawn from each of them."""
     codes = rudolph.encode_images([image])[0]
     rows = [
         np.concatenate(
@@ -94,7 +94,7 @@ def zs_clf(
 ) -> dict[str, Any]:
     """{"label": int, "class": str, "scores": float32[classes], low is good}.
 
-    The class's name, in NFC, stands in the right text, the picture's caption; `l_template` may
+    The class's name, in NFC, stands in the right text, the image's caption; `l_template` may
     name it too, and then each class is judged after a left text of its own.
     """
     if isinstance(classes, str) or not classes:
@@ -135,8 +135,8 @@ def class_perplexities(
 ) -> np.ndarray:
     """float32[images, captions], low is good: of each caption on the right after each picture.
 
-    What `zs_clf` judges by, with no text on the left, of many pictures at once. batch_size:
-    captions that are read at once, of as many pictures as have room.
+    What `zs_clf` judges by, with no text on the left, of many images at once. batch_size:
+    captions that are read at once, of as many images as have room.
     """
     if isinstance(captions, str) or not captions:
         raise InputError(f"captions are {captions!r}; expected a list of texts")
@@ -157,7 +157,7 @@ def class_perplexities(
 def ruclip_reranking(
     predictor: Predictor, text: str, images: Sequence[Any], count: int | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The `count` pictures most like a text, best first: their places int[count], and cosines.
+    """The `count` images most like a text, best first: their places int[count], and cosines.
 
     Source: `rudalle.pipelines.cherry_pick_by_ruclip`.
     """
@@ -178,7 +178,7 @@ def rank_drawings(
     batch_size: int = BATCH_SIZE,
     quiet: bool = True,
 ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """The places of pictures, int32[B, image tokens], best first, and their scores by name.
+    """The places of images, int32[B, image tokens], best first, and their scores by name.
 
     predictor: the ruCLIP that judges, by "cosine"; None: the model itself, by "score", low is good,
     of "ppl_txt" and "ppl_img". Scores are in the order of `codes`.

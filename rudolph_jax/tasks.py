@@ -1,7 +1,7 @@
 """Everything that a RUDOLPH does, each a function of a `PretrainedRudolph`.
 
     rudolph = rudolph_jax.load("models/rudolph", vqgan="models/vqgan")
-    pictures, scores = tasks.dream(rudolph, "красный круг", images_num=4)
+    images, scores = tasks.dream(rudolph, "красный круг", images_num=4)
 
 Names and defaults are those of the original's `ruDolphApi`, where it has the task.
 """

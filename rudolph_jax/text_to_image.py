@@ -1,4 +1,4 @@
-"""Text to image: codes, pictures, and the best of them by the model's own judgement.
+"""Text to image: codes, images, and the best of them by the model's own judgement.
 
 Source: `rudolph.api.ruDolphApi`.
 """
@@ -35,7 +35,7 @@ def generate_codebooks(
     quiet: bool = False,
     mesh: Mesh | None = None,
 ) -> np.ndarray:
-    """int32[images_num, image tokens]: pictures drawn from a text.
+    """int32[images_num, image tokens]: images drawn from a text.
 
     image_prompts: int32[image tokens] of `image_prompts.py`, what is given of the pictures.
     temperature, top_k, top_p: see `sampling.Sampling`; None: the original's 1.0, 768, 0.99.
@@ -88,9 +88,9 @@ def draw_texts(
     first_text: int = 0,
     quiet: bool = False,
 ) -> np.ndarray:
-    """int32[texts, image tokens]: one picture from each of many texts.
+    """int32[texts, image tokens]: one image from each of many texts.
 
-    The picture of a text follows from the seed, the text and its place, which counts from
+    The image of a text follows from the seed, the text and its place, which counts from
     `first_text`; the batch size changes nothing. Other arguments: see `generate_codebooks`.
     """
     sampling = IMAGE_SAMPLING.override(temperature, top_k, top_p)
@@ -115,7 +115,7 @@ def draw_texts(
 def draw_images(
     rudolph: PretrainedRudolph, text: str, images_num: int, **how: Any
 ) -> Iterator[Image.Image]:
-    """Yields pictures as they are finished, a batch at a time. how: see `draw_in_batches`."""
+    """Yields images as they are finished, a batch at a time. how: see `draw_in_batches`."""
     for codes in draw_in_batches(rudolph, text, images_num, **how):
         yield from rudolph.decode_images(codes)
 

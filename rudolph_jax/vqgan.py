@@ -1,4 +1,4 @@
-"""The image tokenizer: a VQGAN with a Gumbel quantiser, for pictures of any size.
+"""The image tokenizer: a VQGAN with a Gumbel quantiser, for images of any size.
 
 # B batch, H x W pixels, h x w tokens (H = h * patch_size), T = h w positions, C and D channels,
 # G groups of channels, L latent channels, V codes
@@ -198,7 +198,7 @@ class Vqgan(nn.Module):
     """`Vqgan(config, compute).init(rng, images)` makes parameters, `apply(..., method=)` runs it.
 
     Pixels are float[B, H, W, 3] from 0 to 1, sides multiples of `config.patch_size`. A wavelet
-    decoder's pictures have sides twice as long as those that were encoded.
+    decoder's images have sides twice as long as those that were encoded.
     """
 
     config: VqganConfig

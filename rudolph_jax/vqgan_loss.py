@@ -27,10 +27,10 @@ def vqgan_loss(
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """images float[B, H, W, 3] from 0 to 1, as the decoder should paint them -> loss, metrics.
 
-    Codes are drawn from softmax(logits) by adding Gumbel noise, a picture's from its own key[B];
+    Codes are drawn from softmax(logits) by adding Gumbel noise, an image's from its own key[B];
     the decoder gets the drawn code, the gradient goes through softmax((logits + noise) /
     temperature) (Jang et al. 2016).
-    A wavelet decoder paints pictures twice as large as those encoded: the encoder sees halves.
+    A wavelet decoder paints images twice as large as those encoded: the encoder sees halves.
 
     reconstruction_loss: mean absolute plus mean squared difference of pixels.
     kl_loss: of softmax(logits) from the uniform distribution, in nats a token.

@@ -1,4 +1,4 @@
-"""One level of the Haar wavelet (PyWavelets' db1), which the wavelet decoder's pictures end with.
+"""One level of the Haar wavelet (PyWavelets' db1), which the wavelet decoder's images end with.
 
 # B batch, H x W pixels of each band, c colours, V and U: vertical and horizontal band or pixel
 """

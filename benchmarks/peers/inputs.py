@@ -25,7 +25,7 @@ def texts(batch: int, length: int, vocab_size: int) -> np.ndarray:
 
 
 def embeddings(batch: int, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """Unit rows float32[batch, width] of pictures and of texts, as before any training."""
+    """Unit rows float32[batch, width] of images and of texts, as before any training."""
     rows = np.random.RandomState(0).standard_normal((2, batch, width))
     image, text = (rows / np.linalg.norm(rows, axis=-1, keepdims=True)).astype(np.float32)
     return image, text

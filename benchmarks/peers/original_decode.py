@@ -42,7 +42,7 @@ class Drawing:
             ids = torch.cat([ids, chosen], 1)
 
     def first_codes(self, count: int) -> dict[str, list]:
-        """The likeliest codes of a picture's first sample, and the logits after them."""
+        """The likeliest codes of an image's first sample, and the logits after them."""
         ids, cache = self.ids[:1, : self.left], {}
         for _ in range(count):
             ids = torch.cat([ids, self._step(ids, cache).argmax(-1, keepdim=True)], 1)

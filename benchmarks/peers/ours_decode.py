@@ -1,4 +1,4 @@
-"""This project's decoding, in its own parts, so that a part of a picture can be timed."""
+"""This project's decoding, in its own parts, so that a part of an image can be timed."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class Drawing:
             self.state = jax.block_until_ready(self.write(*arguments))
 
     def first_codes(self, count: int) -> dict[str, list]:
-        """The likeliest codes of a picture's first sample, and the logits after them."""
+        """The likeliest codes of an image's first sample, and the logits after them."""
         request = self.request._replace(options=Sampling(temperature=0.0).to_arrays())
 
         @partial(jax.jit, static_argnums=0)

@@ -20,7 +20,7 @@ IMPORTED = time.perf_counter() - BEGUN
 
 
 def draw(folder: str) -> dict[str, float]:
-    """Seconds until the first code of one picture, and until the whole picture could be drawn.
+    """Seconds until the first code of one image, and until the whole image could be drawn.
 
     Reading the weights is not in them, importing the packages is.
     """
@@ -49,7 +49,7 @@ def draw(folder: str) -> dict[str, float]:
 
 
 def embed(folder: str) -> dict[str, float]:
-    """Seconds until the first picture's embedding, counted in the same way."""
+    """Seconds until the first image's embedding, counted in the same way."""
     clip = clip_jax.load(folder)
     size = clip.config.vision.image_size
     begun = time.perf_counter()

@@ -69,7 +69,7 @@ class Drawing:
             torch.cuda.synchronize()
 
     def first_codes(self, count: int) -> dict[str, list]:
-        """The likeliest codes of a picture's first sample, and the logits after them."""
+        """The likeliest codes of an image's first sample, and the logits after them."""
         found = [self._logits(self._prompt()).argmax(-1)]
         while len(found) < count:
             found.append(self._next(found[-1], len(found) - 1).argmax(-1))

@@ -3,8 +3,8 @@
     python -m experiments.sweep --config=experiments/configs/ablations_ruclip.py \\
         --workdir=runs/ablations-ruclip
 
-Every variant sees 12,800 pairs, nine times each picture; no learning rate was tuned for any. The
-model is smaller than the quickstart's and pictures are only shifted, so that all takes minutes.
+Every variant sees 12,800 pairs, nine times each image; no learning rate was tuned for any. The
+model is smaller than the quickstart's and images are only shifted, so that all takes minutes.
 """
 
 from typing import Any

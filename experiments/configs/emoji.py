@@ -31,8 +31,8 @@ def train_config() -> TrainConfig:
         data=DataConfig(
             name="emoji_ru",
             batch_size=256,
-            # A name without an OpenMoji picture would only ever be a wrong answer to OpenMoji
-            # pictures, and the model would learn to avoid it: one style a batch.
+            # A name without an OpenMoji image would only ever be a wrong answer to OpenMoji
+            # images, and the model would learn to avoid it: one style a batch.
             group_by="style",
             augment=AugmentConfig(
                 variants=12,

@@ -2,7 +2,7 @@
 
     python -m experiments.train --config=experiments/configs/emoji_vqgan.py --workdir=runs/vqgan
 
-Tokens of 4x4 pixels, since 16 tokens of 8x8 would leave little of a picture of 32x32.
+Tokens of 4x4 pixels, since 16 tokens of 8x8 would leave little of an image of 32x32.
 """
 
 from ml_collections import ConfigDict

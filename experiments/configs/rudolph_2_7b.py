@@ -1,4 +1,4 @@
-"""RUDOLPH-2.7B, pre-training on pictures and captions.
+"""RUDOLPH-2.7B, pre-training on images and captions.
 
     python -m experiments.train --config=experiments/configs/rudolph_2_7b.py \\
         --workdir=runs/rudolph-2_7b --config.data.name=data/pairs

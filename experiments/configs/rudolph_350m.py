@@ -1,4 +1,4 @@
-"""RUDOLPH-350M, pre-training on pictures and captions.
+"""RUDOLPH-350M, pre-training on images and captions.
 
     python -m experiments.train --config=experiments/configs/rudolph_350m.py \\
         --workdir=runs/rudolph-350m --config.data.name=data/pairs

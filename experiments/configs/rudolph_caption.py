@@ -3,7 +3,7 @@
     python -m experiments.train --config=experiments/configs/rudolph_caption.py \\
         --workdir=runs/caption --config.data.name=data/captions --config.steps=STEPS
 
-STEPS are 5 epochs: 5 x pictures / 10. Recipe: the captioning notebook of ru-dolph. Its left text
+STEPS are 5 epochs: 5 x images / 10. Recipe: the captioning notebook of ru-dolph. Its left text
 is padding alone; here it is what image-to-text has in pre-training.
 """
 
@@ -42,7 +42,7 @@ def train_config() -> TrainConfig:
             clip_norm=1.0,
         ),
         mesh=MeshConfig(),
-        steps=5000,  # 5 epochs (original) of 10,000 pictures
+        steps=5000,  # 5 epochs (original) of 10,000 images
         log_every=10,
         checkpoint_every=500,
     )  # fmt: skip

@@ -26,5 +26,5 @@ def train_config() -> TrainConfig:
             left_weight=1.0, image_weight=7.0, right_weight=0.0,
             text_to_image=1.0, image_to_text=0.0,
         ),
-        steps=2000,  # 2 epochs (FBC2 baseline) of 10,000 pictures
+        steps=2000,  # 2 epochs (FBC2 baseline) of 10,000 images
     )  # fmt: skip

@@ -1,6 +1,6 @@
 """RUDOLPH-2.7B, fine-tuned to answer questions on pictures.
 
-    python -m experiments.prepare pictures data/vqa --form=picture-questions
+    python -m experiments.prepare images data/vqa --form=image-questions
     python -m experiments.train --config=experiments/configs/rudolph_vqa.py \\
         --workdir=runs/vqa --config.data.name=data/vqa --config.steps=STEPS
 

@@ -1,4 +1,4 @@
-"""Random changes of a training picture, cheap enough for a laptop's share of one core.
+"""Random changes of a training image, cheap enough for a laptop's share of one core.
 
 Resampling each draw would cost more than a tiny model's step, so a small set is rendered a few
 times in advance (`render`) and each draw only cuts and recolours (`draw`).

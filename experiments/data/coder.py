@@ -19,7 +19,7 @@ from experiments.data.sources.forms import Form
 from experiments.data.sources.shards import ShardWriter, features, serializer
 from rudolph_jax.image_tokenizer import image_config, load_vqgan
 
-ENCODED_AT_ONCE = 64  # pictures; one shape, so that the encoder compiles once
+ENCODED_AT_ONCE = 64  # images; one shape, so that the encoder compiles once
 
 
 class Coder:

@@ -1,4 +1,4 @@
-"""What the codes that a prepared set stores beside its pictures were made with."""
+"""What the codes that a prepared set stores beside its images were made with."""
 
 from __future__ import annotations
 

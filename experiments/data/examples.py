@@ -29,7 +29,7 @@ class Pictures:
     """
 
     def __init__(self, split: Split, config: DataConfig, size: int, image: ImageConfig) -> None:
-        """size: side of the drawn pictures, in pixels. image: how they are cropped and resized."""
+        """size: side of the drawn images, in pixels. image: how they are cropped and resized."""
         split.need_pictures()
         self.split = split
         self._augment, self._size, self._image = config.augment, size, image
@@ -83,7 +83,7 @@ class Pictures:
 
 
 class CaptionedPictures(Pictures):
-    """{"image": uint8[H, W, 3], "input_ids": int32[S]}: a picture and one of its captions."""
+    """{"image": uint8[H, W, 3], "input_ids": int32[S]}: an image and one of its captions."""
 
     def __init__(
         self, split: Split, config: DataConfig, model: ClipConfig, tokenizer: Tokenizer

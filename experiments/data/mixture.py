@@ -20,7 +20,7 @@ class Mixture:
     """
 
     def __init__(self, splits: Sequence[Split], weights: Sequence[float]) -> None:
-        """splits: where one has captions, pictures, questions or contexts all have."""
+        """splits: where one has captions, images, questions or contexts all have."""
         self._splits = list(splits)
         self._ends = np.cumsum([len(split) for split in splits])
         captioned = self._agree("captions", {"caption", "captions"})

@@ -99,7 +99,7 @@ def prepare(
     """Prepares a source, or goes on where the same call was stopped; writes nothing twice.
 
     workers: processes; the files are the same whatever their number. vqgan: folder of an image
-    tokenizer whose codes of the pictures, at `image_size` pixels, are stored too.
+    tokenizer whose codes of the images, at `image_size` pixels, are stored too.
     Raises InputError for a source without one good record, for a folder that holds anything else
     or that another preparation writes into.
     """

@@ -1,4 +1,4 @@
-"""RUDOLPH's examples: the texts of a row in the form of a task, and its picture's codes."""
+"""RUDOLPH's examples: the texts of a row in the form of a task, and its image's codes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from experiments.settings import RudolphSettings
 from rudolph_jax.config import RudolphConfig
 from rudolph_jax.layout import Layout
 
-ENCODED_AT_ONCE = 128  # pictures; one shape, so that the encoder compiles once
+ENCODED_AT_ONCE = 128  # images; one shape, so that the encoder compiles once
 
 # uint8[N, size, size, 3] -> the likeliest codes int32[N, n]
 Encode = Callable[[np.ndarray], np.ndarray]

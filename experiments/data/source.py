@@ -1,4 +1,4 @@
-"""A split of a prepared data set with random access: pictures as files, texts as str."""
+"""A split of a prepared data set with random access: images as files, texts as str."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Split:
     Of questions it is {"question": str, "answers": list of str} with an "image", with a "context"
     or with neither. Other features come as TFDS gives them, text decoded. `features` describes
     them, `metadata` what else was written down when the set was prepared, `pictured` tells whether
-    rows have pictures. A set of bare pictures has no captions.
+    rows have pictures. A set of bare images has no captions.
     """
 
     def __init__(self, folder: Path, split: str) -> None:

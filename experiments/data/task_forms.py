@@ -1,4 +1,4 @@
-"""RUDOLPH's examples: the texts of a row in the form of a task, without the picture's codes.
+"""RUDOLPH's examples: the texts of a row in the form of a task, without the image's codes.
 
     task            left text                   image           right text
     text to image   LT_T2I caption              codes           padding
@@ -28,7 +28,7 @@ REMEMBERED = 100_000  # encoded texts
 
 
 class Question(NamedTuple):
-    """context: "" where the question is on a picture, or says all."""
+    """context: "" where the question is on an image, or says all."""
 
     question: str
     answers: list[str]

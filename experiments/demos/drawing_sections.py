@@ -15,7 +15,7 @@ from experiments.evaluation.reconstruction import Reconstruction
 from rudolph_jax import tasks
 from rudolph_jax.pretrained import PretrainedRudolph
 
-SHOWN = 14  # pictures in a row
+SHOWN = 14  # images in a row
 
 
 def reconstruction_section(found: Reconstruction, codebook_size: int) -> Section:
@@ -61,7 +61,7 @@ def captions_section(
 def inpainting_section(
     rudolph: PretrainedRudolph, images: Sequence[Any], prompts: Sequence[str], seed: int = 0
 ) -> Section:
-    """The upper half of each picture is kept, the lower drawn anew, by the model's own prompt."""
+    """The upper half of each image is kept, the lower drawn anew, by the model's own prompt."""
     rows = []
     half = rudolph.config.image_tokens_per_side // 2
     for number, (image, prompt) in enumerate(zip(images, prompts, strict=True)):

@@ -67,7 +67,7 @@ def evaluate(clip: PretrainedClip, config: TrainConfig, workdir: Path) -> Outcom
 
 
 def classify(clip: PretrainedClip, images: list[bytes]) -> np.ndarray:
-    """int[N]: for each picture a category, by the mean embedding of its Russian words."""
+    """int[N]: for each image a category, by the mean embedding of its Russian words."""
     predictor = Predictor(clip, ["{}"], batch_size=256, quiet=True)
     means = [predictor.get_text_latents(words).mean(axis=0) for words in CATEGORY_WORDS.values()]
     classes = np.stack([mean / np.linalg.norm(mean) for mean in means])

@@ -43,7 +43,7 @@ def score_table(what: str, scores: Mapping[str, float]) -> Table:
 
 
 def loss_section(workdir: Path, model: str, label: str, note: str) -> Section:
-    """The loss curve of the run in a folder. model: its name, also of the picture's file."""
+    """The loss curve of the run in a folder. model: its name, also of the image's file."""
     rows = [row for row in read_metrics(workdir) if "train/loss" in row]
     steps, losses = [row["step"] for row in rows], [row["train/loss"] for row in rows]
     png = figures.loss_curve(steps, losses, label)

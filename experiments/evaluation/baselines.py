@@ -10,7 +10,7 @@ from PIL import Image
 from clip_jax.config import WHITE
 from clip_jax.image import open_image, to_rgb
 
-NEIGHBOUR_SIZE = 16  # side to which pictures shrink before their pixels are compared
+NEIGHBOUR_SIZE = 16  # side to which images shrink before their pixels are compared
 
 
 def pixel_features(images: Sequence[bytes], size: int = NEIGHBOUR_SIZE) -> np.ndarray:

@@ -17,10 +17,10 @@ PACKAGES = ("sacrebleu", "nltk")
 
 
 def caption_metrics(captions: Sequence[str], references: Sequence[Sequence[str]]) -> dict[str, Any]:
-    """All of a set of pictures. references: of each picture, one or more.
+    """All of a set of pictures. references: of each image, one or more.
 
     {"bleu", "chrf": 0 to 100, of the whole set; "meteor_like": 0 to 1, "cider": 0 to 10, means over
-    pictures; "signatures": how sacrebleu counted}. Letters' case counts nowhere.
+    images; "signatures": how sacrebleu counted}. Letters' case counts nowhere.
 
     bleu, chrf: sacrebleu's (Post 2018), smoothing as it comes. meteor_like: nltk's METEOR (Banerjee
     and Lavie 2005) with words and Russian stems, and without the synonyms of a WordNet: of other
@@ -75,7 +75,7 @@ def _meteor_like(
 
 
 def _streams(references: Sequence[Sequence[str]]) -> list[list[str | None]]:
-    """sacrebleu's form: the first reference of every picture, the second, ... None: no more."""
+    """sacrebleu's form: the first reference of every image, the second, ... None: no more."""
     most = max(map(len, references))
     return [
         [several[i] if i < len(several) else None for several in references] for i in range(most)

@@ -1,4 +1,4 @@
-"""CIDEr-D: whether a caption says what people say of a picture, in words that tell it from others.
+"""CIDEr-D: whether a caption says what people say of an image, in words that tell it from others.
 
 Source: Vedantam et al. 2015, "CIDEr: Consensus-based Image Description Evaluation", sections 3 and
 5. Numbers equal those of COCO's `pycocoevalcap`, whose package carries 100 MB and wants Java.
@@ -23,8 +23,8 @@ Vectors = list[dict[Words, float]]  # of each n, n-gram to weight
 def cider(candidates: Sequence[Words], references: Sequence[Sequence[Words]]) -> np.ndarray:
     """float64[N], 0 to 10: of each candidate against the references of its picture.
 
-    Words count by how few of the N pictures have them in a reference, so that the score of one
-    picture depends on the others; of a single picture it is 0.
+    Words count by how few of the N images have them in a reference, so that the score of one
+    image depends on the others; of a single image it is 0.
     """
     counted = [[_counts(words) for words in several] for several in references]
     # In how many pictures' references an n-gram is.

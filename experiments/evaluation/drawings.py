@@ -12,7 +12,7 @@ from experiments.evaluation.baselines import pixel_features
 from rudolph_jax import tasks
 from rudolph_jax.pretrained import PretrainedRudolph
 
-FEATURE_SIZE = 16  # side to which pictures shrink before the classifier sees them
+FEATURE_SIZE = 16  # side to which images shrink before the classifier sees them
 # Tiny models spread some probability over codes that fit badly.
 TEMPERATURE, TOP_P = 0.8, 0.95
 

@@ -1,7 +1,7 @@
 """Features of whole data sets: over all devices of all hosts, kept on disk by content.
 
 A device always takes the same number of rows, the last ones filled up with repeats that are
-dropped again: so a picture's features do not depend on how many devices or hosts there are. An
+dropped again: so an image's features do not depend on how many devices or hosts there are. An
 image that cannot be read keeps its row, black, so that the others' batches stay as they are.
 """
 
@@ -52,9 +52,9 @@ class ImageFeatures:
 
 
 class Encoder:
-    """One system's features of pictures and of classes.
+    """One system's features of images and of classes.
 
-    devices: of this process, to split batches over; None: wherever the model is. rows: pictures
+    devices: of this process, to split batches over; None: wherever the model is. rows: images
     that a device takes at once. process: (index, count) of the hosts that share the work, each of
     which must make the same calls. cache: where features are kept; None: nowhere.
     """
@@ -150,7 +150,7 @@ class Encoder:
                 )
                 parts.append(self._encode(pixels, kind)[:used])
                 bar.update(used)
-        if not parts:  # more hosts than pictures
+        if not parts:  # more hosts than images
             parts.append(self._encode(np.zeros((0, size, size, 3), np.float32), kind))
         encoded = np.concatenate(parts)
         return np.pad(encoded, ((0, share - len(encoded)), (0, 0))), reasons

@@ -132,7 +132,7 @@ def zero_shot_accuracy(
 def caption_recall(
     config: TrainConfig, split: ReadableSplit, clip: PretrainedClip
 ) -> dict[str, float]:
-    """Recall of each picture's captions among all of the split, and of each caption's pictures."""
+    """Recall of each image's captions among all of the split, and of each caption's pictures."""
     rows = list(split)
     captions = number([row["captions"] for row in rows])
     predictor = _predictor(clip)
@@ -170,7 +170,7 @@ def _predictor(clip: PretrainedClip) -> Predictor:
 def pixel_errors(
     config: TrainConfig, split: ReadableSplit, vqgan: PretrainedVqgan
 ) -> dict[str, float]:
-    """How far decoded pictures are from the encoded ones, and how many codes are in use."""
+    """How far decoded images are from the encoded ones, and how many codes are in use."""
     result = reconstruct(vqgan, [row["image"] for row in split], config.settings.image_size)
     return {
         "absolute_error": result.absolute_error,
@@ -181,7 +181,7 @@ def pixel_errors(
 def losses(
     config: TrainConfig, split: ReadableSplit, rudolph: PretrainedRudolph
 ) -> dict[str, float]:
-    """Of pictures given their first captions, and of those captions given the pictures."""
+    """Of images given their first captions, and of those captions given the pictures."""
     rows = list(split)
     return sequence_losses(
         rudolph, [row["image"] for row in rows], [row["captions"][0] for row in rows]

@@ -14,7 +14,7 @@ from clip_jax.errors import InputError
 from clip_jax.text import escape
 from experiments.evaluation.sets.labelled import LabelledSet
 
-# Of a set without a validation split, the share of each class's pictures that chooses the penalty.
+# Of a set without a validation split, the share of each class's images that chooses the penalty.
 HELD_OUT = 0.2
 VALIDATION_SHOTS = 4  # at most, as many as shots (Zhou et al. 2022, CoOp's linear probe)
 
@@ -38,16 +38,16 @@ class Pool:
         return dataclasses.replace(self, places=np.setdiff1d(self.places, list(places)))
 
     def counts(self, classes: int) -> np.ndarray:
-        """int[classes]: how many pictures of each class it holds."""
+        """int[classes]: how many images of each class it holds."""
         return np.bincount(self.labels[self.places], minlength=classes)
 
 
 def pools(
     train: LabelledSet, validation: LabelledSet | None, test: LabelledSet, seed: int
 ) -> tuple[Pool, Pool]:
-    """The pictures to learn from and those to choose the penalty on.
+    """The images to learn from and those to choose the penalty on.
 
-    Without a validation split a seeded part of each class of `train` is kept for it. A picture
+    Without a validation split a seeded part of each class of `train` is kept for it. An image
     that is in two of the three raises InputError.
     """
     keys, everything = qualified_keys(train), np.arange(len(train))
@@ -77,7 +77,7 @@ def pools(
 
 
 def draw(pool: Pool, shots: int, seed: int, number: int) -> np.ndarray:
-    """Places of `shots` pictures of each class, or all where a class has fewer; sorted.
+    """Places of `shots` images of each class, or all where a class has fewer; sorted.
 
     number: of the draw. A draw of more shots holds the draw of fewer. It depends on the seed and
     on the keys alone, not on the pictures' order.
@@ -89,10 +89,10 @@ def draw(pool: Pool, shots: int, seed: int, number: int) -> np.ndarray:
 def drawn_counts(
     counts: np.ndarray, shots: int | None, class_names: Sequence[str], occurring: np.ndarray
 ) -> dict[str, Any]:
-    """What a draw of `shots` pictures a class really finds, for JSON.
+    """What a draw of `shots` images a class really finds, for JSON.
 
-    counts: int[classes], pictures to draw from; shots: None draws all. occurring: bool[classes],
-    classes that count. {"fewest", "most", "classes_with_fewer": name -> pictures}.
+    counts: int[classes], images to draw from; shots: None draws all. occurring: bool[classes],
+    classes that count. {"fewest", "most", "classes_with_fewer": name -> images}.
     """
     found = counts if shots is None else np.minimum(counts, shots)
     fewer = occurring & (found < shots) if shots else np.zeros_like(occurring)
@@ -104,7 +104,7 @@ def drawn_counts(
 
 
 def classes_without(counts: np.ndarray, class_names: Sequence[str]) -> list[str]:
-    """Names of the classes that have no picture. counts: int[classes], pictures of each."""
+    """Names of the classes that have no picture. counts: int[classes], images of each."""
     return [class_names[label] for label in np.flatnonzero(counts == 0)]
 
 

@@ -1,4 +1,4 @@
-"""The pictures of a report, each a function from numbers to PNG bytes."""
+"""The images of a report, each a function from numbers to PNG bytes."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def picture_grid(
 
 
 def picture_rows(rows: Sequence[Sequence[np.ndarray]], titles: Sequence[str]) -> bytes:
-    """Rows of pictures uint8[H, W, 3] with a title before each; rows may differ in length."""
+    """Rows of images uint8[H, W, 3] with a title before each; rows may differ in length."""
     columns = max(map(len, rows))
     figure = Figure(figsize=(1.6 + 0.8 * columns, 0.85 * len(rows)), layout="constrained")
     widths = [1.6, *[0.8] * columns]
@@ -129,7 +129,7 @@ def few_shot_curves(
     stars: Mapping[str, Mapping[str, float]],
     columns: int = 4,
 ) -> bytes:
-    """A panel a data set: title -> system -> (pictures a class, mean, deviation) in order.
+    """A panel a data set: title -> system -> (images a class, mean, deviation) in order.
 
     The band is one standard deviation of the draws; a star at 0 is zero-shot.
     """

@@ -1,4 +1,4 @@
-"""The Frechet distance of two sets of pictures, by features of any image tower.
+"""The Frechet distance of two sets of images, by features of any image tower.
 
 Source: Heusel et al. 2017, "GANs Trained by a Two Time-Scale Update Rule", equation 6.
 """
@@ -14,7 +14,7 @@ from clip_jax.errors import InputError
 
 
 class FewPicturesWarning(UserWarning):
-    """A covariance of fewer pictures than features has no full rank."""
+    """A covariance of fewer images than features has no full rank."""
 
 
 @dataclasses.dataclass(frozen=True)

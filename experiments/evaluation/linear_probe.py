@@ -1,6 +1,6 @@
-"""Few-shot linear probes: logistic regression on the features of a picture tower.
+"""Few-shot linear probes: logistic regression on the features of an image tower.
 
-Radford et al. 2021, A.3: the penalty is chosen on validation pictures, from seven values two
+Radford et al. 2021, A.3: the penalty is chosen on validation images, from seven values two
 decades apart, then around the best one at halved steps down to an eighth of a decade.
 """
 
@@ -23,7 +23,7 @@ STEPS = (1.0, 0.5, 0.25, 0.125)
 
 @dataclasses.dataclass(frozen=True)
 class Features:
-    """values: float32[N, D] of a set's pictures in its order. labels: int[N]."""
+    """values: float32[N, D] of a set's images in its order. labels: int[N]."""
 
     values: np.ndarray
     labels: np.ndarray
@@ -34,7 +34,7 @@ class Features:
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """What one draw of a probe is: where pictures come from and what is measured.
+    """What one draw of a probe is: where images come from and what is measured.
 
     learned, chosen: pools of places in train and in validation, which may be the same features.
     metric: a name of `metrics.METRICS`. classes: how many there are.
@@ -61,9 +61,9 @@ class Draw:
 
 
 def probe(task: Task, shots: int | None, seed: int, number: int = 0) -> Draw:
-    """One draw of `shots` pictures a class, or all pictures (None).
+    """One draw of `shots` images a class, or all images (None).
 
-    With shots, min(shots, 4) validation pictures a class choose the penalty (CoOp's way) and are
+    With shots, min(shots, 4) validation images a class choose the penalty (CoOp's way) and are
     not learned from, so that k shots are k. With all, the classifier is fitted again on both.
     """
     if shots is None:
@@ -92,7 +92,7 @@ class Choice:
 def choose_penalty(problem: Problem, held: Features, metric: str) -> Choice:
     """The C whose classifier is best by the metric on held-out pictures.
 
-    Of equal ones, of which few pictures leave many, the smallest: the strongest penalty.
+    Of equal ones, of which few images leave many, the smallest: the strongest penalty.
     """
     # A metric of two classes needs both.
     measure = metrics.METRICS[metric if len(np.unique(held.labels)) > 1 else "accuracy"]

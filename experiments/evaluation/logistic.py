@@ -18,7 +18,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from optax import tree_utils
 
 ITERATIONS = 1000  # Radford et al. 2021, A.3
-# Of the greatest component of the gradient of the objective a picture, over C.
+# Of the greatest component of the gradient of the objective an image, over C.
 TOLERANCE = 1e-7
 # In float32 the gradient of some data stays above it: so many steps without a lower value end.
 PATIENCE = 20

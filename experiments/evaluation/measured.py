@@ -27,5 +27,5 @@ class Measured:
         return {name: result["value"] for name, result in self.zero_shot.items()}
 
     def probe_of_most(self) -> dict[str, float]:
-        """With the most pictures that were asked for, the last of each list."""
+        """With the most images that were asked for, the last of each list."""
         return {name: result["shots"][-1]["mean"] for name, result in self.probes.items()}

@@ -35,7 +35,7 @@ def mean_per_class(labels: np.ndarray, predicted: np.ndarray) -> float:
 
 
 def per_class(labels: np.ndarray, predicted: np.ndarray) -> dict[int, float]:
-    """Class -> share of its pictures that are right, for each class that occurs."""
+    """Class -> share of its images that are right, for each class that occurs."""
     totals = np.bincount(labels)
     right = np.bincount(labels[labels == predicted], minlength=len(totals))
     return {int(c): float(right[c] / totals[c]) for c in np.flatnonzero(totals)}
@@ -50,7 +50,7 @@ def macro_f1(labels: np.ndarray, predicted: np.ndarray) -> float:
 
 
 def roc_auc(labels: np.ndarray, scores: np.ndarray) -> float:
-    """Chance that a picture of class 1 gets a higher score than one of class 0; a tie is half.
+    """Chance that an image of class 1 gets a higher score than one of class 0; a tie is half.
 
     labels: int[N] of 0 and 1. scores: float[N]. (Mann and Whitney's U by mean ranks.)
     """

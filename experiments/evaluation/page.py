@@ -1,4 +1,4 @@
-"""A report as one self-contained HTML file, its pictures also as PNG files beside it."""
+"""A report as one self-contained HTML file, its images also as PNG files beside it."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class Section:
 
 
 def write_page(folder: Path, title: str, lead: str, sections: Sequence[Section]) -> Path:
-    """Writes `report.html` and one PNG for each picture into `folder`; returns the page's path."""
+    """Writes `report.html` and one PNG for each image into `folder`; returns the page's path."""
     folder.mkdir(parents=True, exist_ok=True)
     parts = [f"<h1>{html.escape(title)}</h1>", f'<p class="note">{html.escape(lead)}</p>']
     for section in sections:

@@ -1,4 +1,4 @@
-"""What an image tokenizer makes of pictures that it encodes and decodes."""
+"""What an image tokenizer makes of images that it encodes and decodes."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ class Reconstruction:
         return float(np.abs(self.decoded - self.pictures).mean())
 
     def codebook_usage(self, codebook_size: int) -> float:
-        """The share of the codes that any picture has."""
+        """The share of the codes that any image has."""
         return len(np.unique(self.codes)) / codebook_size
 
 
 def reconstruct(
     vqgan: PretrainedVqgan, images: Sequence[Any], size: int, batch_size: int = 128
 ) -> Reconstruction:
-    """Encodes and decodes pictures, each whatever `clip_jax.image.open_image` takes.
+    """Encodes and decodes images, each whatever `clip_jax.image.open_image` takes.
 
-    size: of what is decoded, in pixels; a wavelet decoder encodes pictures of half of it.
+    size: of what is decoded, in pixels; a wavelet decoder encodes images of half of it.
     """
     config = image_config(vqgan.config)
     squares = [resize_square(open_image(image), size, config) for image in images]

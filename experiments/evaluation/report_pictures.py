@@ -1,4 +1,4 @@
-"""The pictures of a report: bars, few-shot curves, correlation, cosines."""
+"""The images of a report: bars, few-shot curves, correlation, cosines."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def shot_label(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _mean_curve(one: Measured, names: Sequence[str]) -> list[tuple[str, float, float]]:
-    """Of sets with the same numbers of pictures; draws of different sets are independent."""
+    """Of sets with the same numbers of images; draws of different sets are independent."""
     rows = zip(*(one.probes[name]["shots"] for name in names), strict=True)
     return [
         (

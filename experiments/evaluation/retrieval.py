@@ -17,14 +17,14 @@ RECALLS = (1, 5, 10)
 class RetrievalResult:
     """ranks: int[N], how many candidates came before the right one (0: it was first).
 
-    best: int[N, 5], the candidates most like each picture, best first.
+    best: int[N, 5], the candidates most like each image, best first.
     """
 
     ranks: np.ndarray
     best: np.ndarray
 
     def recall(self, k: int) -> float:
-        """The share of pictures whose right caption is among the first k."""
+        """The share of images whose right caption is among the first k."""
         return float((self.ranks < k).mean())
 
 
@@ -87,7 +87,7 @@ class BothWays:
 
 @dataclasses.dataclass(frozen=True)
 class Captions:
-    """texts: each once. of_pictures: of each picture its captions, as places in texts."""
+    """texts: each once. of_pictures: of each image its captions, as places in texts."""
 
     texts: list[str]
     of_pictures: list[list[int]]
@@ -103,7 +103,7 @@ class Captions:
 
 
 def number(captions: Sequence[Sequence[str]]) -> Captions:
-    """captions: of each picture, one or more; equal texts become one."""
+    """captions: of each image, one or more; equal texts become one."""
     texts = list(dict.fromkeys(text for several in captions for text in several))
     places = {text: place for place, text in enumerate(texts)}
     return Captions(texts, [[places[text] for text in several] for several in captions])

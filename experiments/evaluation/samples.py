@@ -1,4 +1,4 @@
-"""Eight pictures that lie in scikit-image's wheel, with captions: those of CLIP's own figure."""
+"""Eight images that lie in scikit-image's wheel, with captions: those of CLIP's own figure."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ SAMPLES: dict[str, dict[str, str]] = {
 
 
 def open_samples(language: str) -> CaptionedSet:
-    """The pictures as files, read from the wheel: scikit-image itself would download others.
+    """The images as files, read from the wheel: scikit-image itself would download others.
 
     Without the package, of the extra `demo`, raises InputError.
     """

@@ -21,7 +21,7 @@ def sequence_losses(
     """Mean cross-entropies in nats: {"image_loss", "right_text_loss"}.
 
     image_loss: of a code, given the caption on the left and the codes before. right_text_loss: of a
-    piece of the caption on the right, given the picture and no text on the left.
+    piece of the caption on the right, given the image and no text on the left.
     """
     starts = range(0, len(captions), batch_size)
     batches = [slice(start, start + batch_size) for start in starts]
@@ -33,7 +33,7 @@ def sequence_losses(
 def loss_sums(
     rudolph: PretrainedRudolph, images: Sequence[Any], captions: Sequence[str]
 ) -> np.ndarray:
-    """float64[1, 4] of one batch: image loss times pictures, pictures, text loss times pieces,
+    """float64[1, 4] of one batch: image loss times images, images, text loss times pieces,
     pieces. See `mean_losses`.
     """
     config, layout, tokenizer = rudolph.config, rudolph.layout, rudolph.tokenizer
@@ -65,7 +65,7 @@ def unigram_loss(known: np.ndarray, codes: np.ndarray, vocabulary: int) -> float
 
 
 def bigram_loss(known: np.ndarray, codes: np.ndarray, vocabulary: int) -> float:
-    """The same by the frequencies after the code before; the first of a picture has its own row.
+    """The same by the frequencies after the code before; the first of an image has its own row.
 
     What is added to the counts, the same for all, is what suits `codes` best of a few values: the
     baseline is to be as strong as it can be.

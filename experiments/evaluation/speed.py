@@ -1,4 +1,4 @@
-"""Pictures a second, as in the ruCLIP report's table: pictures and classes as CIFAR100 has them."""
+"""Pictures a second, as in the ruCLIP report's table: images and classes as CIFAR100 has them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from clip_jax.errors import InputError
 from clip_jax.image import preprocess
 
 CLASSES, SIDE = 100, 32
-# iter/sec on an NVIDIA V100, of ruCLIP's README: 8 pictures at once, preprocessing included, as its
+# iter/sec on an NVIDIA V100, of ruCLIP's README: 8 images at once, preprocessing included, as its
 # Predictor works; the README says neither.
 PUBLISHED_V100 = {
     "ruclip-vit-base-patch32-224": 308.84,
@@ -62,7 +62,7 @@ class JaxEncoder:
 
 @dataclasses.dataclass(frozen=True)
 class Timing:
-    """rounds: pictures a second of each round, by the encoder's name."""
+    """rounds: images a second of each round, by the encoder's name."""
 
     batch_size: int
     preprocessing: bool
@@ -123,7 +123,7 @@ def time_encoders(
 
 
 def largest_difference(one: Encoder, other: Encoder, config: ClipConfig, count: int = 8) -> float:
-    """Of embeddings of the same pictures, as a share of their largest magnitude."""
+    """Of embeddings of the same images, as a share of their largest magnitude."""
     pixels = preprocess(generated_pictures(count), config.vision.image_size, config.image)
     first, second = one.encode(pixels), other.encode(pixels)
     return float(np.abs(first - second).max() / np.abs(first).max())

@@ -36,7 +36,7 @@ def zero_shot(
     templates: Sequence[str],
     batch_size: int = 256,
 ) -> ZeroShotResult:
-    """Names each picture with the class whose prompts are most like it.
+    """Names each image with the class whose prompts are most like it.
 
     images: whatever `clip_jax.image.open_image` takes. labels: indices into class_names.
     """

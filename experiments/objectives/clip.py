@@ -1,4 +1,4 @@
-"""Contrastive learning of picture and caption.
+"""Contrastive learning of image and caption.
 
 Batches hold "image" uint8[B, H, W, 3] and "input_ids" int32[B, S], each row with an EOS.
 """

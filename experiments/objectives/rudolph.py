@@ -1,7 +1,7 @@
 """RUDOLPH's training: every next token of left text, image codes and right text.
 
 Batches hold "input_ids" int32[B, T]; before they are prepared, maybe with zeros in the codes' place
-and the pictures as "image" uint8[B, H, W, 3].
+and the images as "image" uint8[B, H, W, 3].
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ def decoder_objective(config: TrainConfig, vqgan: PretrainedVqgan) -> Objective:
 
 
 def _codes_filled(vqgan: PretrainedVqgan, layout: Layout) -> Preparation:
-    """Puts the codes of a batch's pictures in their place."""
+    """Puts the codes of a batch's images in their place."""
     model = Vqgan(vqgan.config, vqgan.compute)
 
     def run(params: Params, batch: Batch) -> Batch:

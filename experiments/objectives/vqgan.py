@@ -1,4 +1,4 @@
-"""The image tokenizer: pictures painted again from codes. Batches hold "image" uint8[B, H, W, 3].
+"""The image tokenizer: images painted again from codes. Batches hold "image" uint8[B, H, W, 3].
 
 No second network judges the pictures: what small data need is codes, not sharp textures.
 """
@@ -28,7 +28,7 @@ def vqgan_objective(config: TrainConfig, mesh: Mesh) -> Objective:
     model, settings = config.model, config.settings
     del mesh
     vqgan = Vqgan(model, config.compute)
-    # A wavelet decoder paints pictures twice as large as the encoder sees them.
+    # A wavelet decoder paints images twice as large as the encoder sees them.
     multiple = model.patch_size * (2 if model.wavelet else 1)
     if settings.image_size % multiple:
         raise InputError(

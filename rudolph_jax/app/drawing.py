@@ -1,4 +1,4 @@
-"""A drawing, step by step: pictures as they are finished, then ranked and packed."""
+"""A drawing, step by step: images as they are finished, then ranked and packed."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def draw(
     stopped: Callable[[], bool] = lambda: False,
     device: threading.Lock,
 ) -> Iterator[Progress]:
-    """Yields after each batch, and once more with the pictures ranked, the best first.
+    """Yields after each batch, and once more with the images ranked, the best first.
 
     folder: an empty one for the files. stopped: asked before each batch; what is drawn by then is
     ranked as well. device: held while the models are at work, and not between the batches.
@@ -121,7 +121,7 @@ def whole(name: str, value: float | None, most: int) -> int:
 
 
 def _kept(rudolph: PretrainedRudolph, request: Request, limits: Limits) -> np.ndarray | None:
-    """Image prompts, if borders of a picture are to be kept."""
+    """Image prompts, if borders of an image are to be kept."""
     widest = rudolph.config.image_tokens_per_side
     borders = {side: whole(side, width, widest) for side, width in request.borders.items()}
     if not request.picture:

@@ -196,7 +196,7 @@ def _check_site(headers: Mapping[bytes, bytes], own: str, navigates: bool) -> No
 
 
 def _headers(found: Any, path: str) -> list[tuple[bytes, bytes]]:
-    """An answer's headers with HEADERS; files that are no pictures can only be downloaded."""
+    """An answer's headers with HEADERS; files that are no images can only be downloaded."""
     kept = [
         (name.lower(), value)
         for name, value in found

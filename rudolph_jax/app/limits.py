@@ -77,7 +77,7 @@ class Limits:
         return names
 
     def picture(self, file: str | Path | None) -> Image.Image:
-        """An uploaded picture, decoded."""
+        """An uploaded image, decoded."""
         if not file:
             raise InputError("no picture was given; drop one into its field")
         size = Path(file).stat().st_size

@@ -1,4 +1,4 @@
-"""The tab that searches the server's folder of pictures by text."""
+"""The tab that searches the server's folder of images by text."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The folder of pictures that the page searches; it is named by whoever starts the server."""
+"""The folder of images that the page searches; it is named by whoever starts the server."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Shelf:
         self._album: ImageIndex | None = None
 
     def open(self, told: Callable[[int, int], object] | None = None) -> ImageIndex:
-        """told: is called with the numbers of pictures that are read, and of all."""
+        """told: is called with the numbers of images that are read, and of all."""
         if self._album is None:
             self._album = open_image_index(self._clip, self.folder, quiet=True, told=told)
         return self._album
@@ -45,7 +45,7 @@ class Shelf:
         self._album = None
 
     def search(self, text: str, count: float, limits: Limits) -> list[Shown]:
-        """The pictures most like a text, small enough for a page, best first.
+        """The images most like a text, small enough for a page, best first.
 
         One whose file has gone since is left out.
         """

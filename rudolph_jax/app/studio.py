@@ -18,7 +18,7 @@ from rudolph_jax.app.searching import Shelf
 from rudolph_jax.app.stops import Stops
 from rudolph_jax.pretrained import PretrainedRudolph
 
-SMALL = 128  # pictures with a smaller side are magnified without being smoothed
+SMALL = 128  # images with a smaller side are magnified without being smoothed
 # One task at a time; gradio's queue holds the rest. Nothing is offered to its client libraries.
 ALONE: dict[str, Any] = {
     "concurrency_id": "models",
@@ -31,7 +31,7 @@ LESS_MEMORY = "fewer pictures at once (--batch-size) or --dtype=bfloat16"
 
 @dataclasses.dataclass(frozen=True)
 class Studio:
-    """predictor: of ruCLIP, if there is one. shelf: the pictures to search, if there are any.
+    """predictor: of ruCLIP, if there is one. shelf: the images to search, if there are any.
 
     device: held by whoever lets a model work.
     """
@@ -65,7 +65,7 @@ def errors_on_the_page() -> Iterator[None]:
 
 
 def upload_field(label: str, name: str) -> Any:
-    """A picture that is dropped, chosen or pasted; what is asked of it gets its file's path."""
+    """An image that is dropped, chosen or pasted; what is asked of it gets its file's path."""
     import gradio as gr
     from gradio.utils import get_upload_folder
 
@@ -82,7 +82,7 @@ def upload_field(label: str, name: str) -> Any:
             raise gr.Error("a picture is taken from what was uploaded", print_exception=False)
         return await move(path)
 
-    # gradio's own fetch an address that a client sends in a file's place, and open the picture
+    # gradio's own fetch an address that a client sends in a file's place, and open the image
     # before its size is known to be within the limits.
     field.async_move_resource_to_block_cache = uploaded
     field.preprocess = lambda payload: payload.path if payload else None

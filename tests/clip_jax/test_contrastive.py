@@ -211,7 +211,7 @@ def test_the_dense_definition_is_two_cross_entropies(inputs):
 
 
 def test_of_equal_columns_the_first_is_chosen():
-    """Embeddings that have collapsed to one point name one of 40 pictures rightly, not all."""
+    """Embeddings that have collapsed to one point name one of 40 images rightly, not all."""
     rows = PartitionSpec("data")
 
     @partial(

@@ -37,7 +37,7 @@ def cache(tmp_path, monkeypatch):
 
 @pytest.fixture
 def photos(tmp_path):
-    """Six pictures, two of them the same, in two folders, and files that are none."""
+    """Six images, two of them the same, in two folders, and files that are none."""
     folder = tmp_path / "photos"
     (folder / "deeper").mkdir(parents=True)
     for i in range(5):
@@ -51,7 +51,7 @@ def photos(tmp_path):
 
 @pytest.fixture
 def encoded(monkeypatch):
-    """How many pictures each call of the encoder was given."""
+    """How many images each call of the encoder was given."""
     counts, real = [], Predictor.get_image_latents
 
     def note(self, images):

@@ -68,7 +68,7 @@ def small_vqgan_config():
 
 @pytest.fixture(scope="session")
 def small_vqgan(small_vqgan_config):
-    """Untrained; pictures get various codes all the same."""
+    """Untrained; images get various codes all the same."""
     vqgan = Vqgan(small_vqgan_config)
     params = jax.jit(vqgan.init)(jax.random.key(3), jnp.zeros((1, 8, 8, 3)))["params"]
     params["code_head"]["kernel"] *= 30

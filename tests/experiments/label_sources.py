@@ -1,4 +1,4 @@
-"""Labelled sets in the layouts of their sources, with a handful of pictures each."""
+"""Labelled sets in the layouts of their sources, with a handful of images each."""
 
 import csv
 import io
@@ -33,7 +33,7 @@ def make_tree(folder, splits):
 
 
 def make_table(folder, name, labels, image="image", label="label"):
-    """A table of pictures img/N.png beside it; returns their bytes."""
+    """A table of images img/N.png beside it; returns their bytes."""
     (folder / "img").mkdir(parents=True, exist_ok=True)
     start = len(list((folder / "img").iterdir()))
     files = [f"img/{start + i}.png" for i in range(len(labels))]

@@ -1,4 +1,4 @@
-"""What tests of preparation share: pictures to put into a source, and what became of them."""
+"""What tests of preparation share: images to put into a source, and what became of them."""
 
 import io
 import json
@@ -19,7 +19,7 @@ def picture(i, format="JPEG", size=(30, 20)):
 
 
 def prepared(options, out, rules=Rules()):  # noqa: B008
-    """{key: (picture, captions)} and the lines of rejected.jsonl."""
+    """{key: (image, captions)} and the lines of rejected.jsonl."""
     prepare(options, out, rules)
     rows = {row["key"]: (row["image"], row["captions"]) for row in Split(out, rules.split)}
     return rows, rejected(out)

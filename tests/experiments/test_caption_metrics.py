@@ -34,7 +34,7 @@ def test_cider_is_cocos():
 
 
 def test_cider_by_hand():
-    # Two pictures; a word of one picture weighs ln 2, a word of both nothing. One word: n-grams of
+    # Two images; a word of one image weighs ln 2, a word of both nothing. One word: n-grams of
     # one alone count, a quarter of the mean over n; two equal words have half of it.
     captions, references = ["кот", "пёс бежит"], [["кот"], ["пёс бежит"]]
     np.testing.assert_allclose(cider(*split(captions, references)), [2.5, 5.0])

@@ -26,7 +26,7 @@ RUCLIP = {
 }
 RUDOLPH = {"rudolph_350m": ("350M", 3e-4), "rudolph_1_3b": ("1.3B", 2e-4),
            "rudolph_2_7b": ("2.7B", 1.6e-4)}  # fmt: skip
-# batch, weights of left text, picture and right text, size, the one task, questions' tokens
+# batch, weights of left text, image and right text, size, the one task, questions' tokens
 FINE_TUNES = {
     "rudolph_caption": (10, (0.01, 1.0, 7.0), "350M", "image_to_text", "plain"),
     "rudolph_draw": (10, (1.0, 7.0, 0.0), "350M", "text_to_image", "plain"),

@@ -1,4 +1,4 @@
-"""The digits: every picture once, unharmed, in a split that its pixels alone decide."""
+"""The digits: every image once, unharmed, in a split that its pixels alone decide."""
 
 from collections import Counter
 

@@ -1,4 +1,4 @@
-"""The emoji: one name a picture, and held-out pictures that training cannot have seen."""
+"""The emoji: one name an image, and held-out images that training cannot have seen."""
 
 import hashlib
 import sys

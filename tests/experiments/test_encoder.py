@@ -32,7 +32,7 @@ def ruclip(goldens, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory):
-    """21 pictures of three classes, no multiple of any number of devices above three."""
+    """21 images of three classes, no multiple of any number of devices above three."""
     rng = np.random.default_rng(0)
     folder = tmp_path_factory.mktemp("sets") / "mine"
     for label in CLASSES:

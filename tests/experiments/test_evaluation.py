@@ -50,7 +50,7 @@ def test_captions_are_found_both_ways():
     images = np.array([[1.0, 0], [0, 1], [0.8, 0.6]])
     texts = np.array([[0.6, 0.8], [1, 0], [0, 1]])
     found = retrieve_both(images, texts, captions)
-    # Third picture: «кот» .96, «кошка» .8, «дом» .6. «кот»: third picture .96, second .8, first .6.
+    # Third picture: «кот» .96, «кошка» .8, «дом» .6. «кот»: third image .96, second .8, first .6.
     assert found.texts.ranks.tolist() == [0, 0, 0]
     assert found.pictures.ranks.tolist() == [0, 0, 0]
     worse = retrieve_both(images[[1, 0, 2]], texts, captions)

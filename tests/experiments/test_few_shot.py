@@ -14,7 +14,7 @@ from experiments.evaluation.sets.labelled import LabelledSet
 
 
 def labelled(split, counts, prefix=""):
-    """counts: pictures of each class."""
+    """counts: images of each class."""
     labels = np.repeat(np.arange(len(counts)), counts)
     keys = tuple(f"{prefix}{i}" for i in range(len(labels)))
     names = tuple(f"class {i}" for i in range(len(counts)))

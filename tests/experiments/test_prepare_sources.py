@@ -62,7 +62,7 @@ def test_pictures_with_a_csv(tmp_path):
     assert {line["file"] for line in lines} == {"list.csv"}
     for i, reason in enumerate(bad.values()):
         assert why.pop(11 + i).startswith(reason)
-    # Of pictures with another good caption: one line for each bad one.
+    # Of images with another good caption: one line for each bad one.
     assert why == {
         21: "caption is empty",
         22: "row has 1 cells; the header has 2: put a text with commas into quotes",

@@ -15,7 +15,7 @@ from experiments.data.sources.shards import Rules
 
 
 def table(i=0):
-    """Ten rows, of which the first six are good; the struct is what the hub's pictures are."""
+    """Ten rows, of which the first six are good; the struct is what the hub's images are."""
     images = [{"bytes": picture(i + k), "path": None} for k in range(5)]
     images += [
         {"bytes": None, "path": "inside.jpg"},

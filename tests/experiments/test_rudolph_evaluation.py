@@ -41,7 +41,7 @@ def ruclip(goldens, tmp_path_factory):
 
 @pytest.fixture
 def bench(small_rudolph):
-    """Five pictures, four at once."""
+    """Five images, four at once."""
     return RudolphBench("tiny", small_rudolph, batch_size=4, first=5)
 
 

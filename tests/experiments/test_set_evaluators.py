@@ -34,7 +34,7 @@ def test_a_run_asks_for_them_by_name(train_config, tmp_path):
 
 @pytest.mark.slow
 def test_probes_during_training(train_config, tmp_path):
-    """The same pictures by two ways, whose batches differ."""
+    """The same images by two ways, whose batches differ."""
     names = "linear-probe:validation", "linear-probe:digits_ru:validation"
     *_, found = run_with(train_config, tmp_path, *names)
     by_split, by_set = (found[f"{name}/accuracy"] for name in names)

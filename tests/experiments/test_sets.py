@@ -1,4 +1,4 @@
-"""Labelled sets by name: embedded ones and folders of pictures; what is wrong is one line."""
+"""Labelled sets by name: embedded ones and folders of images; what is wrong is one line."""
 
 import dataclasses
 import io

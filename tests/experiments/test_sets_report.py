@@ -121,7 +121,7 @@ def prepare(name, source, directory):
 
 
 def miniature(record, directory):
-    """The record of what is made up, and {our split: [(label, picture)]}."""
+    """The record of what is made up, and {our split: [(label, image)]}."""
     folder = directory / record.name
     if record.is_tfds:
         prepare(record.name, record.source, directory)
@@ -158,7 +158,7 @@ def test_miniature(name, tmp_path):
     for split, rows in made.items():
         opened = open_set(name, split, tmp_path, {name: record})
         assert opened.name == name and len(opened.class_names) == record.classes
-        # TFDS shuffles: by the pictures, which all differ.
+        # TFDS shuffles: by the images, which all differ.
         found = {opened.image(i): int(opened.labels[i]) for i in range(len(opened))}
         assert found == {data: label for label, data in rows}
     smaller = dataclasses.replace(record, examples={"test": len(made["test"]) + 1}, exact=True)

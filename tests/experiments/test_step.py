@@ -110,7 +110,7 @@ def test_sigmoid_ring_and_patch_dropout_too(train_config, rng):
     agree(one_step(config, batch, expected[0], **mesh), expected, "mesh")
     tiled = {"settings": dataclasses.replace(ring, form="tiled"), "parallel": "pmap"}
     agree(one_step(config, batch, expected[0], **tiled), expected, "pmap")
-    # Half of the patches are another picture to the tower, and other halves at another seed.
+    # Half of the patches are another image to the tower, and other halves at another seed.
     whole = dataclasses.replace(config.settings, patch_dropout=0.0)
     seen = one_step(config, batch, expected[0], devices=1, settings=whole)
     assert abs(float(seen[2]["loss"]) - float(expected[2]["loss"])) > 1e-4

@@ -25,7 +25,7 @@ PATIENCE = 60
 
 
 class Shelf:
-    """Stands for a folder of one picture with markup in its name; searches wait at a gate."""
+    """Stands for a folder of one image with markup in its name; searches wait at a gate."""
 
     folder = Path(f"/{MARKUP.replace('/', '')}")
 

@@ -134,7 +134,7 @@ def test_trimmed_keys_change_nothing(tiny_config, params, tiny_ids, segment):
 def test_hidden_states_with_trimmed_keys_are_those_of_the_whole_sequence(
     tiny_config, params, tiny_ids
 ):
-    """What the sampler sees of each code of a picture against a run without a cache, in float32."""
+    """What the sampler sees of each code of an image against a run without a cache, in float32."""
     plan, layout = SamplerConfig(tiny_config, Compute(), "image", 1), Layout(tiny_config)
     request = make_request(plan, tiny_ids, 5, fixed=tiny_ids[:2, layout.image])
     ids = tiny_ids[:2, : layout.image.stop]

@@ -1,4 +1,4 @@
-"""Many pictures, or many texts, at once: the same as one by one, whatever the batches."""
+"""Many images, or many texts, at once: the same as one by one, whatever the batches."""
 
 import numpy as np
 import pytest
@@ -21,7 +21,7 @@ def one_by_one(api, pictures):
 
 @pytest.mark.parametrize("batch_size", [2, 12, 64])
 def test_perplexities_do_not_depend_on_the_batches(api, pictures, one_by_one, batch_size):
-    # Fewer captions at once than there are, one picture at once, two, all.
+    # Fewer captions at once than there are, one image at once, two, all.
     found = tasks.class_perplexities(api, pictures, CAPTIONS, batch_size=batch_size)
     assert found.shape == (4, 5)
     np.testing.assert_allclose(found, one_by_one, rtol=1e-5)
@@ -33,7 +33,7 @@ def test_perplexities_are_what_zero_shot_judges_by(api, pictures, one_by_one):
         unit = row / np.linalg.norm(row)
         np.testing.assert_allclose(result["scores"], np.exp(unit) / np.exp(unit).sum(), rtol=1e-5)
         assert result["label"] == row.argmin()
-    # The pictures matter.
+    # The images matter.
     assert np.ptp(one_by_one, axis=0).min() > 1e-3
 
 

@@ -66,7 +66,7 @@ def test_the_matrices_of_the_docstring():
 
 
 def test_a_convolution_ends_at_the_edge_or_goes_round_it():
-    """The last token of a 4x4 picture, kernel 3: cells that it sees, by row of the picture."""
+    """The last token of a 4x4 image, kernel 3: cells that it sees, by row of the picture."""
     clamp = config(side=4, right=0, last_kernel_size=3)
     wrap = dataclasses.replace(clamp, conv_edges="wrap")
     seen = mask(clamp, "last_conv")[-1, 1:].reshape(4, 4).astype(int)

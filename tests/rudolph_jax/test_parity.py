@@ -128,7 +128,7 @@ def test_cached_steps(golden, name):
     with jax.default_matmul_precision("highest"):
         logits, past = step(model.params, ids[:, : layout.left.stop], 0, None)
         found = [logits]
-        # Each start compiles anew: the picture's first tokens and the last two are enough.
+        # Each start compiles anew: the image's first tokens and the last two are enough.
         for place in range(layout.left.stop, layout.left.stop + 4):
             logits, past = step(model.params, ids[:, place : place + 1], place, past)
             found.append(logits)

@@ -1,4 +1,4 @@
-"""Questions on pictures and on texts: what the model reads, and answers to many at once."""
+"""Questions on images and on texts: what the model reads, and answers to many at once."""
 
 import numpy as np
 import pytest
@@ -59,7 +59,7 @@ def test_many_answers_are_those_of_one_at_a_time(api):
 
 
 def test_no_picture_is_zeros_and_no_picture_of_black(api, monkeypatch):
-    """The codes of a black picture are not what a question on a text was trained with."""
+    """The codes of a black image are not what a question on a text was trained with."""
     seen = []
     monkeypatch.setattr(
         "rudolph_jax.image_to_text.samples", lambda rudolph, run, segment, prompts, *_, **__: (

@@ -192,7 +192,7 @@ def test_wrong_borders(api, borders, message):
 
 
 def test_a_model_without_right_text_draws_and_ranks(api, golden):
-    """ruDALL-E: by the picture's perplexity alone."""
+    """ruDALL-E: by the image's perplexity alone."""
     params = {k: v for k, v in api.params.items() if k != "right_position_embedding"}
     rudalle = PretrainedRudolph(
         dataclasses.replace(api.config, right_text_length=0), params, api.tokenizer, api.vqgan

@@ -145,7 +145,7 @@ def test_it_learns_a_few_pictures(pictures, wavelet):
     seen = halve(pictures) if wavelet else pictures
     decoded = jax.jit(lambda x: vqgan.apply({"params": params}, x))(seen)
     assert decoded.shape == pictures.shape
-    # The likeliest codes, not only drawn ones, paint the pictures better than their mean does:
+    # The likeliest codes, not only drawn ones, paint the images better than their mean does:
     # five seeds have 0.34 to 0.62 of its error, with wavelets 0.88 to 0.92.
     mean_error = np.abs(pictures.mean(0) - pictures).mean()
     assert np.abs(np.asarray(decoded) - pictures).mean() < 0.97 * mean_error

@@ -1,4 +1,4 @@
-"""Where pictures with captions, and questions, come from: one module a kind, all with the same two.
+"""Where images with captions, and questions, come from: one module a kind, all with the same two.
 
 `plan(options)` looks at what lies there and cuts it into pieces; `read(options, piece)` yields the
 records of one, in a fixed order, and can be called in any process.

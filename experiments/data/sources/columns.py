@@ -1,4 +1,4 @@
-"""Which column is the picture and which a text, and what their values may be."""
+"""Which column is the image and which a text, and what their values may be."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def read_texts(row: Row, options: Options) -> dict[str, Any]:
 
 
 def image_bytes(value: Any, folder: Path) -> bytes:
-    """The encoded picture of a cell: bytes, {"bytes", "path"}, or a path inside `folder`."""
+    """The encoded image of a cell: bytes, {"bytes", "path"}, or a path inside `folder`."""
     if isinstance(value, Mapping):
         if value.get("bytes") is not None:
             return image_bytes(value["bytes"], folder)

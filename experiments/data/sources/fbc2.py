@@ -1,7 +1,7 @@
 """Questions as FBC2 has them: NAME.json beside NAME_answer.json, each an object of records by key.
 
 A record is a list of {"type": "text" or "image", "content": ...}, an answer's content a text or a
-list of them, pictures are paths beside the files. Source: `create_dataset` of the FBC2 baseline,
+list of them, images are paths beside the files. Source: `create_dataset` of the FBC2 baseline,
 which joins a record's texts with spaces.
 """
 

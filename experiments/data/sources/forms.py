@@ -54,7 +54,7 @@ class Form:
 
     @property
     def columns(self) -> dict[str, Column]:
-        """By feature, the picture first and `several` last."""
+        """By feature, the image first and `several` last."""
         names = ("image",) * self.picture + (*self.single, self.several)
         return {name: COLUMNS[name] for name in names}
 

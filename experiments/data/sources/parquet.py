@@ -19,7 +19,7 @@ from experiments.data.sources.plan import Options, Plan, stamps
 from experiments.data.sources.records import Candidate, Rejected
 
 UNIT = "rows"
-ROWS_AT_ONCE = 64  # whose pictures are in memory together
+ROWS_AT_ONCE = 64  # whose images are in memory together
 # As the hub names them: data/train-00000-of-00004.parquet, maybe with a hash before the suffix.
 HUB_NAME = re.compile(r"(.+)-\d{5}-of-\d{5}(-[0-9a-f]+)?\.parquet")
 

@@ -1,6 +1,6 @@
 """A folder with a table, CSV, TSV or JSONL, of its pictures' captions, or of questions.
 
-Rows that name the same picture, and question, are one record with several captions or answers.
+Rows that name the same image, and question, are one record with several captions or answers.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ UNIT = "rows"
 class Entry:
     """Rows of one record, or, without a key, one row that is left out.
 
-    head: the picture, if the form has one, then each text of which there is one. texts: the
+    head: the image, if the form has one, then each text of which there is one. texts: the
     captions or answers of each row. why: of a row that is left out, None for a blank one.
     """
 

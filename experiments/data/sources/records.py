@@ -32,7 +32,7 @@ class Candidate:
     """A record before anything was checked.
 
     key: its name, the same whenever the source is read. where: the file and the row or key.
-    image: an encoded picture, None in a form without. texts: by feature, str, or bytes of UTF-8,
+    image: an encoded image, None in a form without. texts: by feature, str, or bytes of UTF-8,
     if all is well; a list of those that the form has several of. several_where: of each, if that
     differs: the row that it is from. items: rows, members or entries of the source in it.
     """
@@ -80,7 +80,7 @@ class Record:
 
     @property
     def subject(self) -> bytes:
-        """What decides the split: of questions on one picture or text all are in the same."""
+        """What decides the split: of questions on one image or text all are in the same."""
         if "question" not in self.texts:
             return self.key.encode()
         return self.image or self.texts.get("context", self.texts["question"]).encode()
@@ -91,7 +91,7 @@ def check_record(
 ) -> tuple[Record | None, list[Rejected]]:
     """The record without its bad captions or answers, or None; and what was left out.
 
-    max_side: pictures with a longer side are encoded anew with this one, in pixels.
+    max_side: images with a longer side are encoded anew with this one, in pixels.
     normalize_text: whether texts are stored in NFC. The items of all rejections together are those
     of the candidate that are not in the record.
     """

@@ -33,7 +33,7 @@ class Rules:
     """What becomes of the records.
 
     validation: the share that goes into the split "validation", by a hash of what a record is
-    about. max_side: of larger pictures, in pixels. normalize_text: whether texts are stored in NFC.
+    about. max_side: of larger images, in pixels. normalize_text: whether texts are stored in NFC.
     """
 
     split: str = "train"
@@ -60,7 +60,7 @@ class Written:
 
 
 def features(form: Form, codes: int = 0) -> tfds.features.FeaturesDict:
-    """Of a prepared set; codes: how many a picture has, 0 for none."""
+    """Of a prepared set; codes: how many an image has, 0 for none."""
     described: dict[str, Any] = {name: tfds.features.Text() for name in (*form.single, "key")}
     described[form.several] = tfds.features.Sequence(tfds.features.Text())
     if form.picture:

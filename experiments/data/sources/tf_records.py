@@ -1,7 +1,7 @@
 """TFRecord files without TensorFlow.
 
 Source of the form: TensorFlow's guide "TFRecord and tf.train.Example". Checksums are not looked at:
-a damaged picture is found when it is decoded.
+a damaged image is found when it is decoded.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The report's data sets, embedded ones, and users' own: pictures with labels or captions."""
+"""The report's data sets, embedded ones, and users' own: images with labels or captions."""
 
 from experiments.evaluation.sets.captioned import CaptionedSet, open_captioned
 from experiments.evaluation.sets.labelled import LabelledSet

@@ -1,4 +1,4 @@
-"""A prepared set of pictures with captions, several to a picture: what retrieval is measured on."""
+"""A prepared set of images with captions, several to a picture: what retrieval is measured on."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class CaptionedSet:
 
     @functools.cached_property
     def source_hash(self) -> str:
-        """SHA-256 of all keys and captions, and of 16 pictures spread evenly."""
+        """SHA-256 of all keys and captions, and of 16 images spread evenly."""
         digest = hashlib.sha256()
         for key, captions in zip(self.keys, self.captions, strict=True):
             digest.update(escape("\t".join((key, *captions, "\n"))).encode())

@@ -32,7 +32,7 @@ def splits(folder: Path) -> list[str]:
 
 
 def read(folder: Path, record: SetRecord, split: str) -> Rows:
-    """Labels at once; pictures by row groups, the last two of which stay in memory."""
+    """Labels at once; images by row groups, the last two of which stay in memory."""
     files = _files(folder)
     name = find_split(folder, record, split, files)
     with _reading(files[name][0]) as opened:
@@ -77,7 +77,7 @@ def _files(folder: Path) -> dict[str, list[Path]]:
 
 
 def _columns(names: list[str], file: Path) -> tuple[str, str]:
-    """Of pictures and of labels."""
+    """Of images and of labels."""
     found = []
     for usual in (IMAGE_COLUMNS, LABEL_COLUMNS):
         found.append(find_column(names, usual))

@@ -1,4 +1,4 @@
-"""A folder of pictures with a table a split, test.csv, .tsv or .jsonl, of pictures and labels."""
+"""A folder of images with a table a split, test.csv, .tsv or .jsonl, of images and labels."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SPLITS = ("train", "test", *VALIDATION)
 
 
 def splits(folder: Path) -> list[str]:
-    """The names of tables whose first row has a picture and a label."""
+    """The names of tables whose first row has an image and a label."""
     return list(_tables(folder))
 
 
@@ -70,7 +70,7 @@ def _tables(folder: Path) -> dict[str, Path]:
 
 
 def _columns(table: Path) -> tuple[str, str] | None:
-    """Of picture and label, as the first good row has them."""
+    """Of image and label, as the first good row has them."""
     good = (row.value for row in table_rows(table) if isinstance(row.value, Mapping))
     for row in itertools.islice(good, 1):
         image, label = (find_column(row, usual) for usual in (IMAGE_COLUMNS, LABEL_COLUMNS))
@@ -79,7 +79,7 @@ def _columns(table: Path) -> tuple[str, str] | None:
 
 
 def _rows(table: Path) -> Iterator[tuple[int, str, Any]]:
-    """Number, picture and label; a row without either raises InputError."""
+    """Number, image and label; a row without either raises InputError."""
     image, label = _columns(table)
     for row in table_rows(table, image):
         if row.value is None:

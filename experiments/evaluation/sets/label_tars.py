@@ -27,7 +27,7 @@ def splits(folder: Path) -> list[str]:
 
 
 def read(folder: Path, record: SetRecord, split: str) -> Rows:
-    """One pass over the heads of all members; pictures are read where they lie."""
+    """One pass over the heads of all members; images are read where they lie."""
     name = find_split(folder, record, split, splits(folder))
     # 10.tar comes after 9.tar.
     files = sorted(tars(folder / name), key=lambda file: (len(file.name), file.name))

@@ -1,4 +1,4 @@
-"""What every reader gives: labels in memory, pictures as files, by their place."""
+"""What every reader gives: labels in memory, images as files, by their place."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PICTURES_HASHED = 16
 
 
 class Pictures(Sequence[bytes]):
-    """Encoded pictures, each read when it is asked for; a slice is a list."""
+    """Encoded images, each read when it is asked for; a slice is a list."""
 
     def __init__(self, count: int, read: Callable[[int], bytes]) -> None:
         self._count, self._read = count, read
@@ -34,7 +34,7 @@ class Pictures(Sequence[bytes]):
 
 @dataclasses.dataclass(frozen=True)
 class Rows:
-    """What a reader finds: a label and a key of each picture, and how to read the i-th.
+    """What a reader finds: a label and a key of each image, and how to read the i-th.
 
     ignored: a line for each rule by which a part of the source was left aside.
     """
@@ -78,12 +78,12 @@ class LabelledSet:
         )
 
     def image(self, index: int) -> bytes:
-        """The encoded file of the index-th picture; one that cannot be read raises InputError."""
+        """The encoded file of the index-th image; one that cannot be read raises InputError."""
         return self.pictures[index]
 
     @functools.cached_property
     def source_hash(self) -> str:
-        """SHA-256 of the class names, of all keys and labels, and of 16 pictures spread evenly."""
+        """SHA-256 of the class names, of all keys and labels, and of 16 images spread evenly."""
         digest = hashlib.sha256()
         names = [self.class_names[label] for label in self.labels]
         lines = [*self.class_names, *map("\t".join, zip(self.keys, names, strict=True))]

@@ -1,4 +1,4 @@
-"""A prepared set of questions, on pictures, on texts, or by themselves."""
+"""A prepared set of questions, on images, on texts, or by themselves."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class QuestionSet:
 
     @functools.cached_property
     def source_hash(self) -> str:
-        """SHA-256 of all texts, and of 16 pictures spread evenly."""
+        """SHA-256 of all texts, and of 16 images spread evenly."""
         digest = hashlib.sha256()
         for row in zip(self.questions, self.contexts, self.answers, strict=True):
             digest.update("\t".join((row[0], row[1], *row[2], "\n")).encode())

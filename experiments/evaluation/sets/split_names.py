@@ -16,7 +16,7 @@ VALIDATION = ("validation", "valid", "val", "dev")
 def find_split(folder: Path, record: SetRecord, split: str, known: Collection[str]) -> str:
     """What a folder with splits `known` calls one of ours. Names are compared in NFC.
 
-    First as the record's source calls it: ImageNet's labelled test pictures are called "val".
+    First as the record's source calls it: ImageNet's labelled test images are called "val".
     """
     names: dict[str, str] = {}
     for name in known:

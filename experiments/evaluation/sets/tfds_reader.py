@@ -34,7 +34,7 @@ def version(folder: Path) -> str:
 
 
 def read(folder: Path, record: SetRecord, split: str) -> Rows:
-    """One pass over the records finds all labels; pictures are read again when asked for."""
+    """One pass over the records finds all labels; images are read again when asked for."""
     builder = tfds_sets.open_builder(folder)
     features = builder.info.features
     absent = {IMAGE, record.label} - set(features)
@@ -76,7 +76,7 @@ def _records(builder: Any, split: str) -> Sequence[bytes]:
 
 
 def _part(features: Any, names: Sequence[str]) -> Any:
-    """These alone, so that no picture or mask is decoded on the way."""
+    """These alone, so that no image or mask is decoded on the way."""
     return import_tfds().features.FeaturesDict({name: features[name] for name in names})
 
 

@@ -1,4 +1,4 @@
-"""evaluate captions: what RUDOLPH writes of pictures, against what people wrote."""
+"""evaluate captions: what RUDOLPH writes of images, against what people wrote."""
 
 from __future__ import annotations
 

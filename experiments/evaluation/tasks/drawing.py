@@ -1,4 +1,4 @@
-"""evaluate drawing: what RUDOLPH draws from captions, beside the pictures that they are of."""
+"""evaluate drawing: what RUDOLPH draws from captions, beside the images that they are of."""
 
 from __future__ import annotations
 

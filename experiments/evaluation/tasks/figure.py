@@ -1,4 +1,4 @@
-"""evaluate figure: cosines of eight pictures and eight captions, as the ruCLIP report shows."""
+"""evaluate figure: cosines of eight images and eight captions, as the ruCLIP report shows."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from experiments.evaluation.tasks.remarks import Remarks
 from experiments.evaluation.unreadable import listed
 
 ABOUT, NAME = "cosines of scikit-image's pictures and captions, as a matrix", "figure"
-SIDE = 128  # of the pictures beside the matrix, in pixels
+SIDE = 128  # of the images beside the matrix, in pixels
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -43,7 +43,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def measure_samples(bench: Bench) -> Result:
-    """cosines: float[N, N], readable pictures, eight if all are, by their captions."""
+    """cosines: float[N, N], readable images, eight if all are, by their captions."""
     samples = open_samples(bench.encoder.system.language)
     asked = {**bench.about(samples), "samples": list(samples.keys)}
 

@@ -1,4 +1,4 @@
-"""evaluate image-tokens: how much held-out pictures surprise RUDOLPH, given their captions."""
+"""evaluate image-tokens: how much held-out images surprise RUDOLPH, given their captions."""
 
 from __future__ import annotations
 

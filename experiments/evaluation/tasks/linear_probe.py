@@ -83,7 +83,7 @@ def measure_set(bench: Bench, name: str, args: argparse.Namespace) -> Result:
     numbers = shot_numbers(args)
     train, test = bench.open(name, "train"), bench.open(name, args.test_split)
     validation = _validation(bench, name)
-    # Before anything is encoded: splits that share pictures are an error.
+    # Before anything is encoded: splits that share images are an error.
     learned, chosen = pools(train, validation, test, args.seed)
     metric = record_of(name).metric
     asked = {
@@ -149,7 +149,7 @@ def measure_set(bench: Bench, name: str, args: argparse.Namespace) -> Result:
 def _found(
     number: int | None, counts: dict[str, np.ndarray], names: tuple[str, ...]
 ) -> Result:
-    """How many pictures a class there really were, to learn from and to choose the penalty on."""
+    """How many images a class there really were, to learn from and to choose the penalty on."""
     occurring = (counts["training"] + counts["test"]) > 0
     most = number and min(number, VALIDATION_SHOTS)
     return {

@@ -1,4 +1,4 @@
-"""evaluate perplexity: each picture gets the class whose caption surprises RUDOLPH least."""
+"""evaluate perplexity: each image gets the class whose caption surprises RUDOLPH least."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""evaluate questions: RUDOLPH's answers to questions on pictures or texts, and the right ones."""
+"""evaluate questions: RUDOLPH's answers to questions on images or texts, and the right ones."""
 
 from __future__ import annotations
 

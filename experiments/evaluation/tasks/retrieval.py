@@ -1,4 +1,4 @@
-"""evaluate retrieval: a picture's captions among all of a split, and a caption's pictures."""
+"""evaluate retrieval: an image's captions among all of a split, and a caption's pictures."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def measure_set(bench: Bench, name: str, split: str) -> Result:
-    """Recall at 1, 5 and 10 both ways, of the readable pictures and their captions.
+    """Recall at 1, 5 and 10 both ways, of the readable images and their captions.
 
     A set without captions raises InputError.
     """

@@ -1,4 +1,4 @@
-"""evaluate speed: pictures a second, beside the published ones and transformers' CLIPModel."""
+"""evaluate speed: images a second, beside the published ones and transformers' CLIPModel."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""evaluate zero-shot: each picture gets the class whose prompts are most like it."""
+"""evaluate zero-shot: each image gets the class whose prompts are most like it."""
 
 from __future__ import annotations
 
