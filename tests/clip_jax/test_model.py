@@ -84,17 +84,23 @@ def test_a_shorter_window_gives_the_same_text_features(small_config, variables, 
 
 
 def test_patches_are_read_row_by_row_channels_last(small_config, variables):
-    """The patch embedding equals a convolution with the same kernel."""
-    vision = small_config.vision
+    """What enters the first layer has a convolution's values at each position."""
+    vision, params = small_config.vision, variables["params"]["visual"]
     rng = np.random.default_rng(2)
     pixels = rng.normal(size=(2, 24, 24, 3)).astype(np.float32)
-    kernel = variables["params"]["visual"]["patch_embedding"]["kernel"]
-    expected = jax.lax.conv_general_dilated(
-        pixels, kernel, (8, 8), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC")
-    ).reshape(2, -1, vision.width)
-    P, n = vision.patch_size, vision.patches_per_side
-    patches = pixels.reshape(2, n, P, n, P, 3)
-    found = jnp.einsum("BnPmQC,PQCD->BnmD", patches, kernel).reshape(2, n * n, -1)
+    patches = jax.lax.conv_general_dilated(
+        pixels, params["patch_embedding"]["kernel"], (8, 8), "VALID",
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    ).reshape(2, -1, vision.width)  # fmt: skip
+    first = np.broadcast_to(params["class_embedding"], (2, 1, vision.width))
+    tokens = np.concatenate([first, patches], axis=1) + params["position_embedding"]
+    norm = LayerNorm(small_config.layer_norm_epsilon)
+    expected = norm.apply({"params": params["pre_norm"]}, tokens)
+    _, seen = Clip(small_config).apply(
+        variables, pixels, method="encode_image",
+        capture_intermediates=lambda module, _: module.name == "pre_norm",
+    )  # fmt: skip
+    (found,) = seen["intermediates"]["visual"]["pre_norm"]["__call__"]
     assert largest_difference(found, expected) < 1e-5
 
 

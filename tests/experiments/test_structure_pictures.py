@@ -53,7 +53,7 @@ def test_drawn_layers_and_lengths():
     assert bars == [(0, 64), (64, 256), (320, 64)]
     bars = [(bar.get_x(), bar.get_width()) for bar in logits.patches]
     assert bars == [(0, 16384), (16384, 384), (16768, 64), (16832, 8192), (25024, 384)]
-    assert sum(width for _, width in bars) == Layout(PRESETS["350M"]).vocabulary
+    assert sum(width for _, width in bars) == Layout(PRESETS["350M"]).vocab_size
 
 
 def test_every_picture_is_in_the_docs(tmp_path):

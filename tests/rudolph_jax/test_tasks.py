@@ -10,7 +10,7 @@ from PIL import Image
 import rudolph_jax
 from clip_jax import ClipConfig, InputError, Predictor, PretrainedClip
 from rudolph_jax import PretrainedRudolph, tasks
-from rudolph_jax.layout import EOS, PAD
+from rudolph_jax.layout import BOS, EOS, PAD
 from rudolph_jax.perplexity import combined_scores, mean_exponential
 from rudolph_jax.text_encoding import decode_text, encode_left, encode_right
 
@@ -108,10 +108,25 @@ def test_bug_pictures_are_read_without_noise(api, picture):
     np.testing.assert_array_equal(codes[0], codes[2])
 
 
-def test_bug_the_answer_has_the_token_of_the_question():
+@pytest.mark.parametrize("about", rudolph_jax.image_to_text.QUESTIONS)
+def test_bug_the_answer_has_the_token_of_the_question(api, monkeypatch, about):
     """The original trains on RT_TQA and decodes after RT_UNK."""
-    for left, right in rudolph_jax.image_to_text.QUESTIONS.values():
-        assert left.removeprefix("LT_") == right.removeprefix("RT_")
+    prompts = []
+    monkeypatch.setattr(
+        "rudolph_jax.image_to_text.samples", lambda rudolph, run, segment, ids, *_, **__: (
+            prompts.append(np.asarray(ids)), iter([np.zeros((1, 1, 4), np.int32)])
+        )[1],
+    )  # fmt: skip
+    tasks.answer(api, "кто?", None, 1, about=about)
+    tasks.answer_questions(api, ["кто?"], about=about, quiet=True)
+    left, right = (
+        api.layout.special_id(name) for name in rudolph_jax.image_to_text.QUESTIONS[about]
+    )
+    for ids in prompts:
+        row = ids[0, 0].tolist()
+        assert row[api.layout.right][:2] == [BOS, right]
+        assert left in row[api.layout.left] and len({left, right}) == 2
+    assert len(prompts) == 2
 
 
 def test_bug_a_seed_is_what_it_says(api):
