@@ -123,15 +123,18 @@ def parameter_shapes(config: RudolphConfig) -> Mapping[str, Shape]:
 
 @dataclasses.dataclass(frozen=True)
 class Sizes:
-    """What the shapes of a checkpoint's tensors tell. text_ids, image_ids: rows of the tables."""
+    """Sizes that follow from the shapes of a checkpoint's tensors.
+
+    num_text_ids, num_image_ids: rows of the tables.
+    """
 
     width: int
     layers: int
     left_text_length: int
     image_tokens_per_side: int
     right_text_length: int
-    text_ids: int
-    image_ids: int
+    num_text_ids: int
+    num_image_ids: int
     sandwich_norm: bool
 
     def __str__(self) -> str:
@@ -152,7 +155,8 @@ class Sizes:
 
     @classmethod
     def of(cls, config: RudolphConfig) -> Sizes:
-        derived = {name: getattr(Layout(config), name) for name in ("text_ids", "image_ids")}
+        layout = Layout(config)
+        derived = {"num_text_ids": layout.num_text_ids, "num_image_ids": layout.num_image_ids}
         names = {field.name for field in dataclasses.fields(cls)} - set(derived)
         return cls(**derived, **{name: getattr(config, name) for name in names})
 
@@ -171,7 +175,7 @@ def read_sizes(names: Names, shapes: Mapping[str, Shape], where: str) -> Sizes:
             )
         return shape
 
-    text_ids, width = rows("text_embeddings.weight")
+    num_text_ids, width = rows("text_embeddings.weight")
     numbers = [re.match(r"transformer\.layers\.([0-9]{1,4})\.", name) for name in shapes]
     layers = 1 + max((int(number[1]) for number in numbers if number), default=-1)
     sandwich = f"{_LAYER}.{next(iter(_SANDWICH))}.weight".replace("{i}", "0")
@@ -181,8 +185,8 @@ def read_sizes(names: Names, shapes: Mapping[str, Shape], where: str) -> Sizes:
         left_text_length=rows(names.left, least=2)[0] - 1,
         image_tokens_per_side=rows("image_row_embeddings.weight")[0],
         right_text_length=rows(RIGHT)[0] - 1 if names is RUDOLPH else 0,
-        text_ids=text_ids,
-        image_ids=rows("image_embeddings.weight")[0],
+        num_text_ids=num_text_ids,
+        num_image_ids=rows("image_embeddings.weight")[0],
         sandwich_norm=sandwich in shapes,
     )
 

@@ -35,7 +35,7 @@ def draw(folder: str) -> dict[str, float]:
         fixed=jnp.full((1, length), -1, jnp.int32),
         allowed=jnp.ones(1, bool),
         keys=jax.random.split(jax.random.key(0), 1),
-        options=IMAGE_SAMPLING.traced(),
+        options=IMAGE_SAMPLING.to_arrays(),
         guidance_weight=jnp.float32(0),
     )
     with rudolph.precision:
