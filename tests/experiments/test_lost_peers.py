@@ -170,7 +170,13 @@ sys.exit(hosts.leave_with(lambda: exit_status(work)))
 """
 
 
-@pytest.mark.parametrize(("dies", "how"), [(0, "barrier"), (1, "barrier"), (1, "alone")])
+@pytest.mark.parametrize(
+    ("dies", "how"),
+    [
+        (1, "barrier"),
+        *(pytest.param(*case, marks=pytest.mark.slow) for case in ((0, "barrier"), (1, "alone"))),
+    ],
+)
 def test_whatever_the_others_wait_for(two, dies, how):
     begun = two.start(WAITING, str(dies), how)
     ends = two.ends(begun)

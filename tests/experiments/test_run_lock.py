@@ -250,12 +250,10 @@ def in_last_save(patch, work):
     return 2
 
 
-CASES = [
-    (before_metrics, remove, ""), (before_save, replace, "checkpoints"), (in_last_save, replace, "")
-]  # fmt: skip
+CASES = [(before_metrics, remove, ""), (in_last_save, replace, "")]
 MORE = [
-    (before_metrics, replace, "checkpoints"), (before_save, move, ""),
-    (before_save, remove, "checkpoints"), (in_last_save, remove, ""),
+    (before_metrics, replace, "checkpoints"), (before_save, replace, "checkpoints"),
+    (before_save, move, ""), (before_save, remove, "checkpoints"), (in_last_save, remove, ""),
 ]  # fmt: skip
 
 

@@ -139,9 +139,10 @@ def test_hidden_states_with_trimmed_keys_are_those_of_the_whole_sequence(
     request = make_request(plan, tiny_ids, 5, fixed=tiny_ids[:2, layout.image])
     ids = tiny_ids[:2, : layout.image.stop]
     expected, _ = incremental.run(tiny_config, Compute(), params, jnp.asarray(ids))
-    prompt_cache, state = prefill(plan, params, request)
+    prompt_cache, state = jax.jit(prefill, static_argnums=0)(plan, params, request)
+    step = jax.jit(decode_step, static_argnums=0)
     for place in range(layout.image_length):
-        found, cache = decode_step(plan, params, request, prompt_cache, state)
+        found, cache = step(plan, params, request, prompt_cache, state)
         difference = np.abs(found - expected[:, layout.image.start + place]).max()
         assert difference <= 1e-5 * np.abs(expected).max(), place
         token = request.fixed[:, min(place + 1, layout.image_length - 1)]
@@ -180,7 +181,7 @@ def test_caches_of_bits_hold_what_others_do(tiny_config, params, tiny_ids):
     request = make_request(plan, tiny_ids, 5, fixed=tiny_ids[:2, Layout(tiny_config).image])
     for use in (True, False):
         with cpu.forms(use):
-            prompt_cache, state = prefill(plan, params, request)
+            prompt_cache, state = jax.jit(prefill, static_argnums=0)(plan, params, request)
             state = jax.jit(sample_loop, static_argnums=(0, 5))(
                 plan, params, request, prompt_cache, state, 4
             )
