@@ -156,9 +156,11 @@ class Sizes:
     @classmethod
     def of(cls, config: RudolphConfig) -> Sizes:
         layout = Layout(config)
-        derived = {"num_text_ids": layout.num_text_ids, "num_image_ids": layout.num_image_ids}
-        names = {field.name for field in dataclasses.fields(cls)} - set(derived)
-        return cls(**derived, **{name: getattr(config, name) for name in names})
+        values = {
+            field.name: getattr(layout if field.name.startswith("num_") else config, field.name)
+            for field in dataclasses.fields(cls)
+        }
+        return cls(**values)
 
 
 def read_sizes(names: Names, shapes: Mapping[str, Shape], where: str) -> Sizes:
