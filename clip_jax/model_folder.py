@@ -179,7 +179,7 @@ def restore_params(
 
 
 def read_digests(folder: Path) -> digests.Digests | None:
-    """What was recorded when a folder was saved; None for folders of before there were digests."""
+    """Reads the digests of a folder; None for folders saved before there were any."""
     recorded, path = digests.read(folder), folder / PARAMS
     if recorded is None and path.is_dir():
         with _one_line(path):
@@ -207,12 +207,12 @@ def _check_shapes(
 
 @contextlib.contextmanager
 def _one_line(path: Path) -> Iterator[None]:
-    """Whatever damaged files raise in Orbax and TensorStore, as one line."""
+    """Turns whatever damaged files raise in Orbax and TensorStore into InputError."""
     try:
         yield
-    except InputError:
-        raise
-    except Exception as error:
+    except (InputError, MemoryError):
+        raise  # a lack of memory is no damage: commands have a status for it
+    except Exception as error:  # their errors have no common type
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(f"{path}: parameters cannot be read ({reason})") from error
 

@@ -1,4 +1,4 @@
-"""What a repository of the Hugging Face hub holds, and its files, checked.
+"""Lists and fetches the files of a repository of the Hugging Face hub, all of it checked.
 
 Files go into huggingface_hub's own cache, and its environment is heeded: HF_HOME, HF_HUB_CACHE,
 HF_HUB_OFFLINE, HF_ENDPOINT, HF_TOKEN and HF_HUB_DOWNLOAD_TIMEOUT.
@@ -28,7 +28,7 @@ MAX_LISTING_BYTES = 32 << 20
 
 @dataclass(frozen=True)
 class Listing:
-    """What a repository holds at one commit. here: nothing may be downloaded."""
+    """Lists a repository at one commit. here: nothing may be downloaded."""
 
     repo: str
     commit: str

@@ -1,4 +1,4 @@
-"""What a hub may call a commit, a digest, a size and a file, and nothing else.
+"""Checks the names of commits, digests, sizes and files that a hub gives.
 
 A hub's answers become paths in the user's cache: each value is checked here before it does.
 """

@@ -161,7 +161,7 @@ class Checkpoints:
             )
 
     def has_metric(self, step: int) -> bool:
-        """Whether a complete checkpoint has a value of `best_metric`."""
+        """Returns whether a complete checkpoint has a value of `best_metric`."""
         return self._best_metric in (self._manager.metrics(step) or {})
 
     def add_metrics(self, step: int, metrics: Mapping[str, float]) -> None:
@@ -267,12 +267,12 @@ class Checkpoints:
         return params
 
     def _read(self, step: int, **items: Any) -> Any:
-        """Orbax's and TensorStore's errors of damaged files as one line."""
+        """Restores items; damaged files raise InputError."""
         try:
             return self._manager.restore(step, args=ocp.args.Composite(**items))
         except (MemoryError, jax.errors.JaxRuntimeError):
             raise  # no memory: the command line tells what to try
-        except Exception as error:
+        except Exception as error:  # Orbax's and TensorStore's have no common type
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise InputError(
                 f"{self.folder / str(step)}: cannot be read ({reason}); {tree_checksums.TO_DO}"

@@ -198,7 +198,7 @@ class Loop:
         )
 
     def _is_unscored(self) -> bool:
-        """Whether the checkpoint resumed from has no `best_metric` that it should have."""
+        """Returns whether the checkpoint resumed from lacks a `best_metric` that it should have."""
         due = self._due(self.config.evaluate_every, self.first_step)
         wanted = self.first_step and self.config.best_metric and due
         return bool(wanted) and not self.checkpoints.has_metric(self.first_step)
@@ -208,7 +208,7 @@ class Loop:
         self.checkpoints.add_metrics(self.first_step, self._known_metrics())
 
     def _known_metrics(self) -> dict[str, float]:
-        """What is written of the step that the run resumes from."""
+        """Returns the metrics row of the step that the run resumes from."""
         known: dict[str, float] = {}
         for row in read_metrics(self.workdir):
             if row["step"] == self.first_step:
@@ -251,7 +251,7 @@ class Loop:
         self.evaluated = (number, values)
 
     def _alone(self) -> contextlib.AbstractContextManager[Any]:
-        """In which a compiled function needs no device of another process."""
+        """Sets a mesh of one own device, so that functions need none of another process."""
         own = [d for d in self.mesh.devices.flat if d.process_index == self.hosts.index]
         return jax.set_mesh(make_mesh(MeshConfig(), own[:1]))
 

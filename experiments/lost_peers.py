@@ -78,7 +78,7 @@ class Peers:
         """Turns errors that a lost process causes into PeerLostError."""
         try:
             yield
-        except Exception as error:
+        except Exception as error:  # raised again where no process is lost
             self._explain(error)
             raise
 

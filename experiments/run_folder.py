@@ -79,7 +79,7 @@ def hold(folder: Path, hosts: Hosts) -> Iterator[RunFolder]:
             yield held
         except (StorageError, DivergedError):
             raise
-        except Exception as error:
+        except Exception as error:  # raised again where the folder is as it was
             if problem := held.problem():
                 raise _error(problem) from error
             raise

@@ -229,7 +229,7 @@ class RunLock:
         while True:
             descriptor = os.open(self.file, os.O_RDWR | (os.O_CREAT if create else 0), 0o644)
             try:
-                # Where there is no flock, two starts in the same instant are not told apart.
+                # Where there is no flock, two starts in the same instant are not distinguished.
                 with contextlib.suppress(OSError):
                     fcntl.flock(descriptor, fcntl.LOCK_EX)
                 if _is_at(descriptor, self.file):

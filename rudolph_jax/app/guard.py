@@ -1,4 +1,4 @@
-"""What of HTTP reaches the page: ASGI middleware that stands outside of everything of gradio's.
+"""Checks requests before they reach the page: ASGI middleware outermost, around all of gradio.
 
 Gradio serves far more than this page needs: a schema, monitoring, a proxy, reloading, addresses
 that a client names. Only what the page's own scripts ask for is passed on, under the page's own
@@ -125,7 +125,7 @@ class Guard:
 
         try:
             await self.app(scope, bounded, headed)
-        except Exception:
+        except Exception:  # the app's own, of whatever type; raised again
             if not refused:  # otherwise it says that the body has no end
                 raise
 

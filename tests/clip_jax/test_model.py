@@ -84,7 +84,7 @@ def test_a_shorter_window_gives_the_same_text_features(small_config, variables, 
 
 
 def test_patches_are_read_row_by_row_channels_last(small_config, variables):
-    """What enters the first layer has a convolution's values at each position."""
+    """The first layer's input has a convolution's values at each position."""
     vision, params = small_config.vision, variables["params"]["visual"]
     rng = np.random.default_rng(2)
     pixels = rng.normal(size=(2, 24, 24, 3)).astype(np.float32)

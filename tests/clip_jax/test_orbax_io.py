@@ -179,3 +179,14 @@ def test_loads_leave_no_objects(tmp_path):
 
     before = loaded(3)
     assert loaded(10) - before < 50
+
+
+def test_a_lack_of_memory_is_no_damage(tmp_path, monkeypatch):
+    folder = model_folder.write(tmp_path / "model", kind="clip", config={}, params=tree())
+
+    def exhausted(*_):
+        raise MemoryError
+
+    monkeypatch.setattr(orbax_io, "restore", exhausted)
+    with pytest.raises(MemoryError):
+        model_folder.read_params(folder)

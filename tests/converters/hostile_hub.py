@@ -1,4 +1,4 @@
-"""What a hostile hub sends, and the proof that it touches nothing of the user's."""
+"""A hub that sends wrong answers, and the check that nothing of the user's is touched."""
 
 import random
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What a hostile or broken hub says: one line, and nothing of the user's is touched."""
+"""Wrong listings, headers and links end in one line and touch nothing of the user's."""
 
 import itertools
 import json

@@ -1,4 +1,4 @@
-"""How a hostile or broken hub sends: redirects, bodies that never end, ranges, encodings."""
+"""Wrong transfers: redirects, bodies that never end, ranges, encodings."""
 
 import gzip
 import threading
@@ -125,7 +125,7 @@ def test_a_transfer_that_breaks_off_is_resumed(hostile, tmp_path):
 
 @pytest.mark.parametrize("fault", ["content", "range", "length", "200", "416"])
 def test_a_transfer_that_is_not_resumed_begins_again(hostile, tmp_path, fault):
-    """What an earlier transfer left is of no more worth than its hash."""
+    """The rest of an earlier transfer is used only if its hash is right."""
     found = hub_files.listing(REPO)
     place = hub_files.Place.of(REPO)
     partial = place.partial(found.files[WORDS].digest)

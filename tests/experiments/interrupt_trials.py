@@ -134,7 +134,7 @@ if __name__ == "__main__":
     console = io.StringIO()
     with contextlib.redirect_stderr(console):
         signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background ignores it
-    told = main(Path(sys.argv[1]), int(sys.argv[2]))
-    print(json.dumps(told))
+    found = main(Path(sys.argv[1]), int(sys.argv[2]))
+    print(json.dumps(found))
     sys.stdout.flush()
     os._exit(0)  # threads that an interrupt cut off from their end

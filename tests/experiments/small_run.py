@@ -104,6 +104,6 @@ def on_host(state):
 
 
 def same(a, b):
-    """Whether two trees have the same bits."""
+    """Returns whether two trees have the same bits."""
     leaves = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
     return all(np.asarray(x).tobytes() == np.asarray(y).tobytes() for x, y in leaves)

@@ -1,4 +1,4 @@
-"""What commit 9decc08 saved is read: model folders, prepared data, a checkpoint that is resumed.
+"""Reads folders that commit 9decc08 saved: models, prepared data, a checkpoint to resume from.
 
 `tests/goldens/saved_by_9decc08` was written by that commit: tiny models of random parameters with
 their outputs, eight prepared images with captions, and step 2 of a run of four steps with the model

@@ -34,11 +34,11 @@ def test_interrupted_at_any_line_a_run_resumes_bit_equal(tmp_path, trials):
         capture_output=True, text=True, timeout=PATIENCE,
     )  # fmt: skip
     assert child.returncode == 0, child.stderr
-    told = json.loads(child.stdout)
-    assert told["lines"] > 500
-    assert len(told["trials"]) == (trials or told["lines"])
-    assert [trial for trial in told["trials"] if trial["finding"]] == []
-    assert {trial["saved"] for trial in told["trials"]} >= {0, 2, 4, 5}
+    found = json.loads(child.stdout)
+    assert found["lines"] > 500
+    assert len(found["trials"]) == (trials or found["lines"])
+    assert [trial for trial in found["trials"] if trial["finding"]] == []
+    assert {trial["saved"] for trial in found["trials"]} >= {0, 2, 4, 5}
 
 
 def test_an_interrupt_between_a_step_and_its_name_waits(tmp_path):
