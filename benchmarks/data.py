@@ -13,16 +13,16 @@ from time import perf_counter, process_time
 import numpy as np
 from PIL import Image
 
+from benchmarks.input_pipeline import PRESET, stages, write_source
 from benchmarks.options import Options, numbers
 from benchmarks.result import Row, Table
 from benchmarks.roofline import Machine
 from clip_jax.config import PRESETS
-from experiments.data.config import DataConfig
+from experiments.config.data import DataConfig
 from experiments.data.preparation import prepare
 from experiments.data.source import open_split
 from experiments.data.sources.plan import Options as Preparation
 from experiments.data.vocabulary import train_tokenizer
-from experiments.data_speed import PRESET, stages, write_source
 
 BASE = "Pillow's decode and resize"
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import matplotlib
 
 from benchmarks.result import Series
-from experiments.atomic import replace_file
+from clip_jax.atomic_file import replace_file
 from experiments.evaluation.figures import as_png
 
 matplotlib.use("agg")

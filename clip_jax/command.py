@@ -13,7 +13,7 @@ import jax
 
 from clip_jax.errors import InputError, PartialResultError, one_line
 
-# 3, 4 and 5 are of training: `experiments/command.py`.
+# 3, 4 and 5 are of training: `experiments/cli/exit_status.py`.
 WRONG_INPUT, OUT_OF_MEMORY, PARTIAL, INTERRUPTED = 2, 6, 7, 130
 DISTRIBUTION = "rudolph-jax"
 

@@ -15,8 +15,9 @@ from collections.abc import Sequence
 from types import ModuleType
 
 from clip_jax.command import Parser
-from experiments.command import exit_status
-from experiments.command_line import take_distributed
+from experiments.cli.command_line import take_distributed
+from experiments.cli.exit_status import exit_status
+from experiments.distributed.processes import leave_with, start
 from experiments.evaluation.tasks import (
     captions,
     drawing,
@@ -31,7 +32,6 @@ from experiments.evaluation.tasks import (
     zero_shot,
 )
 from experiments.evaluation.warning_lines import warning_lines
-from experiments.hosts import leave_with, start
 
 TASKS: dict[str, ModuleType] = {
     "zero-shot": zero_shot,

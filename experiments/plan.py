@@ -18,9 +18,9 @@ import jax
 
 from clip_jax.command import Parser
 from clip_jax.errors import InputError
-from experiments.command import exit_status
-from experiments.command_line import parse_command_line
-from experiments.config import TrainConfig
+from experiments.cli.command_line import parse_command_line
+from experiments.cli.exit_status import exit_status
+from experiments.config.run import TrainConfig
 from experiments.planning.chips import CHIPS, Chip, chip_named
 from experiments.planning.plan import Plan, make_plan
 from experiments.planning.search import search

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from clip_jax.command import Parser
 from clip_jax.errors import InputError, PartialResultError
 from clip_jax.text import escape
-from experiments.command import exit_status
+from experiments.cli.exit_status import exit_status
 from experiments.data.preparation import REJECTED, Summary, prepare
 from experiments.data.sources import KINDS
 from experiments.data.sources.forms import COLUMNS, FORMS

@@ -15,8 +15,8 @@ from pathlib import Path
 from types import ModuleType
 
 from clip_jax.command import Parser
-from experiments.command import exit_status
-from experiments.config import TrainConfig
+from experiments.cli.exit_status import exit_status
+from experiments.config.run import TrainConfig
 from experiments.configs import (
     digits,
     digits_rudolph,

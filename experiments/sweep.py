@@ -28,17 +28,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 
+from clip_jax.atomic_file import replace_file
 from clip_jax.command import Parser
 from clip_jax.errors import InputError
-from experiments.atomic import replace_file
-from experiments.command import DivergedError, exit_status
-from experiments.command_line import experiment_file, parse_command_line
-from experiments.config import TrainConfig
+from experiments.cli.command_line import experiment_file, parse_command_line
+from experiments.cli.exit_status import DivergedError, exit_status
+from experiments.config.run import TrainConfig
 from experiments.evaluation.evaluators import make_evaluators
-from experiments.metrics import last_metrics
-from experiments.parallel import make_mesh
-from experiments.run_lock import RunLock
-from experiments.sweeping.rates import steps_per_second
 from experiments.sweeping.results import (
     Result,
     Row,
@@ -46,8 +42,12 @@ from experiments.sweeping.results import (
     read_result,
     table,
 )
+from experiments.sweeping.throughput import steps_per_second
 from experiments.sweeping.variants import Variant, make_variants, parse_grid
 from experiments.train import check_mesh, train
+from experiments.training.metrics import last_metrics
+from experiments.training.partitioning import make_mesh
+from experiments.workdir.lock import RunLock
 
 
 @dataclasses.dataclass(frozen=True)

@@ -23,31 +23,31 @@ from jax.sharding import Mesh
 from clip_jax.compilation_cache import enable_compilation_cache
 from clip_jax.errors import InputError
 from clip_jax.tokenizer import FILE_NAME
-from experiments import parallel
-from experiments.command import exit_status
-from experiments.command_line import describe_keys, parse_command_line, take_distributed
-from experiments.config import TrainConfig, check
+from experiments.cli.command_line import describe_keys, parse_command_line, take_distributed
+from experiments.cli.exit_status import exit_status
+from experiments.config.run import TrainConfig, check
 from experiments.data.sample_ids import SampleIds
 from experiments.data.source import open_split
 from experiments.data.stream import batches
 from experiments.data.vocabulary import run_tokenizer
+from experiments.distributed.lost_peers import Peers
+from experiments.distributed.preemption import Stopping
+from experiments.distributed.processes import Hosts, leave_with, start, to_host
+from experiments.distributed.watchdog import Watchdog
 from experiments.evaluation.evaluators import make_evaluators
-from experiments.hosts import Hosts, leave_with, start, to_host
-from experiments.loop import Loop, as_pretrained
-from experiments.lora import with_lora
-from experiments.lost_peers import Peers
-from experiments.metrics import last_metrics
 from experiments.objectives import make_objective
 from experiments.objectives.objective import Pretrained
-from experiments.optim import make_optimizer
-from experiments.resume import step_to_resume
-from experiments.run_folder import hold
-from experiments.runners import RUNNERS
-from experiments.starting import begin_from, begun_vocabulary
-from experiments.state import initial_state, model_params
-from experiments.stopping import Stopping
-from experiments.storage import storage_errors
-from experiments.watchdog import Watchdog
+from experiments.training import partitioning
+from experiments.training.loop import Loop, as_pretrained
+from experiments.training.lora import with_lora
+from experiments.training.metrics import last_metrics
+from experiments.training.optimizer import make_optimizer
+from experiments.training.resume import step_to_resume
+from experiments.training.runners import RUNNERS
+from experiments.training.state import initial_state, model_params
+from experiments.training.warm_start import begin_from, begun_vocabulary
+from experiments.workdir.folder import hold
+from experiments.workdir.storage_errors import storage_errors
 
 CHECKPOINTS, MODEL = "checkpoints", "model"
 
@@ -76,12 +76,12 @@ def train(
     """
     check(config)
     # Orbax takes an eighth of a second to import; who is told of a wrong config needs none.
-    from experiments.checkpoint import Checkpoints, abstract_state, last_good
+    from experiments.training.checkpoint import Checkpoints, abstract_state, last_good
 
     enable_compilation_cache()
     workdir = Path(workdir)
     hosts = Hosts()
-    mesh = parallel.make_mesh(config.mesh, devices)
+    mesh = partitioning.make_mesh(config.mesh, devices)
     check_mesh(config, mesh)
     with (
         Stopping(hosts) as stopping,
@@ -117,7 +117,7 @@ def train(
                 config, objective, workdir, hosts, stopping, watchdog, checkpoints, tokenizer,
                 evaluators, first_step, mesh, folder,
             )  # fmt: skip
-            with parallel.mesh_context(mesh, config.parallel):
+            with partitioning.mesh_context(mesh, config.parallel):
                 state, shardings = initial_state(config, objective, optimizer, mesh)
                 if first_step:
                     state = checkpoints.restore(first_step, abstract_state(state))
@@ -145,11 +145,11 @@ def train(
 
 def check_mesh(config: TrainConfig, mesh: Mesh) -> None:
     """InputError unless the batch and the way to run fit the devices."""
-    pieces = parallel.batch_shards(mesh) * config.accumulate
+    pieces = partitioning.batch_shards(mesh) * config.accumulate
     if config.data.batch_size % pieces:
         raise InputError(
             f"config.data.batch_size is {config.data.batch_size}; expected a multiple of {pieces}:"
-            f" {parallel.batch_shards(mesh)} shards (mesh axes data and fsdp) times "
+            f" {partitioning.batch_shards(mesh)} shards (mesh axes data and fsdp) times "
             f"{config.accumulate} micro-batches (config.accumulate)"
         )
     if config.parallel == "pmap" and mesh.shape["data"] != mesh.size:

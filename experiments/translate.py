@@ -19,7 +19,7 @@ from tqdm import tqdm
 from clip_jax.command import Parser
 from clip_jax.errors import InputError
 from clip_jax.text import normalize_name
-from experiments.command import exit_status
+from experiments.cli.exit_status import exit_status
 from experiments.evaluation.class_names import load_class_names
 from experiments.evaluation.sets import RECORDS
 from experiments.evaluation.sets.opening import find_path

@@ -1,7 +1,7 @@
 """Where each parameter of Rudolph lies: path pattern -> logical axes, one row a kind of parameter.
 
-Paths are those of the stacked form, joined by "/". `experiments/parallel.py` maps logical axes to
-mesh axes. A parameter that no row names raises there.
+Paths are those of the stacked form, joined by "/". `experiments/training/partitioning.py` maps
+logical axes to mesh axes. A parameter that no row names raises there.
 """
 
 from __future__ import annotations

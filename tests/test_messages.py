@@ -148,7 +148,7 @@ WALK = [
     ("rudolph_jax", APP + " --pictures={H}", "name its folder with --ruclip"),
     ("rudolph_jax", APP + " --ruclip={T}/absent", "absent: not a model folder"),
     ("rudolph_jax", APP + " --ruclip={H}/ruclip --pictures={H}/full", "full: holds no picture"),
-    ("experiments.app_pictures", "{T}/out --models={T}/absent", "absent"),
+    ("docs.tools.app_images", "{T}/out --models={T}/absent", "absent"),
     ("experiments.train", "", "--config=FILE and --workdir=DIR are both needed"),
     ("experiments.train", "--config={T}/absent.py --workdir={T}/run", "cannot be read"),
     ("experiments.train", "--config={H}/broken.py --workdir={T}/run", "broken.py"),
@@ -171,7 +171,7 @@ WALK = [
     ("experiments.plan", CONFIG + " --topology=v9:1", "v9"),
     ("experiments.plan", CONFIG + " --topology=cpu:8 --mfu=2", "--mfu is 2.0"),
     ("experiments.plan", CONFIG + " --topology=cpu:8 --config.stepz=1", "config.steps?"),
-    ("experiments.plan_table", "--rows={T}/rows.jsonl --configs=no", "no"),
+    ("benchmarks.plan_table", "--rows={T}/rows.jsonl --configs=no", "no"),
     ("experiments.prepare", "{T}/absent {T}/out", "absent"),
     ("experiments.prepare", "{H}/full {T}/out", "full"),
     ("experiments.prepare", "{H}/full {T}/out --vqgan={H}/vqgan", "needed together"),
@@ -180,9 +180,9 @@ WALK = [
     ("experiments.translate", "--model={H}/full --cache={T}/c.json --texts={H}/cut.png", "UTF-8"),
     ("experiments.quickstart", "--data=faces", "invalid choice: 'faces'"),
     ("experiments.quickstart", "--workdir={H}/text.txt", "text.txt"),
-    ("experiments.loss_memory", "--batch=7", "--batch is 7; expected a positive multiple of 8"),
-    ("experiments.structure_pictures", "{H}/text.txt/out", "text.txt"),
-    ("experiments.data_speed", "--pictures=0", "--pictures is 0; expected at least 1"),
+    ("benchmarks.loss_memory", "--batch=7", "--batch is 7; expected a positive multiple of 8"),
+    ("docs.tools.structure_images", "{H}/text.txt/out", "text.txt"),
+    ("benchmarks.input_pipeline", "--pictures=0", "--pictures is 0; expected at least 1"),
 ]  # fmt: skip
 
 

@@ -22,15 +22,15 @@ from benchmarks.peers.inputs import (
 from benchmarks.peers.serve import serve
 from clip_jax import Compute
 from clip_jax.layers import stack_layers
-from experiments import parallel
-from experiments.config import MeshConfig, OptimConfig, TrainConfig
+from experiments.config.data import DataConfig
+from experiments.config.run import MeshConfig, OptimConfig, TrainConfig
 from experiments.configs import ruclip_vit_base_patch32_224, rudolph_350m
-from experiments.data.config import DataConfig
-from experiments.optim import make_optimizer
 from experiments.planning.flops import product_flops
 from experiments.planning.step import planned_objective
-from experiments.state import fresh_state
-from experiments.step import step_body
+from experiments.training import partitioning
+from experiments.training.optimizer import make_optimizer
+from experiments.training.state import fresh_state
+from experiments.training.step import step_body
 from rudolph_jax.layout import Layout
 
 # What is fastest on a CPU: bfloat16 multiplied as it lies, its layers one by one.
@@ -57,7 +57,7 @@ class Training:
             mesh=MeshConfig(),
             optim=OPTIM,
         )
-        mesh = parallel.make_mesh(config.mesh, jax.devices()[:1])
+        mesh = partitioning.make_mesh(config.mesh, jax.devices()[:1])
         objective = planned_objective(config, mesh)
         optimizer = make_optimizer(config.optim, config.steps)
         state = jax.eval_shape(
@@ -73,7 +73,7 @@ class Training:
             "skipped": jnp.int32(0),
         }
         self.batch = {name: jnp.asarray(row) for name, row in rows.items()}
-        self.context = lambda: parallel.mesh_context(mesh, config.parallel)
+        self.context = lambda: partitioning.mesh_context(mesh, config.parallel)
         with self.context():
             traced = jax.jit(step_body(config, objective, optimizer), donate_argnums=0).trace(
                 self.state, self.batch

@@ -12,8 +12,8 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from clip_jax import ClipConfig, Compute, ImageConfig, TextConfig, VisionConfig
-from experiments.config import OptimConfig, TrainConfig
-from experiments.data.config import AugmentConfig, DataConfig
+from experiments.config.data import AugmentConfig, DataConfig
+from experiments.config.run import OptimConfig, TrainConfig
 
 PAIRS, BATCH, WARM_UP = 12_800, 64, 0.15
 

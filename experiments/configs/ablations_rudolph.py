@@ -12,9 +12,9 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from experiments.config import TrainConfig
+from experiments.config.data import AugmentConfig
+from experiments.config.run import TrainConfig
 from experiments.configs import digits_rudolph, digits_vqgan
-from experiments.data.config import AugmentConfig
 
 
 def get_config() -> ConfigDict:

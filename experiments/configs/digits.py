@@ -6,8 +6,8 @@ python -m experiments.train --config=experiments/configs/digits.py --workdir=run
 from ml_collections import ConfigDict
 
 from clip_jax import Compute
-from experiments.config import OptimConfig, TrainConfig
-from experiments.data.config import AugmentConfig, DataConfig
+from experiments.config.data import AugmentConfig, DataConfig
+from experiments.config.run import OptimConfig, TrainConfig
 
 
 def get_config() -> ConfigDict:

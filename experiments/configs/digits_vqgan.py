@@ -9,9 +9,9 @@ published models' 8x8 pixels would keep, and a step costs a fraction.
 from ml_collections import ConfigDict
 
 from clip_jax.config import WHITE
-from experiments.config import OptimConfig, TrainConfig
-from experiments.data.config import AugmentConfig, DataConfig
-from experiments.settings import VqganSettings
+from experiments.config.data import AugmentConfig, DataConfig
+from experiments.config.objective import VqganSettings
+from experiments.config.run import OptimConfig, TrainConfig
 from rudolph_jax.config import VqganConfig
 
 

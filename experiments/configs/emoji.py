@@ -8,8 +8,8 @@ Chosen on the split "validation_drawing"; docs/emoji.md has the trials.
 from ml_collections import ConfigDict
 
 from clip_jax import ClipConfig, Compute, ImageConfig, TextConfig, VisionConfig
-from experiments.config import OptimConfig, TrainConfig
-from experiments.data.config import AugmentConfig, DataConfig
+from experiments.config.data import AugmentConfig, DataConfig
+from experiments.config.run import OptimConfig, TrainConfig
 
 
 def get_config() -> ConfigDict:

@@ -7,9 +7,9 @@
 from ml_collections import ConfigDict
 
 from clip_jax import Compute
-from experiments.config import OptimConfig, TrainConfig
-from experiments.data.config import AugmentConfig, DataConfig
-from experiments.settings import RudolphSettings
+from experiments.config.data import AugmentConfig, DataConfig
+from experiments.config.objective import RudolphSettings
+from experiments.config.run import OptimConfig, TrainConfig
 from rudolph_jax.config import RudolphConfig
 
 

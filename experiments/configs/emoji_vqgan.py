@@ -8,9 +8,9 @@ Tokens of 4x4 pixels, since 16 tokens of 8x8 would leave little of an image of 3
 from ml_collections import ConfigDict
 
 from clip_jax.config import WHITE
-from experiments.config import OptimConfig, TrainConfig
-from experiments.data.config import AugmentConfig, DataConfig
-from experiments.settings import VqganSettings
+from experiments.config.data import AugmentConfig, DataConfig
+from experiments.config.objective import VqganSettings
+from experiments.config.run import OptimConfig, TrainConfig
 from rudolph_jax.config import VqganConfig
 
 

@@ -10,7 +10,7 @@ import dataclasses
 from ml_collections import ConfigDict
 
 from clip_jax.config import PRESETS
-from experiments.config import TrainConfig
+from experiments.config.run import TrainConfig
 from experiments.configs import ruclip_vit_base_patch32_224
 
 

@@ -9,9 +9,8 @@ import dataclasses
 from ml_collections import ConfigDict
 
 from clip_jax.config import PRESETS
-from experiments.config import TrainConfig
+from experiments.config.run import InitConfig, TrainConfig
 from experiments.configs import ruclip_vit_base_patch16_224
-from experiments.init_config import InitConfig
 
 
 def get_config() -> ConfigDict:

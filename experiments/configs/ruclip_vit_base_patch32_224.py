@@ -10,9 +10,8 @@ import dataclasses
 from ml_collections import ConfigDict
 
 from clip_jax.config import PRESETS
-from experiments.config import MeshConfig, TrainConfig
+from experiments.config.run import InitConfig, MeshConfig, TrainConfig
 from experiments.configs import ruclip_vit_large_patch14_224
-from experiments.init_config import InitConfig
 
 
 def get_config() -> ConfigDict:

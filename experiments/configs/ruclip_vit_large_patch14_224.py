@@ -10,9 +10,9 @@ Steps and batch: the ruCLIP report (Shonenkov et al. 2022, arXiv:2202.10784).
 from ml_collections import ConfigDict
 
 from clip_jax.config import PRESETS, Compute
-from experiments.config import MeshConfig, OptimConfig, TrainConfig
-from experiments.data.config import DataConfig
-from experiments.settings import ClipSettings
+from experiments.config.data import DataConfig
+from experiments.config.objective import ClipSettings
+from experiments.config.run import MeshConfig, OptimConfig, TrainConfig
 
 
 def get_config() -> ConfigDict:

@@ -8,7 +8,7 @@ import dataclasses
 
 from ml_collections import ConfigDict
 
-from experiments.config import TrainConfig
+from experiments.config.run import TrainConfig
 from experiments.configs import rudolph_350m
 from rudolph_jax.config import PRESETS
 

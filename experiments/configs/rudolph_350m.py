@@ -11,9 +11,9 @@ is unpublished.
 from ml_collections import ConfigDict
 
 from clip_jax import Compute
-from experiments.config import MeshConfig, OptimConfig, TrainConfig
-from experiments.data.config import DataConfig
-from experiments.settings import RudolphSettings
+from experiments.config.data import DataConfig
+from experiments.config.objective import RudolphSettings
+from experiments.config.run import MeshConfig, OptimConfig, TrainConfig
 from rudolph_jax.config import PRESETS
 
 

@@ -11,10 +11,9 @@ import dataclasses
 
 from ml_collections import ConfigDict
 
-from experiments.config import MeshConfig, OptimConfig, TrainConfig
+from experiments.config.objective import RudolphSettings
+from experiments.config.run import InitConfig, MeshConfig, OptimConfig, TrainConfig
 from experiments.configs import rudolph_350m
-from experiments.init_config import InitConfig
-from experiments.settings import RudolphSettings
 
 
 def get_config() -> ConfigDict:

@@ -12,9 +12,8 @@ import dataclasses
 
 from ml_collections import ConfigDict
 
-from experiments.config import MeshConfig, TrainConfig
+from experiments.config.run import InitConfig, MeshConfig, TrainConfig
 from experiments.configs import rudolph_caption
-from experiments.init_config import InitConfig
 from rudolph_jax.config import PRESETS
 
 

@@ -11,7 +11,7 @@ from PIL import Image, ImageChops, ImageFilter
 
 from clip_jax.config import ImageConfig
 from clip_jax.image import RESAMPLE, centre_square, resize_square
-from experiments.data.config import AugmentConfig
+from experiments.config.data import AugmentConfig
 
 # NTSC luma and two axes of colour, around which a rotation changes the hue.
 YIQ = np.array([[0.299, 0.587, 0.114], [0.596, -0.274, -0.322], [0.211, -0.523, 0.312]])

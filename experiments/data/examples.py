@@ -14,8 +14,8 @@ from clip_jax.errors import InputError
 from clip_jax.image_file import open_image
 from clip_jax.text import escape
 from clip_jax.tokenizer import Tokenizer
+from experiments.config.data import DataConfig
 from experiments.data.augment import draw, render
-from experiments.data.config import DataConfig
 from experiments.data.source import Split
 
 RENDERING = 0x72656E64  # sets the renderings' random numbers apart from all others

@@ -31,8 +31,8 @@ from experiments.data.sources.forms import CODES, COLUMNS, FORMS
 from experiments.data.sources.pieces import write_pieces
 from experiments.data.sources.plan import Options, Plan
 from experiments.data.sources.shards import Rules, Written, json_line, summarize, write_json
-from experiments.run_lock import FILE_NAME as LOCK
-from experiments.run_lock import RunLock
+from experiments.workdir.lock import FILE_NAME as LOCK
+from experiments.workdir.lock import RunLock
 
 ASKED, REJECTED, COUNTED = "prepare.json", "rejected.jsonl", "summary.json"
 # Of the results of pieces. 2: they count the source's items; quotes and keys of tars have rules.

@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 
+from clip_jax.atomic_file import replace_file
 from clip_jax.errors import InputError
-from experiments.atomic import replace_file
 from experiments.data.mixture import Mixture
 from experiments.data.source import Split
 

@@ -12,13 +12,13 @@ from tqdm import tqdm
 from clip_jax.config import ImageConfig
 from clip_jax.errors import InputError
 from clip_jax.tokenizer import Tokenizer
+from experiments.config.data import DataConfig
+from experiments.config.objective import RudolphSettings
 from experiments.data.codes import Codes
-from experiments.data.config import DataConfig
 from experiments.data.examples import RENDERING, Example, Pictures
 from experiments.data.source import Split
 from experiments.data.sources.forms import CODES
 from experiments.data.task_forms import TaskForms, Texts
-from experiments.settings import RudolphSettings
 from rudolph_jax.config import RudolphConfig
 from rudolph_jax.layout import Layout
 

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from clip_jax.errors import InputError
+from experiments.config.data import DataConfig
 from experiments.data import embedded
-from experiments.data.config import DataConfig
 from experiments.data.mixture import Mixture
 from experiments.data.tfds_package import import_tfds
 

@@ -13,7 +13,7 @@ from typing import Protocol
 import numpy as np
 
 from clip_jax.errors import InputError
-from experiments.data.config import DataConfig
+from experiments.config.data import DataConfig
 from experiments.data.mixture import Mixture
 from experiments.data.sample_ids import ROW
 from experiments.data.source import Split

@@ -17,8 +17,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from clip_jax.tokenizer import Tokenizer
+from experiments.config.objective import RudolphSettings
 from experiments.data.source import Split
-from experiments.settings import RudolphSettings
 from rudolph_jax.config import RudolphConfig
 from rudolph_jax.image_to_text import QUESTIONS
 from rudolph_jax.layout import PAD, Layout

@@ -14,7 +14,7 @@ from sentencepiece import sentencepiece_model_pb2
 
 from clip_jax.errors import InputError
 from clip_jax.tokenizer import FILE_NAME, Tokenizer, load_tokenizer
-from experiments.data.config import DataConfig
+from experiments.config.data import DataConfig
 from experiments.data.source import Split, texts_of
 
 # youtokentome's idea of a space, so that the vocabulary can be exported to its format.

@@ -8,7 +8,7 @@ import numpy as np
 
 from clip_jax import Predictor, PretrainedClip
 from clip_jax.image import open_image
-from experiments.config import TrainConfig
+from experiments.config.run import TrainConfig
 from experiments.data.digits_ru import NAMES, TEMPLATES
 from experiments.data.source import open_split
 from experiments.demos import drawing_sections as sections

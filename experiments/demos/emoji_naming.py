@@ -9,7 +9,7 @@ import numpy as np
 
 from clip_jax import Predictor, PretrainedClip
 from clip_jax.image import open_image
-from experiments.config import TrainConfig
+from experiments.config.run import TrainConfig
 from experiments.data.emoji_ru import CATEGORIES, CATEGORY_WORDS, STYLES, all_names
 from experiments.data.source import open_split
 from experiments.demos.outcome import Outcome, loss_section, score_table

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from experiments.evaluation import figures
 from experiments.evaluation.page import Picture, Section, Table
-from experiments.metrics import read_metrics
+from experiments.training.metrics import read_metrics
 
 
 @dataclasses.dataclass(frozen=True)

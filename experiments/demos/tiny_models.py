@@ -13,7 +13,7 @@ import dataclasses
 from pathlib import Path
 
 from clip_jax import ClipConfig, ImageConfig, TextConfig, VisionConfig
-from experiments.config import TrainConfig
+from experiments.config.run import TrainConfig
 from experiments.configs import digits, digits_rudolph, digits_vqgan
 from experiments.train import MODEL, train
 

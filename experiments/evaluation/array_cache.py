@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from clip_jax.atomic_file import replace_file, replacing
 from clip_jax.digests import digest_array
 from clip_jax.text import escape
-from experiments.atomic import replace_file, replacing
 
 
 class ArrayCache:

@@ -16,7 +16,7 @@ import numpy as np
 
 from clip_jax import Predictor, PretrainedClip
 from clip_jax.errors import InputError
-from experiments.config import TrainConfig
+from experiments.config.run import TrainConfig
 from experiments.data.source import Split, open_split
 from experiments.evaluation.answers import score_answers
 from experiments.evaluation.log_once import LogOnce

@@ -14,9 +14,9 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+from clip_jax.atomic_file import replace_file
 from clip_jax.errors import InputError
 from clip_jax.text import escape, read_json
-from experiments.atomic import replace_file
 
 Result = dict[str, Any]
 PACKAGES = ("rudolph-jax", "jax", "jaxlib", "numpy", "pillow", "sacrebleu", "nltk")

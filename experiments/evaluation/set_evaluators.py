@@ -13,7 +13,7 @@ import numpy as np
 
 from clip_jax import PretrainedClip
 from clip_jax.errors import InputError
-from experiments.config import TrainConfig
+from experiments.config.run import TrainConfig
 from experiments.evaluation import metrics
 from experiments.evaluation.encoder import Encoder
 from experiments.evaluation.log_once import LogOnce

@@ -15,9 +15,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from clip_jax.atomic_file import replace_file
 from clip_jax.errors import InputError
 from clip_jax.text import check_encodable, escape, normalize_name, parse_json
-from experiments.atomic import replace_file
 
 FORMAT = 1
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from jax.sharding import Mesh
 
-from experiments.config import TrainConfig
+from experiments.config.run import TrainConfig
 from experiments.objectives.clip import clip_objective
 from experiments.objectives.objective import Objective
 from experiments.objectives.rudolph import rudolph_objective
@@ -20,5 +20,5 @@ OBJECTIVES: dict[str, Callable[[TrainConfig, Mesh], Objective]] = {
 
 
 def make_objective(config: TrainConfig, mesh: Mesh) -> Objective:
-    """The objective that a config names, which `experiments.config.check` has looked at."""
+    """The objective that a config names, which `experiments.config.run.check` has looked at."""
     return OBJECTIVES[config.objective](config, mesh)

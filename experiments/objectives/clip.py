@@ -19,12 +19,12 @@ from clip_jax.contrastive import contrastive_loss, sigmoid_loss
 from clip_jax.model import MAX_LOGIT_SCALE, Clip, abstract_params, normalize
 from clip_jax.tile_loop import AxisName
 from clip_jax.tokenizer import Tokenizer
-from experiments.config import TrainConfig
+from experiments.config.run import TrainConfig
 from experiments.data.examples import CaptionedPictures
 from experiments.data.source import Split
 from experiments.data.vocabulary import Vocabulary
 from experiments.objectives.objective import Batch, Metrics, Now, Objective, Params
-from experiments.parallel import BATCH_AXES, PMAP_AXIS, in_parts
+from experiments.training.partitioning import BATCH_AXES, PMAP_AXIS, in_parts
 
 # (image, text, scale, bias, groups) -> loss, metrics
 FeaturesLoss = Callable[..., tuple[jax.Array, Metrics]]

@@ -13,7 +13,7 @@ from clip_jax.tokenizer import Tokenizer
 from experiments.data.source import Split
 from experiments.data.stream import Examples
 from experiments.data.vocabulary import Vocabulary
-from experiments.parallel import Table
+from experiments.training.partitioning import Table
 
 Params = Mapping[str, Any]
 Batch = Mapping[str, jax.Array]

@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 from clip_jax.errors import InputError
 from clip_jax.layers import unstack_layers
 from clip_jax.tokenizer import Tokenizer
-from experiments.config import TrainConfig
+from experiments.config.run import TrainConfig
 from experiments.data.sequences import Sequences, TextSequences
 from experiments.data.source import Split
 from experiments.data.vocabulary import Vocabulary

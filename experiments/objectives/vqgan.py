@@ -13,11 +13,11 @@ from jax.sharding import Mesh
 
 from clip_jax.errors import InputError
 from clip_jax.tokenizer import Tokenizer
-from experiments.config import TrainConfig
+from experiments.config.objective import VqganSettings
+from experiments.config.run import TrainConfig
 from experiments.data.examples import Pictures
 from experiments.data.source import Split
 from experiments.objectives.objective import Batch, Metrics, Now, Objective, Params
-from experiments.settings import VqganSettings
 from rudolph_jax import vqgan_sharding
 from rudolph_jax.image_tokenizer import PretrainedVqgan, image_config
 from rudolph_jax.vqgan import Vqgan, abstract_params, init_params

@@ -13,7 +13,7 @@ from typing import Any
 import jax
 from jax.errors import JaxRuntimeError
 
-from experiments.config import TrainConfig
+from experiments.config.run import TrainConfig
 from experiments.planning.chips import Chip
 from experiments.planning.collectives import sent_bytes
 from experiments.planning.flops import product_flops

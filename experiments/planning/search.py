@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 import jax
 
 from clip_jax.errors import InputError
-from experiments.config import MeshConfig, TrainConfig
+from experiments.config.run import MeshConfig, TrainConfig
 from experiments.planning.chips import Chip
 from experiments.planning.plan import Plan, make_plan
 

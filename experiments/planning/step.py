@@ -13,15 +13,15 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from clip_jax.errors import InputError
-from experiments import parallel
-from experiments.config import TrainConfig
-from experiments.lora import with_lora
+from experiments.config.run import TrainConfig
 from experiments.objectives import Objective, make_objective
 from experiments.objectives.rudolph import decoder_objective
-from experiments.optim import make_optimizer
-from experiments.state import fresh_state, state_shardings
-from experiments.step import step_body
 from experiments.train import check_mesh
+from experiments.training import partitioning
+from experiments.training.lora import with_lora
+from experiments.training.optimizer import make_optimizer
+from experiments.training.state import fresh_state, state_shardings
+from experiments.training.step import step_body
 from rudolph_jax.config import VQGAN_PRESETS
 from rudolph_jax.image_tokenizer import PretrainedVqgan
 from rudolph_jax.layout import Layout
@@ -45,7 +45,7 @@ def trace_step(config: TrainConfig, devices: Sequence[jax.Device]) -> TracedStep
     """
     if config.parallel != "jit":
         raise InputError(f"config.parallel is {config.parallel!r}; only 'jit' can be planned")
-    mesh = parallel.make_mesh(config.mesh, devices)
+    mesh = partitioning.make_mesh(config.mesh, devices)
     check_mesh(config, mesh)
     objective = planned_objective(config, mesh)
     if config.optim.lora.rank:
@@ -55,9 +55,9 @@ def trace_step(config: TrainConfig, devices: Sequence[jax.Device]) -> TracedStep
     # Outside of the mesh, whose devices run nothing, not even a constant.
     rng = jax.eval_shape(partial(jax.random.key, config.seed))
     shapes = jax.eval_shape(partial(fresh_state, config, objective, optimizer), rng)
-    with parallel.mesh_context(mesh, config.parallel):
+    with partitioning.mesh_context(mesh, config.parallel):
         state = jax.tree.map(_placed, shapes, shardings)
-        rows = parallel.batch_sharding(mesh)
+        rows = partitioning.batch_sharding(mesh)
         batch = {key: _placed(leaf, rows) for key, leaf in batch_shapes(config).items()}
         step = jax.jit(
             step_body(config, objective, optimizer),

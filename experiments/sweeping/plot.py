@@ -14,8 +14,8 @@ matplotlib.use("agg")
 from matplotlib.axes import Axes  # noqa: E402
 from matplotlib.figure import Figure  # noqa: E402
 
-from experiments.metrics import read_metrics  # noqa: E402
 from experiments.sweeping.results import Row  # noqa: E402
+from experiments.training.metrics import read_metrics  # noqa: E402
 
 LOSS = "train/loss"
 

@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from clip_jax.atomic_file import replace_file
 from clip_jax.errors import InputError
-from experiments.atomic import replace_file
-from experiments.config import TrainConfig, flatten
+from experiments.config.run import TrainConfig, flatten
 from experiments.sweeping.variants import Variant, describe
 
 FILE_NAME = "result.json"

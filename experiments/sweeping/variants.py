@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from clip_jax.errors import InputError
-from experiments.config import TrainConfig, flatten
+from experiments.config.run import TrainConfig, flatten
 
 LONGEST_NAME = 200  # file systems take 255 bytes
 

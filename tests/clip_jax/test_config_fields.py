@@ -9,7 +9,7 @@ import pytest
 
 from clip_jax import PRESETS, RUCLIP_SMALL, ClipConfig, Compute, ImageConfig, InputError
 from clip_jax.config_fields import _field_types, _is_dataclass_type, _is_tuple, described
-from experiments.config import TrainConfig, default_config
+from experiments.config.run import TrainConfig, default_config
 from rudolph_jax import PRESETS as RUDOLPH_PRESETS
 from rudolph_jax import VQGAN_PRESETS, VqganConfig
 

@@ -25,7 +25,7 @@ import rudolph_jax
 from clip_jax.command import Parser
 from clip_jax.layers import unstack_layers
 from experiments import train
-from experiments.command_line import parse_command_line
+from experiments.cli.command_line import parse_command_line
 from experiments.configs import digits as digits_recipe
 from experiments.data.digits_ru import NAMES, digits
 from rudolph_jax import PretrainedRudolph, PretrainedVqgan, RudolphConfig

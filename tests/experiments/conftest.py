@@ -10,11 +10,11 @@ import pytest
 
 from clip_jax import Compute
 from clip_jax.layers import unstack_layers
-from experiments.config import OptimConfig, TrainConfig
-from experiments.data.config import AugmentConfig, DataConfig
+from experiments.config.data import AugmentConfig, DataConfig
+from experiments.config.objective import RudolphSettings, VqganSettings
+from experiments.config.run import OptimConfig, TrainConfig
 from experiments.data.digits_ru import NAMES, TEMPLATES
 from experiments.data.vocabulary import train_tokenizer
-from experiments.settings import RudolphSettings, VqganSettings
 from rudolph_jax.config import RudolphConfig, VqganConfig
 from rudolph_jax.image_tokenizer import PretrainedVqgan
 from rudolph_jax.layout import Layout

@@ -19,8 +19,8 @@ from pathlib import Path
 from small_run import SmallRun, on_host, same
 
 import experiments
-from experiments.checkpoint import Checkpoints, abstract_state
-from experiments.metrics import read_metrics
+from experiments.training.checkpoint import Checkpoints, abstract_state
+from experiments.training.metrics import read_metrics
 
 OURS = str(Path(experiments.__file__).parent)
 METRIC = "probe:validation/w"

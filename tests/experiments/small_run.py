@@ -7,20 +7,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import parallel
-from experiments.checkpoint import Checkpoints, abstract_state
-from experiments.config import OptimConfig, TrainConfig
-from experiments.data.config import DataConfig
-from experiments.hosts import Hosts
-from experiments.loop import Loop
+from experiments.config.data import DataConfig
+from experiments.config.run import OptimConfig, TrainConfig
+from experiments.distributed.preemption import Stopping
+from experiments.distributed.processes import Hosts
+from experiments.distributed.watchdog import Watchdog
 from experiments.objectives.objective import Objective
-from experiments.optim import make_optimizer
-from experiments.resume import step_to_resume
-from experiments.run_folder import RunFolder
-from experiments.runners import RUNNERS
-from experiments.state import initial_state
-from experiments.stopping import Stopping
-from experiments.watchdog import Watchdog
+from experiments.training import partitioning
+from experiments.training.checkpoint import Checkpoints, abstract_state
+from experiments.training.loop import Loop
+from experiments.training.optimizer import make_optimizer
+from experiments.training.resume import step_to_resume
+from experiments.training.runners import RUNNERS
+from experiments.training.state import initial_state
+from experiments.workdir.folder import RunFolder
 
 BATCH, WIDTH = 8, 4
 CONFIG = TrainConfig(
@@ -50,7 +50,7 @@ class SmallRun:
         self.evaluators = evaluators or {}
         self.config = dataclasses.replace(CONFIG, evaluators=tuple(self.evaluators), **changes)
         self.rows = rows
-        self.mesh = parallel.make_mesh(self.config.mesh, jax.devices()[:1])
+        self.mesh = partitioning.make_mesh(self.config.mesh, jax.devices()[:1])
         self.objective = Objective(
             abstract_params={"w": jax.ShapeDtypeStruct((WIDTH,), jnp.float32)},
             init=lambda rng: {"w": jax.random.normal(rng, (WIDTH,))},

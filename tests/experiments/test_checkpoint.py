@@ -13,13 +13,13 @@ import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
 from clip_jax import InputError
-from experiments import parallel
-from experiments.checkpoint import Checkpoints, abstract_state
-from experiments.command import STORAGE, StorageError
-from experiments.config import MeshConfig, check
-from experiments.metrics import read_metrics
-from experiments.storage import error_code
+from experiments.cli.exit_status import STORAGE, StorageError
+from experiments.config.run import MeshConfig, check
 from experiments.train import train
+from experiments.training import partitioning
+from experiments.training.checkpoint import Checkpoints, abstract_state
+from experiments.training.metrics import read_metrics
+from experiments.workdir.storage_errors import error_code
 
 
 def make_state(mesh, spec):
@@ -57,7 +57,7 @@ def assert_bit_equal(a, b):
 
 
 def mesh_of(devices, **sizes):
-    return parallel.make_mesh(MeshConfig(**sizes), jax.devices()[:devices])
+    return partitioning.make_mesh(MeshConfig(**sizes), jax.devices()[:devices])
 
 
 EIGHT = {"devices": 8, "fsdp": 4}
@@ -178,8 +178,8 @@ def test_an_unfinished_save_is_never_picked_up(tmp_path):
 FULL = """
 import resource, sys
 import jax.numpy as jnp
-from experiments.checkpoint import Checkpoints
-from experiments.command import exit_status
+from experiments.training.checkpoint import Checkpoints
+from experiments.cli.exit_status import exit_status
 
 def work():
     with Checkpoints(sys.argv[1]) as checkpoints:
@@ -214,7 +214,7 @@ def test_a_disk_that_is_full_for_metrics(train_config, tmp_path, monkeypatch):
     def full(*_):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr("experiments.loop.MetricsWriter", full)
+    monkeypatch.setattr("experiments.training.loop.MetricsWriter", full)
     message = r"cannot be written \(No space left on device\); last complete checkpoint: there is"
     with pytest.raises(StorageError, match=message):
         train(train_config, tmp_path)

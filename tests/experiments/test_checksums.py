@@ -12,7 +12,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from clip_jax import InputError, orbax_io
 from clip_jax.tree_checksums import checksums
 from converters.__main__ import main
-from experiments.checkpoint import Checkpoints, abstract_state
+from experiments.training.checkpoint import Checkpoints, abstract_state
 
 TRIALS = 12  # flips by default
 CONFIG = {"seed": 3, "optim": {"learning_rate": 1e-3}}

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from clip_jax import InputError
-from experiments.command_line import parse_command_line
-from experiments.config import TrainConfig, check
+from experiments.cli.command_line import parse_command_line
+from experiments.config.run import TrainConfig, check
 from experiments.train import main
 
 CONFIGS = Path(__file__).parents[2] / "experiments" / "configs"

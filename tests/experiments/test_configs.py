@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from clip_jax.config import PRESETS
-from experiments.command_line import parse_command_line
-from experiments.config import TrainConfig
+from experiments.cli.command_line import parse_command_line
+from experiments.config.run import TrainConfig
 from rudolph_jax.config import PRESETS as RUDOLPH_PRESETS
 from rudolph_jax.image_to_text import QUESTIONS
 from rudolph_jax.layout import Layout

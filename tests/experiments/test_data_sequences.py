@@ -9,16 +9,16 @@ import numpy as np
 import pytest
 
 from clip_jax import InputError
-from experiments import parallel
-from experiments.config import MeshConfig
-from experiments.data.config import AugmentConfig
+from experiments.config.data import AugmentConfig
+from experiments.config.objective import RudolphSettings
+from experiments.config.run import MeshConfig
 from experiments.data.digits_ru import NAMES
 from experiments.data.sample_ids import ROW
 from experiments.data.source import open_split
 from experiments.data.stream import batches
 from experiments.data.vocabulary import train_tokenizer
 from experiments.objectives import make_objective
-from experiments.settings import RudolphSettings
+from experiments.training import partitioning
 from rudolph_jax.layout import BOS, PAD, Layout
 from rudolph_jax.pretrained import PretrainedRudolph
 from rudolph_jax.text_encoding import decode_text, encode_left, encode_right
@@ -37,7 +37,7 @@ def make(rudolph_train_config):
             settings=dataclasses.replace(rudolph_train_config.settings, **(settings or {})),
             data=dataclasses.replace(rudolph_train_config.data, **data),
         )
-        mesh = parallel.make_mesh(MeshConfig(), jax.devices()[:1])
+        mesh = partitioning.make_mesh(MeshConfig(), jax.devices()[:1])
         objective = make_objective(config, mesh)
         split = open_split(config.data, "validation")
         tokenizer = train_tokenizer([c for row in split for c in row["captions"]], 90)

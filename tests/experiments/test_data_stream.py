@@ -9,9 +9,9 @@ from PIL import Image
 
 from clip_jax import InputError
 from clip_jax.image import open_image, resize_square
+from experiments.config.data import AugmentConfig
 from experiments.data import embedded
 from experiments.data.augment import draw, render
-from experiments.data.config import AugmentConfig
 from experiments.data.examples import CaptionedPictures
 from experiments.data.source import Split, open_split
 from experiments.data.stream import batches, split_groups

@@ -14,7 +14,7 @@ import pytest
 import clip_jax
 import rudolph_jax
 from clip_jax import InputError
-from experiments.command_line import parse_command_line
+from experiments.cli.command_line import parse_command_line
 from experiments.train import train
 
 SIZES = {

@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 from small_run import CONFIG, SmallRun, rows_of, same
 
-from experiments import loop, parallel
-from experiments.checkpoint import Checkpoints
-from experiments.command import DivergedError
-from experiments.metrics import read_metrics
-from experiments.step_times import StepTimes
-from experiments.sweeping.rates import steps_per_second
+from experiments.cli.exit_status import DivergedError
+from experiments.sweeping.throughput import steps_per_second
 from experiments.train import train
+from experiments.training import loop, partitioning
+from experiments.training.checkpoint import Checkpoints
+from experiments.training.metrics import read_metrics
+from experiments.training.step_times import StepTimes
 
 SKIP = dataclasses.replace(CONFIG.optim, skip_nonfinite=1)
 
@@ -223,13 +223,13 @@ def test_memory_is_flat_over_steps(tmp_path):
 
 @pytest.mark.slow
 def test_memory_is_flat_over_a_thousand_steps_of_training(train_config, tmp_path, monkeypatch):
-    real, memory = parallel.put_batch, []
+    real, memory = partitioning.put_batch, []
 
     def put(batch, mesh):
         memory.append(resident_bytes())
         return real(batch, mesh)
 
-    monkeypatch.setattr(parallel, "put_batch", put)
+    monkeypatch.setattr(partitioning, "put_batch", put)
     config = dataclasses.replace(
         train_config, steps=1000, checkpoint_every=100, log_every=1,
         data=dataclasses.replace(train_config.data, log_ids=True),

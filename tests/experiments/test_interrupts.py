@@ -12,8 +12,8 @@ import pytest
 from small_run import SmallRun
 
 from clip_jax import InputError
-from experiments.checkpoint import Checkpoints, abstract_state
-from experiments.interrupts import HeldInterrupts
+from experiments.training.checkpoint import Checkpoints, abstract_state
+from experiments.training.interrupts import HeldInterrupts
 
 PATIENCE = 3600  # seconds, of all lines on a busy machine
 

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 
 from clip_jax import InputError
-from experiments.config import OptimConfig
-from experiments.lora import merge_lora, with_lora
+from experiments.config.optimizer import LoraConfig
+from experiments.config.run import OptimConfig
 from experiments.objectives import make_objective
-from experiments.optim import make_optimizer
-from experiments.optim_config import LoraConfig
-from experiments.parallel import make_mesh
-from experiments.runners import RUNNERS
-from experiments.state import initial_state
+from experiments.training.lora import merge_lora, with_lora
+from experiments.training.optimizer import make_optimizer
+from experiments.training.partitioning import make_mesh
+from experiments.training.runners import RUNNERS
+from experiments.training.state import initial_state
 
 LORA = LoraConfig(rank=2, alpha=8.0, kernels=(r"visual/.*attention/.*_kernel", "text/projection"),
                   train=("logit_scale",))  # fmt: skip

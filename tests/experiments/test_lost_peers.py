@@ -15,17 +15,18 @@ import numpy as np
 import pytest
 
 import clip_jax
-from experiments.command import LEFT_BEHIND, PeerLostError
-from experiments.lost_peers import Peers
-from experiments.metrics import read_metrics
-from experiments.process_identity import ProcessIdentity
+from experiments.cli.exit_status import LEFT_BEHIND, PeerLostError
+from experiments.distributed.lost_peers import Peers
+from experiments.training.metrics import read_metrics
+from experiments.workdir.process_identity import ProcessIdentity
 
 PATIENCE = 400  # seconds, of a child on a busy machine
 DEAD = dataclasses.replace(ProcessIdentity.own(), started="1")
 
 TRAIN = """
 import os, signal, sys
-from experiments import checkpoint, loop
+from experiments.training import checkpoint
+from experiments.training import loop
 from experiments.train import main
 when, index = sys.argv.pop(1), int(sys.argv.pop(1))
 def die(*_, **__):
@@ -118,7 +119,7 @@ def test_training_names_the_lost_process_and_resumes_bit_equal(
         evaluators=("retrieval:validation",) if when == "evaluation" else (),
     )  # fmt: skip
     (tmp_path / "config.py").write_text(
-        "from experiments.config import TrainConfig\n"
+        "from experiments.config.run import TrainConfig\n"
         "def get_config():\n"
         f"    return TrainConfig.from_dict({config.to_dict()!r}).to_config_dict()\n"
     )
@@ -147,11 +148,11 @@ def test_training_names_the_lost_process_and_resumes_bit_equal(
 
 WAITING = """
 import os, signal, sys, time
-from experiments import hosts
-from experiments.command import exit_status
-from experiments.hosts import Hosts
-from experiments.lost_peers import Peers
-hosts.start(sys.argv[-1].partition("=")[2])
+from experiments.distributed import processes
+from experiments.cli.exit_status import exit_status
+from experiments.distributed.processes import Hosts
+from experiments.distributed.lost_peers import Peers
+processes.start(sys.argv[-1].partition("=")[2])
 both, dies, how = Hosts(), int(sys.argv[2]), sys.argv[3]
 def work():
     with Peers(both) as peers:
@@ -166,7 +167,7 @@ def work():
             time.sleep(1000)
         elif how == "abort":
             os.abort()
-sys.exit(hosts.leave_with(lambda: exit_status(work)))
+sys.exit(processes.leave_with(lambda: exit_status(work)))
 """
 
 
@@ -207,7 +208,7 @@ ELSEWHERE = ProcessIdentity("node7", "another boot", 12, "3")
 
 def test_which_process_is_named(monkeypatch):
     peers, now = Peers(Alone()), [time.monotonic()]
-    monkeypatch.setattr("experiments.lost_peers.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("experiments.distributed.lost_peers.time.monotonic", lambda: now[0])
     seen(peers, 0, ELSEWHERE)
     seen(peers, 2, ELSEWHERE)
     assert peers.lost() == []
@@ -226,7 +227,7 @@ def test_which_process_is_named(monkeypatch):
 
 
 def test_which_errors_are_of_a_lost_process(monkeypatch):
-    monkeypatch.setattr("experiments.lost_peers.PATIENCE_SECONDS", 0.0)
+    monkeypatch.setattr("experiments.distributed.lost_peers.PATIENCE_SECONDS", 0.0)
 
     def raised(peers, error):
         with pytest.raises(Exception) as caught, peers.errors():
@@ -257,7 +258,7 @@ def test_which_errors_are_of_a_lost_process(monkeypatch):
 def test_an_abort_of_something_else_stays_one(tmp_path):
     code = """
 import os
-from experiments.runtime_aborts import answered_aborts
+from experiments.distributed.runtime_aborts import answered_aborts
 with answered_aborts(lambda: "", 5):
     os.abort()
 """

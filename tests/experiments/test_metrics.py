@@ -1,6 +1,6 @@
 import io
 
-from experiments.metrics import (
+from experiments.training.metrics import (
     FILE_NAME,
     MetricsWriter,
     Progress,
@@ -41,7 +41,7 @@ def test_newest_value_of_each_metric(tmp_path):
 class Clock:
     def __init__(self, monkeypatch):
         self.now = 100.0
-        monkeypatch.setattr("experiments.metrics.time.monotonic", lambda: self.now)
+        monkeypatch.setattr("experiments.training.metrics.time.monotonic", lambda: self.now)
 
 
 def test_plain_lines_off_a_terminal(monkeypatch):

@@ -7,19 +7,19 @@ import jax.numpy as jnp
 import pytest
 
 from clip_jax import InputError
-from experiments import parallel
-from experiments.config import MeshConfig
+from experiments.config.objective import VqganSettings
+from experiments.config.run import MeshConfig
 from experiments.objectives import make_objective
 from experiments.objectives.vqgan import gumbel_temperature
-from experiments.optim import make_optimizer
-from experiments.settings import VqganSettings
-from experiments.state import fresh_state
-from experiments.step import step_body
+from experiments.training import partitioning
+from experiments.training.optimizer import make_optimizer
+from experiments.training.state import fresh_state
+from experiments.training.step import step_body
 from rudolph_jax.config import VQGAN_PRESETS
 
 
 def test_metrics_name_every_part(rudolph_train_config, vqgan_train_config):
-    mesh = parallel.make_mesh(MeshConfig())
+    mesh = partitioning.make_mesh(MeshConfig())
     found = {}
     for config in (rudolph_train_config, vqgan_train_config):
         objective = make_objective(config, mesh)
@@ -63,11 +63,11 @@ def test_a_decoder_that_does_not_fit_its_tokenizer(rudolph_train_config, model, 
         settings=dataclasses.replace(rudolph_train_config.settings, **settings),
     )
     with pytest.raises(InputError, match=message):
-        make_objective(config, parallel.make_mesh(MeshConfig()))
+        make_objective(config, partitioning.make_mesh(MeshConfig()))
 
 
 def test_pictures_are_made_of_whole_tokens(vqgan_train_config):
-    mesh = parallel.make_mesh(MeshConfig())
+    mesh = partitioning.make_mesh(MeshConfig())
     for name, size, multiple in (("gumbelf8", 36, 8), ("gumbelf8-dwt", 24, 16)):
         config = dataclasses.replace(
             vqgan_train_config,

@@ -8,12 +8,11 @@ import jax.numpy as jnp
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
+from benchmarks.plan_table import CONFIGS, planned_config, read, table
 from clip_jax import Clip, Compute, InputError, cpu
 from clip_jax.model import abstract_params
 from experiments import plan
-from experiments.config import MeshConfig
-from experiments.parallel import make_mesh
-from experiments.plan_table import CONFIGS, planned_config, read, table
+from experiments.config.run import MeshConfig
 from experiments.planning.chips import CHIPS
 from experiments.planning.collectives import sent_bytes
 from experiments.planning.flops import product_flops
@@ -21,6 +20,7 @@ from experiments.planning.plan import make_plan
 from experiments.planning.search import search, variants
 from experiments.planning.step import trace_step
 from experiments.planning.topology import slice_devices
+from experiments.training.partitioning import make_mesh
 
 HLO = """HloModule step
 

@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 
 from clip_jax import InputError
+from experiments.config.data import DataConfig
 from experiments.data import preparation
-from experiments.data.config import DataConfig
 from experiments.data.examples import CaptionedPictures
 from experiments.data.preparation import prepare
 from experiments.data.source import Split, open_split

@@ -8,15 +8,15 @@ import pytest
 from PIL import Image
 
 from clip_jax import InputError
+from experiments.config.data import AugmentConfig, DataConfig
+from experiments.config.objective import RudolphSettings
 from experiments.data.coder import Coder
-from experiments.data.config import AugmentConfig, DataConfig
 from experiments.data.preparation import prepare
 from experiments.data.sequences import Sequences
 from experiments.data.source import Split, open_split
 from experiments.data.sources.plan import Options
 from experiments.data.sources.shards import Rules
 from experiments.data.vocabulary import train_tokenizer
-from experiments.settings import RudolphSettings
 from rudolph_jax.image_tokenizer import PretrainedVqgan, image_config
 from rudolph_jax.layout import Layout
 

@@ -11,7 +11,7 @@ from PIL import Image
 
 from clip_jax.errors import InputError
 from clip_jax.image_file import open_image
-from experiments.data.config import DataConfig
+from experiments.config.data import DataConfig
 from experiments.data.examples import Pictures
 from experiments.data.preparation import prepare
 from experiments.data.source import Split

@@ -14,9 +14,9 @@ import pytest
 from PIL import Image
 
 from clip_jax import InputError
-from experiments import parallel
-from experiments.config import MeshConfig
-from experiments.data.config import AugmentConfig, DataConfig
+from experiments.config.data import AugmentConfig, DataConfig
+from experiments.config.objective import RudolphSettings
+from experiments.config.run import MeshConfig
 from experiments.data.preparation import prepare
 from experiments.data.source import Split, open_split, texts_of
 from experiments.data.sources.plan import Options
@@ -25,8 +25,8 @@ from experiments.data.vocabulary import train_tokenizer
 from experiments.evaluation.evaluators import make_evaluators
 from experiments.objectives import make_objective
 from experiments.prepare import main
-from experiments.settings import RudolphSettings
 from experiments.train import train
+from experiments.training import partitioning
 from rudolph_jax import load, tasks
 from rudolph_jax.image_to_text import QUESTIONS
 from rudolph_jax.layout import Layout
@@ -225,7 +225,7 @@ def asking(rudolph_train_config, prepared):
 @pytest.mark.parametrize("about", ["text", "image"])
 def test_examples_are_what_answering_reads(about, asking, small_vqgan):
     config = asking(about)
-    objective = make_objective(config, parallel.make_mesh(MeshConfig(), ONE))
+    objective = make_objective(config, partitioning.make_mesh(MeshConfig(), ONE))
     split = open_split(config.data, "train")
     tokenizer = train_tokenizer([t for row in split for t in texts_of(row)], 90)
     examples = objective.examples(split, tokenizer)
@@ -253,7 +253,7 @@ def test_examples_are_what_answering_reads(about, asking, small_vqgan):
 
 
 def objective_examples(config, split, tokenizer):
-    mesh = parallel.make_mesh(MeshConfig(), ONE)
+    mesh = partitioning.make_mesh(MeshConfig(), ONE)
     return make_objective(config, mesh).examples(split, tokenizer)
 
 
@@ -298,7 +298,7 @@ def test_sets_and_tasks_that_do_not_belong_together(asking, prepared, rudolph_tr
         open_split(dataclasses.replace(captions.data, mix=mix), "train")
     few = dataclasses.replace(asking("image"), model=rudolph_train_config.model)
     with pytest.raises(InputError, match="special token LT_VQA is number 10; this model has only"):
-        make_objective(few, parallel.make_mesh(MeshConfig(), ONE))
+        make_objective(few, partitioning.make_mesh(MeshConfig(), ONE))
 
 
 def test_settings_that_no_run_could_use():

@@ -12,12 +12,12 @@ import tensorflow_datasets as tfds
 from training_processes import end, last_step, start_training, wait_for_step
 
 from clip_jax import InputError
-from experiments.checkpoint import Checkpoints
-from experiments.data.config import DataConfig
+from experiments.config.data import DataConfig
 from experiments.data.mixture import Mixture
 from experiments.data.sample_ids import FOLDER, SOURCES, SampleIds, read_ids
 from experiments.data.source import open_split
 from experiments.data.stream import batches
+from experiments.training.checkpoint import Checkpoints
 
 CONFIG = DataConfig(batch_size=12, log_ids=True)
 

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from experiments.optim_config import OptimConfig
-from experiments.schedules import make_schedule
+from experiments.config.optimizer import OptimConfig
+from experiments.training.schedules import make_schedule
 
 
 @pytest.mark.parametrize(

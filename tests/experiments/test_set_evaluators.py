@@ -7,8 +7,8 @@ import pytest
 from clip_jax import InputError
 from experiments.evaluation.evaluators import make_evaluators
 from experiments.evaluation.sets import MissingSet
-from experiments.metrics import read_metrics
 from experiments.train import train
+from experiments.training.metrics import read_metrics
 
 
 def run_with(config, workdir, *names):

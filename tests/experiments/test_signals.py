@@ -10,12 +10,13 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import command, loop
 from experiments import train as train_module
-from experiments.checkpoint import Checkpoints
-from experiments.command import SAVED, TERMINATED, Stopped
-from experiments.metrics import read_metrics
+from experiments.cli import exit_status
+from experiments.cli.exit_status import SAVED, TERMINATED, Stopped
 from experiments.train import train
+from experiments.training import loop
+from experiments.training.checkpoint import Checkpoints
+from experiments.training.metrics import read_metrics
 
 
 def on_one_device(config, folder):
@@ -119,8 +120,8 @@ def by_step(rows):
 
 CHILD = """
 import sys, time
-from experiments.hosts import Hosts
-from experiments.stopping import Stopping
+from experiments.distributed.processes import Hosts
+from experiments.distributed.preemption import Stopping
 with Stopping(Hosts()) as stopping:
     stopping.nothing_to_save = sys.argv[1] == "compiling"
     print("there", flush=True)
@@ -153,15 +154,15 @@ def test_at_once_while_there_is_nothing_to_save_and_the_second_time(state, signa
     ("error", "status"),
     [
         (Stopped(signal.SIGTERM), SAVED),
-        (Stopped(signal.SIGINT), command.INTERRUPTED),
-        (KeyboardInterrupt(), command.INTERRUPTED),
-        (command.StorageError("full"), command.STORAGE),
-        (command.DivergedError("nan"), command.DIVERGED),
+        (Stopped(signal.SIGINT), exit_status.INTERRUPTED),
+        (KeyboardInterrupt(), exit_status.INTERRUPTED),
+        (exit_status.StorageError("full"), exit_status.STORAGE),
+        (exit_status.DivergedError("nan"), exit_status.DIVERGED),
     ],
 )
 def test_exit_statuses_tell_the_ends_apart(error, status, capsys):
     def work():
         raise error
 
-    assert command.exit_status(work) == status
+    assert exit_status.exit_status(work) == status
     assert capsys.readouterr().err.count("\n") <= 1

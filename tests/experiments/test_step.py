@@ -9,13 +9,13 @@ import optax
 import pytest
 
 from clip_jax import InputError
-from experiments import parallel
-from experiments.config import MeshConfig, OptimConfig
+from experiments.config.objective import ClipSettings
+from experiments.config.run import MeshConfig, OptimConfig
 from experiments.objectives import make_objective
-from experiments.runners import RUNNERS
-from experiments.settings import ClipSettings
-from experiments.state import initial_state, model_params, state_shardings
 from experiments.train import check_mesh
+from experiments.training import partitioning
+from experiments.training.runners import RUNNERS
+from experiments.training.state import initial_state, model_params, state_shardings
 
 SLOW = pytest.mark.slow
 WAYS = {
@@ -30,11 +30,11 @@ WAYS = {
 def one_step(config, batch, start=None, *, devices=8, **changes):
     """(fresh or given state, parameters after a step of gradient descent, metrics)."""
     config = dataclasses.replace(config, **changes)
-    mesh = parallel.make_mesh(config.mesh, jax.devices()[:devices])
+    mesh = partitioning.make_mesh(config.mesh, jax.devices()[:devices])
     check_mesh(config, mesh)
     objective = make_objective(config, mesh)
     optimizer = optax.sgd(1.0)
-    with parallel.mesh_context(mesh, config.parallel):
+    with partitioning.mesh_context(mesh, config.parallel):
         if start is None:
             start, shardings = initial_state(config, objective, optimizer, mesh)
             start["rng"] = jax.random.key_data(start["rng"])
@@ -126,14 +126,14 @@ def test_sigmoid_ring_and_patch_dropout_too(train_config, rng):
 def test_what_does_not_fit_the_devices(train_config, changes, message):
     config = dataclasses.replace(train_config, **changes)
     with pytest.raises(InputError, match=message):
-        check_mesh(config, parallel.make_mesh(config.mesh))
+        check_mesh(config, partitioning.make_mesh(config.mesh))
 
 
 def test_a_step_without_a_finite_gradient_is_left_out(train_config, rng):
     batch = batch_of(train_config, rng)
     optim = OptimConfig(learning_rate=0.1, warmup_steps=0, skip_nonfinite=1, ema=0.5)
     config = dataclasses.replace(train_config, optim=optim)
-    mesh = parallel.make_mesh(config.mesh, jax.devices()[:1])
+    mesh = partitioning.make_mesh(config.mesh, jax.devices()[:1])
     objective = make_objective(config, mesh)
     broken = dataclasses.replace(
         objective,

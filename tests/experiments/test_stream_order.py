@@ -11,9 +11,9 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from clip_jax import InputError
-from experiments.command_line import parse_command_line
-from experiments.config import TrainConfig
-from experiments.data.config import DataConfig, check_data
+from experiments.cli.command_line import parse_command_line
+from experiments.config.data import DataConfig, check_data
+from experiments.config.run import TrainConfig
 from experiments.data.mixture import Mixture
 from experiments.data.preparation import prepare
 from experiments.data.source import Split, open_split

@@ -10,19 +10,19 @@ import pytest
 from clip_jax import InputError
 from clip_jax.command import WRONG_INPUT
 from experiments import sweep as sweep_module
-from experiments.command import DIVERGED, DivergedError
-from experiments.config import TrainConfig
-from experiments.data.config import AugmentConfig
-from experiments.metrics import last_metrics, read_metrics
+from experiments.cli.exit_status import DIVERGED, DivergedError
+from experiments.config.data import AugmentConfig
+from experiments.config.run import TrainConfig
 from experiments.sweep import Sweep, main, parse, run_sweep
 from experiments.sweeping.plot import plot
-from experiments.sweeping.rates import steps_per_second
 from experiments.sweeping.results import Result, Row, default_metrics, table
+from experiments.sweeping.throughput import steps_per_second
 from experiments.sweeping.variants import make_variants, parse_grid
+from experiments.training.metrics import last_metrics, read_metrics
 
 LOSS = "train/loss"
 FILE = """
-from experiments.config import TrainConfig
+from experiments.config.run import TrainConfig
 
 def get_config():
     return TrainConfig().to_config_dict()

@@ -15,13 +15,13 @@ import pytest
 
 import clip_jax
 from clip_jax import InputError
-from experiments import parallel
 from experiments import train as train_module
-from experiments.command import DivergedError
-from experiments.config import MeshConfig
-from experiments.metrics import read_metrics
+from experiments.cli.exit_status import DivergedError
+from experiments.config.run import MeshConfig
 from experiments.objectives import make_objective
 from experiments.train import train
+from experiments.training import partitioning
+from experiments.training.metrics import read_metrics
 
 ONE = jax.devices()[:1]
 
@@ -85,7 +85,7 @@ def test_killed_at_a_random_step_resumes_bit_equal(finished, train_config, tmp_p
     config = dataclasses.replace(train_config, checkpoint_every=1)
     expected, _ = finished(train_config)
     (tmp_path / "config.py").write_text(
-        "from experiments.config import TrainConfig\n"
+        "from experiments.config.run import TrainConfig\n"
         "def get_config():\n"
         f"    return TrainConfig.from_dict({config.to_dict()!r}).to_config_dict()\n"
     )
@@ -176,7 +176,7 @@ def test_another_config_is_refused_and_harmless_changes_are_not(finished, train_
 
 def test_logit_scale_is_clipped(train_config):
     """At ln 100, and nothing else is touched."""
-    mesh = parallel.make_mesh(train_config.mesh)
+    mesh = partitioning.make_mesh(train_config.mesh)
     project = make_objective(train_config, mesh).project
     params = {"text": jnp.full(2, 9.0), "logit_scale": jnp.float32(4.7)}
     projected = project(params)

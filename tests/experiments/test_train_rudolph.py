@@ -9,9 +9,9 @@ import pytest
 
 from clip_jax.layers import unstack_layers
 from experiments import train as train_module
-from experiments.checkpoint import Checkpoints
-from experiments.metrics import read_metrics
 from experiments.train import train
+from experiments.training.checkpoint import Checkpoints
+from experiments.training.metrics import read_metrics
 from rudolph_jax import pretrained
 from rudolph_jax.image_tokenizer import load_vqgan
 

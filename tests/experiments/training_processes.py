@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 
-from experiments.metrics import read_metrics
+from experiments.training.metrics import read_metrics
 
 PATIENCE = 400  # seconds, of a process on a busy machine
 MAIN = "import sys; from experiments.train import main; sys.exit(main(sys.argv[1:]))"
@@ -17,7 +17,7 @@ def start_training(config, workdir, count):
     scratch = workdir.parent
     file = scratch / "config.py"
     file.write_text(
-        "from experiments.config import TrainConfig\n"
+        "from experiments.config.run import TrainConfig\n"
         "def get_config():\n"
         f"    return TrainConfig.from_dict({config.to_dict()!r}).to_config_dict()\n"
     )

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 import converters
-from experiments.browser import Page, asked_elsewhere, browser, served
+from docs.tools.browser import Page, asked_elsewhere, browser, served
 
 pytestmark = pytest.mark.browser
 MARKUP = "<img src=x onerror=alert(1)> **b** [l](javascript:alert(1)) ${7*7} {{7*7}}"

@@ -11,8 +11,8 @@ import pytest
 
 from clip_jax.config import Compute
 from clip_jax.errors import InputError
-from experiments.config import MeshConfig
-from experiments.parallel import make_mesh, param_shardings
+from experiments.config.run import MeshConfig
+from experiments.training.partitioning import make_mesh, param_shardings
 from rudolph_jax import VQGAN_PRESETS, Vqgan, VqganConfig
 from rudolph_jax.vqgan import Conv, abstract_params, init_params
 from rudolph_jax.vqgan_sharding import AXES

@@ -7,7 +7,7 @@ import dataclasses
 
 import numpy as np
 
-from experiments.atomic import replace_file
+from clip_jax.atomic_file import replace_file
 from experiments.evaluation import frechet
 from experiments.evaluation.encoder import KINDS
 from experiments.evaluation.remarks import left_out

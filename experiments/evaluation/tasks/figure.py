@@ -7,9 +7,9 @@ import argparse
 import jax
 import numpy as np
 
+from clip_jax.atomic_file import replace_file
 from clip_jax.config import WHITE
 from clip_jax.image import centre_square, open_image
-from experiments.atomic import replace_file
 from experiments.evaluation.bench import Bench, Result
 from experiments.evaluation.remarks import left_out
 from experiments.evaluation.samples import open_samples

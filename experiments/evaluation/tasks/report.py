@@ -11,8 +11,8 @@ import argparse
 
 import jax
 
+from clip_jax.atomic_file import replace_file
 from clip_jax.errors import InputError
-from experiments.atomic import replace_file
 from experiments.evaluation.bench import Bench
 from experiments.evaluation.measured import Measured
 from experiments.evaluation.page import write_page

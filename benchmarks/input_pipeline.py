@@ -1,0 +1,186 @@
+"""How many images a second one core prepares: python -m benchmarks.input_pipeline [--pictures 512]
+
+Prints a Markdown table. The images are made on the spot, JPEG files of 640x480 pixels, prepared
+as any source is and read back from their shards.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from clip_jax.command import Parser
+from clip_jax.config import PRESETS, ClipConfig
+from clip_jax.errors import InputError
+from clip_jax.image import open_image, resize_square
+from clip_jax.tokenizer import Tokenizer
+from experiments.cli.exit_status import exit_status
+from experiments.config.data import DataConfig
+from experiments.data.examples import CaptionedPictures
+from experiments.data.preparation import prepare
+from experiments.data.source import Split, open_split
+from experiments.data.sources.plan import Options
+from experiments.data.stream import batches
+from experiments.data.vocabulary import train_tokenizer
+
+SIZE = 640, 480
+QUALITY = 90
+BATCH_SIZE = 32
+REPEATS = 3  # of which the fastest counts: others use the machine too
+PRESET = "ruclip-vit-base-patch32-224"
+WORDS = (
+    "кот", "дом", "красный", "старый", "на", "под", "дерево", "стоит", "лежит", "большая",
+    "река", "у", "окна", "человек", "с", "книгой", "зелёное", "поле", "и", "небо",
+)  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class Rate:
+    """seconds: of wall and of processor time, for so many pictures."""
+
+    pictures: int
+    wall: float
+    processor: float
+
+    def __str__(self) -> str:
+        return f"{self.pictures / self.wall:.0f} | {self.pictures / self.processor:.0f}"
+
+
+def measure(pictures: int, image_size: int, threads: int) -> list[str]:
+    """The lines of the table."""
+    model = PRESETS[PRESET]
+    model = dataclasses.replace(
+        model, vision=dataclasses.replace(model.vision, image_size=image_size)
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        source, out = Path(folder) / "source", Path(folder) / "prepared"
+        kilobytes = write_source(source, pictures)
+        prepared = _time(lambda: prepare(Options(str(source)), out), pictures)
+        config = DataConfig(name=str(out), batch_size=BATCH_SIZE, in_memory=False, threads=threads)
+        split = open_split(config, "train")
+        tokenizer = train_tokenizer([c for row in split for c in row["captions"]], 400)
+        rates: dict[str, list[Rate]] = {}
+        for draft in (False, True):
+            for name, stage in stages(split, tokenizer, model, draft).items():
+                rates.setdefault(name, []).append(_time_each(split, stage))
+        for draft in (False, True):
+            chosen = dataclasses.replace(config, draft=draft)
+            examples = CaptionedPictures(split, chosen, model, tokenizer)
+            rates.setdefault(f"whole stream, {threads} threads", []).append(
+                _time_stream(examples, chosen, max(pictures // BATCH_SIZE, 1))
+            )
+    return [
+        f"{pictures} JPEG files of {SIZE[0]}x{SIZE[1]} pixels, {kilobytes:.0f} KiB each, to "
+        f"{image_size} pixels",
+        "",
+        "| stage | pictures/s | a core | with draft | a core |",
+        "|---|---|---|---|---|",
+        f"| prepare, one process | {prepared} | | |",
+        *(f"| {name} | {full} | {draft} |" for name, (full, draft) in rates.items()),
+    ]
+
+
+def stages(
+    split: Split, tokenizer: Tokenizer, model: ClipConfig, draft: bool
+) -> dict[str, Callable[[int], object]]:
+    size = model.vision.image_size
+
+    def decode(i: int) -> Image.Image:
+        data = split[i]["image"]
+        return open_image(data, draft_side=size if draft else None)
+
+    def resize(i: int) -> np.ndarray:
+        return resize_square(decode(i), size, model.image)
+
+    def tokenize(i: int) -> np.ndarray:
+        resize(i)
+        return tokenizer.encode_batch(split[i]["captions"], model.text.context_length)
+
+    return {
+        "decode": decode,
+        "decode, resize": resize,
+        "decode, resize, tokenise": tokenize,
+    }
+
+
+def _time_each(split: Split, stage: Callable[[int], object]) -> Rate:
+    def work() -> None:
+        for i in range(len(split)):
+            stage(i)
+
+    return _fastest(work, len(split))
+
+
+def _time_stream(examples: CaptionedPictures, config: DataConfig, count: int) -> Rate:
+    stream = batches(examples, config, seed=0)
+    next(stream)
+    rate = _fastest(lambda: [next(stream) for _ in range(count)], count * config.batch_size)
+    stream.close()
+    return rate
+
+
+def _fastest(work: Callable[[], object], pictures: int) -> Rate:
+    return min((_time(work, pictures) for _ in range(REPEATS)), key=lambda rate: rate.wall)
+
+
+def _time(work: Callable[[], object], pictures: int) -> Rate:
+    wall, processor = time.perf_counter(), time.process_time()
+    work()
+    return Rate(pictures, time.perf_counter() - wall, time.process_time() - processor)
+
+
+def write_source(folder: Path, pictures: int) -> float:
+    """Smooth shapes under fine noise, so that files are as large as photographs; KiB of each."""
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    size = 0
+    with (folder / "list.csv").open("w", encoding="utf-8", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(["image", "caption"])
+        for i in range(pictures):
+            coarse = rng.integers(0, 256, (16, 20, 3), dtype=np.uint8)
+            smooth = Image.fromarray(coarse).resize(SIZE, Image.Resampling.BICUBIC)
+            noise = rng.normal(0, 6, (SIZE[1], SIZE[0], 1))
+            pixels = np.clip(np.asarray(smooth) + noise, 0, 255).astype(np.uint8)
+            buffer = io.BytesIO()
+            Image.fromarray(pixels).save(buffer, "JPEG", quality=QUALITY)
+            (folder / f"{i}.jpg").write_bytes(buffer.getvalue())
+            size += buffer.tell()
+            table.writerow([f"{i}.jpg", " ".join(rng.choice(WORDS, 10))])
+    return size / pictures / 1024
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    argv = sys.argv[1:] if argv is None else argv
+    return exit_status(lambda: _run(argv), argv)
+
+
+def _run(argv: Sequence[str]) -> None:
+    parser = Parser(
+        prog="python -m benchmarks.input_pipeline", description=(__doc__ or "").partition(":")[0]
+    )
+    parser.add_argument("--pictures", type=int, default=512, metavar="N", help="(512)")
+    parser.add_argument("--image-size", type=int, default=224, metavar="PIXELS", help="(224)")
+    parser.add_argument("--threads", type=int, default=os.cpu_count(), metavar="N",
+                        help="of the stream (all cores)")  # fmt: skip
+    args = parser.parse_args(argv)
+    for name in ("pictures", "image_size", "threads"):
+        if getattr(args, name) < 1:
+            raise InputError(
+                f"--{name.replace('_', '-')} is {getattr(args, name)}; expected at least 1"
+            )
+    print("\n".join(measure(args.pictures, args.image_size, args.threads)))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Commands for those who write the documentation; not part of the package."""

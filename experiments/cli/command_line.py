@@ -1,0 +1,119 @@
+"""How a command line names a training run and changes its config."""
+
+from __future__ import annotations
+
+import difflib
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from absl import flags
+from ml_collections.config_flags import config_flags
+
+from clip_jax.errors import InputError
+from experiments.config.objective import DEFAULTS
+from experiments.config.run import TrainConfig, default_config, flatten
+
+CONFIGS = Path(__file__).parent.parent / "configs"
+BY_OBJECTIVE = ("model.", "settings.")
+
+
+def parse_command_line(argv: Sequence[str]) -> tuple[TrainConfig, Path]:
+    """`--config=FILE --workdir=DIR [--config.key=value ...]` to a config and a folder.
+
+    Anything unknown or ill-typed raises InputError before anything starts.
+    """
+    argv = [_with_file(argument) for argument in argv]
+    values = flags.FlagValues()
+    config = config_flags.DEFINE_config_file(
+        "config", help_string="An experiment file.", flag_values=values, sys_argv=list(argv)
+    )
+    flags.DEFINE_string("workdir", None, "Folder of the run.", flag_values=values)
+    flags.DEFINE_boolean("debug", False, "Trace an error.", flag_values=values)
+    try:
+        left = values([sys.argv[0], *argv])
+        chosen = None if config.value is None else _without_tuples_of_none(config.value.to_dict())
+    except OSError as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"--config: the experiment file cannot be read ({reason})") from error
+    except SyntaxError as error:
+        raise InputError(f"--config: {error.filename}, line {error.lineno}: {error.msg}") from error
+    except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
+        raise InputError(_explain(argv, str(error))) from error
+    if left[1:]:
+        raise InputError(f"unknown argument {left[1]!r}; overrides are --config.key=value")
+    if chosen is None or values.workdir is None:
+        raise InputError("--config=FILE and --workdir=DIR are both needed")
+    return TrainConfig.from_dict(chosen), Path(values.workdir)
+
+
+def _without_tuples_of_none(data: dict[str, Any]) -> dict[str, Any]:
+    """`data` with None for (None,), as ml_collections parses `=None` for a field of a tuple."""
+    return {
+        key: _without_tuples_of_none(value) if isinstance(value, dict)
+        else None if value == (None,)
+        else value
+        for key, value in data.items()
+    }  # fmt: skip
+
+
+def experiment_file(path: str | Path) -> Path:
+    """The path itself, or what came with the package where nothing lies at experiments/configs/."""
+    path = Path(path)
+    shipped = CONFIGS / path.name
+    if path.parent == Path("experiments/configs") and not path.exists() and shipped.is_file():
+        return shipped
+    return path
+
+
+def _with_file(argument: str) -> str:
+    flag, _, value = argument.partition("=")
+    return f"{flag}={experiment_file(value)}" if flag == "--config" and value else argument
+
+
+def take_distributed(argv: Sequence[str]) -> tuple[str, list[str]]:
+    """The value of `--distributed=...`, "none" where it is not given, and all other arguments."""
+    flag = "--distributed="
+    given = [argument for argument in argv if argument.startswith(flag)]
+    how = given[-1].removeprefix(flag) if given else "none"
+    return how, [argument for argument in argv if argument not in given]
+
+
+def describe_keys() -> str:
+    """Every key that `--config.key=value` takes, with its default, a line each."""
+    flat = {name: flatten(default_config(name).to_dict()) for name in DEFAULTS}
+    parts = [
+        _listed("every objective", {
+            key: value for key, value in flat["clip"].items() if not key.startswith(BY_OBJECTIVE)
+        })
+    ]  # fmt: skip
+    for name, keys in flat.items():
+        own = {key: value for key, value in keys.items() if key.startswith(BY_OBJECTIVE)}
+        parts.append(_listed(f"objective {name!r}", own))
+    return "\n".join(parts)
+
+
+def _listed(title: str, keys: dict[str, object]) -> str:
+    return "\n".join([f"{title}:", *(f"  --config.{key}={v!r}" for key, v in keys.items())])
+
+
+def _explain(argv: Sequence[str], message: str) -> str:
+    """One line for what went wrong, with the nearest known key where one is misspelt."""
+    objectives: dict[str, list[str]] = {}
+    for name in DEFAULTS:
+        for key in flatten(default_config(name).to_dict()):
+            objectives.setdefault(key, []).append(name)
+    given = [match[1] for a in argv if (match := re.match(r"--config\.([\w.]+)", a))]
+    for key in given:
+        if key not in objectives:
+            near = difflib.get_close_matches(key, objectives, n=1, cutoff=0.5)
+            hint = f"; did you mean config.{near[0]}?" if near else ""
+            return f"unknown key config.{key}{hint}"
+    for key in given:
+        # All that is said of a key that the experiment file lacks is the end of its name.
+        if message.strip("'\"") == key.rpartition(".")[2]:
+            owners = " and ".join(objectives[key])
+            return f"config.{key} is a key of objective {owners}; the experiment file has another"
+    return " ".join(message.split())

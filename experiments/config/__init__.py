@@ -1,0 +1,1 @@
+"""Frozen dataclasses of plain data that define a run."""

@@ -1,0 +1,199 @@
+"""What a training run is: frozen plain data."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from collections.abc import Mapping
+from typing import Any
+
+from ml_collections import config_dict
+
+from clip_jax.config import Compute
+from clip_jax.config_fields import INT64, Size, check_fields, shown
+from clip_jax.errors import InputError
+from experiments.config.data import DataConfig, check_data, expect
+from experiments.config.objective import DEFAULTS, Model, Settings
+from experiments.config.optimizer import OptimConfig, check_optim
+
+PARALLEL = ("jit", "pmap")
+BEST = ("highest", "lowest")
+
+
+@dataclasses.dataclass(frozen=True)
+class InitConfig:
+    """folder: a model folder, converted or trained; "" begins with fresh parameters.
+
+    leave: patterns of the parameters that keep their fresh values, such as
+    "text/(token_embedding|layers/.*)". In a name a layer has its number.
+    """
+
+    folder: str = ""
+    leave: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class MeshConfig:
+    """Devices along each mesh axis; one of them may be -1: whatever is left."""
+
+    data: int = -1
+    fsdp: int = 1
+    tensor: int = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    """A whole run. `every` counts are in steps; 0 turns the thing off.
+
+    objective: what is trained; `model` and `settings` are of its types (`DEFAULTS`).
+    parallel: "jit" over the mesh, or "pmap": the same step, each device with the whole model.
+    accumulate: micro-batches that a batch is taken in; the gradient is the whole batch's.
+    evaluators: "TASK:SPLIT" or "TASK:SET", see `experiments/evaluation/evaluators.py`.
+    evaluation_sets: where such sets lie; "": where `python -m experiments.evaluate` looks.
+    best_metric: of an evaluator, "retrieval:validation/top1" say; the checkpoint with its best
+        value, the "highest" or the "lowest" (best_is), is kept besides the newest. "": none.
+    watchdog_seconds: how long processes wait for one that does not begin a step; 0: for ever.
+    """
+
+    objective: str = "clip"
+    model: Model = DEFAULTS["clip"][0]
+    settings: Settings = DEFAULTS["clip"][1]
+    compute: Compute = Compute()
+    init: InitConfig = InitConfig()
+    data: DataConfig = DataConfig()
+    optim: OptimConfig = OptimConfig()
+    mesh: MeshConfig = MeshConfig()
+    parallel: str = "jit"
+    accumulate: Size = 1
+    steps: int = 1000
+    seed: int = 0
+    log_every: int = 10
+    checkpoint_every: int = 100
+    keep_checkpoints: int = 2
+    evaluate_every: int = 0
+    evaluators: tuple[str, ...] = ()
+    evaluation_sets: str = ""
+    best_metric: str = ""
+    best_is: str = "highest"
+    watchdog_seconds: float = 0.0
+
+    def to_config_dict(self) -> config_dict.ConfigDict:
+        """What an experiment file's `get_config` returns, so that flags can change it."""
+        return config_dict.ConfigDict(_with_placeholders(dataclasses.asdict(self)))
+
+    def to_dict(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> TrainConfig:
+        """The inverse of `to_dict`. Unknown, missing and ill-typed values raise InputError."""
+        return check(_build(default_config(data.get("objective", "clip")), data, ""))
+
+
+def default_config(objective: str) -> TrainConfig:
+    """All defaults of an objective; an unknown one raises InputError."""
+    if not isinstance(objective, str) or objective not in DEFAULTS:
+        raise InputError(
+            f"config.objective is {shown(objective)}; expected one of {', '.join(DEFAULTS)}"
+        )
+    model, settings = DEFAULTS[objective]
+    return TrainConfig(objective, model, settings)
+
+
+def check(config: TrainConfig) -> TrainConfig:
+    """The same config; values that no run could use raise InputError."""
+    default = default_config(config.objective)
+    for name in ("model", "settings"):
+        wanted, found = type(getattr(default, name)), type(getattr(config, name))
+        if found is not wanted:
+            raise InputError(
+                f"config.{name} is a {found.__name__}; objective {config.objective!r} takes a "
+                f"{wanted.__name__}"
+            )
+    check_fields(config, "config.")
+    config.settings.check()
+    check_data(config.data)
+    if config.objective == "clip":
+        size = config.data.batch_size
+        expect(size > 1, "data.batch_size", size, "at least 2, to contrast")
+    expect(config.steps > 0, "steps", config.steps, "a positive number")
+    expect(config.log_every > 0, "log_every", config.log_every, "a positive number")
+    expect(config.keep_checkpoints > 0, "keep_checkpoints", config.keep_checkpoints, "at least 1")
+    expect(config.checkpoint_every >= 0, "checkpoint_every", config.checkpoint_every, "0 or more")
+    expect(config.evaluate_every >= 0, "evaluate_every", config.evaluate_every, "0 or more")
+    expect(config.parallel in PARALLEL, "parallel", config.parallel, " or ".join(PARALLEL))
+    expect(config.accumulate > 0, "accumulate", config.accumulate, "a positive number")
+    check_optim(config.optim)
+    _check_best(config)
+    waits = config.watchdog_seconds
+    expect(waits >= 0, "watchdog_seconds", waits, "seconds, or 0 for no watchdog")
+    return config
+
+
+def _check_best(config: TrainConfig) -> None:
+    best, every = config.best_is, (config.checkpoint_every, config.evaluate_every)
+    expect(best in BEST, "best_is", best, " or ".join(BEST))
+    if not config.best_metric:
+        return
+    evaluator = config.best_metric.partition("/")[0]
+    known = ", ".join(f"{name}/..." for name in config.evaluators) or "config.evaluators, first"
+    expect(evaluator in config.evaluators, "best_metric", config.best_metric, known)
+    # Only a step that is both evaluated and saved can be the best one.
+    meet = all(every) and not max(every) % min(every)
+    names = "(checkpoint_every, evaluate_every)"
+    expect(meet, names, every, "two numbers of which one divides the other, for best_metric")
+
+
+def _with_placeholders(data: dict[str, Any]) -> dict[str, Any]:
+    """`data`, where a colour that is None can be set from the command line: it has a type."""
+    return {
+        key: _with_placeholders(value) if isinstance(value, dict)
+        else config_dict.placeholder(tuple) if key == "background" and value is None
+        else value
+        for key, value in data.items()
+    }  # fmt: skip
+
+
+def flatten(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{"a": {"b": 1}} -> {"a.b": 1}"""
+    flat: dict[str, Any] = {}
+    for key, value in data.items():
+        flat |= (
+            flatten(value, f"{prefix}{key}.")
+            if isinstance(value, Mapping)
+            else {prefix + key: value}
+        )
+    return flat
+
+
+def _build(default: Any, data: Mapping[str, Any], prefix: str) -> Any:
+    """A dataclass of the type of `default` from plain data."""
+    fields = [f.name for f in dataclasses.fields(default)]
+    unknown = sorted(set(data) - set(fields))
+    if unknown:
+        near = difflib.get_close_matches(unknown[0], fields, n=1)
+        hint = f"; did you mean {prefix}{near[0]}?" if near else ""
+        raise InputError(f"unknown key config.{prefix}{unknown[0]}{hint}")
+    built = {name: getattr(default, name) for name in fields}
+    for name, value in data.items():
+        usual = built[name]
+        if isinstance(usual, Model) and isinstance(value, Mapping):  # checks its own keys
+            built[name] = type(usual).from_dict(value)
+        elif dataclasses.is_dataclass(usual) and isinstance(value, Mapping):
+            built[name] = _build(usual, value, f"{prefix}{name}.")
+        else:
+            built[name] = _as_type_of(usual, value, f"{prefix}{name}")
+    return type(default)(**built)
+
+
+def _as_type_of(default: Any, value: Any, key: str) -> Any:
+    if isinstance(default, tuple) and isinstance(value, list | tuple):
+        return tuple(value)
+    if isinstance(default, float) and type(value) is int and abs(value) < INT64:
+        return float(value)
+    if type(value) is not type(default):
+        raise InputError(
+            f"config.{key} is {shown(value)} ({type(value).__name__}); expected "
+            f"{type(default).__name__}"
+        )
+    return value

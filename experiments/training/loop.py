@@ -1,0 +1,261 @@
+"""Steps of training, with everything that happens between them."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import jax
+from jax.sharding import Mesh
+
+from clip_jax.errors import InputError
+from clip_jax.tokenizer import Tokenizer
+from experiments.cli.exit_status import DivergedError, Stopped
+from experiments.config.run import MeshConfig, TrainConfig
+from experiments.distributed.preemption import Stopping
+from experiments.distributed.processes import Hosts, to_host
+from experiments.distributed.watchdog import Watchdog
+from experiments.evaluation.evaluators import Evaluator
+from experiments.objectives.objective import Objective, Pretrained
+from experiments.training.interrupts import HeldInterrupts
+from experiments.training.metrics import MetricsWriter, NoMetrics, Progress, read_metrics
+from experiments.training.optimizer import make_schedule
+from experiments.training.partitioning import make_mesh
+from experiments.training.runners import JitRunner, PmapRunner
+from experiments.training.state import State, all_finite, model_params
+from experiments.training.step_times import StepTimes
+from experiments.workdir.folder import RunFolder
+
+if TYPE_CHECKING:
+    from experiments.training.checkpoint import Checkpoints
+
+
+class Taken(NamedTuple):
+    """A step and what it made, as one value: no interrupt leaves one without the other.
+
+    number: of steps taken so far. metrics: (number, metrics) of the last two steps of this run.
+    """
+
+    number: int
+    state: State
+    metrics: tuple[tuple[int, Mapping[str, jax.Array]], ...] = ()
+
+
+class Loop:
+    """From the first step that is not taken yet to the last."""
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        objective: Objective,
+        workdir: Path,
+        hosts: Hosts,
+        stopping: Stopping,
+        watchdog: Watchdog,
+        checkpoints: Checkpoints,
+        tokenizer: Tokenizer | None,
+        evaluators: Mapping[str, Evaluator],
+        first_step: int,
+        mesh: Mesh,
+        folder: RunFolder,
+    ) -> None:
+        self.config, self.objective, self.workdir = config, objective, workdir
+        self.hosts, self.stopping, self.watchdog = hosts, stopping, watchdog
+        self.checkpoints = checkpoints
+        self.tokenizer, self.evaluators = tokenizer, evaluators
+        self.schedule = make_schedule(config.optim, config.steps)
+        self.first_step, self.skipped_in_a_row = first_step, 0
+        self.recorded, self.step_times = first_step, StepTimes()
+        self.evaluated: tuple[int, Mapping[str, float]] = (first_step, {})
+        self.mesh, self.folder = mesh, folder
+        self.not_evaluated = hosts.from_first(self._find_not_evaluated, Stopped)
+        self.unscored = hosts.from_first(self._is_unscored, Stopped)
+        self.has_work = first_step < config.steps or bool(self.not_evaluated) or self.unscored
+
+    def run(self, runner: JitRunner | PmapRunner, state: State, stream: Any) -> State:
+        config, first = self.config, self.hosts.first
+        self.writer = MetricsWriter(self.workdir, self.first_step) if first else NoMetrics()
+        self.progress = Progress(
+            self.first_step, config.steps, config.data.batch_size, quiet=not first
+        )
+        self.current = Taken(self.first_step, state)
+        if self.first_step:
+            self.progress.say(f"resuming at step {self.first_step}")
+        try:
+            if self.not_evaluated:
+                self._evaluate(self.first_step, state, self.not_evaluated)
+            if self.unscored:
+                self.hosts.in_turn(self._add_metrics)
+            for number in range(self.first_step + 1, config.steps + 1):
+                if self.stopping.due(self.current.number):
+                    raise self.stopping.stopped()
+                with self.stopping.breaking():
+                    batch = next(stream)
+                self.watchdog.reached(number)
+                self._take(runner, runner.put(batch))
+                self.stopping.nothing_to_save = False
+                # The step before is looked at while this one runs.
+                self._record(self.current.metrics[:-1])
+                self.checkpoints.look()
+                self.folder.look()
+                evaluate = bool(self.evaluators) and self._due(config.evaluate_every, number)
+                save = self._due(config.checkpoint_every, number)
+                if evaluate or save:
+                    self._record(self.current.metrics)
+                if evaluate:
+                    self._evaluate(number, self.current.state, list(self.evaluators))
+                if save:
+                    self._save()
+                if evaluate or save:
+                    self.step_times.pause()
+        except (KeyboardInterrupt, Stopped) as stop:
+            # With several processes an interrupt that is one's own must not wait for the others.
+            if self.hosts.count > 1 and not isinstance(stop, Stopped):
+                raise
+            self._leave()
+            raise
+        finally:
+            self.progress.close()
+            self.writer.close()
+        self.watchdog.reached(config.steps + 1)
+        return self.current.state
+
+    def _take(self, runner: JitRunner | PmapRunner, batch: Any) -> None:
+        """Takes a step, which consumes the state before it: from then on only the new one counts.
+
+        The first step, with its compilation, can be interrupted: before it there is nothing to
+        lose but what the last checkpoint has.
+        """
+        number, state, metrics = self.current
+        first = number == self.first_step
+        with contextlib.nullcontext() if first else HeldInterrupts():
+            after, values = runner.step(state, batch)
+            self.current = Taken(number + 1, after, (*metrics[-1:], (number + 1, values)))
+
+    def _leave(self) -> None:
+        """Saves the last step that was taken, under whose number its state stands."""
+        self._record(self.current.metrics)
+        number = self.current.number
+        if number > self.first_step and self.checkpoints.latest_step() != number:
+            self._save()
+        self.checkpoints.wait()
+        last = f"step {number} is saved" if number else "before a step was done"
+        self.progress.say(f"interrupted; {last}, the same command resumes it")
+
+    def _record(self, taken: Sequence[tuple[int, Mapping[str, jax.Array]]]) -> None:
+        """Checks, shows and writes the metrics of steps, of each one once."""
+        for number, metrics in taken:
+            if number > self.recorded:
+                self._record_step(number, metrics)
+
+    def _record_step(self, number: int, metrics: Mapping[str, jax.Array]) -> None:
+        loss, grad_norm = float(metrics["loss"]), float(metrics["grad_norm"])
+        good = math.isfinite(loss) and math.isfinite(grad_norm)
+        skipped = 0 if good else self.skipped_in_a_row + 1
+        if skipped > self.config.optim.skip_nonfinite:
+            raise self._diverged(number, f"loss is {loss}, gradient norm {grad_norm}")
+        values: dict[str, float] = {}
+        if number % self.config.log_every == 0 or number == self.config.steps:
+            values = {f"train/{key}": float(value) for key, value in metrics.items()}
+            values["train/learning_rate"] = float(self.schedule(number - 1))
+            self.folder.check()
+        with HeldInterrupts():
+            self.recorded, self.skipped_in_a_row = number, skipped
+            if not good:
+                self.progress.say(
+                    f"step {number}: loss is {loss}, gradient norm {grad_norm}; it is left out, "
+                    f"{int(metrics['skipped'])} so far"
+                )
+            if jump := self.step_times.done(number):
+                self.progress.say(jump)
+            self.progress.update(number, loss)
+            if values:
+                self.writer.write(number, values)
+
+    def _due(self, every: int, number: int) -> bool:
+        return number == self.config.steps or (every > 0 and number % every == 0)
+
+    def _save(self) -> None:
+        number, state, _ = self.current
+        # A step's loss is of the parameters before it: what it made of them is looked at here.
+        if not all_finite(state["params"]):
+            raise self._diverged(number, "parameters are not finite")
+        evaluated, values = self.evaluated
+        self.folder.check()
+        self.checkpoints.save(
+            number, state, self.config.to_dict(), values if evaluated == number else {}
+        )
+
+    def _diverged(self, number: int, finding: str) -> DivergedError:
+        good = self.checkpoints.latest_step()
+        where = "there is none" if good is None else str(self.checkpoints.folder / str(good))
+        return DivergedError(
+            f"step {number}: {finding}; last good checkpoint: {where}; try a lower "
+            "optim.learning_rate, longer warm-up or optim.clip_norm"
+        )
+
+    def _is_unscored(self) -> bool:
+        """Returns whether the checkpoint resumed from lacks a `best_metric` that it should have."""
+        due = self._due(self.config.evaluate_every, self.first_step)
+        wanted = self.first_step and self.config.best_metric and due
+        return bool(wanted) and not self.checkpoints.has_metric(self.first_step)
+
+    def _add_metrics(self) -> None:
+        """Completes the checkpoint that the run resumes from, if it was saved in an evaluation."""
+        self.checkpoints.add_metrics(self.first_step, self._known_metrics())
+
+    def _known_metrics(self) -> dict[str, float]:
+        """Returns the metrics row of the step that the run resumes from."""
+        known: dict[str, float] = {}
+        for row in read_metrics(self.workdir):
+            if row["step"] == self.first_step:
+                known |= row
+        return known
+
+    def _find_not_evaluated(self) -> list[str]:
+        """The evaluators that an interrupted run still owed its last step."""
+        if not self.first_step or not self._due(self.config.evaluate_every, self.first_step):
+            return []
+        known = {key.partition("/")[0] for key in self._known_metrics()}
+        return [name for name in self.evaluators if name not in known]
+
+    def _evaluate(self, number: int, state: State, names: list[str]) -> None:
+        """Writes the values of all the evaluators named, and has them on every process.
+
+        The first process evaluates the whole of each split on a device of its own, so that no
+        number of rows is uneven and nothing is counted twice; the others wait for its values.
+        """
+        self.folder.check()
+        params = to_host(model_params(state))
+
+        def evaluate() -> dict[str, float]:
+            found: dict[str, float] = {}
+            with self.stopping.breaking(alone=False), self._alone():
+                model = as_pretrained(self.objective, params, self.tokenizer)
+                for name in names:
+                    values = self.evaluators[name](model)
+                    values = {f"{name}/{key}": value for key, value in values.items()}
+                    self.writer.write(number, values)
+                    listed = "  ".join(f"{key} {value:.4f}" for key, value in values.items())
+                    self.progress.say(f"step {number}: {listed}")
+                    found |= values
+            return found
+
+        values = self.hosts.from_first(evaluate, Stopped)
+        best = self.config.best_metric
+        if best and best.partition("/")[0] in names and best not in values:
+            raise InputError(f"config.best_metric is {best!r}; expected one of {', '.join(values)}")
+        self.evaluated = (number, values)
+
+    def _alone(self) -> contextlib.AbstractContextManager[Any]:
+        """Sets a mesh of one own device, so that functions need none of another process."""
+        own = [d for d in self.mesh.devices.flat if d.process_index == self.hosts.index]
+        return jax.set_mesh(make_mesh(MeshConfig(), own[:1]))
+
+
+def as_pretrained(objective: Objective, params: Any, tokenizer: Tokenizer | None) -> Pretrained:
+    """The model that users load, of parameters on this host."""
+    return objective.pretrained(jax.device_put(params), tokenizer)

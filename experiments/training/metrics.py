@@ -1,0 +1,139 @@
+"""What a run tells of itself: a JSONL file, TensorBoard, and the console."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TextIO
+
+from tqdm import tqdm
+
+from experiments.training.interrupts import HeldInterrupts
+
+FILE_NAME = "metrics.jsonl"
+PLAIN_LINE_SECONDS = 10.0  # how often progress is told where there is no terminal
+
+
+class MetricsWriter:
+    """Appends to `metrics.jsonl`, one object a line, and to TensorBoard event files."""
+
+    def __init__(self, folder: Path, first_step: int) -> None:
+        """Lines of steps after `first_step`, which a resumed run takes again, are dropped."""
+        # Imports PyTorch where there is one, which takes seconds.
+        from tensorboardX import SummaryWriter
+
+        folder.mkdir(parents=True, exist_ok=True)
+        file = folder / FILE_NAME
+        kept = [row for row in read_metrics(folder) if row["step"] <= first_step]
+        beside = file.with_suffix(".new")
+        beside.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
+        beside.replace(file)
+        self._file = file.open("a", encoding="utf-8")
+        # A file's name has the system's time, which may come again.
+        self._board = SummaryWriter(
+            str(folder / "tensorboard"),
+            purge_step=first_step + 1,
+            filename_suffix=f".{first_step}",
+        )
+        # Of a run's events the differences count: they are those of a clock that only goes forward.
+        self._offset = time.time() - time.monotonic()
+
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        """values: names such as "train/loss" or "validation/accuracy" to numbers."""
+        line = json.dumps({"step": step, **values}) + "\n"
+        now = self._offset + time.monotonic()
+        with HeldInterrupts():  # all of a row or nothing
+            self._file.write(line)
+            self._file.flush()
+            for name, value in values.items():
+                self._board.add_scalar(name, value, step, walltime=now)
+
+    def close(self) -> None:
+        self._file.close()
+        self._board.close()
+
+
+def read_metrics(folder: str | Path) -> list[dict[str, float]]:
+    """The rows that a run has written so far; a line that a crash cut short is left out."""
+    file = Path(folder) / FILE_NAME
+    if not file.exists():
+        return []
+    lines = file.read_text(encoding="utf-8").splitlines(keepends=True)
+    return [json.loads(line) for line in lines if line.endswith("}\n")]
+
+
+def last_metrics(folder: str | Path) -> dict[str, float]:
+    """The newest value of each metric that a run has written."""
+    newest: dict[str, float] = {}
+    for row in read_metrics(folder):
+        newest |= row
+    newest.pop("step", None)
+    return newest
+
+
+class NoMetrics:
+    """A writer for a process that is not the first."""
+
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+class Progress:
+    """A bar with loss, examples a second and time left on a terminal; plain lines elsewhere."""
+
+    def __init__(
+        self,
+        first_step: int,
+        steps: int,
+        batch_size: int,
+        stream: TextIO = sys.stderr,
+        quiet: bool = False,
+    ) -> None:
+        """quiet: of a process that is not the first; nothing is told."""
+        self._quiet = quiet
+        self._steps, self._batch_size, self._stream = steps, batch_size, stream
+        self._first, self._start = first_step, time.monotonic()
+        self._told = self._start
+        self._compiled = False
+        self._bar = None
+        if stream.isatty() and not quiet:
+            self._bar = tqdm(total=steps, initial=first_step, unit="step", file=stream, leave=True)
+
+    def update(self, step: int, loss: float) -> None:
+        """step: how many are done."""
+        now = time.monotonic()
+        if not self._compiled:
+            # The first step compiles: rates count from its end, or the time left would be hours.
+            self._compiled, self._first, self._start, self._told = True, step, now, now
+        if self._bar is not None:
+            rate = self.examples_per_second(step, now)
+            self._bar.set_postfix_str(f"loss {loss:.4f}, {rate:.0f} examples/s", refresh=False)
+            self._bar.update(step - self._bar.n)
+        elif now - self._told >= PLAIN_LINE_SECONDS or step == self._steps:
+            self._told = now
+            rate = self.examples_per_second(step, now)
+            left = (self._steps - step) * self._batch_size / max(rate, 1e-9)
+            self.say(
+                f"step {step}/{self._steps}  loss {loss:.4f}  {rate:.0f} examples/s  "
+                f"{int(left) // 60}:{int(left) % 60:02d} left"
+            )
+
+    def examples_per_second(self, step: int, now: float) -> float:
+        """Since the first step, which compiles, was done."""
+        return (step - self._first) * self._batch_size / max(now - self._start, 1e-9)
+
+    def say(self, line: str) -> None:
+        if self._bar is not None:
+            self._bar.write(line, file=self._stream)
+        elif not self._quiet:
+            print(line, file=self._stream, flush=True)
+
+    def close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()

@@ -1,0 +1,50 @@
+"""The optimiser of a run: what its updates are made of, and which parameters decay."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import optax
+
+from experiments.config.optimizer import OptimConfig
+from experiments.training.layerwise_lr import layer_rates
+from experiments.training.param_names import name_of
+from experiments.training.schedules import make_schedule
+
+
+def make_optimizer(config: OptimConfig, steps: int) -> optax.GradientTransformation:
+    """From gradients to updates of the parameters that are trained."""
+    parts = []
+    if config.clip_norm:
+        parts.append(optax.clip_by_global_norm(config.clip_norm))
+    parts += [
+        _direction(config),
+        optax.add_decayed_weights(config.weight_decay, decay_mask),
+        optax.scale_by_learning_rate(make_schedule(config, steps)),
+    ]
+    if config.layer_decay < 1 or config.freeze:
+        parts.append(optax.stateless(lambda updates, _: layer_rates(updates, config)))
+    return optax.chain(*parts)
+
+
+def _direction(config: OptimConfig) -> optax.GradientTransformation:
+    dtype = config.moment_dtype
+    if config.optimizer == "lion":
+        return optax.scale_by_lion(config.beta1, config.beta2, mu_dtype=dtype)
+    if config.optimizer == "adafactor":
+        return optax.chain(optax.scale_by_factored_rms(), optax.clip_by_block_rms(1.0))
+    return optax.scale_by_adam(config.beta1, config.beta2, config.epsilon, mu_dtype=dtype)
+
+
+def decay_mask(params: Any) -> Any:
+    """True where a parameter decays: matrices and tables, no biases, gains or single vectors.
+
+    By name, since stacking gives a layer's bias two axes. Source: open_clip's `params.py`, which
+    decays what has at least two axes before stacking.
+    """
+
+    def decays(path: tuple[Any, ...], _: Any) -> bool:
+        return not name_of(path).endswith(("bias", "scale", "class_embedding"))
+
+    return jax.tree_util.tree_map_with_path(decays, params)

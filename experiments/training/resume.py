@@ -1,0 +1,39 @@
+"""Whether a run's folder can be gone on with."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from clip_jax.errors import InputError
+from experiments.config.run import TrainConfig, flatten
+
+if TYPE_CHECKING:
+    from experiments.training.checkpoint import Checkpoints
+
+# What may differ between a checkpoint's config and the one that resumes it: how a run is carried
+# out and reported, never what it computes.
+RESUMABLE = (
+    "log_every", "checkpoint_every", "keep_checkpoints", "evaluate_every", "evaluators",
+    "evaluation_sets", "best_metric", "best_is", "watchdog_seconds", "mesh", "parallel",
+    "compute.remat", "compute.unroll", "data.directory", "data.threads", "data.log_ids",
+    "compute.wide",  # of earlier versions: forms for CPUs follow from the platform now
+)  # fmt: skip
+
+
+def step_to_resume(checkpoints: Checkpoints, config: TrainConfig) -> int:
+    """The step to resume from, 0 for a fresh run; InputError where the folder's run differs."""
+    step = checkpoints.latest_step()
+    if step is None:
+        return 0
+    # Through JSON, as the saved one went: tuples become lists.
+    wanted = flatten(json.loads(json.dumps(config.to_dict())))
+    saved = flatten(checkpoints.read_config(step))
+    for key in sorted(saved.keys() | wanted.keys()):
+        if key.startswith(RESUMABLE) or saved.get(key) == wanted.get(key):
+            continue
+        raise InputError(
+            f"{checkpoints.folder.parent}: holds a run with config.{key} = {saved.get(key)!r}, "
+            f"not {wanted.get(key)!r}; name another --workdir, or the same config to resume"
+        )
+    return step

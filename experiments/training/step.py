@@ -1,0 +1,96 @@
+"""One step of training: a body that runs whole under `jit` and by device under `pmap`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import lax
+
+from clip_jax.per_example_rng import per_example_keys
+from clip_jax.sharding import batch_sharding_axes
+from experiments.config.run import TrainConfig
+from experiments.objectives import Objective
+from experiments.objectives.objective import Batch, Metrics, Now, Params
+from experiments.training.partitioning import BATCH_AXES, example_numbers, in_parts
+from experiments.training.state import State
+from experiments.training.trainable import merge, split, trained
+
+Step = Callable[[State, Batch], tuple[State, Metrics]]
+
+
+def step_body(
+    config: TrainConfig,
+    objective: Objective,
+    optimizer: optax.GradientTransformation,
+    axis_name: str | None = None,
+) -> Step:
+    """(state, rows of a batch) -> (state, metrics), to be compiled.
+
+    axis_name: of the devices that the batch is spread over, under `pmap`; None: the rows are the
+    whole batch. Metrics hold "loss", "grad_norm" and "skipped" besides the objective's own.
+    """
+    chosen = trained(objective.abstract_params, config.optim)
+    process_rows = config.data.batch_size // jax.process_count()
+
+    def mean(tree: Any) -> Any:
+        return tree if axis_name is None else lax.pmean(tree, axis_name)
+
+    def step(state: State, batch: Batch) -> tuple[State, Metrics]:
+        rows = jax.tree.leaves(batch)[0].shape[0]
+        first = 0 if axis_name is None else lax.axis_index(axis_name) * rows
+        numbers = example_numbers(first + jnp.arange(rows), process_rows, jax.process_count())
+        keys = per_example_keys(jax.random.fold_in(state["rng"], state["step"]), numbers)
+        now = Now(state["step"], keys, mean(objective.shared(batch)))
+        trainable, frozen = split(state["params"], chosen)
+
+        def loss(trainable: Params, batch: Batch, now: Now) -> tuple[jax.Array, Metrics]:
+            with batch_sharding_axes(BATCH_AXES if axis_name is None else ()):
+                return objective.loss(merge(trainable, frozen), batch, now)
+
+        gradient = jax.value_and_grad(loss, has_aux=True)
+        parts = 1 if objective.accumulates else config.accumulate
+        (value, metrics), grads = mean(_in_parts(gradient, parts)(trainable, batch, now))
+        metrics = {**objective.report(metrics), "loss": value, "grad_norm": optax.tree.norm(grads)}
+        updates, opt_state = optimizer.update(grads, state["opt_state"], trainable)
+        new = merge(optax.apply_updates(trainable, updates), frozen)
+        after = {**state, "params": objective.project(new), "opt_state": opt_state}
+        if config.optim.ema:
+            after["ema"] = optax.incremental_update(
+                split(after["params"], chosen)[0], state["ema"], 1 - config.optim.ema
+            )
+        if config.optim.skip_nonfinite:
+            good = jnp.isfinite(value) & jnp.isfinite(metrics["grad_norm"])
+            for name in {"params", "opt_state", "ema"} & set(after):
+                after[name] = jax.tree.map(partial(jnp.where, good), after[name], state[name])
+            after["skipped"] = state["skipped"] + ~good
+        metrics["skipped"] = after["skipped"].astype(jnp.float32)
+        return {**after, "step": state["step"] + 1}, metrics
+
+    return step
+
+
+def _in_parts(gradient: Callable[..., Any], parts: int) -> Callable[..., Any]:
+    """The same value and gradient, of so many micro-batches one after the other."""
+    if parts == 1:
+        return gradient
+
+    def summed(trainable: Params, batch: Batch, now: Now) -> Any:
+        pieces = in_parts((dict(batch), now.keys), parts)
+
+        def of(piece: tuple[Batch, jax.Array]) -> Any:
+            return gradient(trainable, piece[0], now._replace(keys=piece[1]))
+
+        def add(total: Any, piece: Any) -> tuple[Any, None]:
+            return jax.tree.map(jnp.add, total, of(piece)), None
+
+        like = jax.eval_shape(of, jax.tree.map(lambda x: x[0], pieces))
+        zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), like)
+        total, _ = lax.scan(add, zeros, pieces)
+        return jax.tree.map(lambda x: x / parts, total)
+
+    return summed

@@ -1,0 +1,128 @@
+"""A fresh state with the parameters of a model that lies in a folder."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+from clip_jax import model_folder
+from clip_jax.errors import InputError
+from clip_jax.layers import stack_layers
+from clip_jax.position_embedding import resize_position_embedding
+from clip_jax.tokenizer import FILE_NAME
+from experiments.config.data import DataConfig
+from experiments.config.run import TrainConfig, flatten
+from experiments.training.param_names import matching
+from experiments.training.state import State, overlay
+
+# What of two models' configs may differ: how they are trained, what they read, and what shapes
+# tell. All else, such as an activation, would be wrong without a word.
+FREE = (
+    "attention_dropout", "output_dropout", "embedding_gradient_scale", "logit_bias",
+    "bos_id", "eos_id", "pad_id", "lowercase", "image.", "vision.", "text.", "embed_dim",
+    "text_vocab_size", "image_vocab_size", "text_special_tokens", "image_special_tokens",
+)  # fmt: skip
+POSITIONS = ("visual", "position_embedding")
+# By objective: the table that has a row for each piece of the vocabulary.
+TOKEN_TABLES = {"clip": "text/token_embedding", "rudolph": "text_embedding"}
+
+
+def begun_vocabulary(config: TrainConfig) -> DataConfig:
+    """`config.data`, with the vocabulary of `config.init.folder` where none is named.
+
+    A new one would give the rows of that model's token table other meanings. Where the table keeps
+    its fresh values (`config.init.leave`), so may the vocabulary be new. A folder that lacks the
+    vocabulary raises InputError.
+    """
+    folder, table = config.init.folder, TOKEN_TABLES.get(config.objective)
+    fresh = table and any(re.fullmatch(pattern, table) for pattern in config.init.leave)
+    if not folder or config.data.vocabulary or table is None or fresh:
+        return config.data
+    if not (Path(folder) / FILE_NAME).is_file():
+        raise InputError(
+            f"config.init.folder {folder} has no {FILE_NAME}, which its token table belongs to; "
+            f"name it by config.data.vocabulary, or leave {table} by config.init.leave"
+        )
+    return dataclasses.replace(config.data, vocabulary=folder)
+
+
+def begin_from(state: State, config: TrainConfig) -> State:
+    """`state` with the parameters of `config.init.folder`, each where the fresh one lies.
+
+    An image tower's position embedding is resized to the config's resolution; any other parameter
+    of another shape, or one that the folder lacks, raises InputError unless `config.init.leave`
+    names it.
+    """
+    if not config.init.folder:
+        return state
+    source = _read(config)
+    lora = bool(config.optim.lora.rank)
+    fresh = state["params"]["base"] if lora else state["params"]
+    kept = flatten_dict(matching(fresh, config.init.leave, "init.leave"))
+    taken = {}
+    for path, leaf in flatten_dict(fresh).items():
+        if kept[path].all():
+            continue
+        value = _fitting(path, source.get(path), leaf.shape, config)
+        if kept[path].any():  # some layers of a stack
+            shape = (-1, *[1] * (leaf.ndim - 1))
+            value = np.where(kept[path].reshape(shape), np.asarray(leaf), value)
+        taken[path] = jax.device_put(value.astype(leaf.dtype), leaf.sharding)
+    params = overlay(fresh, unflatten_dict(taken))
+    begun = {**state, "params": {**state["params"], "base": params} if lora else params}
+    if "ema" in state:
+        begun["ema"] = jax.tree.map(jnp.copy, _like(state["ema"], begun["params"]))
+    return begun
+
+
+def _read(config: TrainConfig) -> dict[tuple[str, ...], np.ndarray]:
+    """Parameters by path, layers stacked."""
+    folder = config.init.folder
+    about = model_folder.read_config(folder)
+    if about["kind"] != config.objective:
+        raise InputError(
+            f"config.init.folder is {folder}, a model of kind {about['kind']!r}; objective "
+            f"{config.objective!r} begins from one of its own kind"
+        )
+    wanted = flatten(json.loads(json.dumps(config.model.to_dict())))
+    found = flatten(about["config"])
+    for key, value in wanted.items():
+        if key in found and found[key] != value and not key.startswith(FREE):
+            raise InputError(
+                f"config.init.folder {folder} has {key} = {found[key]!r}, config.model.{key} is "
+                f"{value!r}; its parameters would mean something else"
+            )
+    return flatten_dict(stack_layers(model_folder.read_params(folder)))
+
+
+def _fitting(
+    path: tuple[str, ...], value: np.ndarray | None, shape: tuple[int, ...], config: TrainConfig
+) -> np.ndarray:
+    name = "/".join(path)
+    if value is not None:
+        value = np.asarray(value)
+        if value.shape == shape:
+            return value
+        if path == POSITIONS and value.shape[1] == shape[1]:
+            return resize_position_embedding(value, config.model.vision.patches_per_side)
+    found = "is not there" if value is None else f"is {list(value.shape)}"
+    raise InputError(
+        f"{config.init.folder}: {name} {found}; expected {list(shape)}; config.init.leave can name "
+        "it, to begin with fresh values"
+    )
+
+
+def _like(branches: Any, params: Any) -> Any:
+    """The leaves of `params` that a tree with some of its branches has."""
+    return {
+        key: _like(value, params[key]) if isinstance(value, dict) else params[key]
+        for key, value in branches.items()
+    }

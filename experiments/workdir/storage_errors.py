@@ -1,0 +1,44 @@
+"""A disk that takes no more, told in one line."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import re
+from collections.abc import Callable, Iterator
+
+from experiments.cli.exit_status import StorageError
+
+CODES = {
+    errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO,
+}  # fmt: skip
+
+TENSORSTORE = re.compile(r"(?:os_error_code='|OS error )(\d+)")
+
+
+@contextlib.contextmanager
+def storage_errors(folder: object, last_good: Callable[[], str]) -> Iterator[None]:
+    """In which what is written lies below `folder`; its errors become StorageError."""
+    try:
+        yield
+    except Exception as error:
+        code = error_code(error)
+        if code is None:
+            raise
+        raise StorageError(
+            f"{folder}: cannot be written ({os.strerror(code)}); last complete checkpoint: "
+            f"{last_good()}; make room or mend it, and the same command resumes"
+        ) from error
+
+
+def error_code(error: BaseException | None) -> int | None:
+    """The operating system's number of a failed write, wherever in the chain of causes it is."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in CODES:
+            return error.errno
+        # TensorStore, which writes the arrays, has no types for it.
+        if (match := TENSORSTORE.search(str(error))) and int(match[1]) in CODES:
+            return int(match[1])
+        error = error.__cause__ or error.__context__
+    return None
