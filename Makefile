@@ -11,7 +11,7 @@ BIN := $(VENV)/bin
 
 .PHONY: quickstart test test-all test-processors test-torch test-browser lint docs bench clean
 
-# Huge pages: docs/performance.md, "Training".
+# Huge pages: docs/performance_notes.md, "Training".
 quickstart: $(VENV)/.installed-demo
 	GLIBC_TUNABLES=glibc.malloc.hugetlb=1 $(BIN)/python -m experiments.quickstart
 

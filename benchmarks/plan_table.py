@@ -1,13 +1,15 @@
-"""The table of docs/scaling.md: python -m benchmarks.plan_table --rows=plans.jsonl
+"""Plans of all large configs: python -m benchmarks.plan_table --rows=plans.jsonl --csv=plans.csv
 
-Plans every large config on slices of every generation and prints Markdown. Each plan is kept as a
-line of --rows as soon as it is made, so the same command goes on where it was stopped.
+Plans every large config on slices of every generation, writes a CSV and prints the Markdown table of
+docs/scaling.md. Each plan is appended to --rows when it is made; the same command resumes there.
 """
 
 from __future__ import annotations
 
+import csv
 import dataclasses
 import importlib
+import io
 import json
 import sys
 from collections.abc import Sequence
@@ -17,6 +19,7 @@ from typing import Any
 import jax
 from tqdm import tqdm
 
+from clip_jax.atomic_file import replace_file
 from clip_jax.command import Parser
 from clip_jax.config import check_choice
 from experiments.cli.exit_status import exit_status
@@ -44,14 +47,15 @@ TOPOLOGIES = (
     "v4:8x16x16", "v5p:8x16x16",
     "v4:4x4x4", "v5e:8x8", "v5p:4x4x4", "v6e:8x8",
 )  # fmt: skip
-HEAD = (
-    "| config | slice | devices | mesh | micro-batches | parameters | optimiser | batch | "
-    "temporaries | peak | fits | sent |\n" + "|---" * 12 + "|"
-)
+COLUMNS = (
+    "config", "slice", "devices", "mesh", "micro-batches", "parameters", "optimiser", "batch",
+    "temporaries", "peak", "fits", "sent",
+)  # fmt: skip
+SHOWN = ("v5e:16x16",)
 
 
 def planned_config(name: str, devices: int) -> TrainConfig:
-    """An experiment file's config, in as many micro-batches as its rows need on these devices."""
+    """Returns an experiment's config with as many micro-batches as its rows need on these devices."""
     module = importlib.import_module(f"experiments.configs.{name}")
     config: TrainConfig = module.train_config()
     rows = config.data.batch_size // devices
@@ -59,10 +63,10 @@ def planned_config(name: str, devices: int) -> TrainConfig:
 
 
 def fill(path: Path, configs: Sequence[str], topologies: Sequence[str]) -> None:
-    """Adds to the file what it does not have yet."""
+    """Appends the plans that the file lacks."""
     for name in configs:
         check_choice("--configs", name, tuple(CONFIGS))
-    known = {(row["config"], row["topology"]) for row in read(path)}
+    known = {(row["config"], row["topology"]) for row in read_plans(path)}
     wanted = [(c, t) for t in topologies for c in configs if (c, t) not in known]
     for name, topology in tqdm(wanted, "planning"):
         devices = slice_devices(topology)
@@ -74,29 +78,43 @@ def fill(path: Path, configs: Sequence[str], topologies: Sequence[str]) -> None:
         jax.clear_caches()
 
 
-def read(path: Path) -> list[dict[str, Any]]:
+def read_plans(path: Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def table(rows: Sequence[dict[str, Any]]) -> str:
-    """Markdown; sizes in GB of one device, what a device sends in a step in GB."""
-    order = list(CONFIGS), ["v4", "v5e", "v5p", "v6e"]
+def to_markdown(rows: Sequence[dict[str, Any]]) -> str:
+    """Sizes in GB of one device, what a device sends in a step in GB."""
+    head = f"| {' | '.join(COLUMNS)} |\n" + "|---" * len(COLUMNS) + "|"
+    return "\n".join([head, *(f"| {' | '.join(_cells(row))} |" for row in _sorted(rows))])
 
-    def place(row: dict[str, Any]) -> tuple[int, int, int]:
+
+def to_csv(rows: Sequence[dict[str, Any]]) -> str:
+    """The same columns, one line a plan."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    writer.writerows(_cells(row) for row in _sorted(rows))
+    return text.getvalue()
+
+
+def _sorted(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    configs, generations = list(CONFIGS), ["v4", "v5e", "v5p", "v6e"]
+
+    def position(row: dict[str, Any]) -> tuple[int, int, int]:
         generation = row["topology"].partition(":")[0]
-        return order[0].index(row["config"]), order[1].index(generation), _devices(row)
+        return configs.index(row["config"]), generations.index(generation), _devices(row)
 
-    return "\n".join([HEAD, *(_line(row) for row in sorted(rows, key=place))])
+    return sorted(rows, key=position)
 
 
-def _line(row: dict[str, Any]) -> str:
+def _cells(row: dict[str, Any]) -> list[str]:
     sent = row["sent_bytes"]
-    cells = [
+    return [
         row["config"],
         row["topology"],
-        f"{_devices(row):,}",
+        str(_devices(row)),
         "x".join(str(size) for size in row["mesh"].values()),
         str(row["accumulate"]),
         *(
@@ -106,7 +124,6 @@ def _line(row: dict[str, Any]) -> str:
         "yes" if row["fits"] else "no",
         _gigabytes(None if sent is None else sum(sent.values())),
     ]
-    return f"| {' | '.join(cells)} |"
 
 
 def _gigabytes(size: float | None) -> str:
@@ -129,12 +146,17 @@ def run(argv: Sequence[str]) -> None:
     parser.add_argument("--configs", default=",".join(CONFIGS), help="some of the configs")
     parser.add_argument("--topologies", default=",".join(TOPOLOGIES), help="slices, in this order")
     parser.add_argument("--print-only", action="store_true", help="plan nothing more")
+    parser.add_argument("--csv", help="file for the table of all plans")
+    parser.add_argument("--show", default=",".join(SHOWN), help="slices to print")
     args = parser.parse_args(argv)
     jax.config.update("jax_platforms", "cpu")
     path = Path(args.rows)
     if not args.print_only:
         fill(path, args.configs.split(","), args.topologies.split(","))
-    print(table(read(path)))
+    rows = read_plans(path)
+    if args.csv:
+        replace_file(Path(args.csv), to_csv(rows))
+    print(to_markdown([row for row in rows if row["topology"] in args.show.split(",")]))
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ attention.py   attention in chunks of queries whose scores fit in a cache
 kv_cache.py    in-place updates of the sampler's cache
 
 `linear.py`, `attention.py` and RUDOLPH's sampler choose them while a program is traced. What each
-gains is in docs/performance.md.
+gains is in docs/performance_notes.md.
 """
 
 from __future__ import annotations

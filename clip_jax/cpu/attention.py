@@ -4,7 +4,7 @@
 
 XLA:CPU makes products and softmax several times slower where a head's scores outgrow a cache, and
 multiplies scores by values that are not stored [B, H, S, K] at a tenth of the speed
-(docs/performance.md, "Encoders").
+(docs/performance_notes.md, "Encoders").
 """
 
 from __future__ import annotations

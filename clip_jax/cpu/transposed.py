@@ -1,7 +1,7 @@
 """Kernels stored transposed, [out..., in...].
 
 XLA:CPU repacks a right operand on every call; for up to `FEW_ROWS` rows that costs more than the
-product (docs/performance.md, "Drawing"). A left operand that is stored in the order of its axes is
+product (docs/performance_notes.md, "Drawing"). A left operand that is stored in the order of its axes is
 read as it is. Kernels are transposed once, when a model is loaded.
 """
 

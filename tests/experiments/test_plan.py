@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
-from benchmarks.plan_table import CONFIGS, planned_config, read, table
+from benchmarks.plan_table import CONFIGS, planned_config, read_plans, to_csv, to_markdown
 from clip_jax import Clip, Compute, InputError, cpu
 from clip_jax.model import abstract_params
 from experiments import plan
@@ -217,7 +217,7 @@ def test_the_command_prints_json(capsys):
     assert found["sent_bytes"] == {} and found["fits"]
 
 
-def test_the_table_goes_on_where_it_stopped(tmp_path):
+def test_the_table_of_plans_as_markdown_and_csv(tmp_path):
     row = {
         "config": "rudolph_350m", "topology": "v5e:2x4",
         "mesh": {"data": 1, "fsdp": 8, "tensor": 1}, "accumulate": 16, "fits": False,
@@ -225,11 +225,14 @@ def test_the_table_goes_on_where_it_stopped(tmp_path):
         "temporary_bytes": None, "peak_bytes": 2e10, "sent_bytes": None,
     }  # fmt: skip
     path = tmp_path / "rows.jsonl"
-    assert read(path) == []
+    assert read_plans(path) == []
     path.write_text(json.dumps(row) + "\n")
-    line = table(read(path)).splitlines()[-1]
+    line = to_markdown(read_plans(path)).splitlines()[-1]
     assert line == (
         "| rudolph_350m | v5e:2x4 | 8 | 1x8x1 | 16 | 1.00 | 2.00 | 0.00 | ? | 20.00 | no | ? |"
+    )
+    assert to_csv(read_plans(path)).splitlines()[-1] == (
+        "rudolph_350m,v5e:2x4,8,1x8x1,16,1.00,2.00,0.00,?,20.00,no,?"
     )
 
 
