@@ -1,7 +1,7 @@
 """Plans of all large configs: python -m benchmarks.plan_table --rows=plans.jsonl --csv=plans.csv
 
-Plans every large config on slices of every generation, writes a CSV and prints the Markdown table of
-docs/scaling.md. Each plan is appended to --rows when it is made; the same command resumes there.
+Plans every large config on slices of every generation, writes a CSV and prints the Markdown table
+of docs/scaling.md. Each plan is appended to --rows when it is made; the same command resumes there.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ SHOWN = ("v5e:16x16",)
 
 
 def planned_config(name: str, devices: int) -> TrainConfig:
-    """Returns an experiment's config with as many micro-batches as its rows need on these devices."""
+    """Returns an experiment's config with the micro-batches that its rows need on these devices."""
     module = importlib.import_module(f"experiments.configs.{name}")
     config: TrainConfig = module.train_config()
     rows = config.data.batch_size // devices

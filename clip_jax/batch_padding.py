@@ -20,31 +20,34 @@ def bucket_size(count: int) -> int:
     return power * 3 // 4 if count <= power * 3 // 4 else power
 
 
-def fill(rows: Any, size: int) -> Any:
-    """[B, ...] -> [size, ...] by the last row again and again; as they are if there are as many."""
+def pad_batch(rows: Any, size: int) -> Any:
+    """[B, ...] -> [size, ...] repeating the last row; no change if B >= size."""
     if len(rows) >= size:
         return rows
     rows = np.asarray(rows)
     return np.concatenate([rows, np.repeat(rows[-1:], size - len(rows), axis=0)])
 
 
-def pad_to_bucket(rows: Any, shares: int = 1) -> Any:
-    """[B, ...] -> [N, ...], N a multiple of shares; what is being traced stays as it is."""
+def pad_to_bucket(rows: Any, num_shards: int = 1) -> Any:
+    """[B, ...] -> [N, ...], N a multiple of num_shards; a tracer is returned as it is."""
     if isinstance(rows, jax.core.Tracer):
         return rows
-    return fill(rows, shares * bucket_size(-(-len(rows) // shares)))
+    return pad_batch(rows, num_shards * bucket_size(-(-len(rows) // num_shards)))
 
 
-def cut(filled: jax.Array, *counts: int) -> jax.Array:
-    """The first `counts` along the first axes.
+def unpad(padded: jax.Array, *counts: int) -> jax.Array:
+    """Returns the first `counts` along the first axes; a tracer is sliced in its program.
 
-    On the host, where it is any work: a device would compile a program for each pair of sizes.
+    Slices on the host, which waits for the device: a slice on the device would need a program for
+    each pair of sizes.
     """
-    if filled.shape[: len(counts)] == counts:
-        return filled
-    return jax.device_put(np.asarray(filled)[tuple(slice(count) for count in counts)])
+    if padded.shape[: len(counts)] == counts:
+        return padded
+    if isinstance(padded, jax.core.Tracer):
+        return padded[tuple(slice(count) for count in counts)]
+    return jax.device_put(np.asarray(padded)[tuple(slice(count) for count in counts)])
 
 
-def run_padded(function: Callable[[Any], jax.Array], rows: Any, shares: int = 1) -> jax.Array:
-    """function([N, ...]) -> [N, ...] for [B, ...] -> [B, ...]."""
-    return cut(function(pad_to_bucket(rows, shares)), len(rows))
+def run_padded(function: Callable[[Any], jax.Array], rows: Any, num_shards: int = 1) -> jax.Array:
+    """Pads [B, ...] to [N, ...], applies `function` and returns the first B rows."""
+    return unpad(function(pad_to_bucket(rows, num_shards)), len(rows))

@@ -8,10 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import jax
 import numpy as np
 from tqdm import tqdm
 
-from clip_jax.batch_padding import fill
+from clip_jax.batch_padding import pad_batch
 from clip_jax.errors import InputError
 from clip_jax.pretrained import PretrainedClip
 from clip_jax.text import normalize_name, warn_of_invisible
@@ -102,7 +103,7 @@ class Predictor:
     def _in_batches(
         self,
         prepare: Callable[[Any], np.ndarray],
-        encode: Callable[[np.ndarray], Any],
+        encode: Callable[..., jax.Array],
         items: Any,
         unit: str,
     ) -> np.ndarray:
@@ -115,8 +116,8 @@ class Predictor:
             for start in range(0, len(items), self.batch_size):
                 rows = prepare(items[start : start + self.batch_size])
                 # A last batch that is not the only one needs no program of its own.
-                full = fill(rows, self.batch_size if start else 0)
-                parts.append(np.asarray(encode(full))[: len(rows)])
+                full = pad_batch(rows, self.batch_size if start else 0)
+                parts.append(np.asarray(encode(full, unpad=False))[: len(rows)])
                 bar.update(len(rows))
         return np.concatenate(parts)
 

@@ -14,8 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from clip_jax import cpu, digests, model_folder
-from clip_jax.batch_padding import cut, pad_to_bucket, run_padded
+from clip_jax import batch_padding, cpu, digests, model_folder
 from clip_jax.byte_bpe import ByteBpe
 from clip_jax.compilation_cache import enable_compilation_cache
 from clip_jax.compiled import compiled
@@ -43,7 +42,7 @@ class PretrainedClip:
     """Parameters, config and processor, with compiled encoders.
 
     The config tells a Clip from a RuclipSmall, whose features have unit length. A batch of any
-    size is filled up to one of few, for which programs are compiled: see `batch_padding.py`.
+    size is padded to one of few, for which programs are compiled: see `batch_padding.py`.
     In float32 matrix products run at full precision on every device: a TPU would otherwise round
     them to bfloat16.
     """
@@ -102,18 +101,26 @@ class PretrainedClip:
         params = jax.device_put(dict(self._params), NamedSharding(mesh, PartitionSpec()))
         return PretrainedClip(self.config, params, self.processor.tokenizer, self.compute, mesh)
 
-    def encode_image(self, pixel_values: np.ndarray | jax.Array) -> jax.Array:
-        """float32[B, H, W, 3], normalised pixels -> float32[B, E], not of unit length."""
-        self._check_pixels(pixel_values)
-        return self._run_rows("encode_image", pixel_values)
+    def encode_image(
+        self, pixel_values: np.ndarray | jax.Array, *, unpad: bool = True
+    ) -> jax.Array:
+        """float32[B, H, W, 3], normalised pixels -> float32[B, E], not of unit length.
 
-    def encode_image_features(self, pixel_values: np.ndarray | jax.Array) -> jax.Array:
-        """float32[B, H, W, 3], normalised pixels -> float32[B, D], before the projection.
-
-        D: the vision tower's width. What linear probes of CLIP take (Radford et al. 2021, A.3).
+        unpad: False returns the padded batch, [N, E] with N >= B, without waiting for the device.
         """
         self._check_pixels(pixel_values)
-        return self._run_rows("encode_image_features", pixel_values)
+        return self._run_rows("encode_image", pixel_values, unpad)
+
+    def encode_image_features(
+        self, pixel_values: np.ndarray | jax.Array, *, unpad: bool = True
+    ) -> jax.Array:
+        """float32[B, H, W, 3], normalised pixels -> float32[B, D], before the projection.
+
+        D: the vision tower's width. Linear probes of CLIP take these (Radford et al. 2021, A.3).
+        unpad: as in `encode_image`.
+        """
+        self._check_pixels(pixel_values)
+        return self._run_rows("encode_image_features", pixel_values, unpad)
 
     def _check_pixels(self, pixel_values: np.ndarray | jax.Array) -> None:
         size = self.config.vision.image_size
@@ -123,8 +130,11 @@ class PretrainedClip:
                 f"pixel_values are {list(shape)}; expected [B, {size}, {size}, 3], channels last"
             )
 
-    def encode_text(self, input_ids: np.ndarray | jax.Array) -> jax.Array:
-        """int32[B, S], S at most context_length -> float32[B, E], not of unit length."""
+    def encode_text(self, input_ids: np.ndarray | jax.Array, *, unpad: bool = True) -> jax.Array:
+        """int32[B, S], S at most context_length -> float32[B, E], not of unit length.
+
+        unpad: as in `encode_image`.
+        """
         ids, text = np.asarray(input_ids), self.config.text
         if ids.ndim != 2 or not np.issubdtype(ids.dtype, np.integer):
             raise InputError(f"input_ids are {ids.dtype}{list(ids.shape)}; expected int32[B, S]")
@@ -145,19 +155,23 @@ class PretrainedClip:
                 f"input_ids row {without_eos[0]} has no EOS (id {self.config.eos_id}), where the "
                 "text is pooled; end each text with it, as the processor does"
             )
-        return self._run_rows("encode_text", ids.astype(np.int32))
+        return self._run_rows("encode_text", ids.astype(np.int32), unpad)
 
     def logits(
         self, input_ids: np.ndarray | jax.Array, pixel_values: np.ndarray | jax.Array
     ) -> tuple[jax.Array, jax.Array]:
         """logits_per_image float32[images, texts], and its transpose logits_per_text."""
-        image, text = self.encode_image(pixel_values), self.encode_text(input_ids)
+        # Features stay on the device, padded; the result is cut once.
+        image = self.encode_image(pixel_values, unpad=False)
+        text = self.encode_text(input_ids, unpad=False)
         scale = self._params["logit_scale"]
-        filled = self._run(
-            _similarity, pad_to_bucket(image), pad_to_bucket(text), scale, params=False
-        )
-        images, texts = len(image), len(text)
-        return cut(filled[0], images, texts), cut(filled[1], texts, images)
+        per_image, per_text = self._run(_similarity, image, text, scale, params=False)
+        images, texts = len(pixel_values), len(input_ids)
+        if per_image.shape == (images, texts) or isinstance(per_image, jax.core.Tracer):
+            return per_image[:images, :texts], per_text[:texts, :images]
+        host = np.asarray(per_image)[:images, :texts]
+        per_image, per_text = jax.device_put((host, host.T))
+        return per_image, per_text
 
     @property
     def logit_scale(self) -> float:
@@ -197,15 +211,14 @@ class PretrainedClip:
             provenance=provenance,
         )
 
-    def _run_rows(self, method: str, rows: np.ndarray | jax.Array) -> jax.Array:
+    def _run_rows(self, method: str, rows: np.ndarray | jax.Array, unpad: bool) -> jax.Array:
         model = KINDS[self.kind][1]
         function = compiled(model, self.config, self.compute, self._stacked, method=method)
-        if self._mesh is None:
-            return run_padded(lambda rows: self._run(function, rows), rows)
-        spread = NamedSharding(self._mesh, PartitionSpec("rows"))
-        return run_padded(
-            lambda rows: self._run(function, jax.device_put(rows, spread)), rows, self._mesh.size
-        )
+        padded = batch_padding.pad_to_bucket(rows, 1 if self._mesh is None else self._mesh.size)
+        if self._mesh is not None:
+            padded = jax.device_put(padded, NamedSharding(self._mesh, PartitionSpec("rows")))
+        features = self._run(function, padded)
+        return batch_padding.unpad(features, len(rows)) if unpad else features
 
     def _run(self, function: Any, *args: Any, params: bool = True) -> Any:
         precision = "highest" if self.compute.dtype == "float32" else "default"

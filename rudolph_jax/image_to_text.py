@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from clip_jax.batch_padding import bucket_size, fill, pad_to_bucket
+from clip_jax.batch_padding import bucket_size, pad_batch, pad_to_bucket
 from clip_jax.errors import InputError
 from rudolph_jax.generation import Run, samples
 from rudolph_jax.pretrained import PretrainedRudolph
@@ -120,7 +120,7 @@ def caption_images(
     left = np.tile(encode_left(rudolph.tokenizer, rudolph.config, "", "LT_I2T"), (rows, 1))
     for start in range(0, len(images), batch_size):
         found = rudolph.encode_images(images[start : start + batch_size])
-        codes = fill(found, rows)
+        codes = pad_batch(found, rows)
         written = _right_texts(rudolph, run, left, codes, r_template, "RT_I2T", 1, None)
         captions += [texts[0] for texts in written[: len(found)]]
     return captions
@@ -182,7 +182,7 @@ def answer_questions(
         part = slice(start, start + batch_size)
         asked = _asked(rudolph, questions[part], images[part], contexts[part], about)
         rows = min(batch_size, bucket_size(len(questions)))
-        left, codes = (fill(ids, rows) for ids in asked)
+        left, codes = (pad_batch(ids, rows) for ids in asked)
         written = _right_texts(rudolph, run, left, codes, "", QUESTIONS[about][1], 1, None)
         answers += [texts[0] for texts in written[: len(asked[0])]]
     return answers

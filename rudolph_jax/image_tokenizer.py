@@ -28,7 +28,7 @@ ROUNDING = 1e-6  # by which a resized image may leave [0, 1]
 class PretrainedVqgan:
     """Parameters and config, with encoder and decoder compiled once per shape.
 
-    A batch is filled up to one of few sizes: see `clip_jax/batch_padding.py`.
+    A batch is padded to one of few sizes: see `clip_jax/batch_padding.py`.
     In float32 products run at full precision on every device: a rounded logit is another code.
     """
 

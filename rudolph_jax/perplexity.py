@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from clip_jax.batch_padding import bucket_size, fill
+from clip_jax.batch_padding import bucket_size, pad_batch
 from clip_jax.config import Compute
 from rudolph_jax import incremental
 from rudolph_jax.config import RudolphConfig
@@ -44,7 +44,7 @@ def perplexities(
     with tqdm(total=len(rest), unit=" ranked", disable=True if quiet else None, leave=False) as bar:
         for start in range(0, len(rest), batch_size):
             chunk = rest[start : start + batch_size]
-            batch = fill(chunk, batch_size)
+            batch = pad_batch(chunk, batch_size)
             found = _perplexities(config, compute, len(prompt), segments, params, past, batch)
             for segment in segments:
                 parts[segment].append(np.asarray(found[segment])[: len(chunk)])
@@ -72,10 +72,10 @@ def perplexities_after_prompts(
     found = np.zeros((len(prompts), len(rest)), np.float32)
     for first in range(0, len(prompts), group):
         some = prompts[first : first + group]
-        past = _read(config, compute, params, fill(some, group))
+        past = _read(config, compute, params, pad_batch(some, group))
         for start in range(0, len(rest), each):
             chunk = rest[start : start + each]
-            batch = np.tile(fill(chunk, each), (group, 1))
+            batch = np.tile(pad_batch(chunk, each), (group, 1))
             values = _perplexities(
                 config, compute, prompts.shape[1], (segment,), params, past, batch
             )[segment]

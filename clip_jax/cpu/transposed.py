@@ -1,8 +1,8 @@
 """Kernels stored transposed, [out..., in...].
 
 XLA:CPU repacks a right operand on every call; for up to `FEW_ROWS` rows that costs more than the
-product (docs/performance_notes.md, "Drawing"). A left operand that is stored in the order of its axes is
-read as it is. Kernels are transposed once, when a model is loaded.
+product (docs/performance_notes.md, "Drawing"). A left operand stored in the order of its axes
+is read as it is. Kernels are transposed once, when a model is loaded.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from clip_jax import Predictor, PretrainedClip
-from clip_jax.batch_padding import bucket_size, fill
+from clip_jax.batch_padding import bucket_size, pad_batch
 from clip_jax.model import abstract_params
 
 
@@ -18,10 +18,10 @@ def test_sizes():
     assert bucket_size(0) == 0
 
 
-def test_fill():
+def test_the_last_row_pads():
     rows = np.arange(6).reshape(3, 2)
-    np.testing.assert_array_equal(fill(rows, 5), rows[[0, 1, 2, 2, 2]])
-    assert fill(rows, 2) is rows
+    np.testing.assert_array_equal(pad_batch(rows, 5), rows[[0, 1, 2, 2, 2]])
+    assert pad_batch(rows, 2) is rows
 
 
 @pytest.fixture
@@ -58,8 +58,28 @@ def test_every_size_of_batch_after_the_first_ones_compiles_nothing(clip, rng, co
     assert not compilations
 
 
-def test_gradients_pass(clip, rng):
+def test_logits_visit_the_host_once(clip, rng, monkeypatch):
+    """Features stay padded on the device: one transfer of 5 x 7 logits, none of 6 x 8."""
+    pixels = rng.normal(size=(6, 24, 24, 3)).astype(np.float32)
+    ids = np.full((8, 3), clip.config.eos_id, np.int32)
+    transfers = []
+    to_host = np.asarray
+
+    def counted(array, *args, **kwargs):
+        if isinstance(array, jax.Array):
+            transfers.append(array.shape)
+        return to_host(array, *args, **kwargs)
+
+    monkeypatch.setattr(np, "asarray", counted)
+    clip.logits(ids, pixels)
+    assert transfers == []
+    clip.logits(ids[:7], pixels[:5])
+    assert transfers == [(6, 8)]
+
+
+@pytest.mark.parametrize("texts", [2, 5])
+def test_gradients_pass(clip, rng, texts):
     pixels = rng.normal(size=(5, 24, 24, 3)).astype(np.float32)
-    ids = np.full((2, 3), clip.config.eos_id, np.int32)
+    ids = np.full((texts, 3), clip.config.eos_id, np.int32)
     slope = jax.grad(lambda pixels: clip.logits(ids, pixels)[0].sum())(pixels)
     assert slope.shape == pixels.shape and np.abs(slope).sum(axis=(1, 2, 3)).all()
