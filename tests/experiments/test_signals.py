@@ -50,7 +50,7 @@ def config(train_config):
 
 def in_step(patch):
     """While step 3 is handed over."""
-    real, calls = train_module.parallel.put_batch, []
+    real, calls = train_module.partitioning.put_batch, []
 
     def put(batch, mesh):
         calls.append(1)
@@ -58,7 +58,7 @@ def in_step(patch):
             terminate()
         return real(batch, mesh)
 
-    patch.setattr(train_module.parallel, "put_batch", put)
+    patch.setattr(train_module.partitioning, "put_batch", put)
     return 3
 
 

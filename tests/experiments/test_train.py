@@ -62,7 +62,7 @@ def test_a_run_leaves_metrics_tokenizer_and_a_loadable_model(finished, train_con
 
 def test_interrupted_run_resumes_bit_equal(finished, train_config, tmp_path, monkeypatch):
     expected, folder = finished(train_config)
-    real = train_module.parallel.put_batch
+    real = train_module.partitioning.put_batch
     calls = []
 
     def interrupt_at_sixth(batch, mesh):
@@ -72,7 +72,7 @@ def test_interrupted_run_resumes_bit_equal(finished, train_config, tmp_path, mon
         return real(batch, mesh)
 
     with monkeypatch.context() as patch:
-        patch.setattr(train_module.parallel, "put_batch", interrupt_at_sixth)
+        patch.setattr(train_module.partitioning, "put_batch", interrupt_at_sixth)
         with pytest.raises(KeyboardInterrupt):
             train(train_config, tmp_path, ONE)
     assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["3", "5"]

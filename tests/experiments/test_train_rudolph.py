@@ -78,7 +78,7 @@ def test_interrupted_run_resumes_bit_equal(
 ):
     config = {"vqgan": vqgan_train_config, "rudolph": rudolph_train_config}[name]
     expected, folder = finished(config)
-    real = train_module.parallel.put_batch
+    real = train_module.partitioning.put_batch
     calls = []
 
     def interrupt_at_fourth(batch, mesh):
@@ -88,7 +88,7 @@ def test_interrupted_run_resumes_bit_equal(
         return real(batch, mesh)
 
     with monkeypatch.context() as patch:
-        patch.setattr(train_module.parallel, "put_batch", interrupt_at_fourth)
+        patch.setattr(train_module.partitioning, "put_batch", interrupt_at_fourth)
         with pytest.raises(KeyboardInterrupt):
             train(config, tmp_path, ONE)
     resumed = train(config, tmp_path, ONE)
