@@ -17,7 +17,7 @@ from benchmarks.result import Row, Table
 from benchmarks.roofline import Machine
 from clip_jax.config import PRESETS, ClipConfig
 from clip_jax.model import Clip, abstract_params
-from experiments.planning.flops import product_flops
+from experiments.planning.flops import matmul_flops
 
 # Of the features' spread, by which those of another implementation may differ.
 TOLERANCE = {"float32": 1e-3, "bfloat16": 0.2}
@@ -87,5 +87,5 @@ def cost(config: ClipConfig, tower: str, batch: int, dtype: str) -> tuple[float,
 
     part = params[{"image": "visual", "text": "text"}[tower]]
     kernels = sum(leaf.size for leaf in jax.tree.leaves(part) if leaf.ndim > 2)
-    flops = product_flops(jax.jit(encode).trace(params, rows).jaxpr)
+    flops = matmul_flops(jax.jit(encode).trace(params, rows).jaxpr)
     return flops, kernels * jnp.dtype(dtype).itemsize

@@ -17,7 +17,7 @@ from types import ModuleType
 from clip_jax.command import Parser
 from experiments.cli.command_line import take_distributed
 from experiments.cli.exit_status import exit_status
-from experiments.distributed.processes import leave_with, start
+from experiments.distributed.processes import initialize, run_and_shutdown
 from experiments.evaluation.tasks import (
     captions,
     drawing,
@@ -54,11 +54,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     def work() -> None:
         how, rest = take_distributed(argv)
         args = _parser().parse_args(rest)
-        start(how)
+        initialize(how)
         with warning_lines():
             TASKS[args.task].run(args)
 
-    return leave_with(lambda: exit_status(work, argv, less_memory="a smaller --batch-size"))
+    return run_and_shutdown(lambda: exit_status(work, argv, less_memory="a smaller --batch-size"))
 
 
 def _parser() -> Parser:

@@ -31,8 +31,8 @@ from experiments.data.source import open_split
 from experiments.data.stream import batches
 from experiments.data.vocabulary import run_tokenizer
 from experiments.distributed.lost_peers import Peers
-from experiments.distributed.preemption import Stopping
-from experiments.distributed.processes import Hosts, leave_with, start, to_host
+from experiments.distributed.preemption import PreemptionHandler
+from experiments.distributed.processes import Processes, fetch_to_host, initialize, run_and_shutdown
 from experiments.distributed.watchdog import Watchdog
 from experiments.evaluation.evaluators import make_evaluators
 from experiments.objectives import make_objective
@@ -45,7 +45,7 @@ from experiments.training.optimizer import make_optimizer
 from experiments.training.resume import step_to_resume
 from experiments.training.runners import RUNNERS
 from experiments.training.state import initial_state, model_params
-from experiments.training.warm_start import begin_from, begun_vocabulary
+from experiments.training.warm_start import initial_vocabulary, load_initial_params
 from experiments.workdir.folder import hold
 from experiments.workdir.storage_errors import storage_errors
 
@@ -80,20 +80,20 @@ def train(
 
     enable_compilation_cache()
     workdir = Path(workdir)
-    hosts = Hosts()
+    processes = Processes()
     mesh = partitioning.make_mesh(config.mesh, devices)
     check_mesh(config, mesh)
     with (
-        Stopping(hosts) as stopping,
-        Watchdog(hosts, config.watchdog_seconds) as watchdog,
-        Peers(hosts) as peers,
+        PreemptionHandler(processes) as preemption,
+        Watchdog(processes, config.watchdog_seconds) as watchdog,
+        Peers(processes) as peers,
         storage_errors(workdir, lambda: last_good(workdir / CHECKPOINTS)),
-        hold(workdir, hosts) as folder,
+        hold(workdir, processes) as folder,
     ):
         objective = make_objective(config, mesh)
         if config.optim.lora.rank:
             objective = with_lora(objective, config.optim.lora)
-        split, evaluators = hosts.in_turn(
+        split, evaluators = processes.first_then_others(
             lambda: (open_split(config.data, config.data.split), make_evaluators(config))
         )
         with (
@@ -107,14 +107,14 @@ def train(
             tokenizer = None
             if objective.vocabulary is not None:
                 vocabulary = objective.vocabulary
-                tokenizer = hosts.in_turn(
-                    lambda: run_tokenizer(vocabulary, begun_vocabulary(config), split, workdir)
+                tokenizer = processes.first_then_others(
+                    lambda: run_tokenizer(vocabulary, initial_vocabulary(config), split, workdir)
                 )
-                hosts.check_same(FILE_NAME, tokenizer.model)
+                processes.require_equal(FILE_NAME, tokenizer.model)
                 checkpoints.bind({FILE_NAME: tokenizer.model}, first_step)
             optimizer = make_optimizer(config.optim, config.steps)
             loop = Loop(
-                config, objective, workdir, hosts, stopping, watchdog, checkpoints, tokenizer,
+                config, objective, workdir, processes, preemption, watchdog, checkpoints, tokenizer,
                 evaluators, first_step, mesh, folder,
             )  # fmt: skip
             with partitioning.mesh_context(mesh, config.parallel):
@@ -122,24 +122,24 @@ def train(
                 if first_step:
                     state = checkpoints.restore(first_step, abstract_state(state))
                 else:
-                    state = begin_from(state, config)
+                    state = load_initial_params(state, config)
                 if loop.has_work:
                     runner = RUNNERS[config.parallel](config, objective, optimizer, mesh, shardings)
                     stream = batches(
                         objective.examples(split, tokenizer), config.data,
                         seed=config.seed, first_step=first_step,
-                        process_index=hosts.index, process_count=hosts.count,
+                        process_index=processes.index, process_count=processes.count,
                     )  # fmt: skip
                     if config.data.log_ids:
-                        place = workdir, split, first_step, hosts.index, hosts.count
-                        stream = hosts.in_turn(lambda: SampleIds(*place)).log(stream)
+                        place = workdir, split, first_step, processes.index, processes.count
+                        stream = processes.first_then_others(lambda: SampleIds(*place)).log(stream)
                     state = loop.run(runner, state, stream)
-        stopping.nothing_to_save = True
-        model = as_pretrained(objective, to_host(model_params(state)), tokenizer)
+        preemption.nothing_to_save = True
+        model = as_pretrained(objective, fetch_to_host(model_params(state)), tokenizer)
         folder.check()
-        if hosts.first:
+        if processes.first:
             _write_model(model, workdir, config)
-        hosts.barrier("model")
+        processes.barrier("model")
         return Run(model, workdir / MODEL, last_metrics(workdir))
 
 
@@ -175,12 +175,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     def work() -> None:
         how, rest = take_distributed(argv)
         config, workdir = parse_command_line(rest)
-        start(how)
+        initialize(how)
         folder = train(config, workdir).model_folder
         if jax.process_index() == 0:
             print(f"model: {folder}")
 
-    return leave_with(lambda: exit_status(work, argv))
+    return run_and_shutdown(lambda: exit_status(work, argv))
 
 
 if __name__ == "__main__":

@@ -25,12 +25,12 @@ from clip_jax.layers import stack_layers
 from experiments.config.data import DataConfig
 from experiments.config.run import MeshConfig, OptimConfig, TrainConfig
 from experiments.configs import ruclip_vit_base_patch32_224, rudolph_350m
-from experiments.planning.flops import product_flops
+from experiments.planning.flops import matmul_flops
 from experiments.planning.step import planned_objective
 from experiments.training import partitioning
 from experiments.training.optimizer import make_optimizer
 from experiments.training.state import fresh_state
-from experiments.training.step import step_body
+from experiments.training.step import make_train_step
 from rudolph_jax.layout import Layout
 
 # What is fastest on a CPU: bfloat16 multiplied as it lies, its layers one by one.
@@ -75,11 +75,11 @@ class Training:
         self.batch = {name: jnp.asarray(row) for name, row in rows.items()}
         self.context = lambda: partitioning.mesh_context(mesh, config.parallel)
         with self.context():
-            traced = jax.jit(step_body(config, objective, optimizer), donate_argnums=0).trace(
+            traced = jax.jit(make_train_step(config, objective, optimizer), donate_argnums=0).trace(
                 self.state, self.batch
             )
             self.step = traced.lower().compile()
-        return product_flops(traced.jaxpr)
+        return matmul_flops(traced.jaxpr)
 
     def train(self, count: int) -> float:
         """The last step's loss, before its update."""

@@ -21,8 +21,7 @@ import jax
 
 from clip_jax.errors import InputError
 from experiments.cli.exit_status import LEFT_BEHIND, DivergedError, PeerLostError, StorageError
-from experiments.distributed import processes
-from experiments.distributed.processes import Hosts
+from experiments.distributed.processes import Processes, exit_process
 from experiments.distributed.runtime_aborts import answered_aborts
 from experiments.workdir.process_identity import ProcessIdentity
 
@@ -46,8 +45,8 @@ KNOWN = (InputError, StorageError, DivergedError, PeerLostError)
 class Peers:
     """The other processes of a run; use as a context manager, and `errors` within it."""
 
-    def __init__(self, processes: Hosts) -> None:
-        self._hosts = processes
+    def __init__(self, processes: Processes) -> None:
+        self._processes = processes
         self._closing = threading.Event()
         self._identities: dict[int, ProcessIdentity] = {}
         self._beats: dict[int, int] = {}
@@ -58,7 +57,7 @@ class Peers:
         self._stack = contextlib.ExitStack()
 
     def __enter__(self) -> Peers:
-        if self._hosts.count > 1:
+        if self._processes.count > 1:
             self._answered = time.monotonic()
             self._stack.enter_context(answered_aborts(self._explain_abort, LEFT_BEHIND))
             threading.Thread(target=self._exchange, daemon=True, name="peers").start()
@@ -93,7 +92,7 @@ class Peers:
         if silent:
             return sorted(silent)
         unanswered = self._store_fails or time.monotonic() - answered > SILENT_SECONDS
-        return [0] if unanswered and not self._hosts.first else []
+        return [0] if unanswered and not self._processes.first else []
 
     def _gone(self) -> list[int]:
         """Those of this machine that have ended."""
@@ -101,7 +100,7 @@ class Peers:
 
     def _explain(self, error: Exception) -> None:
         """Raises PeerLostError from an error that a lost process explains."""
-        if self._hosts.count == 1 or isinstance(error, KNOWN):
+        if self._processes.count == 1 or isinstance(error, KNOWN):
             return
         says_so = False
         suspect = False
@@ -131,7 +130,7 @@ class Peers:
         if lost and not self._named:
             self._named = lost
             with contextlib.suppress(jax.errors.JaxRuntimeError):
-                self._hosts.put("lost", json.dumps(lost))
+                self._processes.put("lost", json.dumps(lost))
         names = [
             f"process {i}" + (f" ({self._identities[i]})" if i in self._identities else "")
             for i in lost
@@ -151,9 +150,9 @@ class Peers:
             beat += 1
             try:
                 value = json.dumps({**own, "beat": beat})
-                self._hosts.put(f"peers/{self._hosts.index}", value, overwrite=True)
-                shown = self._hosts.get_all("peers")
-                named = self._hosts.get("lost")
+                self._processes.put(f"peers/{self._processes.index}", value, overwrite=True)
+                shown = self._processes.get_all("peers")
+                named = self._processes.get("lost")
             except jax.errors.JaxRuntimeError:
                 self._store_fails = True
             else:
@@ -168,7 +167,7 @@ class Peers:
         for name, value in shown.items():
             index, fields = int(name), json.loads(value)
             beat = fields.pop("beat")
-            if index == self._hosts.index:
+            if index == self._processes.index:
                 continue
             self._identities[index] = ProcessIdentity(**fields)
             if self._beats.get(index) != beat:
@@ -182,4 +181,4 @@ class Peers:
             if self._closing.wait(LINGER_SECONDS):
                 return
             os.write(2, f"error: {self._tell(self.lost())}\n".encode())
-            processes.end(LEFT_BEHIND)
+            exit_process(LEFT_BEHIND)

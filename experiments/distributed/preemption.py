@@ -16,7 +16,7 @@ from collections.abc import Iterator
 
 from experiments.cli.exit_status import Stopped
 from experiments.distributed.exit_now import leave
-from experiments.distributed.processes import Hosts
+from experiments.distributed.processes import Processes
 
 # A process has at most one step running besides the one that it hands to the devices, and no
 # process is further than one step from another. What one writes before handing over step n + 1 all
@@ -24,22 +24,22 @@ from experiments.distributed.processes import Hosts
 STEPS_TO_AGREE = 2
 
 
-class Stopping:
+class PreemptionHandler:
     """Use as a context manager around a run; outside the main thread it hears nothing.
 
     SIGINT stays Python's own with one process. With several it is taken like SIGTERM: an
     exception in one of them would leave the others waiting.
     """
 
-    def __init__(self, hosts: Hosts) -> None:
-        self._hosts = hosts
-        self._signals = {signal.SIGTERM} | ({signal.SIGINT} if hosts.count > 1 else set())
+    def __init__(self, processes: Processes) -> None:
+        self._processes = processes
+        self._signals = {signal.SIGTERM} | ({signal.SIGINT} if processes.count > 1 else set())
         self._asked: int | None = None
         self._told = False
         self._may_break = False
         self.nothing_to_save = True
 
-    def __enter__(self) -> Stopping:
+    def __enter__(self) -> PreemptionHandler:
         self._hears = threading.current_thread() is threading.main_thread()
         if not self._hears:
             return self
@@ -60,14 +60,14 @@ class Stopping:
             signal.signal(number, handler)
         os.close(self._writing)  # which ends the thread
 
-    def due(self, done: int) -> bool:
+    def should_stop(self, done: int) -> bool:
         """Whether the run ends after `done` steps: on all processes after the same."""
-        if self._hosts.count == 1:
+        if self._processes.count == 1:
             return self._asked is not None
         if self._asked is not None and not self._told:
             self._told = True
-            self._hosts.put("stop", f"{done + STEPS_TO_AGREE} {self._asked}")
-        agreed = self._hosts.get("stop")
+            self._processes.put("stop", f"{done + STEPS_TO_AGREE} {self._asked}")
+        agreed = self._processes.get("stop")
         if agreed is None:
             return False
         last, self._asked = map(int, agreed.split())
@@ -77,9 +77,9 @@ class Stopping:
         return Stopped(int(self._asked))
 
     @contextlib.contextmanager
-    def breaking(self, alone: bool = True) -> Iterator[None]:
+    def interruptible(self, alone: bool = True) -> Iterator[None]:
         """In which a signal raises Stopped. alone: only with one process."""
-        if alone and self._hosts.count > 1:
+        if alone and self._processes.count > 1:
             yield
             return
         self._may_break = True

@@ -35,7 +35,7 @@ GRACE_SECONDS = 2.0
 _RUNS = itertools.count()
 
 
-def start(how: str) -> None:
+def initialize(how: str) -> None:
     """Joins the processes of a run; call it before anything asks JAX for a device.
 
     how: "none", one process; "auto", what Slurm, Open MPI, GKE or the TPU's metadata say; or
@@ -43,7 +43,7 @@ def start(how: str) -> None:
     """
     if how == "none":
         return
-    # Its own answer to SIGTERM would take the place of `stopping.py`.
+    # Its own answer to SIGTERM would take the place of `preemption.py`.
     jax.config.update("jax_enable_preemption_service", False)
     try:
         jax.distributed.initialize(**({} if how == "auto" else _explicit(how)))
@@ -70,13 +70,13 @@ def _explicit(how: str) -> dict[str, Any]:
     }
 
 
-def end(status: int) -> None:
+def exit_process(status: int) -> None:
     """Ends this process now, whatever its other threads are doing."""
     first = jax.distributed.is_initialized() and distributed.global_state.process_id == 0
     leave(status, GRACE_SECONDS if first else 0.0)
 
 
-def leave_with(work: Callable[[], int]) -> int:
+def run_and_shutdown(work: Callable[[], int]) -> int:
     """The exit status that work() gives, or 1 after a trace; no process is left waiting."""
     try:
         status = work()
@@ -88,12 +88,12 @@ def leave_with(work: Callable[[], int]) -> int:
     if jax.distributed.is_initialized():
         # What all processes come to together they may also wait for together.
         if status not in (0, SAVED):
-            end(status)
+            exit_process(status)
         jax.distributed.shutdown()
     return status
 
 
-class Hosts:
+class Processes:
     """The processes in one call of `train`. With one process, everything is at once and by itself.
 
     Every process makes one and calls its methods in the same order.
@@ -148,7 +148,7 @@ class Hosts:
         if self.count > 1:
             self._store.wait_at_barrier(f"{self._prefix}/{name}", PATIENCE_SECONDS * 1000)
 
-    def in_turn(self, work: Callable[[], Any]) -> Any:
+    def first_then_others(self, work: Callable[[], Any]) -> Any:
         """work() of the first process, then of the others, which find what it left on disk."""
         name = f"turn/{next(self._turns)}"
         if self.first:
@@ -159,7 +159,7 @@ class Hosts:
             done = work()
         return done
 
-    def from_first(self, work: Callable[[], Any], stopped: type[BaseException]) -> Any:
+    def broadcast_from_first(self, work: Callable[[], Any], stopped: type[BaseException]) -> Any:
         """What work() gives, on every process; only the first one calls it.
 
         It is JSON, and so are the arguments of `stopped`, which is raised everywhere if work
@@ -185,7 +185,7 @@ class Hosts:
             raise RuntimeError(f"process 0 failed: {told['failed']}")
         return told["value"]
 
-    def check_shared(self, workdir: Path) -> None:
+    def require_shared_folder(self, workdir: Path) -> None:
         """InputError, everywhere, unless all processes see the same folder there."""
         if self.count == 1:
             return
@@ -203,7 +203,7 @@ class Hosts:
                 "--workdir on a file system that all of them share"
             )
 
-    def check_same(self, what: str, data: bytes) -> None:
+    def require_equal(self, what: str, data: bytes) -> None:
         """InputError, everywhere, unless all processes have the same bytes."""
         if self.count > 1 and (others := self._unlike_first(hashlib.sha256(data).hexdigest())):
             raise InputError(
@@ -220,7 +220,7 @@ class Hosts:
         return [index for index in range(self.count) if told[str(index)] != told["0"]]
 
 
-def to_host(tree: Any) -> Any:
+def fetch_to_host(tree: Any) -> Any:
     """numpy arrays of a tree that may be spread over processes; all of them must call it.
 
     Leaf by leaf: a device holds no more than one whole leaf at a time.

@@ -10,8 +10,7 @@ import time
 import jax
 
 from experiments.cli.exit_status import LEFT_BEHIND
-from experiments.distributed import processes
-from experiments.distributed.processes import Hosts
+from experiments.distributed.processes import Processes, exit_process
 
 
 class Watchdog:
@@ -22,8 +21,8 @@ class Watchdog:
     `seconds` for the others to begin it too. Threads do it: they run while a device computes.
     """
 
-    def __init__(self, processes: Hosts, seconds: float) -> None:
-        self._hosts, self._seconds = processes, seconds
+    def __init__(self, processes: Processes, seconds: float) -> None:
+        self._processes, self._seconds = processes, seconds
         self._tick = min(seconds / 10, 1.0)
         self._closing = threading.Event()
         self._own = 0
@@ -31,7 +30,7 @@ class Watchdog:
         self._answered = time.monotonic()
 
     def __enter__(self) -> Watchdog:
-        if self._seconds and self._hosts.count > 1:
+        if self._seconds and self._processes.count > 1:
             self._answered = time.monotonic()
             for work in (self._exchange, self._judge):
                 threading.Thread(target=work, daemon=True, name="watchdog").start()
@@ -40,7 +39,7 @@ class Watchdog:
     def __exit__(self, *_: object) -> None:
         self._closing.set()
 
-    def reached(self, step: int) -> None:
+    def heartbeat(self, step: int) -> None:
         """This process has all it needs for a step, and begins it."""
         self._own = step
 
@@ -48,8 +47,9 @@ class Watchdog:
         """Apart from `_judge`, since an answer may never come."""
         while not self._closing.wait(self._tick):
             try:
-                self._hosts.put(f"steps/{self._hosts.index}", str(self._own), overwrite=True)
-                told = self._hosts.get_all("steps")
+                key = f"steps/{self._processes.index}"
+                self._processes.put(key, str(self._own), overwrite=True)
+                told = self._processes.get_all("steps")
             except jax.errors.JaxRuntimeError:
                 continue  # `_judge` counts how long there has been no answer
             self._seen = {int(index): int(step) for index, step in told.items()}
@@ -63,7 +63,7 @@ class Watchdog:
                 self._end([0], f"has not answered for {self._seconds:g} s", self._own)
             if max(seen.values(), default=0) > newest:
                 newest, since = max(seen.values()), now
-            behind = [i for i in range(self._hosts.count) if seen.get(i, 0) < newest]
+            behind = [i for i in range(self._processes.count) if seen.get(i, 0) < newest]
             if behind and now - since > self._seconds:
                 self._end(behind, f"not there {self._seconds:g} s after the first", newest)
 
@@ -72,6 +72,6 @@ class Watchdog:
             return
         names = ", ".join(f"process {index}" for index in behind)
         print(f"error: step {step}: {names}: {finding}; all end", file=sys.stderr)
-        if self._hosts.index in behind:
+        if self._processes.index in behind:
             faulthandler.dump_traceback(sys.stderr)
-        processes.end(LEFT_BEHIND)
+        exit_process(LEFT_BEHIND)

@@ -23,8 +23,8 @@ from experiments.config.run import TrainConfig
 from experiments.data.examples import CaptionedPictures
 from experiments.data.source import Split
 from experiments.data.vocabulary import Vocabulary
-from experiments.objectives.objective import Batch, Metrics, Now, Objective, Params
-from experiments.training.partitioning import BATCH_AXES, PMAP_AXIS, in_parts
+from experiments.objectives.objective import Batch, Metrics, Objective, Params, StepContext
+from experiments.training.partitioning import BATCH_AXES, PMAP_AXIS, split_microbatches
 
 # (image, text, scale, bias, groups) -> loss, metrics
 FeaturesLoss = Callable[..., tuple[jax.Array, Metrics]]
@@ -52,7 +52,7 @@ def clip_objective(config: TrainConfig, mesh: Mesh) -> Objective:
         text = clip.apply({"params": params}, ids, method="encode_text")
         return normalize(features), normalize(text)
 
-    def loss(params: Params, batch: Batch, now: Now) -> tuple[jax.Array, Metrics]:
+    def loss(params: Params, batch: Batch, now: StepContext) -> tuple[jax.Array, Metrics]:
         rows = batch["image"], batch["input_ids"], now.keys
         image, text = _encode_in_parts(partial(encode, params), rows, config.accumulate)
         scale, bias = jnp.exp(params["logit_scale"]), params.get("logit_bias", jnp.float32(0))
@@ -78,11 +78,11 @@ def clip_objective(config: TrainConfig, mesh: Mesh) -> Objective:
         init=init,
         loss=loss,
         accumulates=True,
-        table=sharding.AXES,
+        sharding_rules=sharding.AXES,
         examples=examples,
         pretrained=pretrained,
         vocabulary=Vocabulary(model.text.vocab_size, model.bos_id, model.eos_id, model.pad_id),
-        project=project,
+        post_update=project,
     )
 
 
@@ -96,7 +96,7 @@ def _encode_in_parts(
     """
     if parts == 1:
         return encode(*rows)
-    encoded = lax.map(jax.checkpoint(lambda part: encode(*part)), in_parts(rows, parts))
+    encoded = lax.map(jax.checkpoint(lambda part: encode(*part)), split_microbatches(rows, parts))
     # Back in the order of the rows: part m holds rows m, m + parts, ...
     return jax.tree.map(lambda x: x.swapaxes(0, 1).reshape(-1, *x.shape[2:]), encoded)
 

@@ -20,16 +20,16 @@ Batch = Mapping[str, jax.Array]
 Metrics = dict[str, jax.Array]
 
 
-class Now(NamedTuple):
+class StepContext(NamedTuple):
     """What a loss is told besides parameters and rows.
 
     step: int32[], how many were taken before. keys: key[B], a row's own (`per_example_rng.py`).
-    shared: what `Objective.shared` found, of the whole batch.
+    batch_stats: what `Objective.batch_stats` returned, of the whole batch.
     """
 
     step: jax.Array
     keys: jax.Array
-    shared: Mapping[str, jax.Array]
+    batch_stats: Mapping[str, jax.Array]
 
 
 class Pretrained(Protocol):
@@ -42,19 +42,19 @@ def unchanged(value: Any) -> Any:
     return value
 
 
-def nothing_shared(batch: Batch) -> Mapping[str, jax.Array]:
+def no_batch_stats(batch: Batch) -> Mapping[str, jax.Array]:
     return {}
 
 
 @dataclasses.dataclass(frozen=True)
-class Preparation:
+class BatchTransform:
     """From rows as the data gives them to what the loss takes, outside of what is differentiated.
 
-    params: of the network that does it. run: (params, batch) -> batch, rows by themselves.
+    params: of the network that does it. apply: (params, batch) -> batch, rows by themselves.
     """
 
     params: Any
-    run: Callable[[Any, Batch], Batch]
+    apply: Callable[[Any, Batch], Batch]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,27 +62,27 @@ class Objective:
     """abstract_params: shapes of the parameters. init: rng -> params.
     loss: (params, rows of a batch, now) -> what is minimised, metrics. Of a device's or
         micro-batch's rows, it and its metrics are such that their means are the whole batch's.
-    shared: rows -> means over them that each part of a batch must know of the whole.
+    batch_stats: rows -> means over them that each part of a batch must know of the whole.
     accumulates: whether `loss` itself takes the rows in `config.accumulate` parts, because no
         part's loss is its own.
-    report: mean metrics -> what is written of them.
-    table: the model's sharding table.
+    summarize: mean metrics -> what is written of them.
+    sharding_rules: the model's sharding table.
     examples: what batches are drawn from; the tokenizer is None where `vocabulary` is.
     pretrained: params on this host -> the model that users load and save.
     vocabulary: what is expected of the run's tokenizer, None where the model reads no text.
-    project: params -> params, after each update.
-    preparation: None where the rows are what the loss takes.
+    post_update: params -> params, after each update.
+    batch_transform: None where the rows are what the loss takes.
     """
 
     abstract_params: Params
     init: Callable[[jax.Array], Params]
-    loss: Callable[[Params, Batch, Now], tuple[jax.Array, Metrics]]
-    table: Table
+    loss: Callable[[Params, Batch, StepContext], tuple[jax.Array, Metrics]]
+    sharding_rules: Table
     examples: Callable[[Split, Tokenizer | None], Examples]
     pretrained: Callable[[Params, Tokenizer | None], Pretrained]
     vocabulary: Vocabulary | None = None
-    shared: Callable[[Batch], Mapping[str, jax.Array]] = nothing_shared
+    batch_stats: Callable[[Batch], Mapping[str, jax.Array]] = no_batch_stats
     accumulates: bool = False
-    report: Callable[[Metrics], Metrics] = unchanged
-    project: Callable[[Params], Params] = unchanged
-    preparation: Preparation | None = None
+    summarize: Callable[[Metrics], Metrics] = unchanged
+    post_update: Callable[[Params], Params] = unchanged
+    batch_transform: BatchTransform | None = None

@@ -18,7 +18,14 @@ from experiments.config.run import TrainConfig
 from experiments.data.sequences import Sequences, TextSequences
 from experiments.data.source import Split
 from experiments.data.vocabulary import Vocabulary
-from experiments.objectives.objective import Batch, Metrics, Now, Objective, Params, Preparation
+from experiments.objectives.objective import (
+    Batch,
+    BatchTransform,
+    Metrics,
+    Objective,
+    Params,
+    StepContext,
+)
 from rudolph_jax import sharding
 from rudolph_jax.config import RudolphConfig
 from rudolph_jax.image_to_text import QUESTIONS
@@ -48,7 +55,7 @@ def decoder_objective(config: TrainConfig, vqgan: PretrainedVqgan) -> Objective:
     def init(rng: jax.Array) -> Params:
         return rudolph.init(rng, jnp.zeros((1, layout.length), jnp.int32))["params"]
 
-    def loss(params: Params, batch: Batch, now: Now) -> tuple[jax.Array, Metrics]:
+    def loss(params: Params, batch: Batch, now: StepContext) -> tuple[jax.Array, Metrics]:
         ids = batch["input_ids"]
         logits = rudolph.apply({"params": params}, ids, now.keys)
         return rudolph_loss(
@@ -59,10 +66,10 @@ def decoder_objective(config: TrainConfig, vqgan: PretrainedVqgan) -> Objective:
             image_weight=settings.image_weight,
             right_weight=settings.right_weight,
             legacy_boundary_label=settings.legacy_boundary_label,
-            right_tokens=now.shared["right_tokens"],
+            right_tokens=now.batch_stats["right_tokens"],
         )
 
-    def shared(batch: Batch) -> dict[str, jax.Array]:
+    def batch_stats(batch: Batch) -> dict[str, jax.Array]:
         return {"right_tokens": count_right_tokens(batch["input_ids"], model)}
 
     def examples(split: Split, tokenizer: Tokenizer | None) -> Sequences | TextSequences:
@@ -83,16 +90,16 @@ def decoder_objective(config: TrainConfig, vqgan: PretrainedVqgan) -> Objective:
         abstract_params=abstract_params(model),
         init=init,
         loss=loss,
-        table=sharding.AXES,
+        sharding_rules=sharding.AXES,
         examples=examples,
         pretrained=pretrained,
         vocabulary=Vocabulary(model.text_vocab_size, BOS, EOS, PAD),
-        shared=shared,
-        preparation=_codes_filled(vqgan, layout),
+        batch_stats=batch_stats,
+        batch_transform=_codes_filled(vqgan, layout),
     )
 
 
-def _codes_filled(vqgan: PretrainedVqgan, layout: Layout) -> Preparation:
+def _codes_filled(vqgan: PretrainedVqgan, layout: Layout) -> BatchTransform:
     """Puts the codes of a batch's images in their place."""
     model = Vqgan(vqgan.config, vqgan.compute)
 
@@ -104,7 +111,7 @@ def _codes_filled(vqgan: PretrainedVqgan, layout: Layout) -> Preparation:
             codes = model.apply({"params": params}, pixels, method="encode")
         return {"input_ids": batch["input_ids"].at[:, layout.image].set(codes)}
 
-    return Preparation(vqgan.params, run)
+    return BatchTransform(vqgan.params, run)
 
 
 def _check_fit(config: TrainConfig, vqgan: PretrainedVqgan) -> None:

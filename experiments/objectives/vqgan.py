@@ -17,7 +17,7 @@ from experiments.config.objective import VqganSettings
 from experiments.config.run import TrainConfig
 from experiments.data.examples import Pictures
 from experiments.data.source import Split
-from experiments.objectives.objective import Batch, Metrics, Now, Objective, Params
+from experiments.objectives.objective import Batch, Metrics, Objective, Params, StepContext
 from rudolph_jax import vqgan_sharding
 from rudolph_jax.image_tokenizer import PretrainedVqgan, image_config
 from rudolph_jax.vqgan import Vqgan, abstract_params, init_params
@@ -36,7 +36,7 @@ def vqgan_objective(config: TrainConfig, mesh: Mesh) -> Objective:
             f"{multiple}, the pixels of a token's side"
         )
 
-    def loss(params: Params, batch: Batch, now: Now) -> tuple[jax.Array, Metrics]:
+    def loss(params: Params, batch: Batch, now: StepContext) -> tuple[jax.Array, Metrics]:
         images = batch["image"].astype(jnp.float32) / 255
         tau = gumbel_temperature(settings, now.step, config.steps)
         value, metrics = vqgan_loss(
@@ -58,10 +58,10 @@ def vqgan_objective(config: TrainConfig, mesh: Mesh) -> Objective:
         abstract_params=abstract_params(model),
         init=partial(init_params, model),
         loss=loss,
-        table=vqgan_sharding.AXES,
+        sharding_rules=vqgan_sharding.AXES,
         examples=examples,
         pretrained=pretrained,
-        report=report,
+        summarize=report,
     )
 
 

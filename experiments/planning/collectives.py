@@ -59,7 +59,7 @@ class _Program:
             if kind in KINDS:
                 operands = re.findall(r"%([\w.\-]+)", rest.partition(")")[0])
                 total[kind] += self._sent(kind, sum(sizes.get(x, 0) for x in operands), rest)
-            times = self._trips(rest) if operation == "while" else 1
+            times = self._trip_count(rest) if operation == "while" else 1
             for called in _called(rest):
                 for kind, size in self.sent(called).items():
                     total[kind] += times * size
@@ -82,7 +82,7 @@ class _Program:
         listed = GROUPS_LISTED.search(rest)
         return len(listed[1].split(",")) if listed and listed[1] else self._devices
 
-    def _trips(self, rest: str) -> int:
+    def _trip_count(self, rest: str) -> int:
         if known := TRIPS.search(rest):
             return int(known[1])
         # A counted loop's condition compares with one constant.

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 
-def product_flops(jaxpr: Any) -> float:
+def matmul_flops(jaxpr: Any) -> float:
     """Of one run, over all devices; a multiplication and an addition are two.
 
     jaxpr: as `jax.jit(f).trace(...).jaxpr` has it. Branches count as the costliest of them. The
@@ -33,8 +33,8 @@ def _equation(equation: Any) -> float:
         outputs = kernel[params["dimension_numbers"].rhs_spec[0]]
         return 2.0 * math.prod(equation.outvars[0].aval.shape) * math.prod(kernel) / outputs
     if name == "cond":
-        return max(product_flops(branch) for branch in params["branches"])
-    inner = sum(product_flops(part) for part in _inner(params))
+        return max(matmul_flops(branch) for branch in params["branches"])
+    inner = sum(matmul_flops(part) for part in _inner(params))
     if name == "scan":
         return params["length"] * inner
     # Its body is one device's.

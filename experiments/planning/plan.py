@@ -16,7 +16,7 @@ from jax.errors import JaxRuntimeError
 from experiments.config.run import TrainConfig
 from experiments.planning.chips import Chip
 from experiments.planning.collectives import sent_bytes
-from experiments.planning.flops import product_flops
+from experiments.planning.flops import matmul_flops
 from experiments.planning.step import device_bytes, trace_step
 
 USED = re.compile(r"Used ([\d.]+)([KMGT]?) of [\d.]+[KMGT]? hbm")
@@ -77,7 +77,7 @@ def make_plan(
     takes less time over fast code.
     """
     step = trace_step(config, devices)
-    executed = product_flops(step.traced.jaxpr) / len(devices)
+    executed = matmul_flops(step.traced.jaxpr) / len(devices)
     start = time.perf_counter()
     with _effort(-1.0 if quick else 0.0):
         found = _compile(step.traced)
@@ -145,7 +145,7 @@ def _model_flops(config: TrainConfig, devices: Sequence[jax.Device]) -> float:
     plain = dataclasses.replace(
         config, accumulate=1, compute=dataclasses.replace(config.compute, remat="none")
     )
-    return product_flops(trace_step(plain, devices).traced.jaxpr) / len(devices)
+    return matmul_flops(trace_step(plain, devices).traced.jaxpr) / len(devices)
 
 
 def _bounds(

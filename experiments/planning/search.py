@@ -52,7 +52,7 @@ def search(
     """
     best: tuple[TrainConfig, Plan] | None = None
     settled: set[tuple[MeshConfig, str]] = set()
-    for variant in sorted(variants(config, len(devices)), key=_promise):
+    for variant in sorted(variants(config, len(devices)), key=_priority):
         key = variant.mesh, variant.compute.remat
         if key in settled or not limit:
             continue
@@ -76,7 +76,7 @@ def search(
     return best
 
 
-def _promise(config: TrainConfig) -> tuple[int, ...]:
+def _priority(config: TrainConfig) -> tuple[int, ...]:
     """What is tried first: few micro-batches of rows enough, little communication."""
     mesh = config.mesh
     rows = config.data.batch_size // (mesh.data * mesh.fsdp * config.accumulate)

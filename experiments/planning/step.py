@@ -21,7 +21,7 @@ from experiments.training import partitioning
 from experiments.training.lora import with_lora
 from experiments.training.optimizer import make_optimizer
 from experiments.training.state import fresh_state, state_shardings
-from experiments.training.step import step_body
+from experiments.training.step import make_train_step
 from rudolph_jax.config import VQGAN_PRESETS
 from rudolph_jax.image_tokenizer import PretrainedVqgan
 from rudolph_jax.layout import Layout
@@ -60,7 +60,7 @@ def trace_step(config: TrainConfig, devices: Sequence[jax.Device]) -> TracedStep
         rows = partitioning.batch_sharding(mesh)
         batch = {key: _placed(leaf, rows) for key, leaf in batch_shapes(config).items()}
         step = jax.jit(
-            step_body(config, objective, optimizer),
+            make_train_step(config, objective, optimizer),
             donate_argnums=0,
             out_shardings=(shardings, None),
         )

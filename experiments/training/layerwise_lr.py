@@ -10,13 +10,13 @@ import jax
 import numpy as np
 
 from experiments.config.optimizer import OptimConfig
-from experiments.training.param_names import STACK, layer_names, name_of
+from experiments.training.param_names import STACK, layer_names, path_str
 
 # What comes before the first layer of a tower or decoder.
 EMBEDDINGS = re.compile(r".*(embedding|pre_norm)(/.*)?")
 
 
-def layer_rates(updates: Any, config: OptimConfig) -> Any:
+def scale_by_layer(updates: Any, config: OptimConfig) -> Any:
     """Updates, each layer's times its share of the learning rate.
 
     The embeddings are layer 0, the stacked layers 1 to L, what follows them L + 1 with the share 1:
@@ -25,17 +25,17 @@ def layer_rates(updates: Any, config: OptimConfig) -> Any:
     depths = _depths(updates)
 
     def scale(path: Sequence[Any], update: jax.Array) -> jax.Array:
-        shares = layer_shares(path, update, config, depths).astype(update.dtype)
+        shares = layer_lr_multipliers(path, update, config, depths).astype(update.dtype)
         return update * shares.reshape((-1, *[1] * (update.ndim - 1)) if update.ndim else ())
 
     return jax.tree_util.tree_map_with_path(scale, updates)
 
 
-def layer_shares(
+def layer_lr_multipliers(
     path: Sequence[Any], leaf: Any, config: OptimConfig, depths: dict[str, int]
 ) -> np.ndarray:
     """float64[layers] of a stacked leaf, [1] of any other."""
-    name, names = name_of(path), layer_names(path, leaf)
+    name, names = path_str(path), layer_names(path, leaf)
     depth = depths.get(_stem(name), 0)
     if len(names) > 1 or STACK in name.split("/"):
         places = np.arange(1, depth + 1)
@@ -50,9 +50,9 @@ def layer_shares(
 def _depths(params: Any) -> dict[str, int]:
     """How many layers lie stacked, by the name of what holds them ("visual", or "")."""
     return {
-        _stem(name_of(path)): leaf.shape[0]
+        _stem(path_str(path)): leaf.shape[0]
         for path, leaf in jax.tree_util.tree_leaves_with_path(params)
-        if STACK in name_of(path).split("/")
+        if STACK in path_str(path).split("/")
     }
 
 

@@ -15,13 +15,13 @@ from clip_jax.errors import InputError
 from clip_jax.tokenizer import Tokenizer
 from experiments.cli.exit_status import DivergedError, Stopped
 from experiments.config.run import MeshConfig, TrainConfig
-from experiments.distributed.preemption import Stopping
-from experiments.distributed.processes import Hosts, to_host
+from experiments.distributed.preemption import PreemptionHandler
+from experiments.distributed.processes import Processes, fetch_to_host
 from experiments.distributed.watchdog import Watchdog
 from experiments.evaluation.evaluators import Evaluator
 from experiments.objectives.objective import Objective, Pretrained
 from experiments.training.interrupts import HeldInterrupts
-from experiments.training.metrics import MetricsWriter, NoMetrics, Progress, read_metrics
+from experiments.training.metrics import MetricsWriter, NullMetricsWriter, Progress, read_metrics
 from experiments.training.optimizer import make_schedule
 from experiments.training.partitioning import make_mesh
 from experiments.training.runners import JitRunner, PmapRunner
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from experiments.training.checkpoint import Checkpoints
 
 
-class Taken(NamedTuple):
+class StepResult(NamedTuple):
     """A step and what it made, as one value: no interrupt leaves one without the other.
 
     number: of steps taken so far. metrics: (number, metrics) of the last two steps of this run.
@@ -52,8 +52,8 @@ class Loop:
         config: TrainConfig,
         objective: Objective,
         workdir: Path,
-        hosts: Hosts,
-        stopping: Stopping,
+        processes: Processes,
+        preemption: PreemptionHandler,
         watchdog: Watchdog,
         checkpoints: Checkpoints,
         tokenizer: Tokenizer | None,
@@ -63,7 +63,7 @@ class Loop:
         folder: RunFolder,
     ) -> None:
         self.config, self.objective, self.workdir = config, objective, workdir
-        self.hosts, self.stopping, self.watchdog = hosts, stopping, watchdog
+        self.processes, self.preemption, self.watchdog = processes, preemption, watchdog
         self.checkpoints = checkpoints
         self.tokenizer, self.evaluators = tokenizer, evaluators
         self.schedule = make_schedule(config.optim, config.steps)
@@ -71,32 +71,32 @@ class Loop:
         self.recorded, self.step_times = first_step, StepTimes()
         self.evaluated: tuple[int, Mapping[str, float]] = (first_step, {})
         self.mesh, self.folder = mesh, folder
-        self.not_evaluated = hosts.from_first(self._find_not_evaluated, Stopped)
-        self.unscored = hosts.from_first(self._is_unscored, Stopped)
+        self.not_evaluated = processes.broadcast_from_first(self._find_not_evaluated, Stopped)
+        self.unscored = processes.broadcast_from_first(self._is_unscored, Stopped)
         self.has_work = first_step < config.steps or bool(self.not_evaluated) or self.unscored
 
     def run(self, runner: JitRunner | PmapRunner, state: State, stream: Any) -> State:
-        config, first = self.config, self.hosts.first
-        self.writer = MetricsWriter(self.workdir, self.first_step) if first else NoMetrics()
+        config, first = self.config, self.processes.first
+        self.writer = MetricsWriter(self.workdir, self.first_step) if first else NullMetricsWriter()
         self.progress = Progress(
             self.first_step, config.steps, config.data.batch_size, quiet=not first
         )
-        self.current = Taken(self.first_step, state)
+        self.current = StepResult(self.first_step, state)
         if self.first_step:
-            self.progress.say(f"resuming at step {self.first_step}")
+            self.progress.log(f"resuming at step {self.first_step}")
         try:
             if self.not_evaluated:
                 self._evaluate(self.first_step, state, self.not_evaluated)
             if self.unscored:
-                self.hosts.in_turn(self._add_metrics)
+                self.processes.first_then_others(self._add_metrics)
             for number in range(self.first_step + 1, config.steps + 1):
-                if self.stopping.due(self.current.number):
-                    raise self.stopping.stopped()
-                with self.stopping.breaking():
+                if self.preemption.should_stop(self.current.number):
+                    raise self.preemption.stopped()
+                with self.preemption.interruptible():
                     batch = next(stream)
-                self.watchdog.reached(number)
-                self._take(runner, runner.put(batch))
-                self.stopping.nothing_to_save = False
+                self.watchdog.heartbeat(number)
+                self._take(runner, runner.shard_batch(batch))
+                self.preemption.nothing_to_save = False
                 # The step before is looked at while this one runs.
                 self._record(self.current.metrics[:-1])
                 self.checkpoints.look()
@@ -113,14 +113,14 @@ class Loop:
                     self.step_times.pause()
         except (KeyboardInterrupt, Stopped) as stop:
             # With several processes an interrupt that is one's own must not wait for the others.
-            if self.hosts.count > 1 and not isinstance(stop, Stopped):
+            if self.processes.count > 1 and not isinstance(stop, Stopped):
                 raise
             self._leave()
             raise
         finally:
             self.progress.close()
             self.writer.close()
-        self.watchdog.reached(config.steps + 1)
+        self.watchdog.heartbeat(config.steps + 1)
         return self.current.state
 
     def _take(self, runner: JitRunner | PmapRunner, batch: Any) -> None:
@@ -133,7 +133,7 @@ class Loop:
         first = number == self.first_step
         with contextlib.nullcontext() if first else HeldInterrupts():
             after, values = runner.step(state, batch)
-            self.current = Taken(number + 1, after, (*metrics[-1:], (number + 1, values)))
+            self.current = StepResult(number + 1, after, (*metrics[-1:], (number + 1, values)))
 
     def _leave(self) -> None:
         """Saves the last step that was taken, under whose number its state stands."""
@@ -143,7 +143,7 @@ class Loop:
             self._save()
         self.checkpoints.wait()
         last = f"step {number} is saved" if number else "before a step was done"
-        self.progress.say(f"interrupted; {last}, the same command resumes it")
+        self.progress.log(f"interrupted; {last}, the same command resumes it")
 
     def _record(self, taken: Sequence[tuple[int, Mapping[str, jax.Array]]]) -> None:
         """Checks, shows and writes the metrics of steps, of each one once."""
@@ -165,12 +165,12 @@ class Loop:
         with HeldInterrupts():
             self.recorded, self.skipped_in_a_row = number, skipped
             if not good:
-                self.progress.say(
+                self.progress.log(
                     f"step {number}: loss is {loss}, gradient norm {grad_norm}; it is left out, "
                     f"{int(metrics['skipped'])} so far"
                 )
             if jump := self.step_times.done(number):
-                self.progress.say(jump)
+                self.progress.log(jump)
             self.progress.update(number, loss)
             if values:
                 self.writer.write(number, values)
@@ -229,22 +229,22 @@ class Loop:
         number of rows is uneven and nothing is counted twice; the others wait for its values.
         """
         self.folder.check()
-        params = to_host(model_params(state))
+        params = fetch_to_host(model_params(state))
 
         def evaluate() -> dict[str, float]:
             found: dict[str, float] = {}
-            with self.stopping.breaking(alone=False), self._alone():
+            with self.preemption.interruptible(alone=False), self._alone():
                 model = as_pretrained(self.objective, params, self.tokenizer)
                 for name in names:
                     values = self.evaluators[name](model)
                     values = {f"{name}/{key}": value for key, value in values.items()}
                     self.writer.write(number, values)
                     listed = "  ".join(f"{key} {value:.4f}" for key, value in values.items())
-                    self.progress.say(f"step {number}: {listed}")
+                    self.progress.log(f"step {number}: {listed}")
                     found |= values
             return found
 
-        values = self.hosts.from_first(evaluate, Stopped)
+        values = self.processes.broadcast_from_first(evaluate, Stopped)
         best = self.config.best_metric
         if best and best.partition("/")[0] in names and best not in values:
             raise InputError(f"config.best_metric is {best!r}; expected one of {', '.join(values)}")
@@ -252,7 +252,7 @@ class Loop:
 
     def _alone(self) -> contextlib.AbstractContextManager[Any]:
         """Sets a mesh of one own device, so that functions need none of another process."""
-        own = [d for d in self.mesh.devices.flat if d.process_index == self.hosts.index]
+        own = [d for d in self.mesh.devices.flat if d.process_index == self.processes.index]
         return jax.set_mesh(make_mesh(MeshConfig(), own[:1]))
 
 

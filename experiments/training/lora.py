@@ -19,8 +19,8 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from clip_jax.errors import InputError
 from experiments.config.optimizer import LoraConfig
-from experiments.objectives.objective import Batch, Metrics, Now, Objective, Params
-from experiments.training.param_names import STACK, matching
+from experiments.objectives.objective import Batch, Metrics, Objective, Params, StepContext
+from experiments.training.param_names import STACK, match_patterns
 
 # How many axes of a kernel, after the layers', are its inputs.
 INPUT_AXES = (
@@ -62,20 +62,20 @@ def with_lora(objective: Objective, config: LoraConfig) -> Objective:
     def merged(params: Params) -> Params:
         return merge_lora(params, config)
 
-    def loss(params: Params, batch: Batch, now: Now) -> tuple[jax.Array, Metrics]:
+    def loss(params: Params, batch: Batch, now: StepContext) -> tuple[jax.Array, Metrics]:
         return objective.loss(merged(params), batch, now)
 
-    table = [(f"base/{pattern}", axes) for pattern, axes in objective.table]
+    rules = [(f"base/{pattern}", axes) for pattern, axes in objective.sharding_rules]
     for path, leaf in pairs.items():
-        table.append((re.escape("/".join(("lora", *path))), (None,) * len(leaf.shape)))
+        rules.append((re.escape("/".join(("lora", *path))), (None,) * len(leaf.shape)))
     return dataclasses.replace(
         objective,
         abstract_params={"base": base, "lora": unflatten_dict(pairs)},
         init=init,
         loss=loss,
-        table=tuple(table),
+        sharding_rules=tuple(rules),
         pretrained=lambda params, tokenizer: objective.pretrained(merged(params), tokenizer),
-        project=lambda params: {**params, "base": objective.project(params["base"])},
+        post_update=lambda params: {**params, "base": objective.post_update(params["base"])},
     )
 
 
@@ -91,7 +91,7 @@ def merge_lora(params: Mapping[str, Any], config: LoraConfig) -> Params:
 
 def _chosen(params: Params, patterns: Sequence[str]) -> dict[tuple[str, ...], Any]:
     """The leaves that a pattern names, by path."""
-    hits = flatten_dict(matching(params, patterns, "optim.lora.kernels"))
+    hits = flatten_dict(match_patterns(params, patterns, "optim.lora.kernels"))
     return {path: leaf for path, leaf in flatten_dict(params).items() if hits[path].any()}
 
 

@@ -74,7 +74,7 @@ def last_metrics(folder: str | Path) -> dict[str, float]:
     return newest
 
 
-class NoMetrics:
+class NullMetricsWriter:
     """A writer for a process that is not the first."""
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
@@ -119,7 +119,7 @@ class Progress:
             self._told = now
             rate = self.examples_per_second(step, now)
             left = (self._steps - step) * self._batch_size / max(rate, 1e-9)
-            self.say(
+            self.log(
                 f"step {step}/{self._steps}  loss {loss:.4f}  {rate:.0f} examples/s  "
                 f"{int(left) // 60}:{int(left) % 60:02d} left"
             )
@@ -128,7 +128,7 @@ class Progress:
         """Since the first step, which compiles, was done."""
         return (step - self._first) * self._batch_size / max(now - self._start, 1e-9)
 
-    def say(self, line: str) -> None:
+    def log(self, line: str) -> None:
         if self._bar is not None:
             self._bar.write(line, file=self._stream)
         elif not self._quiet:

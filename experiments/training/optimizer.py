@@ -8,8 +8,8 @@ import jax
 import optax
 
 from experiments.config.optimizer import OptimConfig
-from experiments.training.layerwise_lr import layer_rates
-from experiments.training.param_names import name_of
+from experiments.training.layerwise_lr import scale_by_layer
+from experiments.training.param_names import path_str
 from experiments.training.schedules import make_schedule
 
 
@@ -19,16 +19,16 @@ def make_optimizer(config: OptimConfig, steps: int) -> optax.GradientTransformat
     if config.clip_norm:
         parts.append(optax.clip_by_global_norm(config.clip_norm))
     parts += [
-        _direction(config),
+        _base_optimizer(config),
         optax.add_decayed_weights(config.weight_decay, decay_mask),
         optax.scale_by_learning_rate(make_schedule(config, steps)),
     ]
     if config.layer_decay < 1 or config.freeze:
-        parts.append(optax.stateless(lambda updates, _: layer_rates(updates, config)))
+        parts.append(optax.stateless(lambda updates, _: scale_by_layer(updates, config)))
     return optax.chain(*parts)
 
 
-def _direction(config: OptimConfig) -> optax.GradientTransformation:
+def _base_optimizer(config: OptimConfig) -> optax.GradientTransformation:
     dtype = config.moment_dtype
     if config.optimizer == "lion":
         return optax.scale_by_lion(config.beta1, config.beta2, mu_dtype=dtype)
@@ -45,6 +45,6 @@ def decay_mask(params: Any) -> Any:
     """
 
     def decays(path: tuple[Any, ...], _: Any) -> bool:
-        return not name_of(path).endswith(("bias", "scale", "class_embedding"))
+        return not path_str(path).endswith(("bias", "scale", "class_embedding"))
 
     return jax.tree_util.tree_map_with_path(decays, params)

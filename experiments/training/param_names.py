@@ -14,7 +14,7 @@ from clip_jax.errors import InputError
 STACK = "layers"
 
 
-def name_of(path: Sequence[Any]) -> str:
+def path_str(path: Sequence[Any]) -> str:
     """A path of a tree of dicts, joined by "/"."""
     return "/".join(str(key.key) for key in path)
 
@@ -28,7 +28,7 @@ def layer_names(path: Sequence[Any], leaf: Any) -> list[str]:
     return ["/".join([*keys[:place], str(i), *keys[place:]]) for i in range(leaf.shape[0])]
 
 
-def matching(params: Any, patterns: Sequence[str], key: str) -> Any:
+def match_patterns(params: Any, patterns: Sequence[str], key: str) -> Any:
     """bool[layers] (of leaves that are not stacked, [1]) for each leaf: which names match whole.
 
     key: of the config, for the InputError that a pattern raises which names nothing.

@@ -111,7 +111,7 @@ def batch_shards(mesh: Mesh) -> int:
     return mesh.shape["data"] * mesh.shape["fsdp"]
 
 
-def in_parts(rows: Any, parts: int) -> Any:
+def split_microbatches(rows: Any, parts: int) -> Any:
     """[B, ...] -> [parts, B / parts, ...] for each leaf: part m holds rows m, m + parts, ...
 
     So each device cuts the rows that it holds, and none travels.
@@ -123,7 +123,7 @@ def in_parts(rows: Any, parts: int) -> Any:
     return jax.tree.map(cut, rows)
 
 
-def example_numbers(places: jax.Array, rows: int, processes: int) -> jax.Array:
+def example_indices(places: jax.Array, rows: int, processes: int) -> jax.Array:
     """int32[B]: which example of the batch's order lies at each place of its global array.
 
     rows: of a process. Process p reads examples p, p + processes, ... (`data/stream.py`), and its

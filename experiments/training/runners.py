@@ -15,11 +15,11 @@ from experiments.objectives import Objective
 from experiments.objectives.objective import Batch, Metrics
 from experiments.training import partitioning
 from experiments.training.state import State
-from experiments.training.step import step_body
+from experiments.training.step import make_train_step
 
 
 class JitRunner:
-    """`runner.step(state, runner.put(batch))`; the old state's memory is reused."""
+    """`runner.step(state, runner.shard_batch(batch))`; the old state's memory is reused."""
 
     def __init__(
         self,
@@ -31,20 +31,20 @@ class JitRunner:
     ) -> None:
         self._mesh = mesh
         self._prepare = None
-        if objective.preparation is not None:
+        if objective.batch_transform is not None:
             self._prepare = jax.jit(
-                objective.preparation.run, out_shardings=partitioning.batch_sharding(mesh)
+                objective.batch_transform.apply, out_shardings=partitioning.batch_sharding(mesh)
             )
             self._params = jax.device_put(
-                objective.preparation.params, partitioning.replicated(mesh)
+                objective.batch_transform.params, partitioning.replicated(mesh)
             )
         self.step = jax.jit(
-            step_body(config, objective, optimizer),
+            make_train_step(config, objective, optimizer),
             donate_argnums=0,
             out_shardings=(shardings, None),
         )
 
-    def put(self, batch: Mapping[str, np.ndarray]) -> Batch:
+    def shard_batch(self, batch: Mapping[str, np.ndarray]) -> Batch:
         """This process's rows, as part of the global arrays that the loss takes."""
         placed = partitioning.put_batch(batch, self._mesh)
         return placed if self._prepare is None else self._prepare(self._params, placed)
@@ -64,18 +64,18 @@ class PmapRunner:
         devices = list(mesh.devices.flat)
         self._local = len([d for d in devices if d.process_index == jax.process_index()])
         self._prepare = None
-        if objective.preparation is not None:
+        if objective.batch_transform is not None:
             self._prepare = jax.pmap(
-                objective.preparation.run,
+                objective.batch_transform.apply,
                 partitioning.PMAP_AXIS,
                 in_axes=(None, 0),
                 devices=devices,
             )
             self._params = jax.device_put(
-                objective.preparation.params, partitioning.replicated(mesh)
+                objective.batch_transform.params, partitioning.replicated(mesh)
             )
         self._step = jax.pmap(
-            step_body(config, objective, optimizer, partitioning.PMAP_AXIS),
+            make_train_step(config, objective, optimizer, partitioning.PMAP_AXIS),
             partitioning.PMAP_AXIS,
             in_axes=(None, 0),
             out_axes=None,
@@ -86,7 +86,7 @@ class PmapRunner:
     def step(self, state: State, batch: Batch) -> tuple[State, Metrics]:
         return self._step(state, batch)
 
-    def put(self, batch: Mapping[str, np.ndarray]) -> Batch:
+    def shard_batch(self, batch: Mapping[str, np.ndarray]) -> Batch:
         """[B, ...] -> [devices of this process, their rows, ...]"""
         cut = {
             key: value.reshape(self._local, -1, *value.shape[1:]) for key, value in batch.items()

@@ -17,7 +17,7 @@ from jax.sharding import Mesh
 from experiments.config.run import TrainConfig
 from experiments.objectives import Objective
 from experiments.training import partitioning
-from experiments.training.trainable import split, trained
+from experiments.training.trainable import partition, trainable_mask
 
 State = dict[str, Any]
 
@@ -30,13 +30,13 @@ def state_shardings(
     if config.parallel == "pmap":
         params = jax.tree.map(lambda _: partitioning.replicated(mesh), dict(abstract))
     else:
-        params = partitioning.param_shardings(abstract, objective.table, mesh)
-    chosen = trained(abstract, config.optim)
-    trainable = split(params, chosen)[0]
+        params = partitioning.param_shardings(abstract, objective.sharding_rules, mesh)
+    chosen = trainable_mask(abstract, config.optim)
+    trainable = partition(params, chosen)[0]
     shardings = {
         "params": params,
         "opt_state": partitioning.optimizer_shardings(
-            optimizer, split(abstract, chosen)[0], trainable, mesh
+            optimizer, partition(abstract, chosen)[0], trainable, mesh
         ),
         **{name: partitioning.replicated(mesh) for name in ("step", "rng", "skipped")},
     }
@@ -52,7 +52,7 @@ def fresh_state(
     """A state before its first step; traceable."""
     init_rng, train_rng = jax.random.split(rng)
     params = objective.init(init_rng)
-    trainable = split(params, trained(params, config.optim))[0]
+    trainable = partition(params, trainable_mask(params, config.optim))[0]
     state = {
         "params": params,
         "opt_state": optimizer.init(trainable),
@@ -87,14 +87,14 @@ def step_of(state: State) -> int:
 
 def model_params(state: State) -> Any:
     """The parameters that a model is made of: the averages where there are any."""
-    return overlay(state["params"], state["ema"]) if "ema" in state else state["params"]
+    return merge_params(state["params"], state["ema"]) if "ema" in state else state["params"]
 
 
-def overlay(params: Any, changed: Any) -> Any:
+def merge_params(params: Any, changed: Any) -> Any:
     """params with the leaves of a tree that has some of its branches."""
     new = dict(params)
     for key, value in changed.items():
-        new[key] = overlay(params[key], value) if isinstance(value, dict) else value
+        new[key] = merge_params(params[key], value) if isinstance(value, dict) else value
     return new
 
 

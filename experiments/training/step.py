@@ -15,15 +15,15 @@ from clip_jax.per_example_rng import per_example_keys
 from clip_jax.sharding import batch_sharding_axes
 from experiments.config.run import TrainConfig
 from experiments.objectives import Objective
-from experiments.objectives.objective import Batch, Metrics, Now, Params
-from experiments.training.partitioning import BATCH_AXES, example_numbers, in_parts
+from experiments.objectives.objective import Batch, Metrics, Params, StepContext
+from experiments.training.partitioning import BATCH_AXES, example_indices, split_microbatches
 from experiments.training.state import State
-from experiments.training.trainable import merge, split, trained
+from experiments.training.trainable import combine, partition, trainable_mask
 
 Step = Callable[[State, Batch], tuple[State, Metrics]]
 
 
-def step_body(
+def make_train_step(
     config: TrainConfig,
     objective: Objective,
     optimizer: optax.GradientTransformation,
@@ -34,7 +34,7 @@ def step_body(
     axis_name: of the devices that the batch is spread over, under `pmap`; None: the rows are the
     whole batch. Metrics hold "loss", "grad_norm" and "skipped" besides the objective's own.
     """
-    chosen = trained(objective.abstract_params, config.optim)
+    chosen = trainable_mask(objective.abstract_params, config.optim)
     process_rows = config.data.batch_size // jax.process_count()
 
     def mean(tree: Any) -> Any:
@@ -43,25 +43,27 @@ def step_body(
     def step(state: State, batch: Batch) -> tuple[State, Metrics]:
         rows = jax.tree.leaves(batch)[0].shape[0]
         first = 0 if axis_name is None else lax.axis_index(axis_name) * rows
-        numbers = example_numbers(first + jnp.arange(rows), process_rows, jax.process_count())
+        numbers = example_indices(first + jnp.arange(rows), process_rows, jax.process_count())
         keys = per_example_keys(jax.random.fold_in(state["rng"], state["step"]), numbers)
-        now = Now(state["step"], keys, mean(objective.shared(batch)))
-        trainable, frozen = split(state["params"], chosen)
+        now = StepContext(state["step"], keys, mean(objective.batch_stats(batch)))
+        trainable, frozen = partition(state["params"], chosen)
 
-        def loss(trainable: Params, batch: Batch, now: Now) -> tuple[jax.Array, Metrics]:
+        def loss(trainable: Params, batch: Batch, now: StepContext) -> tuple[jax.Array, Metrics]:
             with batch_sharding_axes(BATCH_AXES if axis_name is None else ()):
-                return objective.loss(merge(trainable, frozen), batch, now)
+                return objective.loss(combine(trainable, frozen), batch, now)
 
         gradient = jax.value_and_grad(loss, has_aux=True)
         parts = 1 if objective.accumulates else config.accumulate
-        (value, metrics), grads = mean(_in_parts(gradient, parts)(trainable, batch, now))
-        metrics = {**objective.report(metrics), "loss": value, "grad_norm": optax.tree.norm(grads)}
+        accumulated = _accumulate_gradients(gradient, parts)
+        (value, metrics), grads = mean(accumulated(trainable, batch, now))
+        grad_norm = optax.tree.norm(grads)
+        metrics = {**objective.summarize(metrics), "loss": value, "grad_norm": grad_norm}
         updates, opt_state = optimizer.update(grads, state["opt_state"], trainable)
-        new = merge(optax.apply_updates(trainable, updates), frozen)
-        after = {**state, "params": objective.project(new), "opt_state": opt_state}
+        new = combine(optax.apply_updates(trainable, updates), frozen)
+        after = {**state, "params": objective.post_update(new), "opt_state": opt_state}
         if config.optim.ema:
             after["ema"] = optax.incremental_update(
-                split(after["params"], chosen)[0], state["ema"], 1 - config.optim.ema
+                partition(after["params"], chosen)[0], state["ema"], 1 - config.optim.ema
             )
         if config.optim.skip_nonfinite:
             good = jnp.isfinite(value) & jnp.isfinite(metrics["grad_norm"])
@@ -74,13 +76,13 @@ def step_body(
     return step
 
 
-def _in_parts(gradient: Callable[..., Any], parts: int) -> Callable[..., Any]:
+def _accumulate_gradients(gradient: Callable[..., Any], parts: int) -> Callable[..., Any]:
     """The same value and gradient, of so many micro-batches one after the other."""
     if parts == 1:
         return gradient
 
-    def summed(trainable: Params, batch: Batch, now: Now) -> Any:
-        pieces = in_parts((dict(batch), now.keys), parts)
+    def summed(trainable: Params, batch: Batch, now: StepContext) -> Any:
+        pieces = split_microbatches((dict(batch), now.keys), parts)
 
         def of(piece: tuple[Batch, jax.Array]) -> Any:
             return gradient(trainable, piece[0], now._replace(keys=piece[1]))

@@ -7,24 +7,24 @@ from typing import Any
 import jax
 
 from experiments.config.optimizer import OptimConfig
-from experiments.training.param_names import matching
+from experiments.training.param_names import match_patterns
 
 
-def trained(params: Any, config: OptimConfig) -> Any:
+def trainable_mask(params: Any, config: OptimConfig) -> Any:
     """bool for each leaf. A stacked leaf with some of its layers frozen is trained, and
-    `rates.layer_rates` holds those still.
+    `layerwise_lr.scale_by_layer` has 0 for those.
     """
     if config.lora.rank:
-        base = matching(params["base"], config.lora.train, "optim.lora.train")
+        base = match_patterns(params["base"], config.lora.train, "optim.lora.train")
         return {
             "base": jax.tree.map(lambda layers: bool(layers.any()), base),
             "lora": jax.tree.map(lambda _: True, params["lora"]),
         }
-    frozen = matching(params, config.freeze, "optim.freeze")
+    frozen = match_patterns(params, config.freeze, "optim.freeze")
     return jax.tree.map(lambda layers: not layers.all(), frozen)
 
 
-def split(params: Any, chosen: Any) -> tuple[Any, Any]:
+def partition(params: Any, chosen: Any) -> tuple[Any, Any]:
     """(the leaves that are chosen, the others), as trees without the branches they do not use."""
     return _take(params, chosen, True), _take(params, chosen, False)
 
@@ -40,9 +40,9 @@ def _take(params: Any, chosen: Any, wanted: bool) -> Any:
     return taken
 
 
-def merge(one: Any, other: Any) -> Any:
-    """The inverse of `split`."""
+def combine(one: Any, other: Any) -> Any:
+    """The inverse of `partition`."""
     merged = dict(one)
     for key, value in other.items():
-        merged[key] = merge(merged[key], value) if key in merged else value
+        merged[key] = combine(merged[key], value) if key in merged else value
     return merged

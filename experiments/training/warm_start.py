@@ -20,8 +20,8 @@ from clip_jax.position_embedding import resize_position_embedding
 from clip_jax.tokenizer import FILE_NAME
 from experiments.config.data import DataConfig
 from experiments.config.run import TrainConfig, flatten
-from experiments.training.param_names import matching
-from experiments.training.state import State, overlay
+from experiments.training.param_names import match_patterns
+from experiments.training.state import State, merge_params
 
 # What of two models' configs may differ: how they are trained, what they read, and what shapes
 # tell. All else, such as an activation, would be wrong without a word.
@@ -35,7 +35,7 @@ POSITIONS = ("visual", "position_embedding")
 TOKEN_TABLES = {"clip": "text/token_embedding", "rudolph": "text_embedding"}
 
 
-def begun_vocabulary(config: TrainConfig) -> DataConfig:
+def initial_vocabulary(config: TrainConfig) -> DataConfig:
     """`config.data`, with the vocabulary of `config.init.folder` where none is named.
 
     A new one would give the rows of that model's token table other meanings. Where the table keeps
@@ -54,7 +54,7 @@ def begun_vocabulary(config: TrainConfig) -> DataConfig:
     return dataclasses.replace(config.data, vocabulary=folder)
 
 
-def begin_from(state: State, config: TrainConfig) -> State:
+def load_initial_params(state: State, config: TrainConfig) -> State:
     """`state` with the parameters of `config.init.folder`, each where the fresh one lies.
 
     An image tower's position embedding is resized to the config's resolution; any other parameter
@@ -66,7 +66,7 @@ def begin_from(state: State, config: TrainConfig) -> State:
     source = _read(config)
     lora = bool(config.optim.lora.rank)
     fresh = state["params"]["base"] if lora else state["params"]
-    kept = flatten_dict(matching(fresh, config.init.leave, "init.leave"))
+    kept = flatten_dict(match_patterns(fresh, config.init.leave, "init.leave"))
     taken = {}
     for path, leaf in flatten_dict(fresh).items():
         if kept[path].all():
@@ -76,7 +76,7 @@ def begin_from(state: State, config: TrainConfig) -> State:
             shape = (-1, *[1] * (leaf.ndim - 1))
             value = np.where(kept[path].reshape(shape), np.asarray(leaf), value)
         taken[path] = jax.device_put(value.astype(leaf.dtype), leaf.sharding)
-    params = overlay(fresh, unflatten_dict(taken))
+    params = merge_params(fresh, unflatten_dict(taken))
     begun = {**state, "params": {**state["params"], "base": params} if lora else params}
     if "ema" in state:
         begun["ema"] = jax.tree.map(jnp.copy, _like(state["ema"], begun["params"]))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from clip_jax.errors import InputError
 from experiments.cli.exit_status import DivergedError, StorageError
-from experiments.distributed.processes import Hosts
+from experiments.distributed.processes import Processes
 from experiments.workdir.lock import RunLock
 
 
@@ -61,18 +61,19 @@ class RunFolder:
 
 
 @contextlib.contextmanager
-def hold(folder: Path, hosts: Hosts) -> Iterator[RunFolder]:
+def hold(folder: Path, processes: Processes) -> Iterator[RunFolder]:
     """Holds a run's folder for all processes; the first one takes its lock.
 
     Raises InputError, everywhere, where another run holds it or where not all processes see it;
     StorageError at the end, or in place of another error, where the folder is gone.
     """
     with contextlib.ExitStack() as stack:
-        lock = RunLock(folder) if hosts.first else None
+        lock = RunLock(folder) if processes.first else None
         if lock is not None:
             stack.callback(lock.release)
-        hosts.from_first(lock.acquire if lock is not None else lambda: None, InputError)
-        hosts.check_shared(folder)
+        acquire = lock.acquire if lock is not None else lambda: None
+        processes.broadcast_from_first(acquire, InputError)
+        processes.require_shared_folder(folder)
         held = RunFolder(folder, lock)
         stack.callback(held.close)
         try:

@@ -9,8 +9,8 @@ import numpy as np
 
 from experiments.config.data import DataConfig
 from experiments.config.run import OptimConfig, TrainConfig
-from experiments.distributed.preemption import Stopping
-from experiments.distributed.processes import Hosts
+from experiments.distributed.preemption import PreemptionHandler
+from experiments.distributed.processes import Processes
 from experiments.distributed.watchdog import Watchdog
 from experiments.objectives.objective import Objective
 from experiments.training import partitioning
@@ -55,7 +55,7 @@ class SmallRun:
             abstract_params={"w": jax.ShapeDtypeStruct((WIDTH,), jnp.float32)},
             init=lambda rng: {"w": jax.random.normal(rng, (WIDTH,))},
             loss=loss,
-            table=(("w", (None,)),),
+            sharding_rules=(("w", (None,)),),
             examples=None,
             pretrained=lambda params, tokenizer: params,
         )
@@ -73,9 +73,9 @@ class SmallRun:
         return jax.tree.map(jnp.copy, self.fresh)
 
     def __call__(self, workdir):
-        config, workdir, hosts = self.config, Path(workdir), Hosts()
+        config, workdir, hosts = self.config, Path(workdir), Processes()
         with (
-            Stopping(hosts) as stopping,
+            PreemptionHandler(hosts) as stopping,
             Watchdog(hosts, 0.0) as watchdog,
             Checkpoints(
                 workdir / "checkpoints", config.keep_checkpoints, config.best_metric

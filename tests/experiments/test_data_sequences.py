@@ -144,11 +144,11 @@ def test_codes_are_the_likeliest_ones_kept_or_found_batch_by_batch(make, small_v
     unread = [read.draw(i, np.random.default_rng(i)) for i in range(24)]
     batch = {key: np.stack([e[key] for e in unread]) for key in ("image", "input_ids")}
     assert not batch["input_ids"][:, image].any()
-    prepare = objective.preparation
-    prepared = jax.jit(prepare.run)(prepare.params, batch)
+    prepare = objective.batch_transform
+    prepared = jax.jit(prepare.apply)(prepare.params, batch)
     assert set(prepared) == {"input_ids"}
     np.testing.assert_array_equal(np.asarray(prepared["input_ids"])[:, image], expected)
-    assert prepare.run(prepare.params, prepared) is prepared
+    assert prepare.apply(prepare.params, prepared) is prepared
 
 
 def test_kept_codes_are_of_several_views(make):

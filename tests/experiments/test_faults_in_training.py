@@ -59,7 +59,7 @@ each_fault = pytest.mark.parametrize(("fault", "finding"), FAULTS.values(), ids=
 def said(monkeypatch):
     """The lines that runs print."""
     lines = []
-    monkeypatch.setattr(loop.Progress, "say", lambda self, line: lines.append(line))
+    monkeypatch.setattr(loop.Progress, "log", lambda self, line: lines.append(line))
     return lines
 
 

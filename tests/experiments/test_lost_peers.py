@@ -150,10 +150,10 @@ WAITING = """
 import os, signal, sys, time
 from experiments.distributed import processes
 from experiments.cli.exit_status import exit_status
-from experiments.distributed.processes import Hosts
+from experiments.distributed.processes import Processes
 from experiments.distributed.lost_peers import Peers
-processes.start(sys.argv[-1].partition("=")[2])
-both, dies, how = Hosts(), int(sys.argv[2]), sys.argv[3]
+processes.initialize(sys.argv[-1].partition("=")[2])
+both, dies, how = Processes(), int(sys.argv[2]), sys.argv[3]
 def work():
     with Peers(both) as peers:
         while len(peers._identities) < 1:
@@ -167,7 +167,7 @@ def work():
             time.sleep(1000)
         elif how == "abort":
             os.abort()
-sys.exit(processes.leave_with(lambda: exit_status(work)))
+sys.exit(processes.run_and_shutdown(lambda: exit_status(work)))
 """
 
 
@@ -187,7 +187,7 @@ def test_whatever_the_others_wait_for(two, dies, how):
 
 
 class Alone:
-    """Stands for `Hosts` of process 1 of 3, whose store answers what a test puts there."""
+    """Stands for `Processes` of process 1 of 3, whose store answers what a test puts there."""
 
     count, index, first = 3, 1, False
 
@@ -251,7 +251,7 @@ def test_which_errors_are_of_a_lost_process(monkeypatch):
     assert f"process 0 ({DEAD}) is lost" in str(told)
     assert alone.put_there == {"lost": "[0]"}  # so that the others name the same
     one = Peers(Alone())
-    one._hosts.count = 1
+    one._processes.count = 1
     assert raised(one, gloo) is gloo
 
 

@@ -65,7 +65,7 @@ def test_a_bar_on_a_terminal(monkeypatch):
     stream.isatty = lambda: True
     progress = Progress(0, 10, batch_size=8, stream=stream)
     progress.update(1, 5.0)
-    progress.say("step 1: accuracy 0.5")
+    progress.log("step 1: accuracy 0.5")
     progress.update(10, 4.25)
     progress.close()
     text = stream.getvalue()

@@ -14,7 +14,7 @@ from experiments.objectives.vqgan import gumbel_temperature
 from experiments.training import partitioning
 from experiments.training.optimizer import make_optimizer
 from experiments.training.state import fresh_state
-from experiments.training.step import step_body
+from experiments.training.step import make_train_step
 from rudolph_jax.config import VQGAN_PRESETS
 
 
@@ -27,7 +27,7 @@ def test_metrics_name_every_part(rudolph_train_config, vqgan_train_config):
             "input_ids": jax.ShapeDtypeStruct((4, 26), jnp.int32),
             "image": jax.ShapeDtypeStruct((4, 8, 8, 3), jnp.uint8),
         }
-        body = step_body(config, objective, make_optimizer(config.optim, config.steps))
+        body = make_train_step(config, objective, make_optimizer(config.optim, config.steps))
         state = jax.eval_shape(
             lambda rng, config=config, objective=objective: fresh_state(
                 config, objective, make_optimizer(config.optim, config.steps), rng

@@ -15,7 +15,7 @@ from experiments import plan
 from experiments.config.run import MeshConfig
 from experiments.planning.chips import CHIPS
 from experiments.planning.collectives import sent_bytes
-from experiments.planning.flops import product_flops
+from experiments.planning.flops import matmul_flops
 from experiments.planning.plan import make_plan
 from experiments.planning.search import search, variants
 from experiments.planning.step import trace_step
@@ -83,11 +83,11 @@ def test_operations_of_scans_and_shards_count_as_often_as_they_run():
     )  # fmt: skip
     x, w = jnp.zeros((16, 4)), jnp.zeros((4, 4))
     once = 2 * 16 * 4 * 4
-    assert product_flops(jax.make_jaxpr(looped)(x, w)) == 5 * once
-    assert product_flops(jax.make_jaxpr(sharded)(x, w)) == once
+    assert matmul_flops(jax.make_jaxpr(looped)(x, w)) == 5 * once
+    assert matmul_flops(jax.make_jaxpr(sharded)(x, w)) == once
     # Backwards twice as much again, and forwards once more for what was not kept but is needed.
     again = jax.make_jaxpr(jax.grad(lambda w: jnp.sin(looped(x, w)).sum()))(w)
-    assert product_flops(again) == (5 + 2 * 5) * once
+    assert matmul_flops(again) == (5 + 2 * 5) * once
 
 
 @pytest.mark.parametrize("use", [False, True])
@@ -104,7 +104,7 @@ def test_only_attention_runs_again_where_dots_are_kept(train_config, use):
             return sum(x.sum() for x in clip.apply({"params": params}, *inputs))
 
         with cpu.forms(use):
-            return product_flops(jax.make_jaxpr(jax.grad(loss))(abstract_params(model)))
+            return matmul_flops(jax.make_jaxpr(jax.grad(loss))(abstract_params(model)))
 
     attention = sum(4 * tokens**2 * tower.width * tower.layers for tower, tokens in towers)
     assert flops("dots") == flops("none") + attention

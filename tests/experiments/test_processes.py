@@ -175,11 +175,11 @@ TWO = """
 import os, signal, sys, time
 from experiments.distributed import processes
 from experiments.cli.exit_status import Stopped
-from experiments.distributed.processes import Hosts
-from experiments.distributed.preemption import Stopping
+from experiments.distributed.processes import Processes
+from experiments.distributed.preemption import PreemptionHandler
 from experiments.distributed.watchdog import Watchdog
-processes.start(sys.argv[1])
-both = Hosts()
+processes.initialize(sys.argv[1])
+both = Processes()
 """
 
 
@@ -202,7 +202,7 @@ def test_the_watchdog_names_the_process_that_hangs(run_two):
     children = run_two("""
 with Watchdog(both, 1.0) as watchdog:
     for step in range(1, 4 if both.first else 3):
-        watchdog.reached(step)
+        watchdog.heartbeat(step)
     print("there", flush=True)
     time.sleep(200)
 """)
@@ -217,7 +217,7 @@ with Watchdog(both, 1.0) as watchdog:
 def test_the_watchdog_notices_that_the_first_process_is_frozen(run_two):
     children = run_two("""
 with Watchdog(both, 2.0) as watchdog:
-    watchdog.reached(1)
+    watchdog.heartbeat(1)
     print("there", flush=True)
     time.sleep(200)
 """)
@@ -234,32 +234,32 @@ with Watchdog(both, 2.0) as watchdog:
 def test_processes_agree_on_the_last_step_and_share_what_the_first_says(run_two):
     children = run_two("""
 from pathlib import Path
-with Stopping(both) as stopping:
+with PreemptionHandler(both) as stopping:
     stopping.nothing_to_save = False
-    assert both.in_turn(lambda: both.index) == both.index
-    assert both.from_first(lambda: {"value": 1.5}, Stopped) == {"value": 1.5}
+    assert both.first_then_others(lambda: both.index) == both.index
+    assert both.broadcast_from_first(lambda: {"value": 1.5}, Stopped) == {"value": 1.5}
     for step in range(1, 50):
-        if stopping.due(step - 1):
+        if stopping.should_stop(step - 1):
             break
         if step == 5 and not both.first:
             os.kill(os.getpid(), signal.SIGTERM)
         both.barrier(f"step {step}")  # as a collective of each step would
     print("last", step - 1)
     try:
-        both.from_first(lambda: (_ for _ in ()).throw(Stopped(15)), Stopped)
+        both.broadcast_from_first(lambda: (_ for _ in ()).throw(Stopped(15)), Stopped)
     except Stopped as stopped:
         print("stopped by", stopped.args[0])
-both.check_shared(Path(sys.argv[2]))
+both.require_shared_folder(Path(sys.argv[2]))
 try:
-    both.check_same("a file", b"left" if both.first else b"right")
+    both.require_equal("a file", b"left" if both.first else b"right")
 except ValueError as error:
     print(error)
 try:
-    both.check_shared(Path(sys.argv[2]) / str(both.index))
+    both.require_shared_folder(Path(sys.argv[2]) / str(both.index))
 except ValueError as error:
     print(error)
 both.barrier("end")
-sys.exit(processes.leave_with(lambda: 0))
+sys.exit(processes.run_and_shutdown(lambda: 0))
 """)
     for status, output, errors in ends(children):
         assert status == 0, errors
@@ -272,7 +272,7 @@ sys.exit(processes.leave_with(lambda: 0))
 @pytest.mark.parametrize("how", ["host:1,2", "host,2,0", "host:1,2,2", "every", "host:1,x,0"])
 def test_mistakes_in_the_flag(how):
     with pytest.raises(InputError, match="expected auto, none or HOST:PORT,COUNT,INDEX"):
-        processes.start(how)
+        processes.initialize(how)
 
 
 def test_the_flag_is_taken_out_of_the_arguments():

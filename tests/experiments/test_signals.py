@@ -120,9 +120,9 @@ def by_step(rows):
 
 CHILD = """
 import sys, time
-from experiments.distributed.processes import Hosts
-from experiments.distributed.preemption import Stopping
-with Stopping(Hosts()) as stopping:
+from experiments.distributed.processes import Processes
+from experiments.distributed.preemption import PreemptionHandler
+with PreemptionHandler(Processes()) as stopping:
     stopping.nothing_to_save = sys.argv[1] == "compiling"
     print("there", flush=True)
     time.sleep(100)

@@ -44,7 +44,7 @@ def one_step(config, batch, start=None, *, devices=8, **changes):
         rng = jax.random.wrap_key_data(start["rng"])
         state = jax.device_put({**start, "rng": rng}, shardings)
         runner = RUNNERS[config.parallel](config, objective, optimizer, mesh, shardings)
-        after, metrics = runner.step(state, runner.put(batch))
+        after, metrics = runner.step(state, runner.shard_batch(batch))
         return start, jax.device_get(after["params"]), jax.device_get(metrics)
 
 
@@ -149,7 +149,7 @@ def test_a_step_without_a_finite_gradient_is_left_out(train_config, rng):
         runner = RUNNERS["jit"](config, broken, optimizer, mesh, shardings)
         seen = []
         for _ in range(3):
-            state, metrics = runner.step(state, runner.put(batch))
+            state, metrics = runner.step(state, runner.shard_batch(batch))
             seen.append((jax.device_get(state), float(metrics["skipped"])))
     assert [skipped for _, skipped in seen] == [0, 1, 1]
     assert [int(state["step"]) for state, _ in seen] == [1, 2, 3]

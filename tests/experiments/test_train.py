@@ -177,7 +177,7 @@ def test_another_config_is_refused_and_harmless_changes_are_not(finished, train_
 def test_logit_scale_is_clipped(train_config):
     """At ln 100, and nothing else is touched."""
     mesh = partitioning.make_mesh(train_config.mesh)
-    project = make_objective(train_config, mesh).project
+    project = make_objective(train_config, mesh).post_update
     params = {"text": jnp.full(2, 9.0), "logit_scale": jnp.float32(4.7)}
     projected = project(params)
     assert float(jnp.exp(projected["logit_scale"])) == pytest.approx(100, rel=1e-5)

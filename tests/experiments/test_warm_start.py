@@ -14,7 +14,7 @@ from experiments.config.run import InitConfig
 from experiments.objectives import make_objective
 from experiments.training.partitioning import make_mesh
 from experiments.training.state import initial_state
-from experiments.training.warm_start import begin_from, begun_vocabulary
+from experiments.training.warm_start import initial_vocabulary, load_initial_params
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def begun(config, **optim):
     config = dataclasses.replace(config, optim=dataclasses.replace(config.optim, **optim))
     mesh = make_mesh(config.mesh, jax.devices()[:1])
     fresh, _ = initial_state(config, make_objective(config, mesh), optax.sgd(1.0), mesh)
-    return jax.device_get(fresh["params"]), begin_from(fresh, config)
+    return jax.device_get(fresh["params"]), load_initial_params(fresh, config)
 
 
 def test_all_is_taken_but_what_is_left(train_config, source):
@@ -85,12 +85,12 @@ def test_the_vocabulary_comes_with_the_token_table(train_config, source):
     folder, _ = source
     begins = dataclasses.replace(train_config, init=InitConfig(str(folder)))
     with pytest.raises(InputError, match="has no tokenizer.model, which its token table belongs"):
-        begun_vocabulary(begins)
+        initial_vocabulary(begins)
     (folder / "tokenizer.model").write_bytes(b"")
-    assert begun_vocabulary(begins).vocabulary == str(folder)
+    assert initial_vocabulary(begins).vocabulary == str(folder)
     named = dataclasses.replace(
         begins, data=dataclasses.replace(begins.data, vocabulary="another.model")
     )
     fresh = dataclasses.replace(begins, init=InitConfig(str(folder), ("text/token_.*",)))
     for config in (named, fresh, train_config):
-        assert begun_vocabulary(config) == config.data
+        assert initial_vocabulary(config) == config.data
