@@ -63,6 +63,14 @@ def read_text(path: str | Path) -> str:
     return decode_text(data, escape(str(path)))
 
 
+def read_lines(path: str | Path) -> list[str]:
+    """Returns the lines of a UTF-8 file, whatever ends them: CR LF, LF or CR. No byte order mark.
+
+    Not str.splitlines, which also breaks at characters that lines may hold, such as U+2028.
+    """
+    return read_text(path).replace("\r\n", "\n").replace("\r", "\n").split("\n")
+
+
 def parse_json(data: bytes | str, name: str) -> Any:
     """Parses JSON whose objects name each key once; anything else raises InputError."""
     text = decode_text(data, name) if isinstance(data, bytes) else data

@@ -18,12 +18,11 @@ from tqdm import tqdm
 
 from clip_jax.command import Parser
 from clip_jax.errors import InputError
-from clip_jax.text import normalize_name
+from clip_jax.text import normalize_name, read_lines
 from experiments.cli.exit_status import exit_status
 from experiments.evaluation.class_names import load_class_names
 from experiments.evaluation.sets import RECORDS
-from experiments.evaluation.sets.opening import find_path
-from experiments.evaluation.text_lines import read_lines
+from experiments.evaluation.sets.loader import find_path
 from experiments.evaluation.translation import Translator, fill_cache, open_cache
 from experiments.evaluation.warning_lines import warning_lines
 

@@ -10,7 +10,6 @@ from pathlib import Path
 from absl import logging as absl_logging
 
 from clip_jax.errors import InputError
-from experiments.data.tfds_package import import_tfds
 
 SETS = ("digits_ru", "emoji_ru")
 
@@ -25,7 +24,8 @@ def prepare(name: str, directory: str | Path) -> Path:
         raise InputError(f"data set {name!r} is unknown; expected one of {', '.join(SETS)}")
     absl_logging.set_verbosity(absl_logging.ERROR)
     logging.getLogger("etils").setLevel(logging.ERROR)
-    tfds = import_tfds()
+    import tensorflow_datasets as tfds  # slow, and not needed to refuse a name
+
     from experiments.data.builders import BUILDERS  # classes of TFDS, which is imported only now
 
     # The default format would need TensorFlow.

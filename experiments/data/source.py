@@ -11,7 +11,6 @@ from clip_jax.errors import InputError
 from experiments.config.data import DataConfig
 from experiments.data import embedded
 from experiments.data.mixture import Mixture
-from experiments.data.tfds_package import import_tfds
 
 
 class Split:
@@ -25,7 +24,8 @@ class Split:
 
     def __init__(self, folder: Path, split: str) -> None:
         """folder: of one version of a TFDS set in ArrayRecord form, as `prepare` leaves it."""
-        tfds = import_tfds()
+        import tensorflow_datasets as tfds  # slow: a wrong config is refused without it
+
         try:
             builder = tfds.builder_from_directory(folder)
         except (FileNotFoundError, ValueError, OSError) as error:

@@ -12,7 +12,7 @@ import numpy as np
 
 from clip_jax.errors import InputError
 from clip_jax.text import escape
-from experiments.evaluation.sets.labelled import LabelledSet
+from experiments.evaluation.sets.labelled_set import LabelledSet
 
 # Of a set without a validation split, the share of each class's images that chooses the penalty.
 HELD_OUT = 0.2

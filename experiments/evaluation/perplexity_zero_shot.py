@@ -16,7 +16,7 @@ from experiments.evaluation.class_names import fill, load_class_names, read_clas
 from experiments.evaluation.few_shot import classes_without
 from experiments.evaluation.prompts import own_names
 from experiments.evaluation.sets import RECORDS, LabelledSet
-from experiments.evaluation.sets.opening import find_path
+from experiments.evaluation.sets.loader import find_path
 from experiments.evaluation.sets.record import EMBEDDED
 from experiments.evaluation.zero_shot import TOP, class_tables
 

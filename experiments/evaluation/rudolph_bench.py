@@ -20,7 +20,7 @@ from experiments.evaluation.array_cache import ArrayCache
 from experiments.evaluation.chunks import CHUNK, in_chunks
 from experiments.evaluation.encoder import PictureSet
 from experiments.evaluation.results import Result, kept_result, result_folder
-from experiments.evaluation.sets.questions import QuestionSet
+from experiments.evaluation.sets.question_set import QuestionSet
 from experiments.evaluation.unreadable import (
     check_any_readable,
     find_unreadable,

@@ -6,7 +6,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from clip_jax.errors import InputError
-from experiments.evaluation.sets.captioned import CaptionedSet
+from experiments.evaluation.sets.captioned_set import CaptionedSet
 
 # File of scikit-image's data folder -> caption in each language.
 SAMPLES: dict[str, dict[str, str]] = {

@@ -10,7 +10,7 @@ from experiments.evaluation import linear_probe
 from experiments.evaluation.few_shot import draw, pools, qualified_keys
 from experiments.evaluation.linear_probe import Features, Task, choose_penalty, probe
 from experiments.evaluation.logistic import Problem
-from experiments.evaluation.sets.labelled import LabelledSet
+from experiments.evaluation.sets.labelled_set import LabelledSet
 
 
 def labelled(split, counts, prefix=""):

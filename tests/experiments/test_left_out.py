@@ -24,7 +24,7 @@ from experiments.evaluation.report_tables import all_remarks, numbers
 from experiments.evaluation.retrieval import number, retrieve_both
 from experiments.evaluation.rudolph_bench import RudolphBench
 from experiments.evaluation.sets import open_captioned, open_set
-from experiments.evaluation.sets.questions import QuestionSet
+from experiments.evaluation.sets.question_set import QuestionSet
 from experiments.evaluation.systems import open_system
 from experiments.evaluation.tasks import (
     captions,

@@ -23,7 +23,7 @@ from experiments.evaluation.perplexity_zero_shot import class_captions
 from experiments.evaluation.rudolph_bench import RudolphBench
 from experiments.evaluation.sequence_losses import sequence_losses
 from experiments.evaluation.sets import open_captioned, open_set
-from experiments.evaluation.sets.questions import open_questions
+from experiments.evaluation.sets.question_set import open_questions
 from experiments.evaluation.systems import open_system
 from experiments.evaluation.tasks import captions, drawing, image_tokens, perplexity, questions
 from rudolph_jax import tasks

@@ -11,12 +11,12 @@ import pytest
 from label_sources import make_parquet, make_table, make_tars, make_tree, picture
 
 from clip_jax import InputError
-from clip_jax.text import InvisibleCharacterWarning
+from clip_jax.text import InvisibleCharacterWarning, read_lines
+from experiments.data.sources.labels import LabelledRows
 from experiments.evaluation.class_names import load_class_names, normalised, read_class_names
 from experiments.evaluation.prompts import prompts_for
 from experiments.evaluation.sets import open_set
-from experiments.evaluation.sets.labelled import Rows, labelled_set
-from experiments.evaluation.text_lines import read_lines
+from experiments.evaluation.sets.labelled_set import labelled_set
 from experiments.evaluation.translations import read_translations
 
 COMPOSED = "йод"
@@ -95,7 +95,7 @@ def test_numbered_classes_in_two_normal_forms_are_refused(tmp_path):
     make_parquet(tmp_path, {"test": [0, 1]}, [COMPOSED, DECOMPOSED])
     with pytest.raises(InputError, match=r"classes 0 and 1 are .*one name in two normal forms"):
         open_set(str(tmp_path))
-    rows = Rows((DECOMPOSED,), [0], [f"{DECOMPOSED}.png"], lambda i: b"")
+    rows = LabelledRows((DECOMPOSED,), [0], [f"{DECOMPOSED}.png"], lambda i: b"")
     made = labelled_set("own", "test", "folder", rows)  # TFDS's names come this way
     assert made.class_names == (COMPOSED,) and made.keys == (f"{COMPOSED}.png",)
 

@@ -92,7 +92,7 @@ def test_sizes_that_are_not_the_expected(tmp_path):
     birdsnap = dataclasses.replace(RECORDS["birdsnap"], classes=2, examples={"test": 4})
     # Copies of it differ.
     assert len(open_set("birdsnap", "test", tmp_path, {"birdsnap": birdsnap})) == 3
-    exact = dataclasses.replace(birdsnap, exact=True)
+    exact = dataclasses.replace(birdsnap, fixed_size=True)
     with pytest.raises(InputError, match="birdsnap: split 'test' has 3 examples; expected 4"):
         open_set("birdsnap", "test", tmp_path, {"birdsnap": exact})
     with pytest.raises(InputError, match="birdsnap: has 2 classes; expected 500"):
@@ -252,4 +252,4 @@ def test_the_docs_tell_what_the_records_say():
             metric, metric
         ) == record.metric
         assert record.source in source
-        assert ("¹" in examples[2]) != record.exact
+        assert ("¹" in examples[2]) != record.fixed_size

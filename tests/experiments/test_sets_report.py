@@ -161,7 +161,7 @@ def test_miniature(name, tmp_path):
         # TFDS shuffles: by the images, which all differ.
         found = {opened.image(i): int(opened.labels[i]) for i in range(len(opened))}
         assert found == {data: label for label, data in rows}
-    smaller = dataclasses.replace(record, examples={"test": len(made["test"]) + 1}, exact=True)
+    smaller = dataclasses.replace(record, examples={"test": len(made["test"]) + 1}, fixed_size=True)
     with pytest.raises(InputError, match=rf"{name}: split 'test' has \d examples; expected \d"):
         open_set(name, "test", tmp_path, {name: smaller})
     with pytest.raises(InputError, match=rf"{name}: has {record.classes} classes; expected 7"):

@@ -12,11 +12,11 @@ from types import ModuleType
 
 from clip_jax.errors import InputError
 from clip_jax.text import check_encodable
-from experiments.data.sources import arrow, fbc2, parquet, pictures, tars, tfds_sets
+from experiments.data.sources import arrow, fbc2, image_tables, parquet, tars, tfds_sets
 from experiments.data.sources.plan import Options, Plan
 
 KINDS: dict[str, ModuleType] = {
-    "pictures": pictures,
+    "pictures": image_tables,
     "tar": tars,
     "parquet": parquet,
     "arrow": arrow,

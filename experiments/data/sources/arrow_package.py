@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from clip_jax.errors import InputError
-from experiments.data.sources.columns import image_bytes, look_up, read_texts
+from experiments.data.sources.columns import read_image, read_texts
 from experiments.data.sources.plan import Options
 from experiments.data.sources.records import BadRecord, Candidate, Rejected
 
@@ -60,7 +60,7 @@ def read_batch(
             cells = {column: _cell(batch, column, i) for column in columns}
             image = None
             if options.what.picture:
-                image = image_bytes(look_up(cells, options.image_column), folder)
+                image = read_image(cells, options, folder)
             yield Candidate(f"{file}:{row}", where, image, read_texts(cells, options))
         except BadRecord as error:
             yield Rejected(where, str(error))

@@ -11,7 +11,8 @@ import numpy as np
 
 from clip_jax.errors import InputError
 from clip_jax.text import escape
-from experiments.data.sources.inside import read_inside
+from experiments.data.sources.files import read_inside
+from experiments.data.sources.forms import COLUMNS, Column
 from experiments.data.sources.plan import Options
 from experiments.data.sources.records import BadRecord
 
@@ -21,44 +22,45 @@ Row = Mapping[str, Any]
 def choose_columns(names: Collection[str], options: Options, place: Any) -> Options:
     """The options with a column for each feature of their form; InputError where one is missing."""
     chosen = {
-        column.field: choose_column(
-            names, options.columns[feature], column.usual, column.option, place
-        )
+        column.field: _choose(names, column, options.columns[feature], place)
         for feature, column in options.what.columns.items()
     }
     return dataclasses.replace(options, **chosen)
 
 
-def choose_column(
-    names: Collection[str], wanted: str, usual: tuple[str, ...], option: str, place: Any
-) -> str:
-    """`wanted`, or else the first usual name among `names`; InputError where there is none."""
+def find_column(names: Collection[str], column: Column, wanted: str = "") -> str | None:
+    """Returns `wanted`, "a" or "a/b" in "a", or else the first usual name that is there."""
     if wanted:
-        if wanted in names or wanted.partition("/")[0] in names:
-            return wanted
+        return wanted if wanted in names or wanted.partition("/")[0] in names else None
+    return next((name for name in column.usual if name in names), None)
+
+
+def _choose(names: Collection[str], column: Column, wanted: str, place: Any) -> str:
+    chosen = find_column(names, column, wanted)
+    if chosen is not None:
+        return chosen
+    found = f"none of the columns is called {', '.join(column.usual)}"
+    if wanted:
         found = f"has no column {wanted!r}"
-    else:
-        for name in usual:
-            if name in names:
-                return name
-        found = f"none of the columns is called {', '.join(usual)}"
     listed = ", ".join(sorted(map(str, names))) or "none"
-    raise InputError(escape(f"{place}: {found}; name one with {option}; columns are {listed}"))
+    raise InputError(
+        escape(f"{place}: {found}; name one with {column.option}; columns are {listed}")
+    )
 
 
-def look_up(row: Row, column: str, usual: tuple[str, ...] = ()) -> Any:
-    """row["a"]["b"] for "a/b" unless there is a column of that very name; "": the first usual one.
+def get_value(row: Row, column: Column, name: str) -> Any:
+    """Returns row["a"]["b"] for "a/b" unless there is a column of that very name.
 
-    A record without the column raises BadRecord.
+    name: "" takes the first usual one. A record without the column raises BadRecord.
     """
-    if not column:
-        column = next((name for name in usual if name in row), "")
-        if not column:
-            raise BadRecord(f"no column is called {', '.join(usual)}")
+    if not name:
+        name = find_column(row, column) or ""
+        if not name:
+            raise BadRecord(f"no column is called {', '.join(column.usual)}")
     value: Any = row
-    for part in [column] if column in row else column.split("/"):
+    for part in [name] if name in row else name.split("/"):
         if not isinstance(value, Mapping) or part not in value:
-            raise BadRecord(f"column {column!r} is missing")
+            raise BadRecord(f"column {name!r} is missing")
         value = value[part]
     return value
 
@@ -66,7 +68,7 @@ def look_up(row: Row, column: str, usual: tuple[str, ...] = ()) -> Any:
 def read_texts(row: Row, options: Options) -> dict[str, Any]:
     """The texts of a row by feature, not looked at yet; a list of those of which it has several."""
     found = {
-        name: look_up(row, options.columns[name], column.usual)
+        name: get_value(row, column, options.columns[name])
         for name, column in options.what.columns.items()
         if name != "image"
     }
@@ -77,6 +79,11 @@ def read_texts(row: Row, options: Options) -> dict[str, Any]:
         several = several.tolist()
     several = list(several) if isinstance(several, list | tuple) else [several]
     return found | {options.what.several: several}
+
+
+def read_image(row: Row, options: Options, folder: Path) -> bytes:
+    """Returns the encoded image of a row."""
+    return image_bytes(get_value(row, COLUMNS["image"], options.image_column), folder)
 
 
 def image_bytes(value: Any, folder: Path) -> bytes:

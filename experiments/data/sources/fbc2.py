@@ -13,7 +13,7 @@ from typing import Any
 
 from clip_jax.errors import InputError
 from clip_jax.text import escape, normalize_name, read_json
-from experiments.data.sources.inside import read_inside
+from experiments.data.sources.files import read_inside
 from experiments.data.sources.plan import Options, Plan, stamps
 from experiments.data.sources.records import BadRecord, Candidate, Rejected
 

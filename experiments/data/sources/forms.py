@@ -24,13 +24,12 @@ class Column:
 
 CODES = "codes"  # a feature, and its entry in the set's metadata
 
-IMAGE_COLUMNS = (
-    "image", "image_path", "path", "file_name", "filename", "filepath", "file", "img", "picture",
-)  # fmt: skip
-
 # By feature of the prepared set.
 COLUMNS = {
-    "image": Column("image", IMAGE_COLUMNS),
+    "image": Column("image", (
+        "image", "image_path", "path", "file_name", "filename", "filepath", "file", "img",
+        "picture",
+    )),
     "captions": Column("caption", (
         "caption", "captions", "text", "texts", "title", "description", "label_text",
     )),
@@ -38,6 +37,10 @@ COLUMNS = {
     "answers": Column("answer", ("answers", "answer")),
     "context": Column("context", ("context", "paragraph", "passage")),
 }  # fmt: skip
+# No prepared set has it: evaluation sets do.
+LABEL = Column("label", (
+    "label", "labels", "class", "class_name", "category", "cls", "fine_label", "target",
+))  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,7 +59,7 @@ class Form:
     def columns(self) -> dict[str, Column]:
         """By feature, the image first and `several` last."""
         names = ("image",) * self.picture + (*self.single, self.several)
-        return {name: COLUMNS[name] for name in names}
+        return {name: COLUMNS.get(name, LABEL) for name in names}
 
 
 FORMS = {
@@ -66,3 +69,4 @@ FORMS = {
     # The question says all.
     "questions": Form(False, ("question",), "answers"),
 }
+LABELS = Form(True, (), "label")

@@ -2,21 +2,34 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from clip_jax.errors import InputError
-from clip_jax.text import check_encodable
+from clip_jax.system_folders import is_system
+from clip_jax.text import check_encodable, parse_json
 from experiments.data.sources.arrow_package import (
     import_arrow,
     read_batch,
     runs_of,
     stored_columns,
 )
-from experiments.data.sources.columns import choose_columns
+from experiments.data.sources.columns import choose_columns, find_column, image_bytes
+from experiments.data.sources.forms import LABELS
+from experiments.data.sources.labels import (
+    LabelledRows,
+    LabelSource,
+    known_class_names,
+    resolve_labels,
+)
 from experiments.data.sources.plan import Options, Plan, stamps
-from experiments.data.sources.records import Candidate, Rejected
+from experiments.data.sources.records import BadRecord, Candidate, Rejected
 
 UNIT = "rows"
 ROWS_AT_ONCE = 64  # whose images are in memory together
@@ -33,7 +46,7 @@ def fits(source: Path) -> bool:
 
 def plan(options: Options) -> Plan:
     """Pieces are runs of row groups."""
-    parquet, lib = import_arrow("pyarrow.parquet"), import_arrow("pyarrow.lib")
+    import_arrow("pyarrow.parquet")  # where it is not installed no file is damaged
     folder, files = _files(options)
     pieces: list[Piece] = []
     names: list[str] | None = None
@@ -41,12 +54,10 @@ def plan(options: Options) -> Plan:
         name = file.relative_to(folder).as_posix()
         check_encodable(name, "file")  # pyarrow takes names as UTF-8
         try:
-            with parquet.ParquetFile(file) as opened:
+            with _opened(file) as opened:
                 names = names or opened.schema_arrow.names
-                rows = [
-                    opened.metadata.row_group(i).num_rows for i in range(opened.num_row_groups)
-                ]
-        except (lib.ArrowException, OSError):
+                rows = _group_sizes(opened)
+        except InputError:
             pieces.append((name, None, 0))
             continue
         pieces += [(name, groups, row) for groups, row in runs_of(rows, options.piece_records)]
@@ -57,21 +68,20 @@ def plan(options: Options) -> Plan:
 
 
 def read(options: Options, piece: Piece) -> Iterator[Candidate | Rejected]:
-    parquet, lib = import_arrow("pyarrow.parquet"), import_arrow("pyarrow.lib")
     source = Path(options.source)
     folder = source if source.is_dir() else source.parent
     name, groups, row = piece
     end = row
     try:
-        with parquet.ParquetFile(folder / name) as opened:
+        with _opened(folder / name) as opened:
             end += sum(opened.metadata.row_group(group).num_rows for group in groups or ())
             # Only these leave the disk.
             wanted = stored_columns(opened.schema_arrow.names, options)
             for batch in opened.iter_batches(ROWS_AT_ONCE, groups, wanted, use_threads=False):
                 yield from read_batch(batch, options, folder, name, row)
                 row += batch.num_rows
-    except (lib.ArrowException, OSError) as error:
-        reason = " ".join(str(error).split())
+    except InputError as error:
+        reason = " ".join(str(error.__cause__).split())
         why = f"rows from here on cannot be read: {reason}"
         yield Rejected({"file": name, "row": row}, why, max(end - row, 1))
 
@@ -99,6 +109,103 @@ def _files(options: Options) -> tuple[Path, list[Path]]:
                 f"SOURCE: {', '.join(folders)}"
             )
     return source, files
+
+
+def label_splits(folder: Path) -> list[str]:
+    """Returns the splits that the files' names tell, as the hub stores a labelled set."""
+    return list(_label_files(folder))
+
+
+def read_labels(folder: Path, source: LabelSource, split: str) -> LabelledRows:
+    """Reads one of `label_splits`: labels at once; of images two row groups stay in memory."""
+    files = _label_files(folder)
+    with _opened(files[split][0]) as opened:
+        schema = opened.schema_arrow
+    image, label = _label_columns(schema.names, files[split][0])
+    known = _class_label_names(schema, label) or known_class_names(folder, source)
+    values: dict[str, list[Any]] = {name: [] for name in ([split] if known else files)}
+    groups: list[tuple[Path, int]] = []
+    sizes: list[int] = []
+    for name, listed in values.items():
+        for file in files[name]:
+            with _opened(file) as opened:
+                listed += opened.read([label]).column(0).to_pylist()
+                if name == split:
+                    groups += [(file, group) for group in range(opened.num_row_groups)]
+                    sizes += _group_sizes(opened)
+    names, labels = resolve_labels(values, split, known, folder)
+    ends = np.cumsum(sizes)
+
+    @functools.lru_cache(maxsize=2)
+    def read_group(number: int) -> Any:
+        file, group = groups[number]
+        with _opened(file) as opened:
+            return opened.read_row_group(group, [image]).column(0)
+
+    def read_image(index: int) -> bytes:
+        number = int(np.searchsorted(ends, index, side="right"))
+        column = read_group(number)
+        try:
+            return image_bytes(column[index - int(ends[number])].as_py(), folder)
+        except BadRecord as error:
+            raise InputError(f"{groups[number][0]}: example {index}: {error}") from error
+
+    keys = [f"{split}[{row}]" for row in range(len(labels))]
+    return LabelledRows(names, labels, keys, read_image)
+
+
+def _label_files(folder: Path) -> dict[str, list[Path]]:
+    """Returns, by split, those in the folder or one below it; no hidden or system ones."""
+    listed = sorted([*folder.glob("*.parquet"), *folder.glob("*/*.parquet")])
+    files = splits_by_name([
+        file for file in listed if not any(map(is_system, file.relative_to(folder).parts))
+    ])  # fmt: skip
+    for split, listed in files.items():
+        places = sorted({str(file.parent) for file in listed})
+        if len(places) > 1:
+            raise InputError(
+                f"{folder}: has split {split!r} in several folders; keep one of {', '.join(places)}"
+            )
+    return files
+
+
+def _label_columns(names: list[str], file: Path) -> list[str]:
+    """Returns those of images and of labels; InputError where one is missing."""
+    found = []
+    for column in LABELS.columns.values():
+        name = find_column(names, column)
+        if name is None:
+            raise InputError(
+                f"{file}: columns are {', '.join(names)}; expected one of {', '.join(column.usual)}"
+            )
+        found.append(name)
+    return found
+
+
+def _class_label_names(schema: Any, label: str) -> list[str]:
+    """Returns a ClassLabel's, which the library `datasets` writes beside the columns, or []."""
+    try:
+        about = parse_json((schema.metadata or {})[b"huggingface"], "the schema's metadata")
+        return list(about["info"]["features"][label]["names"])
+    except (KeyError, TypeError, InputError):
+        return []
+
+
+@contextlib.contextmanager
+def _opened(file: Path) -> Iterator[Any]:
+    """Gives a ParquetFile; what is wrong with the file raises InputError from pyarrow's error."""
+    parquet, lib = import_arrow("pyarrow.parquet"), import_arrow("pyarrow.lib")
+    try:
+        with parquet.ParquetFile(file) as opened:
+            yield opened
+    except (lib.ArrowException, OSError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"{file}: cannot be read as Parquet ({reason})") from error
+
+
+def _group_sizes(opened: Any) -> list[int]:
+    """Returns the number of rows of each row group."""
+    return [opened.metadata.row_group(i).num_rows for i in range(opened.num_row_groups)]
 
 
 def splits_by_name(files: Sequence[Path]) -> dict[str, list[Path]]:

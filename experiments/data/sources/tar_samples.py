@@ -15,8 +15,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from clip_jax.text import normalize_name
+from experiments.data.sources.files import ByteRange
 from experiments.data.sources.records import LARGEST_FILE, Ignored
-from experiments.data.sources.spans import Span
 
 EXTRA, OTHER = "extra field", "other extension"
 
@@ -38,7 +38,7 @@ class Sample:
     """A whole sample: its members by extension, of which `items` are of use."""
 
     key: str
-    members: dict[str, Span]
+    members: dict[str, ByteRange]
     items: int
 
 
@@ -67,7 +67,7 @@ class _Member:
     key: str
     stem: str
     kind: str
-    span: Span
+    byte_range: ByteRange
     is_cut: bool = False
 
 
@@ -148,7 +148,7 @@ class _Groups:
                 yield Unusable(stem, fault or self._lack(group), len(group), not fault)
 
     def _whole(self, stem: str, members: list[_Member]) -> Iterator[Sample | Ignored]:
-        kinds = {member.kind: member.span for member in members}
+        kinds = {member.kind: member.byte_range for member in members}
         used = {
             next(kind for kind in some if kind in kinds)
             for some in (self._wanted.images, self._wanted.texts)
@@ -158,7 +158,7 @@ class _Groups:
         self._keys[stem] += 1
         number = self._keys[stem]
         key = stem if number == 1 else f"{stem}#{number}"
-        yield Sample(key, {k: span for k, span in kinds.items() if k in used}, len(used))
+        yield Sample(key, {k: place for k, place in kinds.items() if k in used}, len(used))
         if len(members) > len(used):
             yield Ignored(EXTRA, len(members) - len(used))
 
@@ -198,8 +198,8 @@ class _Groups:
         for member in members:
             if member.is_cut:
                 return "tar is damaged here"
-            if member.span[1] > LARGEST_FILE:
-                return f"member {member.kind} is too large: {member.span[1]} bytes"
+            if member.byte_range[1] > LARGEST_FILE:
+                return f"member {member.kind} is too large: {member.byte_range[1]} bytes"
         return ""
 
     def _lack(self, members: Sequence[_Member]) -> str:
@@ -234,8 +234,8 @@ def _members(file: Path, wanted: Wanted, scan: _Scan) -> Iterator[_Member]:
                 if key != run_key:
                     run, run_key = run + 1, key
                 if of_use:
-                    span = info.offset_data, info.size
-                    yield _Member(run, key, folder + slash + stem, kind.lower(), span)
+                    place = info.offset_data, info.size
+                    yield _Member(run, key, folder + slash + stem, kind.lower(), place)
             # What is no header ends the archive without a word, as zeros do.
             tar.fileobj.seek(tar.offset)
             end = tar.fileobj.read(tarfile.BLOCKSIZE)

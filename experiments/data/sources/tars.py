@@ -1,4 +1,4 @@
-"""Tar files in the manner of webdataset: key.jpg beside key.txt or key.json.
+"""Tar files in the manner of webdataset: key.jpg beside key.txt, key.json or key.cls.
 
 Members are read where they lie; nothing is unpacked, whatever their names are.
 """
@@ -11,16 +11,25 @@ from typing import Any
 
 from clip_jax.errors import InputError
 from clip_jax.image_file import SUFFIXES
-from clip_jax.text import escape, parse_json
+from clip_jax.text import decode_text, escape, parse_json
 from experiments.data.sources.columns import read_texts
+from experiments.data.sources.files import read_range
+from experiments.data.sources.labels import (
+    CLASS_NAMES,
+    LabelledRows,
+    LabelSource,
+    first_unique,
+    known_class_names,
+    resolve_labels,
+)
 from experiments.data.sources.plan import Options, Plan, stamps
 from experiments.data.sources.records import BadRecord, Candidate, Ignored, Rejected
-from experiments.data.sources.spans import read_span
-from experiments.data.sources.tar_samples import Sample, Wanted, samples
+from experiments.data.sources.tar_samples import Sample, Unusable, Wanted, samples
 
 UNIT = "members"
 PICTURES = tuple(suffix.removeprefix(".") for suffix in SUFFIXES)
 TEXTS = ("txt", "json")
+LABEL = "cls"
 COMPRESSED = (
     ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".tzst", ".tar.lz4",
 )  # fmt: skip
@@ -81,12 +90,50 @@ def read(options: Options, piece: str) -> Iterator[Candidate | Rejected | Ignore
         try:
             if not isinstance(found, Sample):
                 raise BadRecord(found.why)
-            members = {kind: read_span(file, span) for kind, span in found.members.items()}
+            members = {kind: read_range(file, place) for kind, place in found.members.items()}
             image = next((members[kind] for kind in PICTURES if kind in members), None)
             texts = _texts(members, options)
             yield Candidate(f"{piece}/{found.key}", where, image, texts, items=found.items)
         except BadRecord as error:
             yield Rejected(where, str(error), found.items)
+
+
+def label_splits(folder: Path) -> list[str]:
+    """Returns the folders that hold tars, as CLIP_benchmark writes them: SPLIT/0.tar."""
+    return sorted(sub.name for sub in folder.iterdir() if sub.is_dir() and tars(sub))
+
+
+def read_labels(folder: Path, source: LabelSource, split: str) -> LabelledRows:
+    """Reads one of `label_splits` in one pass over the heads of all members.
+
+    `classnames.txt` beside the splits names the classes in the order of the numbers in key.cls.
+    """
+    # 10.tar comes after 9.tar.
+    files = sorted(tars(folder / split), key=lambda file: (len(file.name), file.name))
+    check_uncompressed(folder / split, files)
+    keys, longer, values, places = [], [], [], []
+    for tar in files:
+        for found in samples(tar, Wanted(PICTURES, (LABEL,), "label")):
+            if isinstance(found, Ignored):
+                continue
+            if isinstance(found, Unusable):
+                key = f"{escape(found.key)}: " if found.key else ""
+                lack = f"has no picture or no {LABEL}: " if found.is_incomplete else ""
+                raise InputError(f"{tar}: {key}{lack}{found.why}")
+            keys.append(escape(found.key))
+            longer.append(f"{tar.name}/{keys[-1]}")
+            label = read_range(tar, found.members.pop(LABEL))
+            label = decode_text(label, f"{tar}: {keys[-1]}: {LABEL}").strip()
+            # Text that is no number stays, and is found to be no class.
+            values.append(int(label) if label.isdecimal() else label)
+            places.append((tar, *found.members.values()))
+    names = known_class_names(folder, source)
+    if not names:
+        raise InputError(f"{folder}: has no {CLASS_NAMES}; expected the classes' names, one a line")
+    names, labels = resolve_labels({split: values}, split, names, folder / split)
+    return LabelledRows(
+        names, labels, first_unique(keys, longer), lambda index: read_range(*places[index])
+    )
 
 
 def _wanted(options: Options) -> Wanted:

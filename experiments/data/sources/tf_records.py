@@ -10,14 +10,14 @@ import struct
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from experiments.data.sources.files import ByteRange, read_range
 from experiments.data.sources.records import LARGEST_FILE
-from experiments.data.sources.spans import Span, read_span
 
 LENGTH = struct.Struct("<QI")  # of a record, and its checksum; the record's own of 4 bytes ends it
 
 
-def spans(file: Path) -> Iterator[Span]:
-    """Of each record; a file that is cut off raises ValueError."""
+def byte_ranges(file: Path) -> Iterator[ByteRange]:
+    """Yields the place of each record; a file that is cut off raises ValueError."""
     end = file.stat().st_size
     place = 0
     with file.open("rb") as opened:
@@ -36,18 +36,18 @@ def spans(file: Path) -> Iterator[Span]:
 
 
 def records(file: Path) -> Iterator[bytes]:
-    """One after another."""
-    return (read_span(file, span) for span in spans(file))
+    """Yields one after another."""
+    return (read_range(file, place) for place in byte_ranges(file))
 
 
 class TfRecords(Sequence[bytes]):
     """Records of several files by their number, as ArrayRecordDataSource gives them."""
 
     def __init__(self, files: Sequence[Path]) -> None:
-        self._places = [(file, span) for file in files for span in spans(file)]
+        self._places = [(file, place) for file in files for place in byte_ranges(file)]
 
     def __len__(self) -> int:
         return len(self._places)
 
     def __getitem__(self, index: int) -> bytes:
-        return read_span(*self._places[index])
+        return read_range(*self._places[index])

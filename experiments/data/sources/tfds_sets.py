@@ -1,27 +1,34 @@
-"""A prepared TFDS set: its folder, or its name and the `data_dir` it lies in."""
+"""A prepared TFDS set without TensorFlow: its folder, or its name and the `data_dir` it is in."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from array_record.python.array_record_data_source import ArrayRecordDataSource
+from tqdm import tqdm
 
 from clip_jax.errors import InputError
 from experiments.data.sources import tf_records
-from experiments.data.sources.columns import (
-    choose_columns,
-    image_bytes,
-    look_up,
-    read_texts,
-)
+from experiments.data.sources.columns import choose_columns, read_image, read_texts
+from experiments.data.sources.labels import LabelledRows, LabelSource, first_unique
 from experiments.data.sources.plan import Options, Plan, stamps
 from experiments.data.sources.records import BadRecord, Candidate, Rejected
-from experiments.data.tfds_package import import_tfds
 
 UNIT = "rows"
 INFO, FEATURES = "dataset_info.json", "features.json"
+IMAGE = "image"  # of labelled sets
+# Names of a labelled set's own for its examples, where it has them.
+KEYS = ("id", "file_name", "image/file_name")
+
+
+def import_tfds() -> ModuleType:
+    """Imports tensorflow_datasets, whose sixth of a second a wrong config need not wait for."""
+    import tensorflow_datasets
+
+    return tensorflow_datasets
 
 
 def fits(source: Path) -> bool:
@@ -61,7 +68,7 @@ def read(options: Options, piece: str) -> Iterator[Candidate | Rejected]:
             where = {"file": piece, "row": number}
             try:
                 row = features.deserialize_example_np(serialized, decoders=skip)
-                image = image_bytes(look_up(row, options.image_column), folder) if picture else None
+                image = read_image(row, options, folder) if picture else None
                 texts = read_texts(row, options)
             except BadRecord as error:
                 yield Rejected(where, str(error))
@@ -77,6 +84,94 @@ def read(options: Options, piece: str) -> Iterator[Candidate | Rejected]:
         where = {"file": piece, "row": max(number, 0)}
         why = f"records after this one cannot be read: {reason}"
         yield Rejected(where, why, max(expected - number - 1, 1))
+
+
+def label_splits(folder: Path) -> list[str]:
+    """Returns the splits of one version's folder; none elsewhere."""
+    return list(open_builder(folder).info.splits) if fits(folder) else []
+
+
+def version(folder: Path) -> str:
+    """Returns a set's name as TFDS writes it: "sun397/standard-part1-120k:4.0.0"."""
+    *name, number = open_builder(folder).info.full_name.split("/")
+    return f"{'/'.join(name)}:{number}"
+
+
+def read_labels(folder: Path, source: LabelSource, split: str) -> LabelledRows:
+    """Reads one of `label_splits`: all labels in one pass, an image when it is needed."""
+    builder = open_builder(folder)
+    features = builder.info.features
+    absent = {IMAGE, source.label} - set(features)
+    if absent:
+        found = ", ".join(sorted(features))
+        raise InputError(f"{folder}: features are {found}; expected {', '.join(sorted(absent))}")
+    names = _class_names(features[source.label], source, folder)
+    records = _records(builder, split)
+
+    def take(*names: str) -> Any:
+        """These features alone, so that no image or mask is decoded on the way."""
+        return import_tfds().features.FeaturesDict({name: features[name] for name in names})
+
+    image = take(IMAGE)
+    rest = take(source.label, *(key for key in KEYS if key in features))
+
+    def parse(part: Any, index: int, **how: Any) -> dict[str, Any]:
+        try:
+            return part.deserialize_example_np(records[index], **how)
+        except Exception as error:  # the parser's own are many, and of no common kind
+            reason = " ".join(str(error).split())
+            raise InputError(
+                f"{folder}: example {index} of split {split!r} cannot be read: {reason}"
+            ) from error
+
+    def read(index: int) -> bytes:
+        return parse(image, index, decoders={IMAGE: import_tfds().decode.SkipDecoding()})[IMAGE]
+
+    places = tqdm(range(len(records)), f"labels of {folder}", disable=None, leave=False)
+    rows = [parse(rest, place) for place in places]
+    labels = [_label(row[source.label], source) for row in rows]
+    return LabelledRows(names, labels, _keys(rows, labels, names, split), read)
+
+
+def _records(builder: Any, split: str) -> Sequence[bytes]:
+    files = split_files(builder, split)
+    if form(builder) == "array_record":
+        return ArrayRecordDataSource([str(file) for file in files])
+    try:
+        return tf_records.TfRecords(files)
+    except ValueError as error:
+        raise InputError(f"{builder.data_path}: split {split!r} is damaged: {error}") from error
+
+
+def _class_names(feature: Any, source: LabelSource, folder: Path) -> Sequence[str]:
+    if source.class_names:
+        return source.class_names
+    if not isinstance(feature, import_tfds().features.ClassLabel):
+        raise InputError(f"{folder}: feature {source.label!r} is {feature}; expected a ClassLabel")
+    return feature.names
+
+
+def _label(value: Any, source: LabelSource) -> int:
+    if source.label_offset is None:
+        return int(value)
+    # A sequence of dicts comes as a dict of sequences.
+    return len(next(iter(value.values()))) - source.label_offset
+
+
+def _keys(
+    rows: Sequence[Any], labels: Sequence[int], names: Sequence[str], split: str
+) -> Sequence[str]:
+    """Returns the source's own, with the class where they are not unique; else places."""
+    places = [f"{split}[{place}]" for place in range(len(rows))]
+    own = ([_key(row[name]) for row in rows] for name in KEYS if rows and name in rows[0])
+    keys = next(own, places)
+    named = dict(enumerate(names))
+    longer = [f"{named.get(label)}/{key}" for label, key in zip(labels, keys, strict=True)]
+    return first_unique(keys, longer, places)
+
+
+def _key(value: Any) -> str:
+    return value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else str(value)
 
 
 def _folder(options: Options) -> Path:

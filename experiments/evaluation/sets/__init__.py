@@ -1,9 +1,8 @@
 """The report's data sets, embedded ones, and users' own: images with labels or captions."""
 
-from experiments.evaluation.sets.captioned import CaptionedSet, open_captioned
-from experiments.evaluation.sets.labelled import LabelledSet
-from experiments.evaluation.sets.missing import MissingSet
-from experiments.evaluation.sets.opening import DATA_DIR, open_set
+from experiments.evaluation.sets.captioned_set import CaptionedSet, open_captioned
+from experiments.evaluation.sets.labelled_set import LabelledSet
+from experiments.evaluation.sets.loader import DATA_DIR, MissingSet, open_set
 from experiments.evaluation.sets.record import SetRecord
 from experiments.evaluation.sets.table import RECORDS
 

@@ -24,7 +24,7 @@ def _prepare(source: str) -> str:
 
 
 def _tfds(source: str, **fields: Any) -> SetRecord:
-    return SetRecord(source=source, fetch=_prepare(source), **fields)
+    return SetRecord(source=source, download_hint=_prepare(source), **fields)
 
 
 _ALL = (
@@ -45,8 +45,8 @@ _ALL = (
     ),
     SetRecord(
         name="birdsnap", title="Birdsnap", source=FOLDER, metric="accuracy", classes=500,
-        examples={"train": 42283, "test": 2149}, exact=False,
-        fetch="fetch what is left of it with get_birdsnap.py from "
+        examples={"train": 42283, "test": 2149}, fixed_size=False,
+        download_hint="fetch what is left of it with get_birdsnap.py from "
         "https://thomasberg.org/datasets/birdsnap/1.1/birdsnap.tgz and put the pictures of "
         "test_images.txt into {folder}/test/SPECIES, the others into {folder}/train/SPECIES",
         note="The pictures' links die, so that copies differ in size.",
@@ -59,7 +59,7 @@ _ALL = (
     SetRecord(
         name="stanford_cars", title="Stanford Cars", source="cars196:2.1.0",
         metric="accuracy", classes=196, examples={"train": 8144, "test": 8041},
-        fetch=HUB.format(name="cars"),
+        download_hint=HUB.format(name="cars"),
         note="TFDS's cars196 cannot be downloaded any more (tensorflow/datasets#5053).",
     ),
     _tfds(
@@ -88,27 +88,27 @@ _ALL = (
         "clevr:3.1.0",
         name="clevr_counts", title="CLEVR Counts", metric="accuracy", classes=8,
         examples={"train": 70000, "test": 15000}, splits={"test": "validation"},
-        label="objects", count_from=3, class_names=tuple(map(str, range(3, 11))),
+        label="objects", label_offset=3, class_names=tuple(map(str, range(3, 11))),
         note="OpenAI's sample of 2,000 and 500 is unpublished (openai/CLIP#245): this is VTAB's.",
     ),
     SetRecord(
         name="rendered_sst2", title="Rendered SST2", source=FOLDER, metric="accuracy", classes=2,
         examples={"train": 6920, "validation": 872, "test": 1821},
-        fetch=HUB.format(name="renderedsst2")
+        download_hint=HUB.format(name="renderedsst2")
         + ", or put train, dev and test of "
         "https://openaipublic.azureedge.net/clip/data/rendered-sst2.tgz there",
     ),
     SetRecord(
         name="imagenet", title="ImageNet", source="imagenet2012:5.1.0", metric="accuracy",
         classes=1000, examples={"train": 1281167, "test": 50000}, splits={"test": "validation"},
-        fetch="register at https://image-net.org for ILSVRC2012_img_train.tar and "
+        download_hint="register at https://image-net.org for ILSVRC2012_img_train.tar and "
         "ILSVRC2012_img_val.tar, put them into TFDS's manual_dir and "
         + _prepare("imagenet2012:5.1.0"),
     ),
     SetRecord(
         name="fgvc_aircraft", title="FGVC Aircraft", source=FOLDER, metric="mean_per_class",
         classes=100, examples={"train": 3334, "validation": 3333, "test": 3333},
-        fetch=HUB.format(name="fgvc_aircraft"),
+        download_hint=HUB.format(name="fgvc_aircraft"),
     ),
     _tfds(
         "oxford_iiit_pet:4.0.0",
@@ -130,16 +130,16 @@ _ALL = (
         name="hateful_memes", title="Hateful Memes", source=FOLDER, metric="roc_auc", classes=2,
         examples={"train": 8500, "test": 500}, splits={"test": "dev_seen"},
         class_names=("not_hateful", "hateful"),
-        fetch="accept the licence at https://hatefulmemeschallenge.com and unpack train.jsonl, "
-        "dev_seen.jsonl and img/ into {folder}",
+        download_hint="accept the licence at https://hatefulmemeschallenge.com and unpack "
+        "train.jsonl, dev_seen.jsonl and img/ into {folder}",
     ),
     SetRecord(
         name="digits_ru", title="Digits", source=EMBEDDED, metric="accuracy", classes=10,
-        examples={"train": 1431, "validation": 199, "test": 167}, fetch="",
+        examples={"train": 1431, "validation": 199, "test": 167},
     ),
     SetRecord(
         name="emoji_ru", title="Emoji", source=EMBEDDED, metric="accuracy", classes=9,
-        examples={"train": 2876, "validation": 183, "test": 402}, fetch="", label="category",
+        examples={"train": 2876, "validation": 183, "test": 402}, label="category",
         splits={"validation": "validation_drawing", "test": "new_emoji"},
         class_names=tuple(words[0] for words in emoji_ru.CATEGORY_WORDS.values()),
         note="Categories of emoji never seen in training.",

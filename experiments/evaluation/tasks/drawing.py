@@ -13,7 +13,7 @@ from experiments.evaluation.encoder import KINDS
 from experiments.evaluation.remarks import left_out
 from experiments.evaluation.results import Result
 from experiments.evaluation.rudolph_bench import Readable, RudolphBench
-from experiments.evaluation.sets.captioned import CaptionedSet, open_captioned
+from experiments.evaluation.sets.captioned_set import CaptionedSet, open_captioned
 from experiments.evaluation.systems import System
 from experiments.evaluation.tasks import options, rudolph_options
 from experiments.evaluation.tasks.captions import mean_cosine

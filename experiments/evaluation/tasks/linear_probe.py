@@ -10,6 +10,7 @@ import numpy as np
 from tqdm import tqdm
 
 from clip_jax.errors import InputError
+from experiments.data.sources.labels import MissingSplit
 from experiments.evaluation import metrics
 from experiments.evaluation.bench import Bench, Result, record_of
 from experiments.evaluation.encoder import KINDS
@@ -22,7 +23,6 @@ from experiments.evaluation.few_shot import (
 from experiments.evaluation.linear_probe import Draw, Features, Task, probe
 from experiments.evaluation.remarks import left_out, shots_found
 from experiments.evaluation.sets import LabelledSet
-from experiments.evaluation.sets.missing import MissingSplit
 from experiments.evaluation.tasks import options
 from experiments.evaluation.tasks.remarks import Remarks
 from experiments.evaluation.unreadable import listed

@@ -10,7 +10,7 @@ from experiments.evaluation.answers import score_answers
 from experiments.evaluation.remarks import left_out
 from experiments.evaluation.results import Result
 from experiments.evaluation.rudolph_bench import Readable, RudolphBench
-from experiments.evaluation.sets.questions import QuestionSet, open_questions
+from experiments.evaluation.sets.question_set import QuestionSet, open_questions
 from experiments.evaluation.tasks import options, rudolph_options
 from experiments.evaluation.tasks.remarks import Remarks
 from rudolph_jax.image_to_text import QUESTIONS, answer_questions

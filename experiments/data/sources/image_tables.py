@@ -1,6 +1,7 @@
-"""A folder with a table, CSV, TSV or JSONL, of its pictures' captions, or of questions.
+"""A folder with a table, CSV, TSV or JSONL, of its images' captions, labels, or of questions.
 
 Rows that name the same image, and question, are one record with several captions or answers.
+Of labels each row is an example, and there is a table a split, such as test.csv.
 """
 
 from __future__ import annotations
@@ -11,10 +12,18 @@ from pathlib import Path
 from typing import Any
 
 from clip_jax.errors import InputError
-from clip_jax.text import normalize_name
-from experiments.data.sources.columns import choose_columns, look_up, read_texts
-from experiments.data.sources.forms import COLUMNS
-from experiments.data.sources.inside import are_two_files, read_inside
+from clip_jax.text import check_encodable, escape, normalize_name
+from experiments.data.sources.columns import choose_columns, find_column, get_value, read_texts
+from experiments.data.sources.files import are_two_files, find_inside, read_inside
+from experiments.data.sources.forms import COLUMNS, LABELS
+from experiments.data.sources.labels import (
+    VALIDATION,
+    LabelledRows,
+    LabelSource,
+    first_unique,
+    known_class_names,
+    resolve_labels,
+)
 from experiments.data.sources.plan import Options, Plan, stamps
 from experiments.data.sources.records import BadRecord, Candidate, Ignored, Rejected
 from experiments.data.sources.tables import (
@@ -26,6 +35,7 @@ from experiments.data.sources.tables import (
 )
 
 UNIT = "rows"
+SPLITS = ("train", "test", *VALIDATION)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,6 +92,74 @@ def read(options: Options, piece: list[Entry]) -> Iterator[Candidate | Rejected 
             for _ in listed
         ]
         yield Candidate(entry.key, where, image, texts, places, len(entry.rows))
+
+
+def label_splits(folder: Path) -> list[str]:
+    """Returns the names of tables whose first row has an image and a label."""
+    return list(_label_tables(folder))
+
+
+def read_labels(folder: Path, source: LabelSource, split: str) -> LabelledRows:
+    """Reads one of `label_splits`. All of its images must be there."""
+    tables = _label_tables(folder)
+    rows = {name: list(_labelled(*table)) for name, table in tables.items()}
+    table = tables[split][0]
+    names, labels = resolve_labels(
+        {name: [label for _, _, label in listed] for name, listed in rows.items()},
+        split, known_class_names(folder, source), table,
+    )  # fmt: skip
+    for number, file, _ in rows[split]:
+        try:
+            find_inside(folder, file)
+        except BadRecord as error:
+            raise InputError(f"{table}: row {number}: {error}") from error
+    files = [file for _, file, _ in rows[split]]
+
+    def read_image(index: int) -> bytes:
+        try:
+            return read_inside(folder, files[index])
+        except BadRecord as error:
+            raise InputError(f"{table}: {error}") from error
+
+    keys = [escape(normalize_name(file)) for file in files]
+    numbered = [f"{key}#{row[0]}" for key, row in zip(keys, rows[split], strict=True)]
+    return LabelledRows(names, labels, first_unique(keys, numbered), read_image)
+
+
+def _label_tables(folder: Path) -> dict[str, tuple[Path, str, str]]:
+    """Returns, by split, a table and its columns of images and labels, found in a good row."""
+    found: dict[str, tuple[Path, str, str]] = {}
+    for table in _tables(folder):
+        try:
+            row = next((row.value for row in table_rows(table) if isinstance(row.value, dict)), {})
+        except InputError:
+            if table.stem in SPLITS:
+                raise
+            continue  # of another concern than this set
+        image, label = (find_column(row, column) for column in LABELS.columns.values())
+        if not image or not label:
+            continue
+        if table.stem in found:
+            first = found[table.stem][0].name
+            raise InputError(f"{folder}: {first} and {table.name} are one split")
+        found[table.stem] = table, image, label
+    return found
+
+
+def _labelled(table: Path, image: str, label: str) -> Iterator[tuple[int, str, Any]]:
+    """Yields number, image and label; a row without either raises InputError."""
+    for row in table_rows(table, image):
+        if row.value is None:
+            continue
+        if isinstance(row.value, BadRecord):
+            raise InputError(f"{table}: row {row.number}: {row.value}")
+        file, value = row.value.get(image), row.value.get(label)
+        if not isinstance(file, str) or not file.strip() or value in (None, ""):
+            raise InputError(f"{table}: row {row.number}: {image} or {label} is missing")
+        if isinstance(value, str):
+            check_encodable(value, f"{table}: row {row.number}: {label}")
+            value = normalize_name(value)
+        yield row.number, file.strip(), value
 
 
 def _tables(folder: Path) -> list[Path]:
@@ -148,7 +226,7 @@ def _read_row(row: dict[str, Any] | BadRecord, options: Options) -> tuple[list[s
     form = options.what
     head = []
     if form.picture:
-        image = look_up(row, options.image_column, COLUMNS["image"].usual)
+        image = get_value(row, COLUMNS["image"], options.image_column)
         if not isinstance(image, str) or not image.strip():
             raise BadRecord("picture is missing")
         head.append(image.strip())

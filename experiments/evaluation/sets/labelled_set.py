@@ -13,6 +13,7 @@ import numpy as np
 
 from clip_jax.errors import InputError
 from clip_jax.text import escape, normalize_name, warn_of_invisible
+from experiments.data.sources.labels import LabelledRows, first_unique, normalize_class_names
 
 PICTURES_HASHED = 16
 
@@ -32,20 +33,6 @@ class Pictures(Sequence[bytes]):
         return self._read(range(self._count)[operator.index(index)])
 
 
-@dataclasses.dataclass(frozen=True)
-class Rows:
-    """What a reader finds: a label and a key of each image, and how to read the i-th.
-
-    ignored: a line for each rule by which a part of the source was left aside.
-    """
-
-    class_names: Sequence[str]
-    labels: Sequence[int]
-    keys: Sequence[str]
-    read: Callable[[int], bytes]
-    ignored: Sequence[str] = ()
-
-
 @dataclasses.dataclass(frozen=True, eq=False)
 class LabelledSet:
     """One split of a labelled data set.
@@ -53,7 +40,7 @@ class LabelledSet:
     name, split: as they were asked for. version: "food101:2.0.0", or "folder". class_names: by
     label, spelt as the source spells them, in NFC; Russian for embedded sets. labels: int64[N].
     keys: N names of examples that stay the same whenever and wherever this version is read.
-    pictures: N encoded files, read when they are asked for. ignored: see `Rows`.
+    pictures: N encoded files, read when they are asked for. ignored: see `LabelledRows`.
     """
 
     name: str
@@ -107,7 +94,7 @@ def pictures_at(pictures: Sequence[Any], places: Sequence[int]) -> Pictures:
     return Pictures(len(places), lambda i: pictures[places[i]])
 
 
-def labelled_set(name: str, split: str, version: str, rows: Rows) -> LabelledSet:
+def labelled_set(name: str, split: str, version: str, rows: LabelledRows) -> LabelledSet:
     """The set of these rows, with class names and keys in NFC.
 
     Labels that are no class, one class in two normal forms, or a key given twice raise InputError.
@@ -122,7 +109,7 @@ def labelled_set(name: str, split: str, version: str, rows: Rows) -> LabelledSet
         raise InputError(f"{name}: split {split!r} has label {wrong}; expected 0 to {count - 1}")
     if len(set(rows.keys)) != len(rows.keys):
         raise InputError(f"{name}: split {split!r} has examples of the same key")
-    class_names = normal_names(rows.class_names, name)
+    class_names = normalize_class_names(rows.class_names, name)
     warn_of_invisible(class_names, name)
     # Two files whose names differ in their normal form alone keep their own names.
     keys = first_unique([normalize_name(key) for key in rows.keys], rows.keys)
@@ -130,28 +117,6 @@ def labelled_set(name: str, split: str, version: str, rows: Rows) -> LabelledSet
         name, split, version, class_names, labels, tuple(keys),
         Pictures(len(labels), rows.read), tuple(rows.ignored),
     )  # fmt: skip
-
-
-def normal_names(names: Sequence[str], place: str) -> tuple[str, ...]:
-    """Names of numbered classes in NFC. Two that differ in their normal form raise InputError.
-
-    Two that are the same stay, for published sets have such (ImageNet's "maillot"): whoever looks
-    a class up by its name refuses them.
-    """
-    numbers: dict[str, int] = {}
-    for number, name in enumerate(names):
-        earlier = numbers.setdefault(normalize_name(name), number)
-        if names[earlier] != name:
-            raise InputError(
-                f"{place}: classes {earlier} and {number} are {names[earlier]!a} and {name!a}, one "
-                "name in two normal forms; keep one of them"
-            )
-    return tuple(normalize_name(name) for name in names)
-
-
-def first_unique(*candidates: Sequence[str]) -> Sequence[str]:
-    """The first of these lists of keys that names no two examples the same, or the last."""
-    return next((keys for keys in candidates if len(set(keys)) == len(keys)), candidates[-1])
 
 
 def join(parts: Sequence[LabelledSet]) -> LabelledSet:

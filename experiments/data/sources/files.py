@@ -1,4 +1,4 @@
-"""Finds files by names from outside: they must stay in a folder, and may be in NFC or NFD."""
+"""Reads files by names from outside, which must stay in a folder and may be in NFC or NFD."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from pathlib import Path
 
 from clip_jax.text import normalize_name
 from experiments.data.sources.records import LARGEST_FILE, BadRecord
+
+ByteRange = tuple[int, int]  # first byte in a file, and how many
 
 # Folders whose listings are remembered; images of one table lie in few.
 FOLDERS_CACHED = 64
@@ -50,6 +52,14 @@ def read_inside(folder: Path, name: str) -> bytes:
         return file.read_bytes()
     except OSError as error:
         raise BadRecord(f"picture cannot be read: {' '.join(str(error).split())}") from error
+
+
+def read_range(file: Path, place: ByteRange) -> bytes:
+    """Reads a part of a file."""
+    start, length = place
+    with file.open("rb") as opened:
+        opened.seek(start)
+        return opened.read(length)
 
 
 def are_two_files(folder: Path, name: str, other: str) -> bool:

@@ -14,8 +14,8 @@ from clip_jax.errors import InputError
 from clip_jax.text import escape, normalize_name
 from experiments.data import embedded
 from experiments.data.source import Split
-from experiments.evaluation.sets.labelled import Pictures, hash_pictures, pictures_at
-from experiments.evaluation.sets.opening import DATA_DIR, find_path
+from experiments.evaluation.sets.labelled_set import Pictures, hash_pictures, pictures_at
+from experiments.evaluation.sets.loader import DATA_DIR, find_path
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -1,8 +1,7 @@
 """A tree of class folders, SPLIT/CLASS/*.jpg: the folder's name, in NFC, is the class.
 
 A folder is a class where it holds an image itself. Hidden and system folders, folders without an
-image, folders inside of classes, and files that are no images are ignored; `Rows.ignored` lists
-them.
+image, folders inside of classes, and files that are no images are ignored and listed.
 """
 
 from __future__ import annotations
@@ -16,29 +15,27 @@ from clip_jax.errors import InputError
 from clip_jax.image_file import SUFFIXES
 from clip_jax.system_folders import is_system
 from clip_jax.text import escape, normalize_name
-from experiments.evaluation.sets.labelled import Rows
-from experiments.evaluation.sets.record import SetRecord
-from experiments.evaluation.sets.split_names import find_split
+from experiments.data.sources.labels import LabelledRows, LabelSource
 
 NAMED = 5  # folders or files of a list that are named
 
 
-def splits(folder: Path) -> list[str]:
-    """Folders whose own folders hold images."""
+def label_splits(folder: Path) -> list[str]:
+    """Returns the folders whose own folders hold images."""
     return [split.name for split in _folders(folder) if any(map(_has_image, _folders(split)))]
 
 
-def read(folder: Path, record: SetRecord, split: str) -> Rows:
-    """Classes of all splits together, in the order of their names.
+def read_labels(folder: Path, source: LabelSource, split: str) -> LabelledRows:
+    """Reads one of `label_splits`; classes are those of all splits, in the order of their names.
 
     Folders whose names differ in their normal form alone are one class.
     """
-    known = splits(folder)
-    place = folder / find_split(folder, record, split, known)
+    known = label_splits(folder)
+    place = folder / split
     classes = {name: list(filter(_has_image, _folders(folder / name))) for name in known}
     names = sorted({normalize_name(each.name) for listed in classes.values() for each in listed})
     labels = {name: label for label, name in enumerate(names)}
-    contents = [_Contents.of(each) for each in classes[place.name]]
+    contents = [_Contents.of(each) for each in classes[split]]
     files = [file for content in contents for file in content.images]
 
     def image(index: int) -> bytes:
@@ -60,7 +57,7 @@ def read(folder: Path, record: SetRecord, split: str) -> Rows:
             "files that are no images", folder, [f for c in (loose, *contents) for f in c.others]
         ),
     )
-    return Rows(
+    return LabelledRows(
         names,
         [labels[normalize_name(file.parent.name)] for file in files],
         [f"{file.parent.name}/{file.name}" for file in files],
@@ -71,7 +68,7 @@ def read(folder: Path, record: SetRecord, split: str) -> Rows:
 
 @dataclasses.dataclass(frozen=True)
 class _Contents:
-    """What lies in a folder, each in the order of names.
+    """Entries of a folder, each kind in the order of names.
 
     A link that leads nowhere counts as a file: as an image it is found to be unreadable.
     """
@@ -104,7 +101,7 @@ def _is_image(name: str) -> bool:
 
 
 def _folders_ignored(folder: Path, tree: Sequence[Path], used: Collection[Path]) -> list[str]:
-    """Lines on the folders in `tree`, the set's own and its splits', that are not in use."""
+    """Lists the folders in `tree`, the set's own and its splits', that are not in use."""
     others = [f for parent in tree for f in _Contents.of(parent).folders if f not in used]
     system = [each for each in others if is_system(each.name)]
     return [
@@ -114,7 +111,7 @@ def _folders_ignored(folder: Path, tree: Sequence[Path], used: Collection[Path])
 
 
 def _listed(what: str, folder: Path, found: Sequence[Path]) -> list[str]:
-    """One line, or none where nothing was found."""
+    """Returns one line, or none where nothing was found."""
     names = [escape(str(each.relative_to(folder))) for each in found[:NAMED]]
     more = f" and {len(found) - NAMED} more" if len(found) > NAMED else ""
     return [f"{len(found)} {what}: {', '.join(names)}{more}"] if found else []

@@ -9,28 +9,25 @@ from types import ModuleType
 from clip_jax.errors import InputError
 from clip_jax.text import escape, normalize_name
 from experiments.data import embedded
-from experiments.evaluation.sets import (
-    class_folders,
-    label_parquet,
-    label_tables,
-    label_tars,
-    tfds_reader,
-)
-from experiments.evaluation.sets.labelled import LabelledSet, Rows, join, labelled_set
-from experiments.evaluation.sets.missing import MissingSet
+from experiments.data.sources import class_folders, image_tables, parquet, tars, tfds_sets
+from experiments.data.sources.labels import LabelledRows, find_split
+from experiments.evaluation.sets.labelled_set import LabelledSet, join, labelled_set
 from experiments.evaluation.sets.record import EMBEDDED, FOLDER, SetRecord, own_record
 from experiments.evaluation.sets.table import RECORDS
 
 DATA_DIR = "~/tensorflow_datasets"
 TFDS = "TFDS"
-# Each tells the splits of a folder that has its layout, and reads one.
 LAYOUTS: dict[str, ModuleType] = {
-    TFDS: tfds_reader,
+    TFDS: tfds_sets,
     "class folders": class_folders,
-    "tables": label_tables,
-    "webdataset tars": label_tars,
-    "Parquet files": label_parquet,
+    "tables": image_tables,
+    "webdataset tars": tars,
+    "Parquet files": parquet,
 }
+
+
+class MissingSet(InputError):
+    """A set is not on disk; the one line says what to fetch and where to put it."""
 
 
 def open_set(
@@ -82,15 +79,15 @@ def _locate(record: SetRecord, data_dir: Path) -> Path:
     for candidate in (place, folder) if record.is_tfds else (folder,):
         if _layouts(candidate):
             return candidate
-    fetch = record.fetch.format(place=place, folder=folder)
-    raise MissingSet(f"{record.name}: not in {data_dir}; {fetch}")
+    hint = record.download_hint.format(place=place, folder=folder)
+    raise MissingSet(f"{record.name}: not in {data_dir}; {hint}")
 
 
 def _layouts(folder: Path) -> list[str]:
     """Those that fit what lies there."""
     if not folder.is_dir():
         return []
-    return [name for name, reader in LAYOUTS.items() if reader.splits(folder)]
+    return [name for name, reader in LAYOUTS.items() if reader.label_splits(folder)]
 
 
 def _layout(folder: Path) -> str:
@@ -103,19 +100,21 @@ def _layout(folder: Path) -> str:
 
 
 def _open_split(folder: Path, layout: str, record: SetRecord, split: str) -> LabelledSet:
-    rows = LAYOUTS[layout].read(folder, record, split)
+    reader = LAYOUTS[layout]
+    name = find_split(folder, record, split, reader.label_splits(folder))
+    rows = reader.read_labels(folder, record, name)
     _check(record, split, rows)
-    version = tfds_reader.version(folder) if layout == TFDS else FOLDER
+    version = tfds_sets.version(folder) if layout == TFDS else FOLDER
     return labelled_set(record.name, split, version, rows)
 
 
-def _check(record: SetRecord, split: str, rows: Rows) -> None:
+def _check(record: SetRecord, split: str, rows: LabelledRows) -> None:
     """The expected numbers of classes and examples."""
     found = len(rows.class_names)
     if record.classes is not None and found != record.classes:
         raise InputError(f"{record.name}: has {found} classes; expected {record.classes}")
     expected = record.examples.get(split)
-    if expected is not None and record.exact and len(rows.labels) != expected:
+    if expected is not None and record.fixed_size and len(rows.labels) != expected:
         raise InputError(
             f"{record.name}: split {split!r} has {len(rows.labels)} examples; expected {expected}"
         )

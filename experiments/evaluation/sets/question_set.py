@@ -11,8 +11,8 @@ from pathlib import Path
 from tqdm import tqdm
 
 from experiments.data.source import Split
-from experiments.evaluation.sets.labelled import Pictures, hash_pictures, pictures_at
-from experiments.evaluation.sets.opening import find_path
+from experiments.evaluation.sets.labelled_set import Pictures, hash_pictures, pictures_at
+from experiments.evaluation.sets.loader import find_path
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
