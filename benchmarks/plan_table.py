@@ -59,7 +59,7 @@ def planned_config(name: str, devices: int) -> TrainConfig:
     module = importlib.import_module(f"experiments.configs.{name}")
     config: TrainConfig = module.train_config()
     rows = config.data.batch_size // devices
-    return dataclasses.replace(config, accumulate=max(rows // CONFIGS[name], 1))
+    return dataclasses.replace(config, grad_accum_steps=max(rows // CONFIGS[name], 1))
 
 
 def fill(path: Path, configs: Sequence[str], topologies: Sequence[str]) -> None:
@@ -116,7 +116,7 @@ def _cells(row: dict[str, Any]) -> list[str]:
         row["topology"],
         str(_devices(row)),
         "x".join(str(size) for size in row["mesh"].values()),
-        str(row["accumulate"]),
+        str(row["grad_accum_steps"]),
         *(
             _gigabytes(row[f"{kind}_bytes"])
             for kind in ("parameter", "optimizer", "batch", "temporary", "peak")

@@ -63,7 +63,8 @@ def describe(config: TrainConfig, plan: Plan, topology: str, chip: Chip | None) 
     """Lines of text for a person."""
     mesh = ", ".join(f"{axis} {size}" for axis, size in plan.mesh.items())
     lines = [
-        f"{topology}: mesh {mesh}; remat {plan.remat}, {plan.accumulate} micro-batches; batch "
+        f"{topology}: mesh {mesh}; remat {plan.remat}, {plan.grad_accum_steps} micro-batches; "
+        "batch "
         f"{config.data.batch_size:,}",
         f"parameters            {plan.parameters:,}",
         "bytes per device",
@@ -105,7 +106,7 @@ def _bytes(size: float | None) -> str:
 def _tell_variant(config: TrainConfig, plan: Plan) -> None:
     time = f"{plan.step_seconds:.3f} s" if plan.fits else "does not fit"
     print(
-        f"{plan.mesh} remat={plan.remat} accumulate={plan.accumulate}: "
+        f"{plan.mesh} remat={plan.remat} grad_accum_steps={plan.grad_accum_steps}: "
         f"{_bytes(plan.peak_bytes)}, {time}",
         file=sys.stderr,
     )

@@ -98,7 +98,7 @@ def train(
         )
         with (
             Checkpoints(
-                workdir / CHECKPOINTS, config.keep_checkpoints, config.best_metric, config.best_is
+                workdir / CHECKPOINTS, config.keep_checkpoints, config.best_metric, config.best_mode
             ) as checkpoints,
             peers.errors(),
         ):
@@ -145,12 +145,12 @@ def train(
 
 def check_mesh(config: TrainConfig, mesh: Mesh) -> None:
     """InputError unless the batch and the way to run fit the devices."""
-    pieces = partitioning.batch_shards(mesh) * config.accumulate
+    pieces = partitioning.batch_shards(mesh) * config.grad_accum_steps
     if config.data.batch_size % pieces:
         raise InputError(
             f"config.data.batch_size is {config.data.batch_size}; expected a multiple of {pieces}:"
             f" {partitioning.batch_shards(mesh)} shards (mesh axes data and fsdp) times "
-            f"{config.accumulate} micro-batches (config.accumulate)"
+            f"{config.grad_accum_steps} micro-batches (config.grad_accum_steps)"
         )
     if config.parallel == "pmap" and mesh.shape["data"] != mesh.size:
         raise InputError(

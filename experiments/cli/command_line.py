@@ -14,6 +14,7 @@ from ml_collections.config_flags import config_flags
 
 from clip_jax.errors import InputError
 from experiments.config.objective import DEFAULTS
+from experiments.config.renamed import RENAMED
 from experiments.config.run import TrainConfig, default_config, flatten
 
 CONFIGS = Path(__file__).parent.parent / "configs"
@@ -107,6 +108,8 @@ def _explain(argv: Sequence[str], message: str) -> str:
             objectives.setdefault(key, []).append(name)
     given = [match[1] for a in argv if (match := re.match(r"--config\.([\w.]+)", a))]
     for key in given:
+        if key in RENAMED:
+            return f"config.{key} is called config.{RENAMED[key]} now"
         if key not in objectives:
             near = difflib.get_close_matches(key, objectives, n=1, cutoff=0.5)
             hint = f"; did you mean config.{near[0]}?" if near else ""

@@ -14,8 +14,8 @@ DIVERGED, STORAGE, LEFT_BEHIND = 3, 4, 5
 # again". A process that SIGTERM ended at once has 143: an earlier checkpoint is the last one.
 SAVED, TERMINATED = 75, 143
 LESS_MEMORY = (
-    "a smaller config.data.batch_size, more config.accumulate, config.compute.remat=block or more "
-    "devices; python -m experiments.plan --search finds what fits"
+    "a smaller config.data.batch_size, more config.grad_accum_steps, config.compute.remat=block or "
+    "more devices; python -m experiments.plan --search finds what fits"
 )
 
 

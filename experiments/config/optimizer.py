@@ -34,10 +34,11 @@ class LoraConfig:
 class OptimConfig:
     """optimizer: "adamw", "adafactor" (factored second moments, no first) or "lion".
     schedule: all warm up linearly from 0 over `warmup_steps`, except for "one_cycle".
-        "cosine" falls to `final` times the peak rate at the last step; "rsqrt" falls with the
-        square root of the steps, and linearly to 0 over the last `cooldown_steps`; "constant"
-        stays. "one_cycle" rises from learning_rate / `division` over `rise` of all steps and falls
-        to that divided by `final_division`, both along half a cosine (PyTorch's OneCycleLR).
+        "cosine" falls to `end_lr_factor` times the peak rate at the last step; "rsqrt" falls with
+        the square root of the steps, and linearly to 0 over the last `cooldown_steps`; "constant"
+        stays. "one_cycle" (PyTorch's OneCycleLR) rises from learning_rate / `div_factor` over
+        `pct_start` of all steps and falls to that divided by `final_div_factor`, both along half a
+        cosine.
     weight_decay: of matrices and tables, not of biases, gains and single vectors.
     clip_norm: largest global gradient norm; 0 turns clipping off.
     moment_dtype: of the first moment; "bfloat16" halves its memory.
@@ -55,10 +56,10 @@ class OptimConfig:
     learning_rate: float = 5e-4
     warmup_steps: int = 2000
     cooldown_steps: int = 0
-    final: float = 0.0
-    rise: float = 0.3
-    division: float = 25.0
-    final_division: float = 1e4
+    end_lr_factor: float = 0.0
+    pct_start: float = 0.3
+    div_factor: float = 25.0
+    final_div_factor: float = 1e4
     beta1: float = 0.9
     beta2: float = 0.98
     epsilon: float = 1e-6
@@ -85,10 +86,10 @@ def check_optim(optim: OptimConfig) -> None:
     good("learning_rate", optim.learning_rate > 0, "above 0")
     for name in ("warmup_steps", "cooldown_steps", "skip_nonfinite"):
         good(name, getattr(optim, name) >= 0, "0 or more")
-    good("final", 0 <= optim.final <= 1, "0 to 1")
-    good("rise", 0 < optim.rise < 1, "a share of the steps, between 0 and 1")
-    good("division", optim.division >= 1, "1 or above")
-    good("final_division", optim.final_division >= 1, "1 or above")
+    good("end_lr_factor", 0 <= optim.end_lr_factor <= 1, "0 to 1")
+    good("pct_start", 0 < optim.pct_start < 1, "a share of the steps, between 0 and 1")
+    good("div_factor", optim.div_factor >= 1, "1 or above")
+    good("final_div_factor", optim.final_div_factor >= 1, "1 or above")
     good("clip_norm", optim.clip_norm >= 0, "0 (off) or above")
     good("layer_decay", 0 < optim.layer_decay <= 1, "above 0, at most 1 (off)")
     good("ema", 0 <= optim.ema < 1, "0 (off) to below 1")

@@ -15,6 +15,7 @@ from clip_jax.errors import InputError
 from experiments.config.data import DataConfig, check_data, expect
 from experiments.config.objective import DEFAULTS, Model, Settings
 from experiments.config.optimizer import OptimConfig, check_optim
+from experiments.config.renamed import RENAMED
 
 PARALLEL = ("jit", "pmap")
 BEST = ("highest", "lowest")
@@ -24,12 +25,12 @@ BEST = ("highest", "lowest")
 class InitConfig:
     """folder: a model folder, converted or trained; "" begins with fresh parameters.
 
-    leave: patterns of the parameters that keep their fresh values, such as
+    reinitialize: patterns of the parameters that keep their fresh values, such as
     "text/(token_embedding|layers/.*)". In a name a layer has its number.
     """
 
     folder: str = ""
-    leave: tuple[str, ...] = ()
+    reinitialize: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,11 +48,11 @@ class TrainConfig:
 
     objective: what is trained; `model` and `settings` are of its types (`DEFAULTS`).
     parallel: "jit" over the mesh, or "pmap": the same step, each device with the whole model.
-    accumulate: micro-batches that a batch is taken in; the gradient is the whole batch's.
+    grad_accum_steps: micro-batches that a batch is taken in; the gradient is the whole batch's.
     evaluators: "TASK:SPLIT" or "TASK:SET", see `experiments/evaluation/evaluators.py`.
     evaluation_sets: where such sets lie; "": where `python -m experiments.evaluate` looks.
     best_metric: of an evaluator, "retrieval:validation/top1" say; the checkpoint with its best
-        value, the "highest" or the "lowest" (best_is), is kept besides the newest. "": none.
+        value, the "highest" or the "lowest" (best_mode), is kept besides the newest. "": none.
     watchdog_seconds: how long processes wait for one that does not begin a step; 0: for ever.
     """
 
@@ -64,7 +65,7 @@ class TrainConfig:
     optim: OptimConfig = OptimConfig()
     mesh: MeshConfig = MeshConfig()
     parallel: str = "jit"
-    accumulate: Size = 1
+    grad_accum_steps: Size = 1
     steps: int = 1000
     seed: int = 0
     log_every: int = 10
@@ -74,7 +75,7 @@ class TrainConfig:
     evaluators: tuple[str, ...] = ()
     evaluation_sets: str = ""
     best_metric: str = ""
-    best_is: str = "highest"
+    best_mode: str = "highest"
     watchdog_seconds: float = 0.0
 
     def to_config_dict(self) -> config_dict.ConfigDict:
@@ -122,7 +123,8 @@ def check(config: TrainConfig) -> TrainConfig:
     expect(config.checkpoint_every >= 0, "checkpoint_every", config.checkpoint_every, "0 or more")
     expect(config.evaluate_every >= 0, "evaluate_every", config.evaluate_every, "0 or more")
     expect(config.parallel in PARALLEL, "parallel", config.parallel, " or ".join(PARALLEL))
-    expect(config.accumulate > 0, "accumulate", config.accumulate, "a positive number")
+    parts = config.grad_accum_steps
+    expect(parts > 0, "grad_accum_steps", parts, "a positive number")
     check_optim(config.optim)
     _check_best(config)
     waits = config.watchdog_seconds
@@ -131,8 +133,8 @@ def check(config: TrainConfig) -> TrainConfig:
 
 
 def _check_best(config: TrainConfig) -> None:
-    best, every = config.best_is, (config.checkpoint_every, config.evaluate_every)
-    expect(best in BEST, "best_is", best, " or ".join(BEST))
+    best, every = config.best_mode, (config.checkpoint_every, config.evaluate_every)
+    expect(best in BEST, "best_mode", best, " or ".join(BEST))
     if not config.best_metric:
         return
     evaluator = config.best_metric.partition("/")[0]
@@ -171,6 +173,8 @@ def _build(default: Any, data: Mapping[str, Any], prefix: str) -> Any:
     fields = [f.name for f in dataclasses.fields(default)]
     unknown = sorted(set(data) - set(fields))
     if unknown:
+        if (old := prefix + unknown[0]) in RENAMED:
+            raise InputError(f"config.{old} is called config.{RENAMED[old]} now")
         near = difflib.get_close_matches(unknown[0], fields, n=1)
         hint = f"; did you mean {prefix}{near[0]}?" if near else ""
         raise InputError(f"unknown key config.{prefix}{unknown[0]}{hint}")

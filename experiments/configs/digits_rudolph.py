@@ -44,7 +44,7 @@ def train_config() -> TrainConfig:
             augment=AugmentConfig(variants=4, scale=(0.95, 1.05), rotation=4.0, background=0),
         ),
         optim=OptimConfig(
-            learning_rate=2e-3, warmup_steps=50, weight_decay=0.1, clip_norm=1.0, final=0.02
+            learning_rate=2e-3, warmup_steps=50, weight_decay=0.1, clip_norm=1.0, end_lr_factor=0.02
         ),
         steps=700,
         checkpoint_every=200,

@@ -49,7 +49,11 @@ def train_config() -> TrainConfig:
             ),
         ),
         optim=OptimConfig(
-            learning_rate=1.5e-3, warmup_steps=60, weight_decay=0.1, clip_norm=1.0, final=0.01
+            learning_rate=1.5e-3,
+            warmup_steps=60,
+            weight_decay=0.1,
+            clip_norm=1.0,
+            end_lr_factor=0.01,
         ),
         steps=4500,
         checkpoint_every=500,

@@ -43,7 +43,11 @@ def train_config() -> TrainConfig:
             augment=AugmentConfig(variants=6, scale=(0.95, 1.05), recolour=0.3),
         ),
         optim=OptimConfig(
-            learning_rate=1.5e-3, warmup_steps=50, weight_decay=0.1, clip_norm=1.0, final=0.02
+            learning_rate=1.5e-3,
+            warmup_steps=50,
+            weight_decay=0.1,
+            clip_norm=1.0,
+            end_lr_factor=0.02,
         ),
         steps=1000,
         checkpoint_every=500,

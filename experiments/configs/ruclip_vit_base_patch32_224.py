@@ -24,7 +24,9 @@ def train_config() -> TrainConfig:
         large,
         model=PRESETS["ruclip-vit-base-patch32-224"],
         # Report: from the English model. That the table begins anew is inferred: its BPE is new.
-        init=InitConfig(folder="models/clip-vit-base-patch32", leave=("text/token_embedding",)),
+        init=InitConfig(
+            folder="models/clip-vit-base-patch32", reinitialize=("text/token_embedding",)
+        ),
         # Unpublished. The rate of this size: Radford et al. 2021, table 20.
         optim=dataclasses.replace(large.optim, learning_rate=5e-4),
         mesh=MeshConfig(),  # 2.4 GB of parameters, moments and gradients: no need to split them

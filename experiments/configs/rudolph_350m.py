@@ -38,7 +38,8 @@ def train_config() -> TrainConfig:
         # Unpublished. Rate and betas: Brown et al. 2020, table 2.1 and appendix B; the norm's limit
         # is that of the published fine-tunes.
         optim=OptimConfig(
-            learning_rate=3e-4, warmup_steps=2000, final=0.1, beta1=0.9, beta2=0.95, epsilon=1e-8,
+            learning_rate=3e-4, warmup_steps=2000, end_lr_factor=0.1,
+            beta1=0.9, beta2=0.95, epsilon=1e-8,
             weight_decay=0.1, clip_norm=1.0,
         ),
         mesh=MeshConfig(fsdp=8),

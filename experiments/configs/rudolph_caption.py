@@ -36,8 +36,8 @@ def train_config() -> TrainConfig:
         # and first division are its library's defaults, decay that of PyTorch's AdamW; its moments
         # had 8 bits.
         optim=OptimConfig(
-            schedule="one_cycle", learning_rate=2e-5, rise=0.3, division=25.0,
-            final_division=500.0, beta1=0.9, beta2=0.999, epsilon=1e-8, weight_decay=0.01,
+            schedule="one_cycle", learning_rate=2e-5, pct_start=0.3, div_factor=25.0,
+            final_div_factor=500.0, beta1=0.9, beta2=0.999, epsilon=1e-8, weight_decay=0.01,
             clip_norm=1.0,
         ),
         mesh=MeshConfig(),

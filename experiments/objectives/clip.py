@@ -54,7 +54,7 @@ def clip_objective(config: TrainConfig, mesh: Mesh) -> Objective:
 
     def loss(params: Params, batch: Batch, now: StepContext) -> tuple[jax.Array, Metrics]:
         rows = batch["image"], batch["input_ids"], now.keys
-        image, text = _encode_in_parts(partial(encode, params), rows, config.accumulate)
+        image, text = _encode_in_parts(partial(encode, params), rows, config.grad_accum_steps)
         scale, bias = jnp.exp(params["logit_scale"]), params.get("logit_bias", jnp.float32(0))
         groups = caption_groups(batch["input_ids"])
         value, metrics = features_loss(image, text, scale, bias, groups)

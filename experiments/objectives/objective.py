@@ -63,7 +63,7 @@ class Objective:
     loss: (params, rows of a batch, now) -> what is minimised, metrics. Of a device's or
         micro-batch's rows, it and its metrics are such that their means are the whole batch's.
     batch_stats: rows -> means over them that each part of a batch must know of the whole.
-    accumulates: whether `loss` itself takes the rows in `config.accumulate` parts, because no
+    accumulates: whether `loss` itself takes the rows in `config.grad_accum_steps` parts, because no
         part's loss is its own.
     summarize: mean metrics -> what is written of them.
     sharding_rules: the model's sharding table.

@@ -39,7 +39,7 @@ class Plan:
     """
 
     mesh: dict[str, int]
-    accumulate: int
+    grad_accum_steps: int
     remat: str
     parameters: int
     parameter_bytes: int
@@ -91,7 +91,7 @@ def make_plan(
     longest = max(seconds.values()) if seconds and sent is not None else None
     return Plan(
         mesh=dict(step.mesh.shape),
-        accumulate=config.accumulate,
+        grad_accum_steps=config.grad_accum_steps,
         remat=config.compute.remat,
         parameters=sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(state["params"])),
         parameter_bytes=parameter_bytes,
@@ -143,7 +143,7 @@ def _compile(traced: Any) -> _Compiled:
 def _model_flops(config: TrainConfig, devices: Sequence[jax.Device]) -> float:
     """Of one pass forwards and one backwards, nothing run twice."""
     plain = dataclasses.replace(
-        config, accumulate=1, compute=dataclasses.replace(config.compute, remat="none")
+        config, grad_accum_steps=1, compute=dataclasses.replace(config.compute, remat="none")
     )
     return matmul_flops(trace_step(plain, devices).traced.jaxpr) / len(devices)
 

@@ -25,14 +25,14 @@ def variants(config: TrainConfig, devices: int) -> Iterator[TrainConfig]:
             if left:
                 continue
             for remat in REMATS:
-                for accumulate in _powers(config.data.batch_size // (data * fsdp)):
-                    if config.data.batch_size % (data * fsdp * accumulate):
+                for grad_accum_steps in _powers(config.data.batch_size // (data * fsdp)):
+                    if config.data.batch_size % (data * fsdp * grad_accum_steps):
                         continue
                     yield dataclasses.replace(
                         config,
                         mesh=MeshConfig(data, fsdp, tensor),
                         compute=dataclasses.replace(config.compute, remat=remat),
-                        accumulate=accumulate,
+                        grad_accum_steps=grad_accum_steps,
                     )
 
 
@@ -70,7 +70,8 @@ def search(
             best = variant, plan
     if best is None:
         raise InputError(
-            "no mesh, remat and accumulate that were tried fit; use more devices, a smaller batch "
+            "no mesh, remat and grad_accum_steps that were tried fit; use more devices, a smaller "
+            "batch "
             "or a larger --limit"
         )
     return best
@@ -79,7 +80,7 @@ def search(
 def _priority(config: TrainConfig) -> tuple[int, ...]:
     """What is tried first: few micro-batches of rows enough, little communication."""
     mesh = config.mesh
-    rows = config.data.batch_size // (mesh.data * mesh.fsdp * config.accumulate)
+    rows = config.data.batch_size // (mesh.data * mesh.fsdp * config.grad_accum_steps)
     return mesh.tensor, abs(mesh.fsdp - 8), REMATS.index(config.compute.remat), -rows
 
 

@@ -50,7 +50,7 @@ class Checkpoints:
         folder: str | Path,
         keep: int = 2,
         best_metric: str = "",
-        best_is: str = "highest",
+        best_mode: str = "highest",
         read_only: bool = False,
     ) -> None:
         """keep: so many of the newest. best_metric: the one with the best value is kept too.
@@ -77,7 +77,7 @@ class Checkpoints:
             registry.add(name, restore, handler)
         options: dict[str, Any] = {"preservation_policy": policies.LatestN(keep)}
         if best_metric:
-            lowest = best_is == "lowest"
+            lowest = best_mode == "lowest"
             worst = math.inf if lowest else -math.inf
 
             def value(metrics: Mapping[str, float]) -> float:

@@ -6,6 +6,7 @@ import json
 from typing import TYPE_CHECKING
 
 from clip_jax.errors import InputError
+from experiments.config.renamed import current_names
 from experiments.config.run import TrainConfig, flatten
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 # out and reported, never what it computes.
 RESUMABLE = (
     "log_every", "checkpoint_every", "keep_checkpoints", "evaluate_every", "evaluators",
-    "evaluation_sets", "best_metric", "best_is", "watchdog_seconds", "mesh", "parallel",
+    "evaluation_sets", "best_metric", "best_mode", "watchdog_seconds", "mesh", "parallel",
     "compute.remat", "compute.unroll", "data.directory", "data.threads", "data.log_ids",
     "compute.wide",  # of earlier versions: forms for CPUs follow from the platform now
 )  # fmt: skip
@@ -28,7 +29,7 @@ def step_to_resume(checkpoints: Checkpoints, config: TrainConfig) -> int:
         return 0
     # Through JSON, as the saved one went: tuples become lists.
     wanted = flatten(json.loads(json.dumps(config.to_dict())))
-    saved = flatten(checkpoints.read_config(step))
+    saved = current_names(flatten(checkpoints.read_config(step)))
     for key in sorted(saved.keys() | wanted.keys()):
         if key.startswith(RESUMABLE) or saved.get(key) == wanted.get(key):
             continue

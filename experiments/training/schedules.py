@@ -14,7 +14,8 @@ def make_schedule(config: OptimConfig, steps: int) -> optax.Schedule:
         return _one_cycle(config, steps)
     peak, warmup = config.learning_rate, min(config.warmup_steps, steps - 1)
     if config.schedule == "cosine":
-        return optax.warmup_cosine_decay_schedule(0.0, peak, warmup, steps, config.final * peak)
+        end = config.end_lr_factor * peak
+        return optax.warmup_cosine_decay_schedule(0.0, peak, warmup, steps, end)
     rising = optax.linear_schedule(0.0, peak, warmup)
     if config.schedule == "constant":
         return optax.join_schedules([rising, optax.constant_schedule(peak)], [warmup])
@@ -31,8 +32,8 @@ def make_schedule(config: OptimConfig, steps: int) -> optax.Schedule:
 def _one_cycle(config: OptimConfig, steps: int) -> optax.Schedule:
     """Source: `torch.optim.lr_scheduler.OneCycleLR`, two phases, both along half a cosine."""
     peak = config.learning_rate
-    first, last = peak / config.division, peak / config.division / config.final_division
-    top = max(config.rise * steps - 1, 1e-9)
+    first, last = peak / config.div_factor, peak / config.div_factor / config.final_div_factor
+    top = max(config.pct_start * steps - 1, 1e-9)
     fall = max(steps - 1 - top, 1e-9)
 
     def between(start, end, share):

@@ -53,7 +53,7 @@ def make_train_step(
                 return objective.loss(combine(trainable, frozen), batch, now)
 
         gradient = jax.value_and_grad(loss, has_aux=True)
-        parts = 1 if objective.accumulates else config.accumulate
+        parts = 1 if objective.accumulates else config.grad_accum_steps
         accumulated = _accumulate_gradients(gradient, parts)
         (value, metrics), grads = mean(accumulated(trainable, batch, now))
         grad_norm = optax.tree.norm(grads)

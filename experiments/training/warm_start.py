@@ -39,17 +39,17 @@ def initial_vocabulary(config: TrainConfig) -> DataConfig:
     """`config.data`, with the vocabulary of `config.init.folder` where none is named.
 
     A new one would give the rows of that model's token table other meanings. Where the table keeps
-    its fresh values (`config.init.leave`), so may the vocabulary be new. A folder that lacks the
-    vocabulary raises InputError.
+    its fresh values (`config.init.reinitialize`), so may the vocabulary be new. A folder that lacks
+    the vocabulary raises InputError.
     """
     folder, table = config.init.folder, TOKEN_TABLES.get(config.objective)
-    fresh = table and any(re.fullmatch(pattern, table) for pattern in config.init.leave)
+    fresh = table and any(re.fullmatch(pattern, table) for pattern in config.init.reinitialize)
     if not folder or config.data.vocabulary or table is None or fresh:
         return config.data
     if not (Path(folder) / FILE_NAME).is_file():
         raise InputError(
             f"config.init.folder {folder} has no {FILE_NAME}, which its token table belongs to; "
-            f"name it by config.data.vocabulary, or leave {table} by config.init.leave"
+            f"name it by config.data.vocabulary, or leave {table} by config.init.reinitialize"
         )
     return dataclasses.replace(config.data, vocabulary=folder)
 
@@ -58,15 +58,15 @@ def load_initial_params(state: State, config: TrainConfig) -> State:
     """`state` with the parameters of `config.init.folder`, each where the fresh one lies.
 
     An image tower's position embedding is resized to the config's resolution; any other parameter
-    of another shape, or one that the folder lacks, raises InputError unless `config.init.leave`
-    names it.
+    of another shape, or one that the folder lacks, raises InputError unless
+    `config.init.reinitialize` names it.
     """
     if not config.init.folder:
         return state
     source = _read(config)
     lora = bool(config.optim.lora.rank)
     fresh = state["params"]["base"] if lora else state["params"]
-    kept = flatten_dict(match_patterns(fresh, config.init.leave, "init.leave"))
+    kept = flatten_dict(match_patterns(fresh, config.init.reinitialize, "init.reinitialize"))
     taken = {}
     for path, leaf in flatten_dict(fresh).items():
         if kept[path].all():
@@ -115,7 +115,8 @@ def _fitting(
             return resize_position_embedding(value, config.model.vision.patches_per_side)
     found = "is not there" if value is None else f"is {list(value.shape)}"
     raise InputError(
-        f"{config.init.folder}: {name} {found}; expected {list(shape)}; config.init.leave can name "
+        f"{config.init.folder}: {name} {found}; expected {list(shape)}; "
+        "config.init.reinitialize can name "
         "it, to begin with fresh values"
     )
 

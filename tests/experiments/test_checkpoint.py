@@ -131,11 +131,11 @@ def steps(folder):
     return sorted(int(path.name) for path in folder.iterdir())
 
 
-@pytest.mark.parametrize(("best_is", "kept"), [("highest", [2, 5, 6]), ("lowest", [3, 5, 6])])
-def test_the_newest_and_the_best_are_kept(tmp_path, best_is, kept):
+@pytest.mark.parametrize(("best_mode", "kept"), [("highest", [2, 5, 6]), ("lowest", [3, 5, 6])])
+def test_the_newest_and_the_best_are_kept(tmp_path, best_mode, kept):
     values = {1: 0.3, 2: 0.9, 3: 0.1, 4: float("nan"), 6: 0.5}
     for half in ((1, 2, 3), (4, 5, 6)):  # over a restart
-        with Checkpoints(tmp_path, 2, "zero-shot:test/accuracy", best_is) as checkpoints:
+        with Checkpoints(tmp_path, 2, "zero-shot:test/accuracy", best_mode) as checkpoints:
             for step in half:
                 value = values.get(step)
                 metrics = {} if value is None else {"zero-shot:test/accuracy": value}
@@ -150,7 +150,7 @@ def test_the_newest_and_the_best_are_kept(tmp_path, best_is, kept):
     [
         ({"best_metric": "zero-shot:test/accuracy"}, "config.evaluators, first"),
         ({"best_metric": "top1", "evaluators": ("retrieval:test",)}, "retrieval:test/..."),
-        ({"best_is": "largest"}, "highest or lowest"),
+        ({"best_mode": "largest"}, "highest or lowest"),
         ({"best_metric": "retrieval:test/top1", "evaluators": ("retrieval:test",),
           "evaluate_every": 2}, "one divides the other"),
         ({"watchdog_seconds": -1.0}, "config.watchdog_seconds is -1.0"),

@@ -1,12 +1,14 @@
 import dataclasses
 import json
+import re
 from pathlib import Path
 
 import pytest
 
 from clip_jax import InputError
 from experiments.cli.command_line import parse_command_line
-from experiments.config.run import TrainConfig, check
+from experiments.config.renamed import RENAMED, current_names
+from experiments.config.run import TrainConfig, check, flatten
 from experiments.train import main
 
 CONFIGS = Path(__file__).parents[2] / "experiments" / "configs"
@@ -136,3 +138,16 @@ def test_a_model_of_another_objective_is_refused(rudolph_train_config, vqgan_tra
     mixed = dataclasses.replace(rudolph_train_config, model=vqgan_train_config.model)
     with pytest.raises(InputError, match="is a VqganConfig; objective 'rudolph' takes"):
         check(mixed)
+
+
+@pytest.mark.parametrize(("old", "new"), RENAMED.items())
+def test_keys_of_earlier_versions_are_named(old, new):
+    """A saved config is understood; a command line or an experiment file gets today's name."""
+    assert current_names({old: 1, "steps": 2}) == {new: 1, "steps": 2}
+    assert new in flatten(TrainConfig().to_dict()) and old not in flatten(TrainConfig().to_dict())
+    argv = ["--config=experiments/configs/digits.py", "--workdir=x", f"--config.{old}=1"]
+    with pytest.raises(InputError, match=f"{re.escape(old)} is called config.{re.escape(new)} now"):
+        parse_command_line(argv)
+    section, _, name = old.rpartition(".")
+    with pytest.raises(InputError, match=f"is called config.{re.escape(new)} now"):
+        TrainConfig.from_dict({section: {name: 1}} if section else {name: 1})

@@ -49,7 +49,7 @@ def test_ruclip_stages_are_the_reports(name):
     steps, rate, folder, leave = RUCLIP[name]
     assert config.model == PRESETS[name.replace("_", "-")]
     assert (config.steps, config.data.batch_size) == (steps, 32768)
-    assert (config.init.folder, config.init.leave) == (folder, leave)
+    assert (config.init.folder, config.init.reinitialize) == (folder, leave)
     optim = config.optim
     assert (optim.learning_rate, optim.beta1, optim.beta2) == (rate, 0.9, 0.98)
     assert (optim.epsilon, optim.weight_decay, optim.warmup_steps) == (1e-6, 0.2, 2000)
@@ -76,7 +76,7 @@ def test_fine_tunes_follow_the_published_recipes(name):
     assert config.data.batch_size == batch
     assert (settings.left_weight, settings.image_weight, settings.right_weight) == weights
     assert (optim.schedule, optim.learning_rate) == ("one_cycle", 2e-5)
-    assert (optim.final_division, optim.clip_norm) == (500, 1)
+    assert (optim.final_div_factor, optim.clip_norm) == (500, 1)
     assert config.init.folder == f"models/rudolph-{size.lower()}"
     assert config.model == RUDOLPH_PRESETS[size]
     assert [name for name, share in settings.tasks.items() if share] == [task]

@@ -156,10 +156,11 @@ def test_rudolph_needs_no_image_tokenizer(rudolph_train_config):
 def test_search_takes_the_quickest_that_fits(train_config, monkeypatch):
     def pretended(config, devices, chip, **_):
         """Needs up to 4 GB for each row; remat costs up to a quarter more time, fsdp none."""
-        rows = config.data.batch_size // (len(devices) // config.mesh.tensor * config.accumulate)
+        shards = len(devices) // config.mesh.tensor
+        rows = config.data.batch_size // (shards * config.grad_accum_steps)
         size = rows * {"none": 4e9, "dots": 3e9, "block": 1e9}[config.compute.remat]
         seconds = {"none": 1.0, "dots": 1.1, "block": 1.25}[config.compute.remat]
-        seconds += 0.001 * config.accumulate
+        seconds += 0.001 * config.grad_accum_steps
         return SimpleNamespace(fits=size < chip.hbm_bytes, peak_bytes=size, step_seconds=seconds)
 
     monkeypatch.setattr("experiments.planning.search.make_plan", pretended)
@@ -169,20 +170,20 @@ def test_search_takes_the_quickest_that_fits(train_config, monkeypatch):
         tell=lambda config, plan: tried.append((config.mesh, config.compute.remat, plan.fits)),
     )  # fmt: skip
     # 16 rows on 2 devices: 4 of them fit in 16 GiB without remat, 8 do not.
-    assert (chosen.compute.remat, chosen.accumulate, chosen.mesh.tensor) == ("none", 2, 1)
+    assert (chosen.compute.remat, chosen.grad_accum_steps, chosen.mesh.tensor) == ("none", 2, 1)
     assert plan.peak_bytes == 16e9
     # Nothing more is tried of a mesh and policy once it fits.
     assert len([1 for *_, fits in tried if fits]) == len({(m, r) for m, r, fits in tried if fits})
     none = dataclasses.replace(CHIPS["v5e"], hbm_bytes=1)
-    with pytest.raises(InputError, match="no mesh, remat and accumulate"):
+    with pytest.raises(InputError, match="no mesh, remat and grad_accum_steps"):
         search(train_config, devices, none, mfu=0.5, limit=1)
 
 
 def test_variants_divide_the_batch(train_config):
     found = list(variants(train_config, 8))
-    assert len({(v.mesh, v.compute.remat, v.accumulate) for v in found}) == len(found) > 50
+    assert len({(v.mesh, v.compute.remat, v.grad_accum_steps) for v in found}) == len(found) > 50
     for variant in found:
-        shards = variant.mesh.data * variant.mesh.fsdp * variant.accumulate
+        shards = variant.mesh.data * variant.mesh.fsdp * variant.grad_accum_steps
         assert variant.data.batch_size % shards == 0
 
 
@@ -220,7 +221,7 @@ def test_the_command_prints_json(capsys):
 def test_the_table_of_plans_as_markdown_and_csv(tmp_path):
     row = {
         "config": "rudolph_350m", "topology": "v5e:2x4",
-        "mesh": {"data": 1, "fsdp": 8, "tensor": 1}, "accumulate": 16, "fits": False,
+        "mesh": {"data": 1, "fsdp": 8, "tensor": 1}, "grad_accum_steps": 16, "fits": False,
         "parameter_bytes": 1e9, "optimizer_bytes": 2e9, "batch_bytes": 0,
         "temporary_bytes": None, "peak_bytes": 2e10, "sent_bytes": None,
     }  # fmt: skip
@@ -240,4 +241,4 @@ def test_the_table_of_plans_as_markdown_and_csv(tmp_path):
 @pytest.mark.parametrize("devices", [8, 64, 2048])
 def test_the_tables_configs_divide_their_batches(name, devices):
     config = planned_config(name, devices)
-    assert config.data.batch_size % (devices * config.accumulate) == 0
+    assert config.data.batch_size % (devices * config.grad_accum_steps) == 0

@@ -9,7 +9,7 @@ from experiments.training.schedules import make_schedule
     ("changes", "steps", "expected"),
     [
         (
-            {"warmup_steps": 10, "final": 0.1}, 110,
+            {"warmup_steps": 10, "end_lr_factor": 0.1}, 110,
             {0: 0, 5: 0.25, 10: 0.5, 60: 0.275, 110: 0.05, 500: 0.05},
         ),
         ({"schedule": "constant", "warmup_steps": 4}, 100, {0: 0, 2: 0.25, 4: 0.5, 99: 0.5}),
@@ -19,7 +19,7 @@ from experiments.training.schedules import make_schedule
         ),
         # What PyTorch 2.13's OneCycleLR(max_lr=0.5, total_steps=11, final_div_factor=500) gave.
         (
-            {"schedule": "one_cycle", "final_division": 500.0}, 11,
+            {"schedule": "one_cycle", "final_div_factor": 500.0}, 11,
             {0: 0.02, 1: 0.2111706, 2: 0.4801307, 3: 0.4898741, 5: 0.3630539, 8: 0.0787483},
         ),
     ],

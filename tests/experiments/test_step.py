@@ -19,11 +19,11 @@ from experiments.training.state import initial_state, model_params, state_shardi
 
 SLOW = pytest.mark.slow
 WAYS = {
-    "micro-batches": {"devices": 1, "accumulate": 4},
+    "micro-batches": {"devices": 1, "grad_accum_steps": 4},
     "pmap": {"parallel": "pmap"},
     "8x1x1": {"mesh": MeshConfig(8, 1, 1)},
     "2x4x1": {"mesh": MeshConfig(2, 4, 1)},
-    "2x2x2 in micro-batches": {"mesh": MeshConfig(2, 2, 2), "accumulate": 2},
+    "2x2x2 in micro-batches": {"mesh": MeshConfig(2, 2, 2), "grad_accum_steps": 2},
 }
 
 
@@ -106,7 +106,7 @@ def test_sigmoid_ring_and_patch_dropout_too(train_config, rng):
     batch = batch_of(config, rng)
     expected = one_step(config, batch, devices=1)
     ring = dataclasses.replace(config.settings, form="ring")
-    mesh = {"settings": ring, "mesh": MeshConfig(2, 2, 2), "accumulate": 2}
+    mesh = {"settings": ring, "mesh": MeshConfig(2, 2, 2), "grad_accum_steps": 2}
     agree(one_step(config, batch, expected[0], **mesh), expected, "mesh")
     tiled = {"settings": dataclasses.replace(ring, form="tiled"), "parallel": "pmap"}
     agree(one_step(config, batch, expected[0], **tiled), expected, "pmap")
@@ -119,7 +119,7 @@ def test_sigmoid_ring_and_patch_dropout_too(train_config, rng):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"accumulate": 3}, "batch_size is 16; expected a multiple of 24: 8 shards"),
+        ({"grad_accum_steps": 3}, "batch_size is 16; expected a multiple of 24: 8 shards"),
         ({"parallel": "pmap", "mesh": MeshConfig(4, 2, 1)}, "'pmap' has all devices on data"),
     ],
 )

@@ -68,7 +68,7 @@ def test_another_resolution_resizes_the_positions(train_config, source):
         ({"activation": "gelu"}, (), "has activation = 'quick_gelu', config.model.activation is"),
         ({"embed_dim": 12}, (), r"projection is \[\d+, 20\]; expected \[\d+, 12\]"),
         ({"logit_bias": True}, (), r"logit_bias is not there; expected \[\]"),
-        ({}, ("text/nothing",), "config.init.leave has 'text/nothing', which names no parameter"),
+        ({}, ("text/nothing",), "init.reinitialize has 'text/nothing', which names no parameter"),
     ],
 )
 def test_what_does_not_fit(train_config, source, change, leave, message):
