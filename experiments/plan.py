@@ -1,4 +1,4 @@
-"""What a training step would take on a TPU slice: python -m experiments.plan --config=FILE
+"""Plans a training step on a TPU slice: python -m experiments.plan --config=FILE
 --topology=v4:8x8x8 [--config.key=value ...]
 
 Compiles the very step that `experiments.train` runs, for a slice that need not be at hand, and

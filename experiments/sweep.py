@@ -4,8 +4,8 @@
 
 Trains every variant with several seeds, one after another in this process, each in a folder of its
 own, DIR/runs/VARIANT/seed-N, and writes DIR/table.md, DIR/table.json and DIR/plot.png after each.
-The same command goes on after an interruption: finished runs are left as they are. A run that
-diverges is told in the table and does not end the sweep.
+The same command resumes after an interruption: finished runs stay as they are. A run that
+diverges is listed in the table and does not end the sweep.
 
 --grid: variants are the product of all of them. Without it the experiment file says what to
 compare, in functions of its own:
@@ -127,7 +127,7 @@ def check(sweep: Sweep) -> None:
 
 
 def finish(config: TrainConfig, folder: Path) -> Result:
-    """Trains in a folder, or goes on there, and leaves the result beside the run."""
+    """Trains in a folder, or resumes there, and writes the result beside the run."""
     begun = (folder / "checkpoints").exists()
     start = time.monotonic()
     metrics = train(config, folder).metrics

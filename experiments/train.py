@@ -75,7 +75,7 @@ def train(
     Stopped.
     """
     check(config)
-    # Orbax takes an eighth of a second to import; who is told of a wrong config needs none.
+    # Orbax takes an eighth of a second to import, which a wrong config need not wait for.
     from experiments.training.checkpoint import Checkpoints, abstract_state, last_good
 
     enable_compilation_cache()

@@ -3,7 +3,7 @@
     python -m experiments.translate --model=opus-mt-ru-en --sets=all --cache=translations.json
     python -m experiments.translate --model=opus-mt-ru-en --texts=prompts.txt --cache=mine.json
 
-Evaluations read the file, and need no translator then. The same command goes on after it was
+Evaluations read the file, and need no translator then. The same command resumes after it was
 stopped. It needs the extra `torch`: pip install 'rudolph-jax[torch]'.
 """
 
@@ -46,10 +46,10 @@ def _run(argv: Sequence[str]) -> None:
     if not texts:
         raise InputError("nothing to translate; give --texts=FILE, --sets=all or names of sets")
     translator = Translator(args.model)
-    kept = open_cache(args.cache, translator.about)
-    known = sum(text in kept.texts for text in texts)
+    cache = open_cache(args.cache, translator.about)
+    known = sum(text in cache.texts for text in texts)
     with tqdm(total=len(texts), initial=known, unit=" texts", disable=None) as bar:
-        for made in fill_cache(kept, texts, translator.translate, args.batch_size):
+        for made in fill_cache(cache, texts, translator.translate, args.batch_size):
             bar.update(made)
     print(f"{args.cache}: {len(texts)} texts, {len(texts) - known} of them new")
 

@@ -1,4 +1,4 @@
-"""How a command line names a training run and changes its config."""
+"""Parses the command line of a training run: its config file, overrides and folder."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def _without_tuples_of_none(data: dict[str, Any]) -> dict[str, Any]:
 
 
 def experiment_file(path: str | Path) -> Path:
-    """The path itself, or what came with the package where nothing lies at experiments/configs/."""
+    """Returns the path, or the shipped file for an experiments/configs/NAME that is missing."""
     path = Path(path)
     shipped = CONFIGS / path.name
     if path.parent == Path("experiments/configs") and not path.exists() and shipped.is_file():

@@ -1,4 +1,4 @@
-"""How a command of this package ends: what a person is told, and the exit status."""
+"""Maps the ways a command ends to an error line and an exit status."""
 
 from __future__ import annotations
 

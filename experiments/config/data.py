@@ -1,4 +1,4 @@
-"""What a run learns from: frozen plain data."""
+"""Data of a run: frozen plain data."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from clip_jax.errors import InputError
 class AugmentConfig:
     """Random changes of a training image; the defaults leave it as evaluation sees it.
 
-    Rendered, `variants` times an image where a set is kept in memory, else for each draw:
+    Rendered, `variants` times an image where a set is held in memory, else for each draw:
         scale: smallest and largest side, relative to the model's.
         aspect: largest logarithm of the stretch. rotation: largest angle, in degrees.
         outline: chance of black outlines. lines: chance of thicker or thinner lines. blur: chance.
@@ -47,19 +47,19 @@ class AugmentConfig:
 
     @property
     def renders(self) -> bool:
-        """Whether anything but the plain image is to be rendered."""
+        """Returns whether anything but the plain image is rendered."""
         chances = self.aspect, self.rotation, self.outline, self.lines, self.blur
         return self.scale != (1.0, 1.0) or any(chances)
 
     @property
     def changes(self) -> bool:
-        """Whether two draws of an image can differ at all."""
+        """Returns whether two draws of an image can differ."""
         return self.renders or any((self.shift, self.recolour, self.grey))
 
 
 @dataclasses.dataclass(frozen=True)
 class DataConfig:
-    """What a run learns from, and how batches are made of it.
+    """Names the data of a run and how batches are made of it.
 
     name: an embedded set (`experiments/data/embedded.py`) or the folder of a prepared TFDS set.
     mix: several sets in place of `name`, each "NAME=WEIGHT": the weights' shares of the examples

@@ -1,4 +1,4 @@
-"""What an objective can be told besides its model: frozen plain data."""
+"""Settings of an objective besides its model: frozen plain data."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ class RudolphSettings:
 
     @property
     def asks(self) -> bool:
-        """Whether a model is trained to answer, from a set of questions."""
+        """Returns whether the model is trained to answer questions."""
         return self.question > 0
 
     def check(self) -> None:

@@ -1,4 +1,4 @@
-"""How parameters are updated: frozen plain data."""
+"""Optimiser, schedule and trainable parameters of a run: frozen plain data."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class OptimConfig:
     layer_decay: each layer's rate is this times that of the layer above; 1 turns it off.
     freeze: patterns of parameter names that are not trained. In a name a layer has its number:
         "visual/.*" is the image tower, "text/layers/[0-5]/.*" six layers.
-    ema: decay of the moving average of the parameters, which is then what is evaluated and kept as
+    ema: decay of the moving average of the parameters, which is then evaluated and saved as
         the model; 0 turns it off.
     skip_nonfinite: how many steps in a row may be left out because their gradient is infinite or
         NaN; with one more the run ends.

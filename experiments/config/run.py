@@ -1,4 +1,4 @@
-"""What a training run is: frozen plain data."""
+"""A training run: frozen plain data."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class TrainConfig:
     evaluators: "TASK:SPLIT" or "TASK:SET", see `experiments/evaluation/evaluators.py`.
     evaluation_sets: where such sets lie; "": where `python -m experiments.evaluate` looks.
     best_metric: of an evaluator, "retrieval:validation/top1" say; the checkpoint with its best
-        value, the "highest" or the "lowest" (best_mode), is kept besides the newest. "": none.
+        value, the "highest" or the "lowest" (best_mode), is retained besides the newest. "": none.
     watchdog_seconds: how long processes wait for one that does not begin a step; 0: for ever.
     """
 
@@ -79,7 +79,7 @@ class TrainConfig:
     watchdog_seconds: float = 0.0
 
     def to_config_dict(self) -> config_dict.ConfigDict:
-        """What an experiment file's `get_config` returns, so that flags can change it."""
+        """Returns the ConfigDict of an experiment file's `get_config`, which flags can change."""
         return config_dict.ConfigDict(_with_placeholders(dataclasses.asdict(self)))
 
     def to_dict(self) -> dict[str, Any]:

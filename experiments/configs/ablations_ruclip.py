@@ -1,4 +1,4 @@
-"""What in ruCLIP's recipe matters, on the handwritten digits; the table is in docs/ablations.md.
+"""Ablates ruCLIP's recipe on the handwritten digits; the table is in docs/ablations.md.
 
     python -m experiments.sweep --config=experiments/configs/ablations_ruclip.py \\
         --workdir=runs/ablations-ruclip

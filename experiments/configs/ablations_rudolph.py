@@ -1,4 +1,4 @@
-"""What in RUDOLPH's recipe matters, on the handwritten digits; the table is in docs/ablations.md.
+"""Ablates RUDOLPH's recipe on the handwritten digits; the table is in docs/ablations.md.
 
     python -m experiments.sweep --config=experiments/configs/ablations_rudolph.py \\
         --workdir=runs/ablations-rudolph

@@ -32,7 +32,7 @@ def train_config() -> TrainConfig:
             text_special_tokens=6,
             kernel_size=3,
             last_kernel_size=3,
-            # 1,400 images, each drawn anew a few times: enough to learn from without dropout.
+            # 1,400 images, each augmented a few times: enough to learn from without dropout.
             attention_dropout=0.0,
             output_dropout=0.0,
         ),

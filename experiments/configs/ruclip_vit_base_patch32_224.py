@@ -23,7 +23,7 @@ def train_config() -> TrainConfig:
     return dataclasses.replace(
         large,
         model=PRESETS["ruclip-vit-base-patch32-224"],
-        # Report: from the English model. That the table begins anew is inferred: its BPE is new.
+        # Report: from the English model. A fresh token table is inferred: the BPE is new.
         init=InitConfig(
             folder="models/clip-vit-base-patch32", reinitialize=("text/token_embedding",)
         ),

@@ -95,7 +95,7 @@ class Peers:
         return [0] if unanswered and not self._processes.first else []
 
     def _gone(self) -> list[int]:
-        """Those of this machine that have ended."""
+        """Returns the processes of this machine that have ended."""
         return sorted(i for i, who in list(self._identities.items()) if who.runs() is False)
 
     def _explain(self, error: Exception) -> None:

@@ -1,4 +1,4 @@
-"""What a signal to stop does to a run.
+"""Ends a run at a step boundary when a signal asks for it.
 
 SIGTERM, which clusters send before they take a machine away, lets the step that runs end and the
 run leave with a checkpoint of it. While there is nothing to save, as in the first compilation, and
@@ -61,7 +61,7 @@ class PreemptionHandler:
         os.close(self._writing)  # which ends the thread
 
     def should_stop(self, done: int) -> bool:
-        """Whether the run ends after `done` steps: on all processes after the same."""
+        """Returns whether the run ends after `done` steps, the same on all processes."""
         if self._processes.count == 1:
             return self._asked is not None
         if self._asked is not None and not self._told:
@@ -78,7 +78,7 @@ class PreemptionHandler:
 
     @contextlib.contextmanager
     def interruptible(self, alone: bool = True) -> Iterator[None]:
-        """In which a signal raises Stopped. alone: only with one process."""
+        """Lets a signal raise Stopped inside the block. alone: only with one process."""
         if alone and self._processes.count > 1:
             yield
             return

@@ -1,7 +1,7 @@
-"""The processes of one run: how they start, what they tell one another, and how they leave.
+"""The processes of one run: how they start, exchange values and exit.
 
 They talk through the key-value store of JAX's coordination service, which process 0 keeps. It
-needs no collective: a process that waits can be told to stop, and one that is gone blocks nobody.
+needs no collective: a waiting process can still be stopped, and one that is gone blocks nobody.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ def run_and_shutdown(work: Callable[[], int]) -> int:
 
 
 class Processes:
-    """The processes in one call of `train`. With one process, everything is at once and by itself.
+    """The processes in one call of `train`. With one process every method returns at once.
 
     Every process makes one and calls its methods in the same order.
     """
@@ -111,7 +111,7 @@ class Processes:
         return distributed.global_state.client
 
     def put(self, key: str, value: str, overwrite: bool = False) -> bool:
-        """Whether the value stands; False where another was there first."""
+        """Stores a value; returns False where the key already has one."""
         try:
             self._store.key_value_set(f"{self._prefix}/{key}", value, allow_overwrite=overwrite)
         except jax.errors.JaxRuntimeError as error:
@@ -160,7 +160,7 @@ class Processes:
         return done
 
     def broadcast_from_first(self, work: Callable[[], Any], stopped: type[BaseException]) -> Any:
-        """What work() gives, on every process; only the first one calls it.
+        """Runs work() on the first process and returns its value on every process.
 
         It is JSON, and so are the arguments of `stopped`, which is raised everywhere if work
         raises it. Any other error of the first is a RuntimeError of the others.
@@ -173,17 +173,17 @@ class Processes:
                 value = work()
             except BaseException as error:
                 kind = "stopped" if isinstance(error, stopped) else "failed"
-                told = list(error.args) if kind == "stopped" else repr(error)
-                self.put(key, json.dumps({kind: told}))
+                reply = list(error.args) if kind == "stopped" else repr(error)
+                self.put(key, json.dumps({kind: reply}))
                 raise
             self.put(key, json.dumps({"value": value}))
             return value
-        told = json.loads(self.wait(key))
-        if "stopped" in told:
-            raise stopped(*told["stopped"])
-        if "failed" in told:
-            raise RuntimeError(f"process 0 failed: {told['failed']}")
-        return told["value"]
+        reply = json.loads(self.wait(key))
+        if "stopped" in reply:
+            raise stopped(*reply["stopped"])
+        if "failed" in reply:
+            raise RuntimeError(f"process 0 failed: {reply['failed']}")
+        return reply["value"]
 
     def require_shared_folder(self, workdir: Path) -> None:
         """InputError, everywhere, unless all processes see the same folder there."""
@@ -216,8 +216,8 @@ class Processes:
         turn = f"turn/{next(self._turns)}"
         self.put(f"{turn}/{self.index}", value)
         self.barrier(turn)
-        told = self.get_all(turn)
-        return [index for index in range(self.count) if told[str(index)] != told["0"]]
+        reply = self.get_all(turn)
+        return [index for index in range(self.count) if reply[str(index)] != reply["0"]]
 
 
 def fetch_to_host(tree: Any) -> Any:

@@ -14,7 +14,7 @@ from experiments.distributed.processes import Processes, exit_process
 
 
 class Watchdog:
-    """Each process tells which step it has come to; use as a context manager.
+    """Publishes the step that each process has reached; use as a context manager.
 
     A collective waits for ever for a process that hangs or is gone, so no process finishes a step
     that one has not begun: what counts is who has begun it. A process that began a step waits
@@ -49,10 +49,10 @@ class Watchdog:
             try:
                 key = f"steps/{self._processes.index}"
                 self._processes.put(key, str(self._own), overwrite=True)
-                told = self._processes.get_all("steps")
+                steps = self._processes.get_all("steps")
             except jax.errors.JaxRuntimeError:
                 continue  # `_judge` counts how long there has been no answer
-            self._seen = {int(index): int(step) for index, step in told.items()}
+            self._seen = {int(index): int(step) for index, step in steps.items()}
             self._answered = time.monotonic()
 
     def _judge(self) -> None:

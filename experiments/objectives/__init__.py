@@ -1,4 +1,4 @@
-"""Objectives: what is trained, and all that the loop asks of it, one file each."""
+"""Objectives: a model with its loss, as the train loop needs them, one file each."""
 
 from __future__ import annotations
 

@@ -91,7 +91,7 @@ def _encode_in_parts(
 ) -> tuple[jax.Array, jax.Array]:
     """Features of all rows, whose gradients are those of one pass over them.
 
-    Of all parts but one at a time only the features are kept; the backward pass runs each part's
+    Only the features of the other parts are held; the backward pass runs each part's
     towers again (GradCache, Gao et al. 2021), so memory is a part's and every row meets all others.
     """
     if parts == 1:

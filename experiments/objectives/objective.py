@@ -1,4 +1,4 @@
-"""What the training loop knows of a model."""
+"""The interface between the train loop and a model."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Metrics = dict[str, jax.Array]
 
 
 class StepContext(NamedTuple):
-    """What a loss is told besides parameters and rows.
+    """Arguments of a loss besides parameters and rows.
 
     step: int32[], how many were taken before. keys: key[B], a row's own (`per_example_rng.py`).
     batch_stats: what `Objective.batch_stats` returned, of the whole batch.

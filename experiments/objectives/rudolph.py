@@ -123,8 +123,8 @@ def _check_fit(config: TrainConfig, vqgan: PretrainedVqgan) -> None:
             f"image_vocab_size is {model.image_vocab_size}; they must be equal"
         )
     if model.text_special_tokens:
-        asked = QUESTIONS[config.settings.question_about] if config.settings.asks else ()
-        for name in (*TRAINED_TOKENS, *asked):
+        questions = QUESTIONS[config.settings.question_about] if config.settings.asks else ()
+        for name in (*TRAINED_TOKENS, *questions):
             Layout(model).special_id(name)
     for name in ("image_to_text", "question"):
         share = config.settings.tasks[name]

@@ -1,1 +1,1 @@
-"""What a training step would cost on a slice that is not at hand: compiled, never run."""
+"""Costs of a training step on a slice that is not at hand: compiled, never run."""

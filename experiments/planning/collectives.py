@@ -1,4 +1,4 @@
-"""What devices send each other in a compiled program, read from its HLO text."""
+"""Counts the bytes that devices send in a compiled program, from its HLO text."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def _called(rest: str) -> list[str]:
 
 
 def _bytes(shape: str) -> float:
-    """Of one or several arrays: "f32[8,128]{1,0}" has 4096."""
+    """Returns the bytes of one or several arrays: 4096 for "f32[8,128]{1,0}"."""
     total = 0.0
     for kind, sides in SHAPE.findall(shape):
         bits = 8 if kind == "pred" else int(BITS.match(kind)[2] or 0)  # token[] has none

@@ -12,7 +12,7 @@ from typing import Any
 
 
 def matmul_flops(jaxpr: Any) -> float:
-    """Of one run, over all devices; a multiplication and an addition are two.
+    """Returns the FLOPs of one run over all devices; a multiply-add counts two.
 
     jaxpr: as `jax.jit(f).trace(...).jaxpr` has it. Branches count as the costliest of them. The
     body of a loop whose length is not known before it runs counts once.

@@ -1,4 +1,4 @@
-"""What one training step takes of each device: memory, operations, messages, time at best."""
+"""Plans one training step for each device: memory, FLOPs, messages, best time."""
 
 from __future__ import annotations
 
@@ -141,7 +141,7 @@ def _compile(traced: Any) -> _Compiled:
 
 
 def _model_flops(config: TrainConfig, devices: Sequence[jax.Device]) -> float:
-    """Of one pass forwards and one backwards, nothing run twice."""
+    """Returns the FLOPs of one forward and one backward pass without recomputation."""
     plain = dataclasses.replace(
         config, grad_accum_steps=1, compute=dataclasses.replace(config.compute, remat="none")
     )
@@ -161,7 +161,7 @@ def _bounds(
 
 @contextlib.contextmanager
 def _effort(effort: float) -> Iterator[None]:
-    """How hard the compiler tries for fast code, -1 to 1."""
+    """Sets how hard the compiler tries for fast code, -1 to 1."""
     before = jax.config.jax_exec_time_optimization_effort
     jax.config.update("jax_exec_time_optimization_effort", effort)
     try:

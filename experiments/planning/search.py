@@ -78,7 +78,7 @@ def search(
 
 
 def _priority(config: TrainConfig) -> tuple[int, ...]:
-    """What is tried first: few micro-batches of rows enough, little communication."""
+    """Orders candidates: few micro-batches with enough rows, little communication."""
     mesh = config.mesh
     rows = config.data.batch_size // (mesh.data * mesh.fsdp * config.grad_accum_steps)
     return mesh.tensor, abs(mesh.fsdp - 8), REMATS.index(config.compute.remat), -rows

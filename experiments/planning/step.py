@@ -78,7 +78,7 @@ def planned_objective(config: TrainConfig, mesh: Mesh) -> Objective:
 
 
 def batch_shapes(config: TrainConfig) -> dict[str, jax.ShapeDtypeStruct]:
-    """What the loss takes, of all devices together; RUDOLPH's rows have their codes already."""
+    """Returns the shapes of a global batch as the loss takes it, RUDOLPH's with their codes."""
     B, model = config.data.batch_size, config.model
 
     def pictures(size: int) -> jax.ShapeDtypeStruct:
@@ -98,7 +98,7 @@ def batch_shapes(config: TrainConfig) -> dict[str, jax.ShapeDtypeStruct]:
 
 
 def device_bytes(tree: Any) -> int:
-    """Of one device's share of a tree of placed shapes."""
+    """Returns the bytes of one device's shards of a tree of placed shapes."""
     leaves = jax.tree.leaves(tree)
     return sum(_share(leaf) for leaf in leaves)
 

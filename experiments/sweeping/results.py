@@ -1,4 +1,4 @@
-"""What the runs of a sweep came to: one file a run, one table over all."""
+"""Results of a sweep: one file a run, one table over all."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Result:
 
 
 def read_result(folder: Path, config: TrainConfig) -> Result | None:
-    """Of a run's folder, None if it is not over; InputError where it had another config."""
+    """Reads the result of a run, None if it is not over; InputError where its config differs."""
     file = folder / FILE_NAME
     if not file.exists():
         return None
@@ -65,7 +65,7 @@ class Row:
         return [result for result in self.results.values() if not result.error]
 
     def values(self, metric: str) -> list[float]:
-        """Of each run that did not diverge; InputError for a metric that it has not written."""
+        """Returns the values of the runs that did not diverge; InputError for an unknown metric."""
         for result in self.good():
             if metric not in result.metrics:
                 raise InputError(
@@ -100,7 +100,7 @@ def summary(values: Sequence[float | None]) -> dict[str, float | None]:
 
 
 def default_metrics(rows: Sequence[Row]) -> list[str]:
-    """What the evaluators measured, or the training loss where there is none."""
+    """Returns the metrics of the evaluators, or the training loss where there is none."""
     written = [metric for row in rows for result in row.good() for metric in result.metrics]
     measured = [metric for metric in dict.fromkeys(written) if not metric.startswith("train/")]
     return measured or ["train/loss"]

@@ -1,4 +1,4 @@
-"""How fast a run went, from the times that its TensorBoard files hold."""
+"""Computes the steps a second of a run from the times in its TensorBoard files."""
 
 from __future__ import annotations
 
@@ -27,7 +27,10 @@ def steps_per_second(folder: str | Path) -> float | None:
 
 
 def _events(file: Path) -> Iterator[Event]:
-    """Those with the loss. A record is its length (uint64), a checksum, the event, a checksum."""
+    """Yields the events with the loss.
+
+    A record is its length (uint64), a checksum, the event, a checksum.
+    """
     with file.open("rb") as stream:
         while len(header := stream.read(12)) == 12:
             (length,) = struct.unpack("<Q", header[:8])

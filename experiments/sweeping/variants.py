@@ -1,4 +1,4 @@
-"""What a sweep compares: a config and its overrides, from a grid or from an experiment file."""
+"""Variants of a sweep: a config and its overrides, from a grid or an experiment file."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Variant:
 def parse_grid(texts: Sequence[str], base: TrainConfig) -> dict[str, dict[str, Any]]:
     """The product of "KEY=VALUE,VALUE" as name -> overrides, the last key changing fastest.
 
-    Values are read as the key's type asks: tuples are written as Python does, `("a", "b"),()`.
+    Values are parsed by the key's type: tuples are written as Python does, `("a", "b"),()`.
     """
     flat, choices = flatten(base.to_dict()), {}
     for text in texts:

@@ -4,7 +4,7 @@ A step's folder holds `params`, `train` (optimiser, step, random key, skipped st
 `config`, and `checksums` of all of these, which are compared when they are restored. The data need
 no state: a batch follows from the step alone. Orbax writes beside and renames, so a folder that an
 interruption left unfinished is never picked up. Nothing of the mesh is stored with an array: it is
-restored to whatever sharding is asked for.
+restored to any requested sharding.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Checkpoints:
         best_mode: str = "highest",
         read_only: bool = False,
     ) -> None:
-        """keep: so many of the newest. best_metric: the one with the best value is kept too.
+        """keep: so many of the newest. best_metric: the one with the best value is retained too.
 
         read_only: a folder that is not there raises InputError, and nothing in it is changed.
         """
@@ -189,7 +189,7 @@ class Checkpoints:
             self.wait()
 
     def wait(self) -> None:
-        """Until what was saved lies there complete."""
+        """Waits until the last save is complete."""
         with self._storage_errors():
             self._manager.wait_until_finished()
 
@@ -271,7 +271,7 @@ class Checkpoints:
         try:
             return self._manager.restore(step, args=ocp.args.Composite(**items))
         except (MemoryError, jax.errors.JaxRuntimeError):
-            raise  # no memory: the command line tells what to try
+            raise  # no memory: the command line proposes what to try
         except Exception as error:  # Orbax's and TensorStore's have no common type
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise InputError(
@@ -292,7 +292,7 @@ class Checkpoints:
 
 
 def last_good(folder: Path) -> str:
-    """For messages: where the newest complete checkpoint of a folder lies."""
+    """Returns the path of the newest complete checkpoint of a folder, for messages."""
     done = ocp.utils.checkpoint_steps(folder) if folder.is_dir() else []
     return str(folder / str(max(done))) if done else "there is none"
 

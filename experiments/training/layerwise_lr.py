@@ -1,4 +1,4 @@
-"""Rates that differ by layer: decay from the top, and layers that stand still."""
+"""Rates that differ by layer: decay from the top, and frozen layers."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def layer_lr_multipliers(
 
 
 def _depths(params: Any) -> dict[str, int]:
-    """How many layers lie stacked, by the name of what holds them ("visual", or "")."""
+    """Returns the number of stacked layers by the name of their tower ("visual", or "")."""
     return {
         _stem(path_str(path)): leaf.shape[0]
         for path, leaf in jax.tree_util.tree_leaves_with_path(params)

@@ -1,4 +1,4 @@
-"""What a run tells of itself: a JSONL file, TensorBoard, and the console."""
+"""Writes the metrics of a run: a JSONL file, TensorBoard, and the console."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tqdm import tqdm
 from experiments.training.interrupts import HeldInterrupts
 
 FILE_NAME = "metrics.jsonl"
-PLAIN_LINE_SECONDS = 10.0  # how often progress is told where there is no terminal
+PLAIN_LINE_SECONDS = 10.0  # between lines of progress where there is no terminal
 
 
 class MetricsWriter:
@@ -27,9 +27,9 @@ class MetricsWriter:
 
         folder.mkdir(parents=True, exist_ok=True)
         file = folder / FILE_NAME
-        kept = [row for row in read_metrics(folder) if row["step"] <= first_step]
+        rows = [row for row in read_metrics(folder) if row["step"] <= first_step]
         beside = file.with_suffix(".new")
-        beside.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
+        beside.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
         beside.replace(file)
         self._file = file.open("a", encoding="utf-8")
         # A file's name has the system's time, which may come again.
@@ -95,7 +95,7 @@ class Progress:
         stream: TextIO = sys.stderr,
         quiet: bool = False,
     ) -> None:
-        """quiet: of a process that is not the first; nothing is told."""
+        """quiet: print nothing, on a process that is not the first."""
         self._quiet = quiet
         self._steps, self._batch_size, self._stream = steps, batch_size, stream
         self._first, self._start = first_step, time.monotonic()

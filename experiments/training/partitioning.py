@@ -46,7 +46,7 @@ def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -
 
 
 def mesh_context(mesh: Mesh, parallel: str) -> contextlib.AbstractContextManager[Any]:
-    """In which a step is made and run; `pmap` has a mesh of its own and takes no other."""
+    """Sets the mesh in which a step is compiled and run; `pmap` has its own."""
     return contextlib.nullcontext() if parallel == "pmap" else jax.set_mesh(mesh)
 
 
@@ -124,7 +124,7 @@ def split_microbatches(rows: Any, parts: int) -> Any:
 
 
 def example_indices(places: jax.Array, rows: int, processes: int) -> jax.Array:
-    """int32[B]: which example of the batch's order lies at each place of its global array.
+    """int32[B]: index in the batch's order of the example at each place of its global array.
 
     rows: of a process. Process p reads examples p, p + processes, ... (`data/stream.py`), and its
     rows lie together.

@@ -1,4 +1,4 @@
-"""Whether a run's folder can be gone on with."""
+"""Finds the step to resume from; refuses a workdir whose run differs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a step is compiled and fed: `jit` over the mesh, or `pmap` with a whole model a device."""
+"""Compiles and feeds a step: `jit` over the mesh, or `pmap` with a whole model a device."""
 
 from __future__ import annotations
 

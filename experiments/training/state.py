@@ -25,7 +25,7 @@ State = dict[str, Any]
 def state_shardings(
     config: TrainConfig, objective: Objective, optimizer: optax.GradientTransformation, mesh: Mesh
 ) -> Any:
-    """Where each part of the state lies; under `pmap`, where every device has all of it."""
+    """Returns the sharding of each part of the state; under `pmap` all is replicated."""
     abstract = objective.abstract_params
     if config.parallel == "pmap":
         params = jax.tree.map(lambda _: partitioning.replicated(mesh), dict(abstract))

@@ -1,4 +1,4 @@
-"""Which parameters a run trains; gradients and optimiser state are of those alone."""
+"""Selects the parameters that a run trains; only these have gradients and optimiser state."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A fresh state with the parameters of a model that lies in a folder."""
+"""Loads the parameters of a model folder into a fresh state."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def initial_vocabulary(config: TrainConfig) -> DataConfig:
 
 
 def load_initial_params(state: State, config: TrainConfig) -> State:
-    """`state` with the parameters of `config.init.folder`, each where the fresh one lies.
+    """Returns `state` with the parameters of `config.init.folder`, sharded as the fresh ones.
 
     An image tower's position embedding is resized to the config's resolution; any other parameter
     of another shape, or one that the folder lacks, raises InputError unless
@@ -66,15 +66,16 @@ def load_initial_params(state: State, config: TrainConfig) -> State:
     source = _read(config)
     lora = bool(config.optim.lora.rank)
     fresh = state["params"]["base"] if lora else state["params"]
-    kept = flatten_dict(match_patterns(fresh, config.init.reinitialize, "init.reinitialize"))
+    matched = match_patterns(fresh, config.init.reinitialize, "init.reinitialize")
+    reinitialized = flatten_dict(matched)
     taken = {}
     for path, leaf in flatten_dict(fresh).items():
-        if kept[path].all():
+        if reinitialized[path].all():
             continue
         value = _fitting(path, source.get(path), leaf.shape, config)
-        if kept[path].any():  # some layers of a stack
+        if reinitialized[path].any():  # some layers of a stack
             shape = (-1, *[1] * (leaf.ndim - 1))
-            value = np.where(kept[path].reshape(shape), np.asarray(leaf), value)
+            value = np.where(reinitialized[path].reshape(shape), np.asarray(leaf), value)
         taken[path] = jax.device_put(value.astype(leaf.dtype), leaf.sharding)
     params = merge_params(fresh, unflatten_dict(taken))
     begun = {**state, "params": {**state["params"], "base": params} if lora else params}

@@ -37,7 +37,7 @@ class RunFolder:
             except FileNotFoundError:
                 same = False
             except OSError:
-                continue  # a server that is away: the write itself tells of it
+                continue  # a server that is away: the write itself fails
             if not same:
                 return f"{folder}: was removed, moved or replaced while the run wrote there"
         if self._lock is not None and (problem := self._lock.problem()):

@@ -12,10 +12,10 @@ PROC = Path("/proc")
 
 @dataclasses.dataclass(frozen=True)
 class ProcessIdentity:
-    """A process id with what tells its reuses apart.
+    """A process id with what distinguishes its reuses.
 
     machine: the boot and the process namespace; "" where the system names neither. Containers of
-    one host share its name and number their processes by themselves.
+    one host share its name and have process numbers of their own.
     started: in the kernel's ticks since the boot; "" where the system does not say.
     """
 

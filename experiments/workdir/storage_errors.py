@@ -1,4 +1,4 @@
-"""A disk that takes no more, told in one line."""
+"""Turns errors of a full or lost disk into one line."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ TENSORSTORE = re.compile(r"(?:os_error_code='|OS error )(\d+)")
 
 @contextlib.contextmanager
 def storage_errors(folder: object, last_good: Callable[[], str]) -> Iterator[None]:
-    """In which what is written lies below `folder`; its errors become StorageError."""
+    """Turns errors of writing below `folder` into StorageError."""
     try:
         yield
     except Exception as error:
