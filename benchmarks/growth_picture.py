@@ -9,7 +9,7 @@ import matplotlib
 
 from benchmarks.result import Series
 from clip_jax.atomic_file import replace_file
-from experiments.evaluation.figures import as_png
+from experiments.evaluation.report.figures import as_png
 
 matplotlib.use("agg")
 

@@ -27,7 +27,7 @@ from experiments.configs import (
 )
 from experiments.demos import digits_drawing, digits_naming, emoji_drawing, emoji_naming
 from experiments.demos.outcome import Outcome
-from experiments.evaluation.page import write_page
+from experiments.evaluation.report.page import write_page
 from experiments.train import Run, train
 
 

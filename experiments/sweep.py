@@ -34,7 +34,7 @@ from clip_jax.errors import InputError
 from experiments.cli.command_line import experiment_file, parse_command_line
 from experiments.cli.exit_status import DivergedError, exit_status
 from experiments.config.run import TrainConfig
-from experiments.evaluation.evaluators import make_evaluators
+from experiments.evaluation.during_training.evaluators import make_evaluators
 from experiments.sweeping.results import (
     Result,
     Row,

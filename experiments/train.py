@@ -34,7 +34,7 @@ from experiments.distributed.lost_peers import Peers
 from experiments.distributed.preemption import PreemptionHandler
 from experiments.distributed.processes import Processes, fetch_to_host, initialize, run_and_shutdown
 from experiments.distributed.watchdog import Watchdog
-from experiments.evaluation.evaluators import make_evaluators
+from experiments.evaluation.during_training.evaluators import make_evaluators
 from experiments.objectives import make_objective
 from experiments.objectives.objective import Pretrained
 from experiments.training import partitioning

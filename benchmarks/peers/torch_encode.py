@@ -9,7 +9,7 @@ import torch
 import clip_jax
 from benchmarks.peers.inputs import pixels, texts
 from benchmarks.peers.serve import serve
-from experiments.evaluation.torch_clip import clip_model
+from experiments.evaluation.methods.torch_clip import clip_model
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 

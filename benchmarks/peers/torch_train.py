@@ -27,7 +27,7 @@ from benchmarks.peers.inputs import (
 from benchmarks.peers.serve import serve
 from benchmarks.peers.torch_decode import PARTS, norm
 from clip_jax.model_folder import read_config
-from experiments.evaluation.torch_clip import clip_model
+from experiments.evaluation.methods.torch_clip import clip_model
 from rudolph_jax.config import RudolphConfig
 from rudolph_jax.layout import Layout
 from rudolph_jax.masks import layer_kinds, mask

@@ -19,7 +19,7 @@ from matplotlib.colors import ListedColormap
 from clip_jax.atomic_file import replace_file
 from clip_jax.command import Parser
 from experiments.cli.exit_status import exit_status
-from experiments.evaluation.figures import as_png
+from experiments.evaluation.report.figures import as_png
 from rudolph_jax import PRESETS, RudolphConfig
 from rudolph_jax.layout import Layout
 from rudolph_jax.masks import KINDS, layer_kinds, mask

@@ -49,7 +49,8 @@ class TrainConfig:
     objective: what is trained; `model` and `settings` are of its types (`DEFAULTS`).
     parallel: "jit" over the mesh, or "pmap": the same step, each device with the whole model.
     grad_accum_steps: micro-batches that a batch is taken in; the gradient is the whole batch's.
-    evaluators: "TASK:SPLIT" or "TASK:SET", see `experiments/evaluation/evaluators.py`.
+    evaluators: "TASK:SPLIT" or "TASK:SET", see
+        `experiments/evaluation/during_training/evaluators.py`.
     evaluation_sets: where such sets lie; "": where `python -m experiments.evaluate` looks.
     best_metric: of an evaluator, "retrieval:validation/top1" say; the checkpoint with its best
         value, the "highest" or the "lowest" (best_mode), is retained besides the newest. "": none.

@@ -12,10 +12,14 @@ from experiments.config.run import TrainConfig
 from experiments.data.digits_ru import NAMES, TEMPLATES
 from experiments.data.source import open_split
 from experiments.demos import drawing_sections as sections
+from experiments.demos.generation import Judge, draw
 from experiments.demos.outcome import Outcome, loss_section
-from experiments.evaluation.drawings import Judge, draw
-from experiments.evaluation.reconstruction import reconstruct
-from experiments.evaluation.sequence_losses import bigram_loss, sequence_losses, unigram_loss
+from experiments.evaluation.methods.reconstruction import reconstruct
+from experiments.evaluation.methods.sequence_losses import (
+    bigram_loss,
+    sequence_losses,
+    unigram_loss,
+)
 from rudolph_jax import tasks
 from rudolph_jax.pretrained import PretrainedRudolph
 

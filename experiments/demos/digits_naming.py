@@ -11,11 +11,11 @@ from clip_jax.image import open_image
 from experiments.config.run import TrainConfig
 from experiments.data.digits_ru import NAMES, TEMPLATES
 from experiments.data.source import open_split
+from experiments.demos.baselines import logistic_regression, nearest_labels, pixel_features
 from experiments.demos.outcome import Outcome, loss_section, score_table
-from experiments.evaluation import figures
-from experiments.evaluation.baselines import logistic_regression, nearest_labels, pixel_features
-from experiments.evaluation.page import Picture, Section
-from experiments.evaluation.zero_shot import zero_shot
+from experiments.evaluation.methods.zero_shot import zero_shot
+from experiments.evaluation.report import figures
+from experiments.evaluation.report.page import Picture, Section
 
 PIXELS = 8  # the digits' own size, for the baselines
 PROMPT = TEMPLATES[0]

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from experiments.demos.generation import TEMPERATURE, TOP_P, Drawings
 from experiments.demos.outcome import nats, score_table
-from experiments.evaluation import figures
-from experiments.evaluation.drawings import TEMPERATURE, TOP_P, Drawings
-from experiments.evaluation.page import Picture, Section, Table
-from experiments.evaluation.reconstruction import Reconstruction
+from experiments.evaluation.methods.reconstruction import Reconstruction
+from experiments.evaluation.report import figures
+from experiments.evaluation.report.page import Picture, Section, Table
 from rudolph_jax import tasks
 from rudolph_jax.pretrained import PretrainedRudolph
 

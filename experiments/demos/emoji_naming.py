@@ -12,11 +12,11 @@ from clip_jax.image import open_image
 from experiments.config.run import TrainConfig
 from experiments.data.emoji_ru import CATEGORIES, CATEGORY_WORDS, STYLES, all_names
 from experiments.data.source import open_split
+from experiments.demos.baselines import nearest_labels, pixel_features, pixel_similarities
 from experiments.demos.outcome import Outcome, loss_section, score_table
-from experiments.evaluation import figures
-from experiments.evaluation.baselines import nearest_labels, pixel_features, pixel_similarities
-from experiments.evaluation.page import Picture, Section
-from experiments.evaluation.retrieval import RetrievalResult, rank, retrieve
+from experiments.evaluation.methods.retrieval import RetrievalResult, rank, retrieve
+from experiments.evaluation.report import figures
+from experiments.evaluation.report.page import Picture, Section
 
 TWEMOJI = STYLES.index("twemoji")
 

@@ -6,8 +6,8 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from experiments.evaluation import figures
-from experiments.evaluation.page import Picture, Section, Table
+from experiments.evaluation.report import figures
+from experiments.evaluation.report.page import Picture, Section, Table
 from experiments.training.metrics import read_metrics
 
 

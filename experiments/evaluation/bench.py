@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from clip_jax.image import PREPROCESSING_VERSION
-from experiments.evaluation.encoder import Encoder, PictureSet
-from experiments.evaluation.prompts import Prompts, prompts_for
+from experiments.evaluation.image_features import Encoder, PictureSet
+from experiments.evaluation.prompts.class_prompts import Prompts, prompts_for
 from experiments.evaluation.results import Result, kept_result, result_folder
 from experiments.evaluation.sets import RECORDS, LabelledSet, SetRecord, open_set
 from experiments.evaluation.sets.record import own_record

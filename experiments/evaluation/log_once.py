@@ -7,7 +7,7 @@ import sys
 import numpy as np
 from tqdm import tqdm
 
-from experiments.evaluation.few_shot import classes_without
+from experiments.evaluation.methods.few_shot import classes_without
 from experiments.evaluation.remarks import remarks
 
 

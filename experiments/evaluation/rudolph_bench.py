@@ -18,7 +18,7 @@ from clip_jax.errors import InputError
 from clip_jax.image import PREPROCESSING_VERSION
 from experiments.evaluation.array_cache import ArrayCache
 from experiments.evaluation.chunks import CHUNK, in_chunks
-from experiments.evaluation.encoder import PictureSet
+from experiments.evaluation.image_features import PictureSet
 from experiments.evaluation.results import Result, kept_result, result_folder
 from experiments.evaluation.sets.question_set import QuestionSet
 from experiments.evaluation.unreadable import (

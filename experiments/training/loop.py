@@ -18,7 +18,7 @@ from experiments.config.run import MeshConfig, TrainConfig
 from experiments.distributed.preemption import PreemptionHandler
 from experiments.distributed.processes import Processes, fetch_to_host
 from experiments.distributed.watchdog import Watchdog
-from experiments.evaluation.evaluators import Evaluator
+from experiments.evaluation.during_training.evaluators import Evaluator
 from experiments.objectives.objective import Objective, Pretrained
 from experiments.training.interrupts import HeldInterrupts
 from experiments.training.metrics import MetricsWriter, NullMetricsWriter, Progress, read_metrics

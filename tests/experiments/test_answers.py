@@ -3,7 +3,7 @@
 import pytest
 
 from clip_jax import InputError
-from experiments.evaluation.answers import exact_match, f1, normalize, score_answers
+from experiments.evaluation.metrics.squad import exact_match, f1, normalize, score_answers
 
 
 def test_normalisation_is_squads():

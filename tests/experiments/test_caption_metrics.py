@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from clip_jax.errors import InputError
-from experiments.evaluation.caption_metrics import caption_metrics, words
-from experiments.evaluation.cider import cider
+from experiments.evaluation.metrics.captions import caption_metrics, words
+from experiments.evaluation.metrics.cider import cider
 
 REFERENCES = [
     ["рыжая кошка спит на диване", "кошка лежит на мягком диване днём", "на диване спит кот"],

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from clip_jax.errors import InputError
-from experiments.evaluation.class_names import (
+from experiments.evaluation.prompts.class_names import (
     CASES,
     FOLDER,
     load_class_names,
@@ -297,7 +297,7 @@ def test_aliases_name_classes(tmp_path):
 def test_the_wheel_carries_the_files():
     root = Path(__file__).parents[2]
     settings = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))
-    patterns = settings["tool"]["setuptools"]["package-data"]["experiments.evaluation"]
-    package = root / "experiments/evaluation"
+    patterns = settings["tool"]["setuptools"]["package-data"]["experiments.evaluation.prompts"]
+    package = root / "experiments/evaluation/prompts"
     carried = {path for pattern in patterns for path in package.glob(pattern)}
     assert {path for path in FOLDER.rglob("*") if path.is_file()} <= carried

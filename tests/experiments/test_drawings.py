@@ -1,6 +1,6 @@
 import numpy as np
 
-from experiments.evaluation.drawings import Drawings, Judge
+from experiments.demos.generation import Drawings, Judge
 
 
 def test_a_ranking_keeps_one_of_each_group():

@@ -15,10 +15,10 @@ from PIL import Image
 import converters
 from clip_jax import InputError, Predictor
 from experiments.evaluation.array_cache import ArrayCache
-from experiments.evaluation.encoder import Encoder
+from experiments.evaluation.clip_model import open_system
+from experiments.evaluation.image_features import Encoder
+from experiments.evaluation.methods.zero_shot import compare, measure
 from experiments.evaluation.sets import open_set
-from experiments.evaluation.systems import open_system
-from experiments.evaluation.zero_shot import compare, measure
 
 CLASSES = ("дом", "кошка", "собака")
 

@@ -11,10 +11,10 @@ from PIL import Image
 
 import converters
 from experiments.evaluate import main
-from experiments.evaluation.encoder import Encoder
-from experiments.evaluation.measured import Measured
-from experiments.evaluation.published import compare, numbers_of, published
-from experiments.evaluation.report_tables import numbers
+from experiments.evaluation.image_features import Encoder
+from experiments.evaluation.report.published import compare, numbers_of, published
+from experiments.evaluation.report.system_results import Measured
+from experiments.evaluation.report.tables import numbers
 from experiments.evaluation.sets import RECORDS
 from experiments.evaluation.sets.table import REPORT
 from experiments.evaluation.tasks import options

@@ -6,16 +6,16 @@ from PIL import Image
 from sklearn.metrics import top_k_accuracy_score
 from sklearn.neighbors import KNeighborsClassifier
 
-from experiments.evaluation import figures
-from experiments.evaluation.baselines import (
+from experiments.demos.baselines import (
     logistic_regression,
     nearest_labels,
     pixel_features,
     pixel_similarities,
 )
-from experiments.evaluation.page import Picture, Section, Table, write_page
-from experiments.evaluation.retrieval import number, rank, rank_latents, retrieve_both
-from experiments.evaluation.zero_shot import ZeroShotResult
+from experiments.evaluation.methods.retrieval import number, rank, rank_latents, retrieve_both
+from experiments.evaluation.methods.zero_shot import ZeroShotResult
+from experiments.evaluation.report import figures
+from experiments.evaluation.report.page import Picture, Section, Table, write_page
 
 
 def test_ranks_and_recall():

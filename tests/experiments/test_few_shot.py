@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from clip_jax import InputError
-from experiments.evaluation import linear_probe
-from experiments.evaluation.few_shot import draw, pools, qualified_keys
-from experiments.evaluation.linear_probe import Features, Task, choose_penalty, probe
-from experiments.evaluation.logistic import Problem
+from experiments.evaluation.methods import linear_probe
+from experiments.evaluation.methods.few_shot import draw, pools, qualified_keys
+from experiments.evaluation.methods.linear_probe import Features, Task, choose_penalty, probe
+from experiments.evaluation.methods.logistic_regression import Problem
 from experiments.evaluation.sets.labelled_set import LabelledSet
 
 

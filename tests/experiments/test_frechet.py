@@ -5,7 +5,12 @@ import pytest
 from scipy.linalg import sqrtm
 
 from clip_jax.errors import InputError
-from experiments.evaluation.frechet import FewPicturesWarning, Gaussian, fit, frechet_distance
+from experiments.evaluation.metrics.frechet import (
+    FewPicturesWarning,
+    Gaussian,
+    fit,
+    frechet_distance,
+)
 
 
 def gaussian(mean, covariance):

@@ -13,19 +13,19 @@ from PIL import Image
 import converters
 from clip_jax import InputError
 from experiments.evaluate import main
-from experiments.evaluation import evaluators, set_evaluators
 from experiments.evaluation.array_cache import ArrayCache
-from experiments.evaluation.encoder import Encoder
+from experiments.evaluation.clip_model import open_system
+from experiments.evaluation.during_training import evaluators, set_evaluators
+from experiments.evaluation.image_features import Encoder
 from experiments.evaluation.log_once import LogOnce
-from experiments.evaluation.measured import Measured
+from experiments.evaluation.methods.retrieval import number, retrieve_both
 from experiments.evaluation.remarks import remarks, shots_found
-from experiments.evaluation.report_pictures import shot_label
-from experiments.evaluation.report_tables import all_remarks, numbers
-from experiments.evaluation.retrieval import number, retrieve_both
+from experiments.evaluation.report.charts import shot_label
+from experiments.evaluation.report.system_results import Measured
+from experiments.evaluation.report.tables import all_remarks, numbers
 from experiments.evaluation.rudolph_bench import RudolphBench
 from experiments.evaluation.sets import open_captioned, open_set
 from experiments.evaluation.sets.question_set import QuestionSet
-from experiments.evaluation.systems import open_system
 from experiments.evaluation.tasks import (
     captions,
     drawing,
@@ -38,7 +38,7 @@ from experiments.evaluation.tasks import (
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::rudolph_jax.text_encoding.TruncationWarning"),
-    pytest.mark.filterwarnings("ignore::experiments.evaluation.frechet.FewPicturesWarning"),
+    pytest.mark.filterwarnings("ignore::experiments.evaluation.metrics.frechet.FewPicturesWarning"),
 ]
 COLOURS = {"зелёный": (20, 200, 30), "красный": (210, 30, 20), "синий": (20, 30, 220)}
 

@@ -6,8 +6,8 @@ import pytest
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 
-from experiments.evaluation import logistic
-from experiments.evaluation.logistic import Problem
+from experiments.evaluation.methods import logistic_regression
+from experiments.evaluation.methods.logistic_regression import Problem
 
 
 def loss(kernel, bias, features, labels, C):
@@ -54,7 +54,7 @@ def test_the_optimum_is_scikit_learns(data, request):
 def test_a_start_elsewhere_and_more_devices_change_nothing(mixed, monkeypatch):
     features, labels = mixed
     alone = Problem(features, labels, 7, jax.devices())  # too few to spread
-    monkeypatch.setattr(logistic, "SPREAD", 0)
+    monkeypatch.setattr(logistic_regression, "SPREAD", 0)
     spread = Problem(features, labels, 7, jax.devices())  # 203 is no multiple of 8
     cold = alone.fit(1.0)
     for other in (alone.fit(1.0, alone.fit(1e-4)), spread.fit(1.0)):

@@ -5,10 +5,10 @@ from types import SimpleNamespace
 import pytest
 
 from clip_jax import PRESETS, RUCLIP_SMALL, InputError, PretrainedClip
-from experiments.evaluation.class_names import load_class_names
-from experiments.evaluation.prompts import prompts_for
+from experiments.evaluation.clip_model import System
+from experiments.evaluation.prompts.class_names import load_class_names
+from experiments.evaluation.prompts.class_prompts import prompts_for
 from experiments.evaluation.sets.table import REPORT
-from experiments.evaluation.systems import System
 
 
 def opening(config):

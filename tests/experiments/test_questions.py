@@ -22,7 +22,7 @@ from experiments.data.source import Split, open_split, texts_of
 from experiments.data.sources.plan import Options
 from experiments.data.sources.shards import Rules
 from experiments.data.vocabulary import train_tokenizer
-from experiments.evaluation.evaluators import make_evaluators
+from experiments.evaluation.during_training.evaluators import make_evaluators
 from experiments.objectives import make_objective
 from experiments.prepare import main
 from experiments.train import train

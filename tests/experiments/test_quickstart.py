@@ -11,7 +11,7 @@ import clip_jax
 import rudolph_jax
 from experiments import quickstart
 from experiments.demos import digits_drawing, emoji_drawing, emoji_naming
-from experiments.evaluation.retrieval import RetrievalResult
+from experiments.evaluation.methods.retrieval import RetrievalResult
 
 
 @pytest.fixture

@@ -14,17 +14,17 @@ from clip_jax.errors import InputError
 from experiments.data.preparation import prepare
 from experiments.data.sources.plan import Options
 from experiments.evaluate import main
-from experiments.evaluation import metrics
 from experiments.evaluation.array_cache import ArrayCache
-from experiments.evaluation.caption_metrics import caption_metrics
 from experiments.evaluation.chunks import in_chunks
-from experiments.evaluation.frechet import FewPicturesWarning, fit, frechet_distance
-from experiments.evaluation.perplexity_zero_shot import class_captions
+from experiments.evaluation.clip_model import open_system
+from experiments.evaluation.methods.perplexity import class_captions
+from experiments.evaluation.methods.sequence_losses import sequence_losses
+from experiments.evaluation.metrics import classification
+from experiments.evaluation.metrics.captions import caption_metrics
+from experiments.evaluation.metrics.frechet import FewPicturesWarning, fit, frechet_distance
 from experiments.evaluation.rudolph_bench import RudolphBench
-from experiments.evaluation.sequence_losses import sequence_losses
 from experiments.evaluation.sets import open_captioned, open_set
 from experiments.evaluation.sets.question_set import open_questions
-from experiments.evaluation.systems import open_system
 from experiments.evaluation.tasks import captions, drawing, image_tokens, perplexity, questions
 from rudolph_jax import tasks
 from rudolph_jax.sampling import Sampling
@@ -65,7 +65,7 @@ def test_classes_by_perplexity(bench, data_directory, digits):
 def test_macro_f1_is_scikit_learns(rng):
     labels, predicted = rng.integers(0, 6, 40), rng.integers(2, 9, 40)
     expected = f1_score(labels, predicted, average="macro")
-    assert metrics.macro_f1(labels, predicted) == pytest.approx(expected)
+    assert classification.macro_f1(labels, predicted) == pytest.approx(expected)
 
 
 def test_captions_of_classes(data_directory, tmp_path):

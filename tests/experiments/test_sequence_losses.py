@@ -3,8 +3,12 @@
 import numpy as np
 import pytest
 
-from experiments.evaluation.reconstruction import reconstruct
-from experiments.evaluation.sequence_losses import bigram_loss, sequence_losses, unigram_loss
+from experiments.evaluation.methods.reconstruction import reconstruct
+from experiments.evaluation.methods.sequence_losses import (
+    bigram_loss,
+    sequence_losses,
+    unigram_loss,
+)
 
 CAPTIONS = ["цифра семь", "семь", "число пять", "цифра пять", "пять"]
 

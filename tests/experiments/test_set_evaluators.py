@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from clip_jax import InputError
-from experiments.evaluation.evaluators import make_evaluators
+from experiments.evaluation.during_training.evaluators import make_evaluators
 from experiments.evaluation.sets import MissingSet
 from experiments.train import train
 from experiments.training.metrics import read_metrics

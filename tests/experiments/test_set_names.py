@@ -13,11 +13,15 @@ from label_sources import make_parquet, make_table, make_tars, make_tree, pictur
 from clip_jax import InputError
 from clip_jax.text import InvisibleCharacterWarning, read_lines
 from experiments.data.sources.labels import LabelledRows
-from experiments.evaluation.class_names import load_class_names, normalised, read_class_names
-from experiments.evaluation.prompts import prompts_for
+from experiments.evaluation.prompts.class_names import (
+    load_class_names,
+    normalised,
+    read_class_names,
+)
+from experiments.evaluation.prompts.class_prompts import prompts_for
+from experiments.evaluation.prompts.translations import read_translations
 from experiments.evaluation.sets import open_set
 from experiments.evaluation.sets.labelled_set import labelled_set
-from experiments.evaluation.translations import read_translations
 
 COMPOSED = "йод"
 DECOMPOSED = unicodedata.normalize("NFD", COMPOSED)

@@ -13,7 +13,7 @@ import tensorflow_datasets as tfds
 from label_sources import make_table, make_tars, make_tree, picture, tf_record_file, to_tf_records
 
 from clip_jax import InputError
-from experiments.evaluation.class_names import load_class_names
+from experiments.evaluation.prompts.class_names import load_class_names
 from experiments.evaluation.sets import RECORDS, open_set
 from experiments.evaluation.sets.table import REPORT
 

@@ -8,7 +8,7 @@ import pytest
 from clip_jax import ClipConfig, TextConfig, VisionConfig
 from clip_jax.errors import InputError
 from experiments.evaluate import main
-from experiments.evaluation.speed import (
+from experiments.evaluation.methods.speed import (
     PUBLISHED_V100,
     JaxEncoder,
     generated_pictures,
@@ -89,7 +89,7 @@ def test_mistakes_are_one_line(capsys):
 @pytest.mark.torch
 @pytest.mark.parametrize("activation", ["quick_gelu", "gelu"])
 def test_the_twin_of_transformers_computes_the_same(activation):
-    from experiments.evaluation.torch_clip import TorchEncoder
+    from experiments.evaluation.methods.torch_clip import TorchEncoder
 
     config = dataclasses.replace(CONFIG, activation=activation)
     clip = speed.random_clip(config)

@@ -10,8 +10,8 @@ import converters
 from clip_jax import InputError, Predictor, PretrainedClip
 from clip_jax.byte_bpe import CLIP, ByteBpe
 from clip_jax.model import abstract_params
-from experiments.evaluation.systems import PUBLISHED, System, open_system
-from experiments.evaluation.translations import read_translations
+from experiments.evaluation.clip_model import PUBLISHED, System, open_system
+from experiments.evaluation.prompts.translations import read_translations
 
 
 @pytest.fixture(scope="module")

@@ -9,8 +9,8 @@ import sentencepiece
 
 from clip_jax import InputError
 from experiments import translate
-from experiments.evaluation.translation import NEEDED, Translator, fill_cache, open_cache
-from experiments.evaluation.translations import read_translations
+from experiments.evaluation.prompts.translations import read_translations
+from experiments.evaluation.prompts.translator import NEEDED, Translator, fill_cache, open_cache
 
 TEXTS = ["кошка", "собака на траве", "красный круг", "дом", "лес и река", "на фото видно ёж"]
 

@@ -9,12 +9,12 @@ from collections.abc import Sequence
 import numpy as np
 
 from clip_jax.errors import InputError
-from experiments.evaluation.caption_metrics import caption_metrics
+from experiments.evaluation.clip_model import System
+from experiments.evaluation.metrics.captions import caption_metrics
 from experiments.evaluation.remarks import left_out
 from experiments.evaluation.results import Result
 from experiments.evaluation.rudolph_bench import Readable, RudolphBench
 from experiments.evaluation.sets.captioned_set import CaptionedSet, open_captioned
-from experiments.evaluation.systems import System
 from experiments.evaluation.tasks import options, rudolph_options
 from experiments.evaluation.tasks.remarks import Remarks
 from rudolph_jax import tasks

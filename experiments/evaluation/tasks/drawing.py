@@ -8,13 +8,13 @@ import dataclasses
 import numpy as np
 
 from clip_jax.atomic_file import replace_file
-from experiments.evaluation import frechet
-from experiments.evaluation.encoder import KINDS
+from experiments.evaluation.clip_model import System
+from experiments.evaluation.image_features import KINDS
+from experiments.evaluation.metrics import frechet
 from experiments.evaluation.remarks import left_out
 from experiments.evaluation.results import Result
 from experiments.evaluation.rudolph_bench import Readable, RudolphBench
 from experiments.evaluation.sets.captioned_set import CaptionedSet, open_captioned
-from experiments.evaluation.systems import System
 from experiments.evaluation.tasks import options, rudolph_options
 from experiments.evaluation.tasks.captions import mean_cosine
 from experiments.evaluation.tasks.remarks import Remarks

@@ -12,7 +12,7 @@ from clip_jax.config import WHITE
 from clip_jax.image import centre_square, open_image
 from experiments.evaluation.bench import Bench, Result
 from experiments.evaluation.remarks import left_out
-from experiments.evaluation.samples import open_samples
+from experiments.evaluation.sample_images import open_samples
 from experiments.evaluation.tasks import options
 from experiments.evaluation.tasks.remarks import Remarks
 from experiments.evaluation.unreadable import listed

@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 import math
 
+from experiments.evaluation.methods.sequence_losses import loss_sums, mean_losses
 from experiments.evaluation.remarks import left_out
 from experiments.evaluation.results import Result
 from experiments.evaluation.rudolph_bench import Readable, RudolphBench
-from experiments.evaluation.sequence_losses import loss_sums, mean_losses
 from experiments.evaluation.sets.captioned_set import CaptionedSet, open_captioned
 from experiments.evaluation.tasks import options, rudolph_options
 from experiments.evaluation.tasks.remarks import Remarks

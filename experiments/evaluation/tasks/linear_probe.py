@@ -11,16 +11,16 @@ from tqdm import tqdm
 
 from clip_jax.errors import InputError
 from experiments.data.sources.labels import MissingSplit
-from experiments.evaluation import metrics
 from experiments.evaluation.bench import Bench, Result, record_of
-from experiments.evaluation.encoder import KINDS
-from experiments.evaluation.few_shot import (
+from experiments.evaluation.image_features import KINDS
+from experiments.evaluation.methods.few_shot import (
     VALIDATION_SHOTS,
     classes_without,
     drawn_counts,
     pools,
 )
-from experiments.evaluation.linear_probe import Draw, Features, Task, probe
+from experiments.evaluation.methods.linear_probe import Draw, Features, Task, probe
+from experiments.evaluation.metrics import classification
 from experiments.evaluation.remarks import left_out, shots_found
 from experiments.evaluation.sets import LabelledSet
 from experiments.evaluation.tasks import options
@@ -172,7 +172,7 @@ def _validation(bench: Bench, name: str) -> LabelledSet | None:
 
 
 def _told(number: int | None, draws: list[Draw], task: Task) -> Result:
-    mean, deviation = metrics.spread([draw.value for draw in draws])
+    mean, deviation = classification.spread([draw.value for draw in draws])
     told = {"shots": number or ALL, "draws": len(draws), "mean": mean, "deviation": deviation}
     tests = {row.tobytes() for row in task.test.values}
     told["runs"] = [

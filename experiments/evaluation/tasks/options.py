@@ -17,10 +17,10 @@ from clip_jax.errors import InputError
 from clip_jax.text import escape
 from experiments.evaluation.array_cache import ArrayCache
 from experiments.evaluation.bench import Bench
-from experiments.evaluation.encoder import Encoder
+from experiments.evaluation.clip_model import System, open_system
+from experiments.evaluation.image_features import Encoder
 from experiments.evaluation.sets import DATA_DIR, RECORDS, MissingSet
 from experiments.evaluation.sets.table import REPORT
-from experiments.evaluation.systems import System, open_system
 
 OUT, CACHE = Path("runs/evaluation"), Path("runs/evaluation/cache")
 DTYPES = ("float32", "bfloat16", "float16")
@@ -113,9 +113,9 @@ def set_names(args: argparse.Namespace) -> list[str]:
 
 
 def drawing() -> ModuleType:
-    """`experiments.evaluation.figures`, which needs the extra `demo`."""
+    """`experiments.evaluation.report.figures`, which needs the extra `demo`."""
     try:
-        from experiments.evaluation import figures
+        from experiments.evaluation.report import figures
     except ModuleNotFoundError as error:
         raise InputError(
             f"pictures need the package {error.name!r}, which is not installed: "

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from experiments.evaluation.bench import record_of
-from experiments.evaluation.perplexity_zero_shot import TEMPLATE, class_captions, measure
+from experiments.evaluation.methods.perplexity import TEMPLATE, class_captions, measure
 from experiments.evaluation.remarks import left_out
 from experiments.evaluation.results import Result
 from experiments.evaluation.rudolph_bench import Readable, RudolphBench

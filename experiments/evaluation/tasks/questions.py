@@ -6,7 +6,7 @@ import argparse
 
 import numpy as np
 
-from experiments.evaluation.answers import score_answers
+from experiments.evaluation.metrics.squad import score_answers
 from experiments.evaluation.remarks import left_out
 from experiments.evaluation.results import Result
 from experiments.evaluation.rudolph_bench import Readable, RudolphBench

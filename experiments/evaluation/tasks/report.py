@@ -14,10 +14,10 @@ import jax
 from clip_jax.atomic_file import replace_file
 from clip_jax.errors import InputError
 from experiments.evaluation.bench import Bench
-from experiments.evaluation.measured import Measured
-from experiments.evaluation.page import write_page
-from experiments.evaluation.published import numbers_of
-from experiments.evaluation.report_page import markdown, sections
+from experiments.evaluation.report.page import write_page
+from experiments.evaluation.report.published import numbers_of
+from experiments.evaluation.report.sections import markdown, sections
+from experiments.evaluation.report.system_results import Measured
 from experiments.evaluation.tasks import figure, linear_probe, options, retrieval, zero_shot
 from experiments.evaluation.tasks.remarks import Remarks
 

@@ -6,8 +6,8 @@ import argparse
 from pathlib import Path
 
 from experiments.evaluation.bench import Bench, Result
+from experiments.evaluation.methods.retrieval import number, retrieve_both
 from experiments.evaluation.remarks import left_out
-from experiments.evaluation.retrieval import number, retrieve_both
 from experiments.evaluation.sets.captioned_set import open_captioned
 from experiments.evaluation.tasks import options
 from experiments.evaluation.tasks.remarks import Remarks

@@ -9,8 +9,8 @@ import jax
 from clip_jax import Compute
 from clip_jax.errors import InputError
 from experiments.evaluation.array_cache import ArrayCache
+from experiments.evaluation.clip_model import System, open_system
 from experiments.evaluation.rudolph_bench import RudolphBench, open_rudolph
-from experiments.evaluation.systems import System, open_system
 from experiments.evaluation.tasks import options
 from rudolph_jax.pretrained import WEIGHTS
 

@@ -13,8 +13,8 @@ from clip_jax import PRESETS, Compute, PretrainedClip
 from clip_jax.config import ClipConfig
 from clip_jax.errors import InputError
 from clip_jax.model import Clip
-from experiments.evaluation.results import Result, versions, write_result
-from experiments.evaluation.speed import (
+from experiments.evaluation.clip_model import open_system
+from experiments.evaluation.methods.speed import (
     PUBLISHED_V100,
     TOLERANCE,
     Encoder,
@@ -23,7 +23,7 @@ from experiments.evaluation.speed import (
     largest_difference,
     time_encoders,
 )
-from experiments.evaluation.systems import open_system
+from experiments.evaluation.results import Result, versions, write_result
 from experiments.evaluation.tasks import options
 
 ABOUT, NAME = "pictures a second, beside PyTorch and the published ones", "speed"
@@ -144,7 +144,7 @@ def _torch_encoder(clip: PretrainedClip) -> Encoder | None:
     if not isinstance(clip.config, ClipConfig):
         options.say("transformers has no CLIPModel of this kind; left out", file=sys.stderr)
         return None
-    from experiments.evaluation.torch_clip import TorchEncoder
+    from experiments.evaluation.methods.torch_clip import TorchEncoder
 
     try:
         return TorchEncoder(clip)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import argparse
 
 from experiments.evaluation.bench import Bench, Result, record_of
+from experiments.evaluation.methods.zero_shot import compare, measure
 from experiments.evaluation.remarks import left_out
 from experiments.evaluation.tasks import options
 from experiments.evaluation.tasks.remarks import Remarks
 from experiments.evaluation.unreadable import listed
-from experiments.evaluation.zero_shot import compare, measure
 
 ABOUT, NAME = "classify by prompts alone", "zero-shot"
 

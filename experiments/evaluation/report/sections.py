@@ -6,16 +6,16 @@ import re
 from collections.abc import Sequence
 from types import ModuleType
 
-from experiments.evaluation import report_pictures as pictures
-from experiments.evaluation import report_tables as tables
-from experiments.evaluation.measured import Measured
-from experiments.evaluation.page import Section, Table
+from experiments.evaluation.report import charts as pictures
+from experiments.evaluation.report import tables as tables
+from experiments.evaluation.report.page import Section, Table
+from experiments.evaluation.report.system_results import Measured
 
 
 def sections(
     systems: Sequence[Measured], names: Sequence[str], figures: ModuleType
 ) -> list[Section]:
-    """figures: `experiments.evaluation.figures`. names: of the sets, in the page's order."""
+    """figures: `experiments.evaluation.report.figures`. names: of the sets, in the page's order."""
     zero_shots = [one.zero_shots() for one in systems]
     probes = [one.probe_of_most() for one in systems]
     found = [

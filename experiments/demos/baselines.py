@@ -41,6 +41,6 @@ def logistic_regression(
     features: np.ndarray, labels: Sequence[int], queries: np.ndarray
 ) -> np.ndarray:
     """int[Q]: scikit-learn's multinomial logistic regression, fitted on features and labels."""
-    from sklearn.linear_model import LogisticRegression  # of the extra `demo`
+    from sklearn.linear_model import LogisticRegression
 
     return LogisticRegression(max_iter=1000).fit(features, labels).predict(queries)

@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from experiments.evaluation.bench import record_of, title_of
-from experiments.evaluation.measured import Measured
-from experiments.evaluation.page import Section, Table
-from experiments.evaluation.published import NEAR, compare, published
 from experiments.evaluation.remarks import is_partial, remarks
+from experiments.evaluation.report.page import Section, Table
+from experiments.evaluation.report.published import NEAR, compare, published
+from experiments.evaluation.report.system_results import Measured
 
 # What the report's second average leaves out.
 LEFT_OUT = ("patch_camelyon", "oxford_pets", "fgvc_aircraft")

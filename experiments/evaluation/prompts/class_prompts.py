@@ -11,7 +11,11 @@ from clip_jax.errors import InputError
 from clip_jax.predictor import TEMPLATES
 from clip_jax.text import check_encodable
 from experiments.data import digits_ru, emoji_ru
-from experiments.evaluation.class_names import ClassNames, load_class_names, read_class_names
+from experiments.evaluation.prompts.class_names import (
+    ClassNames,
+    load_class_names,
+    read_class_names,
+)
 from experiments.evaluation.sets import RECORDS
 from experiments.evaluation.sets.labelled_set import LabelledSet
 from experiments.evaluation.sets.loader import find_path

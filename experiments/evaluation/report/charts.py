@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from experiments.evaluation.bench import title_of
-from experiments.evaluation.measured import Measured
-from experiments.evaluation.page import Picture, Section
+from experiments.evaluation.report.page import Picture, Section
+from experiments.evaluation.report.system_results import Measured
 
 
 def bars(systems: Sequence[Measured], names: Sequence[str], figures: ModuleType) -> list[Section]:

@@ -14,16 +14,16 @@ import numpy as np
 from clip_jax import PretrainedClip
 from clip_jax.errors import InputError
 from experiments.config.run import TrainConfig
-from experiments.evaluation import metrics
-from experiments.evaluation.encoder import Encoder
+from experiments.evaluation.clip_model import System
+from experiments.evaluation.image_features import Encoder
 from experiments.evaluation.log_once import LogOnce
-from experiments.evaluation.logistic import Problem
-from experiments.evaluation.prompts import prompts_for
+from experiments.evaluation.methods.logistic_regression import Problem
+from experiments.evaluation.methods.zero_shot import compare
+from experiments.evaluation.metrics import classification
+from experiments.evaluation.prompts.class_prompts import prompts_for
 from experiments.evaluation.sets import DATA_DIR, RECORDS, LabelledSet, open_set
 from experiments.evaluation.sets.record import EMBEDDED
-from experiments.evaluation.systems import System
 from experiments.evaluation.unreadable import listed
-from experiments.evaluation.zero_shot import compare
 
 C = 1.0  # of probes during training, which have no sweep: that of ruCLIP's README
 
@@ -76,7 +76,7 @@ def _zero_shot(
         encoder = _encoder(clip)
         values, labels = _readable(encoder, pictures, log)
         found = compare(values, encoder.classes(prompts), labels)
-        return {metric: metrics.METRICS[metric](found.labels, found.similarities)}
+        return {metric: classification.METRICS[metric](found.labels, found.similarities)}
 
     return measure
 
@@ -92,7 +92,7 @@ def _linear_probe(
         asked, right = _readable(encoder, test, log)
         log.say_classes(labels, right, train.class_names)
         scores = probe_scores((known, asked), labels, len(train.class_names))
-        return {metric: metrics.METRICS[metric](right, scores)}
+        return {metric: classification.METRICS[metric](right, scores)}
 
     return measure
 

@@ -23,7 +23,7 @@ from clip_jax.byte_bpe import CLIP, ByteBpe
 from clip_jax.errors import InputError
 from clip_jax.predictor import check_average, mean_latents
 from clip_jax.ruclip_small import PROMPT
-from experiments.evaluation.translations import Translations, read_translations
+from experiments.evaluation.prompts.translations import Translations, read_translations
 
 FROM_OPENAI = ("openai-clip", "hf-clip")  # kinds of checkpoint whose texts are English
 PUBLISHED = {**PRESETS, "ruclip-small": RUCLIP_SMALL}

@@ -1,6 +1,6 @@
-"""What predictions are worth: the measures of the report, in NumPy.
+"""Measures of classification for the report: scikit-learn's, and those that it does not have.
 
-Each equals scikit-learn's function of the same kind, ties included, as its test has it.
+scikit-learn takes more than a second to import, so that it is imported by the first call.
 """
 
 from __future__ import annotations
@@ -21,12 +21,14 @@ def accuracy(labels: np.ndarray, predicted: np.ndarray) -> float:
 def top_k_accuracy(labels: np.ndarray, scores: np.ndarray, k: int) -> float:
     """Share of rows of float[N, classes] whose own class is among the k highest.
 
-    Of equal scores the later class comes first, as in scikit-learn's `top_k_accuracy_score`.
+    Among equal scores the later class comes first.
     """
-    own = np.take_along_axis(scores, labels[:, None], axis=1)
-    later = np.arange(scores.shape[1]) > labels[:, None]
-    before = (scores > own) | ((scores == own) & later)
-    return float((before.sum(axis=1) < k).mean())
+    from sklearn.metrics import top_k_accuracy_score
+
+    classes = np.arange(scores.shape[1])
+    if k >= len(classes):  # scikit-learn warns that the score says nothing
+        return 1.0
+    return float(top_k_accuracy_score(labels, scores, k=k, labels=classes))
 
 
 def mean_per_class(labels: np.ndarray, predicted: np.ndarray) -> float:
@@ -36,41 +38,33 @@ def mean_per_class(labels: np.ndarray, predicted: np.ndarray) -> float:
 
 def per_class(labels: np.ndarray, predicted: np.ndarray) -> dict[int, float]:
     """Class -> share of its images that are right, for each class that occurs."""
-    totals = np.bincount(labels)
-    right = np.bincount(labels[labels == predicted], minlength=len(totals))
-    return {int(c): float(right[c] / totals[c]) for c in np.flatnonzero(totals)}
+    from sklearn.metrics import recall_score
+
+    occurring = np.unique(labels)
+    recalls = recall_score(labels, predicted, labels=occurring, average=None)
+    return dict(zip(occurring.tolist(), recalls.tolist(), strict=True))
 
 
 def macro_f1(labels: np.ndarray, predicted: np.ndarray) -> float:
-    """Mean F1 over the classes that occur among labels or predictions (scikit-learn's "macro")."""
-    classes = max(labels.max(), predicted.max()) + 1
-    right = np.bincount(labels[labels == predicted], minlength=classes)
-    total = np.bincount(labels, minlength=classes) + np.bincount(predicted, minlength=classes)
-    return float((2 * right[total > 0] / total[total > 0]).mean())
+    """Mean F1 over the classes that occur among labels or predictions."""
+    from sklearn.metrics import f1_score
+
+    return float(f1_score(labels, predicted, average="macro"))
 
 
 def roc_auc(labels: np.ndarray, scores: np.ndarray) -> float:
     """Chance that an image of class 1 gets a higher score than one of class 0; a tie is half.
 
-    labels: int[N] of 0 and 1. scores: float[N]. (Mann and Whitney's U by mean ranks.)
+    labels: int[N] of 0 and 1. scores: float[N].
     """
-    positives, negatives = int((labels == 1).sum()), int((labels == 0).sum())
-    if not positives or positives + negatives != len(labels):
-        found = ", ".join(map(str, np.unique(labels)))
-        raise InputError(f"ROC-AUC of labels {found}; expected both 0 and 1, and no other")
-    if not negatives:
-        raise InputError("ROC-AUC of labels 1; expected both 0 and 1, and no other")
-    _, place, counts = np.unique(scores, return_inverse=True, return_counts=True)
-    last = counts.cumsum()
-    ranks = (last - (counts - 1) / 2)[place]
-    u = ranks[labels == 1].sum() - positives * (positives + 1) / 2
-    return float(u / (positives * negatives))
+    from sklearn.metrics import roc_auc_score
 
-
-def softmax(logits: np.ndarray) -> np.ndarray:
-    """Probabilities float64[N, classes]."""
-    shifted = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
-    return shifted / shifted.sum(axis=1, keepdims=True)
+    found = np.unique(labels).tolist()
+    if found != [0, 1]:
+        raise InputError(
+            f"ROC-AUC of labels {', '.join(map(str, found))}; expected both 0 and 1, and no other"
+        )
+    return float(roc_auc_score(labels, scores))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,12 +96,6 @@ def reliability(labels: np.ndarray, probabilities: np.ndarray, bins: int = 15) -
     with np.errstate(invalid="ignore"):
         means = [np.bincount(place, x, bins) / counts for x in (confidence, right)]
     return Reliability(counts, *means)
-
-
-def confusion(labels: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndarray:
-    """int[classes, classes]: rows by label, columns by prediction."""
-    flat = np.bincount(labels * classes + predicted, minlength=classes * classes)
-    return flat.reshape(classes, classes)
 
 
 def confused_pairs(matrix: np.ndarray, most: int = 20) -> list[tuple[int, int, int]]:

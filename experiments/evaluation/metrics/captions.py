@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from clip_jax.errors import InputError
-from experiments.evaluation.cider import cider
+from experiments.evaluation.metrics.cider import cider
 
 PACKAGES = ("sacrebleu", "nltk")
 

@@ -12,9 +12,9 @@ from collections.abc import Sequence
 import jax
 import numpy as np
 
-from experiments.evaluation import metrics
-from experiments.evaluation.few_shot import VALIDATION_SHOTS, Pool, draw
-from experiments.evaluation.logistic import Classifier, Problem
+from experiments.evaluation.methods.few_shot import VALIDATION_SHOTS, Pool, draw
+from experiments.evaluation.methods.logistic_regression import Classifier, Problem
+from experiments.evaluation.metrics import classification
 
 # Logarithms of C to base 10.
 FIRST = tuple(range(-6, 7, 2))
@@ -37,7 +37,7 @@ class Task:
     """What one draw of a probe is: where images come from and what is measured.
 
     learned, chosen: pools of places in train and in validation, which may be the same features.
-    metric: a name of `metrics.METRICS`. classes: how many there are.
+    metric: a name of `classification.METRICS`. classes: how many there are.
     """
 
     train: Features
@@ -79,7 +79,7 @@ def probe(task: Task, shots: int | None, seed: int, number: int = 0) -> Draw:
         both = np.concatenate([known.values, held.values])
         labels = np.concatenate([known.labels, held.labels])
         fitted = Problem(both, labels, task.classes, task.devices).fit(best.C, fitted)
-    value = metrics.METRICS[task.metric](task.test.labels, fitted.scores(task.test.values))
+    value = classification.METRICS[task.metric](task.test.labels, fitted.scores(task.test.values))
     return Draw(value, best.C, train, validation)
 
 
@@ -95,7 +95,7 @@ def choose_penalty(problem: Problem, held: Features, metric: str) -> Choice:
     Of equal ones, of which few images leave many, the smallest: the strongest penalty.
     """
     # A metric of two classes needs both.
-    measure = metrics.METRICS[metric if len(np.unique(held.labels)) > 1 else "accuracy"]
+    measure = classification.METRICS[metric if len(np.unique(held.labels)) > 1 else "accuracy"]
     tried: dict[float, tuple[float, Classifier]] = {}
 
     def attempt(exponent: float) -> None:

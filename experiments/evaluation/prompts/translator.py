@@ -17,7 +17,7 @@ import safetensors
 
 from clip_jax.errors import InputError
 from clip_jax.text import normalize_name
-from experiments.evaluation.translations import Translations, read_translations
+from experiments.evaluation.prompts.translations import Translations, read_translations
 
 # Of a generation config: what changes the outcome of a beam search.
 SEARCH = (

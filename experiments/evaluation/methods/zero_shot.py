@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from scipy.special import softmax
 
 from clip_jax import Predictor, PretrainedClip
-from experiments.evaluation import metrics
-from experiments.evaluation.few_shot import classes_without
+from experiments.evaluation.methods.few_shot import classes_without
+from experiments.evaluation.metrics import classification
 
 TOP = 5
 
@@ -25,7 +26,7 @@ class ZeroShotResult:
 
     @property
     def accuracy(self) -> float:
-        return metrics.accuracy(self.labels, self.predicted)
+        return classification.accuracy(self.labels, self.predicted)
 
 
 def zero_shot(
@@ -56,19 +57,20 @@ def measure(
 ) -> dict[str, Any]:
     """All that is told of a result, for JSON.
 
-    metric: of `metrics.METRICS`, the set's own, whose value is "value". logit_scale: what the model
-    multiplies cosines by, so that their softmax is its probability.
+    metric: of `classification.METRICS`, the set's own, whose value is "value".
+    logit_scale: what the model multiplies cosines by, so that their softmax is its probability.
     """
     labels, predicted = result.labels, result.predicted
-    probabilities = metrics.softmax(logit_scale * result.similarities)
-    bins = metrics.reliability(labels, probabilities)
+    logits = (logit_scale * result.similarities).astype(np.float64)
+    probabilities = softmax(logits, axis=1)
+    bins = classification.reliability(labels, probabilities)
     return {
         "metric": metric,
-        "value": metrics.METRICS[metric](labels, result.similarities),
+        "value": classification.METRICS[metric](labels, result.similarities),
         "examples": len(labels),
         "accuracy": result.accuracy,
-        f"top{TOP}": metrics.top_k_accuracy(labels, result.similarities, TOP),
-        "mean_per_class": metrics.mean_per_class(labels, predicted),
+        f"top{TOP}": classification.top_k_accuracy(labels, result.similarities, TOP),
+        "mean_per_class": classification.mean_per_class(labels, predicted),
         "classes_without_test": classes_without(
             np.bincount(labels, minlength=len(class_names)), class_names
         ),
@@ -90,14 +92,16 @@ def class_tables(
     labels: np.ndarray, predicted: np.ndarray, class_names: Sequence[str]
 ) -> dict[str, Any]:
     """{"per_class": accuracies, "confused": the most frequent mistakes}, for JSON."""
-    matrix = metrics.confusion(labels, predicted, len(class_names))
+    from sklearn.metrics import confusion_matrix
+
+    matrix = confusion_matrix(labels, predicted, labels=range(len(class_names)))
     return {
         "per_class": [
             {"class": class_names[c], "examples": int(matrix[c].sum()), "accuracy": share}
-            for c, share in metrics.per_class(labels, predicted).items()
+            for c, share in classification.per_class(labels, predicted).items()
         ],
         "confused": [
             {"class": class_names[i], "taken_for": class_names[j], "count": count}
-            for i, j, count in metrics.confused_pairs(matrix)
+            for i, j, count in classification.confused_pairs(matrix)
         ],
     }

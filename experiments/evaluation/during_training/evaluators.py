@@ -18,15 +18,15 @@ from clip_jax import Predictor, PretrainedClip
 from clip_jax.errors import InputError
 from experiments.config.run import TrainConfig
 from experiments.data.source import Split, open_split
-from experiments.evaluation.answers import score_answers
+from experiments.evaluation.during_training.set_evaluators import is_of_set, of_set, probe_scores
 from experiments.evaluation.log_once import LogOnce
-from experiments.evaluation.metrics import accuracy
-from experiments.evaluation.reconstruction import reconstruct
-from experiments.evaluation.retrieval import RECALLS, number, retrieve_both
-from experiments.evaluation.sequence_losses import sequence_losses
-from experiments.evaluation.set_evaluators import is_of_set, of_set, probe_scores
+from experiments.evaluation.methods.reconstruction import reconstruct
+from experiments.evaluation.methods.retrieval import RECALLS, number, retrieve_both
+from experiments.evaluation.methods.sequence_losses import sequence_losses
+from experiments.evaluation.methods.zero_shot import zero_shot
+from experiments.evaluation.metrics.classification import accuracy
+from experiments.evaluation.metrics.squad import score_answers
 from experiments.evaluation.unreadable import find_unreadable, listed
-from experiments.evaluation.zero_shot import zero_shot
 from rudolph_jax.image_tokenizer import PretrainedVqgan
 from rudolph_jax.pretrained import PretrainedRudolph
 from rudolph_jax.tasks import answer_questions

@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 
 from clip_jax.errors import InputError
-from experiments.evaluation import metrics
-from experiments.evaluation.class_names import fill, load_class_names, read_class_names
-from experiments.evaluation.few_shot import classes_without
-from experiments.evaluation.prompts import own_names
+from experiments.evaluation.methods.few_shot import classes_without
+from experiments.evaluation.methods.zero_shot import TOP, class_tables
+from experiments.evaluation.metrics import classification
+from experiments.evaluation.prompts.class_names import fill, load_class_names, read_class_names
+from experiments.evaluation.prompts.class_prompts import own_names
 from experiments.evaluation.sets import RECORDS, LabelledSet
 from experiments.evaluation.sets.loader import find_path
 from experiments.evaluation.sets.record import EMBEDDED
-from experiments.evaluation.zero_shot import TOP, class_tables
 
 TEMPLATE = "на картинке изображено: {}"  # of the original's notebook on CIFAR10
 
@@ -57,15 +57,15 @@ def class_captions(
 def measure(
     labels: np.ndarray, perplexities: np.ndarray, class_names: tuple[str, ...], metric: str
 ) -> dict[str, Any]:
-    """All that is told of float32[N, classes], low is good. metric: of `metrics.METRICS`."""
+    """All that is told of float32[N, classes], low is good. metric: of `classification.METRICS`."""
     scores, predicted = -perplexities, perplexities.argmin(axis=1)
     return {
         "metric": metric,
-        "value": metrics.METRICS[metric](labels, scores),
-        "accuracy": metrics.accuracy(labels, predicted),
-        f"top{TOP}": metrics.top_k_accuracy(labels, scores, TOP),
-        "mean_per_class": metrics.mean_per_class(labels, predicted),
-        "macro_f1": metrics.macro_f1(labels, predicted),
+        "value": classification.METRICS[metric](labels, scores),
+        "accuracy": classification.accuracy(labels, predicted),
+        f"top{TOP}": classification.top_k_accuracy(labels, scores, TOP),
+        "mean_per_class": classification.mean_per_class(labels, predicted),
+        "macro_f1": classification.macro_f1(labels, predicted),
         "classes_without_test": classes_without(
             np.bincount(labels, minlength=len(class_names)), class_names
         ),

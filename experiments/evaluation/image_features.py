@@ -23,9 +23,9 @@ from clip_jax.errors import InputError
 from clip_jax.image import PREPROCESSING_VERSION, normalize_pixels, open_image, resize_square
 from clip_jax.model import normalize
 from experiments.evaluation.array_cache import ArrayCache
+from experiments.evaluation.clip_model import System
 from experiments.evaluation.sets.captioned_set import CaptionedSet
 from experiments.evaluation.sets.labelled_set import LabelledSet
-from experiments.evaluation.systems import System
 from experiments.evaluation.unreadable import check_any_readable, find_unreadable, why_unreadable
 
 PictureSet = LabelledSet | CaptionedSet

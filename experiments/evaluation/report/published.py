@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from clip_jax.text import read_json
-from experiments.evaluation.systems import System
+from experiments.evaluation.clip_model import System
 
 FILE = Path(__file__).with_name("published.json")
 TRANSLATED = "opus-mt+"

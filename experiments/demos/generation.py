@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from clip_jax import Predictor
-from experiments.evaluation.baselines import pixel_features
+from experiments.demos.baselines import pixel_features
 from rudolph_jax import tasks
 from rudolph_jax.pretrained import PretrainedRudolph
 
@@ -88,7 +88,7 @@ class Judge:
 
     def __init__(self, pictures: np.ndarray, labels: Sequence[int]) -> None:
         """pictures: uint8[N, H, W, 3], of the image tokenizer's make: so are those to judge."""
-        from sklearn.svm import SVC  # of the extra `demo`
+        from sklearn.svm import SVC
 
         self._machine = SVC(C=10.0).fit(_features(pictures), labels)
 

@@ -1,0 +1,1 @@
+"""Evaluations that run while a model trains."""

@@ -1,0 +1,1 @@
+"""How a model is measured: zero-shot, probes, retrieval, perplexities, losses, speed."""

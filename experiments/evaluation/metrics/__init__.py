@@ -1,0 +1,1 @@
+"""Measures of predictions, captions, answers and generated images."""

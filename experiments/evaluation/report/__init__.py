@@ -1,0 +1,1 @@
+"""The page of `evaluate report` and of the quickstart."""
