@@ -16,6 +16,10 @@ RENAMED = {
 }
 
 
+# Keys that are gone: forms for CPUs follow from the platform now.
+REMOVED = ("compute.wide",)
+
+
 def current_names(flat: Mapping[str, Any]) -> dict[str, Any]:
     """Returns a flat config with today's keys: {"optim.rise": 0.3} -> {"optim.pct_start": 0.3}."""
-    return {RENAMED.get(key, key): value for key, value in flat.items()}
+    return {RENAMED.get(key, key): value for key, value in flat.items() if key not in REMOVED}

@@ -7,6 +7,7 @@ import difflib
 from collections.abc import Mapping
 from typing import Any
 
+from flax.traverse_util import unflatten_dict
 from ml_collections import config_dict
 
 from clip_jax.config import Compute
@@ -15,7 +16,7 @@ from clip_jax.errors import InputError
 from experiments.config.data import DataConfig, check_data, expect
 from experiments.config.objective import DEFAULTS, Model, Settings
 from experiments.config.optimizer import OptimConfig, check_optim
-from experiments.config.renamed import RENAMED
+from experiments.config.renamed import RENAMED, current_names
 
 PARALLEL = ("jit", "pmap")
 BEST = ("highest", "lowest")
@@ -90,6 +91,11 @@ class TrainConfig:
     def from_dict(cls, data: Mapping[str, Any]) -> TrainConfig:
         """The inverse of `to_dict`. Unknown, missing and ill-typed values raise InputError."""
         return check(_build(default_config(data.get("objective", "clip")), data, ""))
+
+    @classmethod
+    def from_saved(cls, data: Mapping[str, Any]) -> TrainConfig:
+        """Returns the config that a checkpoint was saved with, by this or an earlier version."""
+        return cls.from_dict(unflatten_dict(current_names(flatten(data)), sep="."))
 
 
 def default_config(objective: str) -> TrainConfig:

@@ -126,6 +126,14 @@ class Checkpoints:
         """The step of the newest complete checkpoint, None where there is none."""
         return self._manager.latest_step()
 
+    def all_steps(self) -> list[int]:
+        """The steps of all complete checkpoints, ascending."""
+        return sorted(self._manager.all_steps())
+
+    def metrics(self, step: int) -> dict[str, float]:
+        """The metrics saved with a step: the run's `best_metric`, where it was evaluated."""
+        return dict(self._manager.metrics(step) or {})
+
     def best_step(self) -> int | None:
         """The step with the best value of `best_metric`, None where none has one."""
         return self._manager.best_step() if self._best_metric else None
@@ -265,6 +273,16 @@ class Checkpoints:
         params = self._read(step, params=_reading(tree, partial_restore=True)).params
         self._compare_arrays(step, {"params": params})
         return params
+
+    def restore_averages(self, step: int, target: Mapping[str, Any]) -> dict[str, Any]:
+        """The averages (`optim.ema`) of a step; the rest of the optimiser's state is not read.
+
+        target: shapes and dtypes of the trained parameters.
+        """
+        train = _reading({"ema": dict(target)}, partial_restore=True)
+        averages = self._read(step, train=train).train["ema"]
+        self._compare_arrays(step, {"ema": averages})
+        return averages
 
     def _read(self, step: int, **items: Any) -> Any:
         """Restores items; damaged files raise InputError."""

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import sys
 from typing import TYPE_CHECKING
+
+import jax
 
 from clip_jax.errors import InputError
 from experiments.config.renamed import current_names
@@ -18,7 +21,6 @@ RESUMABLE = (
     "log_every", "checkpoint_every", "keep_checkpoints", "evaluate_every", "evaluators",
     "evaluation_sets", "best_metric", "best_mode", "watchdog_seconds", "mesh", "parallel",
     "compute.remat", "compute.unroll", "data.directory", "data.threads", "data.log_ids",
-    "compute.wide",  # of earlier versions: forms for CPUs follow from the platform now
 )  # fmt: skip
 
 
@@ -30,6 +32,7 @@ def step_to_resume(checkpoints: Checkpoints, config: TrainConfig) -> int:
     # Through JSON, as the saved one went: tuples become lists.
     wanted = flatten(json.loads(json.dumps(config.to_dict())))
     saved = current_names(flatten(checkpoints.read_config(step)))
+    _check_steps(checkpoints, step, config, saved.pop("steps"), wanted.pop("steps"))
     for key in sorted(saved.keys() | wanted.keys()):
         if key.startswith(RESUMABLE) or saved.get(key) == wanted.get(key):
             continue
@@ -38,3 +41,27 @@ def step_to_resume(checkpoints: Checkpoints, config: TrainConfig) -> int:
             f"not {wanted.get(key)!r}; name another --workdir, or the same config to resume"
         )
     return step
+
+
+def _check_steps(
+    checkpoints: Checkpoints, step: int, config: TrainConfig, saved: int, wanted: int
+) -> None:
+    """Lets a run become longer, or as short as the step that it has reached.
+
+    The schedule of learning rates is that of the new length from here on.
+    """
+    if wanted == saved:
+        return
+    workdir = checkpoints.folder.parent
+    if wanted < step:
+        raise InputError(
+            f"{workdir}: config.steps is {wanted}, but the run has reached step {step}; expected "
+            f"{step} or more; python -m experiments.model {workdir} OUT --step=N writes the model "
+            "of an earlier checkpoint"
+        )
+    if jax.process_index() == 0:
+        print(
+            f"config.steps was {saved} and is {wanted}: from step {step} on learning rates follow "
+            f"the {config.optim.schedule!r} schedule of {wanted} steps",
+            file=sys.stderr,
+        )
