@@ -160,7 +160,7 @@ WALK = [
     ("experiments.train", CONFIG + " --workdir={H}/text.txt", "text.txt"),
     ("experiments.train", CONFIG + " --workdir={T}/run --distributed=here", "expected auto, none"),
     ("experiments.evaluate", "taste", "invalid choice: 'taste'"),
-    ("experiments.evaluate", "zero-shot --distributed=here --model={H}/ruclip --data=no", "--distributed=here; expected auto, none or"),
+    ("experiments.evaluate", "zero-shot --distributed=here --model={H}/ruclip --data=no", "here; expected auto"),
     ("experiments.evaluate", "retrieval --model={H}/vqgan --data={H}/full", "are required: --sets"),
     ("experiments.sweep", "", "--config=FILE and --workdir=DIR are both needed"),
     ("experiments.sweep", "--config={T}/no.py --workdir={T}/run", "is no experiment file"),
