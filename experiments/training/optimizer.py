@@ -1,7 +1,8 @@
-"""The optimiser of a run: what its updates are made of, and which parameters decay."""
+"""Builds the optimiser of a run, and selects the parameters that decay."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -14,12 +15,12 @@ from experiments.training.schedules import make_schedule
 
 
 def make_optimizer(config: OptimConfig, steps: int) -> optax.GradientTransformation:
-    """From gradients to updates of the parameters that are trained."""
+    """Returns the transformation from gradients to updates of the trained parameters."""
     parts = []
     if config.clip_norm:
         parts.append(optax.clip_by_global_norm(config.clip_norm))
     parts += [
-        _base_optimizer(config),
+        BASE_OPTIMIZERS[config.optimizer](config),
         optax.add_decayed_weights(config.weight_decay, decay_mask),
         optax.scale_by_learning_rate(make_schedule(config, steps)),
     ]
@@ -28,13 +29,25 @@ def make_optimizer(config: OptimConfig, steps: int) -> optax.GradientTransformat
     return optax.chain(*parts)
 
 
-def _base_optimizer(config: OptimConfig) -> optax.GradientTransformation:
+def _adam(config: OptimConfig) -> optax.GradientTransformation:
     dtype = config.moment_dtype
-    if config.optimizer == "lion":
-        return optax.scale_by_lion(config.beta1, config.beta2, mu_dtype=dtype)
-    if config.optimizer == "adafactor":
-        return optax.chain(optax.scale_by_factored_rms(), optax.clip_by_block_rms(1.0))
     return optax.scale_by_adam(config.beta1, config.beta2, config.epsilon, mu_dtype=dtype)
+
+
+def _adafactor(config: OptimConfig) -> optax.GradientTransformation:
+    return optax.chain(optax.scale_by_factored_rms(), optax.clip_by_block_rms(1.0))
+
+
+def _lion(config: OptimConfig) -> optax.GradientTransformation:
+    return optax.scale_by_lion(config.beta1, config.beta2, mu_dtype=config.moment_dtype)
+
+
+# The direction of an update; weight decay and learning rate follow in `make_optimizer`.
+BASE_OPTIMIZERS: dict[str, Callable[[OptimConfig], optax.GradientTransformation]] = {
+    "adamw": _adam,
+    "adafactor": _adafactor,
+    "lion": _lion,
+}
 
 
 def decay_mask(params: Any) -> Any:

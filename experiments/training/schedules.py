@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import jax.numpy as jnp
 import optax
 
@@ -9,24 +11,37 @@ from experiments.config.optimizer import OptimConfig
 
 
 def make_schedule(config: OptimConfig, steps: int) -> optax.Schedule:
-    """Steps taken before -> learning rate, as `OptimConfig` says."""
-    if config.schedule == "one_cycle":
-        return _one_cycle(config, steps)
-    peak, warmup = config.learning_rate, min(config.warmup_steps, steps - 1)
-    if config.schedule == "cosine":
-        end = config.end_lr_factor * peak
-        return optax.warmup_cosine_decay_schedule(0.0, peak, warmup, steps, end)
-    rising = optax.linear_schedule(0.0, peak, warmup)
-    if config.schedule == "constant":
-        return optax.join_schedules([rising, optax.constant_schedule(peak)], [warmup])
+    """Returns steps taken before -> learning rate, as `OptimConfig` describes."""
+    return SCHEDULES[config.schedule](config, steps)
 
-    def rsqrt(step):
+
+def _warmup(config: OptimConfig, steps: int) -> tuple[int, optax.Schedule]:
+    """Returns the number of warm-up steps, fewer than all, and the linear rise over them."""
+    warmup = min(config.warmup_steps, steps - 1)
+    return warmup, optax.linear_schedule(0.0, config.learning_rate, warmup)
+
+
+def _cosine(config: OptimConfig, steps: int) -> optax.Schedule:
+    peak, end = config.learning_rate, config.end_lr_factor * config.learning_rate
+    warmup, _ = _warmup(config, steps)
+    return optax.warmup_cosine_decay_schedule(0.0, peak, warmup, steps, end)
+
+
+def _constant(config: OptimConfig, steps: int) -> optax.Schedule:
+    warmup, rising = _warmup(config, steps)
+    return optax.join_schedules([rising, optax.constant_schedule(config.learning_rate)], [warmup])
+
+
+def _rsqrt(config: OptimConfig, steps: int) -> optax.Schedule:
+    warmup, rising = _warmup(config, steps)
+
+    def schedule(step):
         first = max(warmup, 1)
-        fallen = peak * jnp.sqrt(first / jnp.maximum(step, first))
+        fallen = config.learning_rate * jnp.sqrt(first / jnp.maximum(step, first))
         left = (steps - step) / config.cooldown_steps if config.cooldown_steps else 1.0
         return jnp.where(step < warmup, rising(step), fallen * jnp.clip(left, 0.0, 1.0))
 
-    return rsqrt
+    return schedule
 
 
 def _one_cycle(config: OptimConfig, steps: int) -> optax.Schedule:
@@ -44,3 +59,11 @@ def _one_cycle(config: OptimConfig, steps: int) -> optax.Schedule:
         return jnp.where(step <= top, rising, between(peak, last, (step - top) / fall))
 
     return schedule
+
+
+SCHEDULES: dict[str, Callable[[OptimConfig, int], optax.Schedule]] = {
+    "cosine": _cosine,
+    "one_cycle": _one_cycle,
+    "rsqrt": _rsqrt,
+    "constant": _constant,
+}

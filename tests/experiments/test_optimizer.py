@@ -5,8 +5,8 @@ import pytest
 
 from clip_jax import PRESETS, InputError
 from clip_jax.model import abstract_params
-from experiments.config.optimizer import LoraConfig, OptimConfig, check_optim
-from experiments.training.optimizer import decay_mask, make_optimizer
+from experiments.config.optimizer import OPTIMIZERS, LoraConfig, OptimConfig, check_optim
+from experiments.training.optimizer import BASE_OPTIMIZERS, decay_mask, make_optimizer
 
 
 def test_what_decays():
@@ -118,3 +118,10 @@ def test_layer_decay_and_frozen_layers():
 def test_values_that_no_run_could_use(changes, message):
     with pytest.raises(InputError, match=message):
         check_optim(OptimConfig(**changes))
+
+
+def test_every_optimizer_that_a_config_may_name_has_a_function_of_its_own():
+    assert tuple(BASE_OPTIMIZERS) == OPTIMIZERS
+    assert len(set(BASE_OPTIMIZERS.values())) == len(OPTIMIZERS)
+    with pytest.raises(KeyError, match="typo"):
+        make_optimizer(OptimConfig(optimizer="typo"), 10)

@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from experiments.config.optimizer import OptimConfig
+from experiments.config.optimizer import SCHEDULES, OptimConfig
+from experiments.training import schedules
 from experiments.training.schedules import make_schedule
 
 
@@ -33,3 +34,10 @@ def test_rates(changes, steps, expected):
 def test_a_single_step_has_a_rate():
     for name in ("cosine", "one_cycle", "rsqrt", "constant"):
         assert np.isfinite(float(make_schedule(OptimConfig(schedule=name), 1)(0)))
+
+
+def test_every_schedule_that_a_config_may_name_has_a_function_of_its_own():
+    assert tuple(schedules.SCHEDULES) == SCHEDULES
+    assert len(set(schedules.SCHEDULES.values())) == len(SCHEDULES)
+    with pytest.raises(KeyError, match="typo"):
+        make_schedule(OptimConfig(schedule="typo"), 10)
