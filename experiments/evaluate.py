@@ -18,6 +18,7 @@ from clip_jax.command import Parser
 from experiments.cli.command_line import take_distributed
 from experiments.cli.exit_status import exit_status
 from experiments.distributed.processes import initialize, run_and_shutdown
+from experiments.evaluation.console import warning_lines
 from experiments.evaluation.tasks import (
     captions,
     drawing,
@@ -31,7 +32,6 @@ from experiments.evaluation.tasks import (
     speed,
     zero_shot,
 )
-from experiments.evaluation.warning_lines import warning_lines
 
 TASKS: dict[str, ModuleType] = {
     "zero-shot": zero_shot,

@@ -20,11 +20,11 @@ from clip_jax.command import Parser
 from clip_jax.errors import InputError
 from clip_jax.text import normalize_name, read_lines
 from experiments.cli.exit_status import exit_status
+from experiments.evaluation.console import warning_lines
 from experiments.evaluation.prompts.class_names import load_class_names
 from experiments.evaluation.prompts.translator import Translator, fill_cache, open_cache
 from experiments.evaluation.sets import RECORDS
 from experiments.evaluation.sets.loader import find_path
-from experiments.evaluation.warning_lines import warning_lines
 
 
 def main(argv: Sequence[str] | None = None) -> int:

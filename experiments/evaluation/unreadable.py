@@ -6,6 +6,7 @@ split, key and why; "images" counts all that took part.
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -23,7 +24,7 @@ CHECK_SIZE = 8  # pixels; to find out whether an image can be read, any size doe
 _ADDRESS = re.compile(r" ?<[\w.]+ object at 0x[0-9a-fA-F]+>")
 
 
-class Keyed(Protocol):
+class ImageSplit(Protocol):
     """A split of any kind of set."""
 
     name: str
@@ -40,7 +41,7 @@ def check_image(image: Any) -> None:
     preprocess([image], CHECK_SIZE, ImageConfig())
 
 
-def why_unreadable(images: Keyed, place: int, read: Callable[[Any], Any] = check_image) -> str:
+def why_unreadable(images: ImageSplit, place: int, read: Callable[[Any], Any] = check_image) -> str:
     """The reason in a line; "" for an image that can be read. read: raises InputError."""
     try:
         read(images.image(place))
@@ -51,7 +52,7 @@ def why_unreadable(images: Keyed, place: int, read: Callable[[Any], Any] = check
 
 
 def find_unreadable(
-    images: Keyed, places: Iterable[int], read: Callable[[Any], Any] = check_image
+    images: ImageSplit, places: Iterable[int], read: Callable[[Any], Any] = check_image
 ) -> dict[int, str]:
     """Place -> reason of those that cannot be read, in order. All are decoded, by threads."""
     places = list(places)
@@ -60,7 +61,7 @@ def find_unreadable(
         return {place: why for place, why in zip(places, reasons, strict=True) if why}
 
 
-def check_any_readable(images: Keyed, count: int, reasons: Mapping[int, str]) -> None:
+def check_any_readable(images: ImageSplit, count: int, reasons: Mapping[int, str]) -> None:
     """Raises InputError where none of a split's first `count` images can be read."""
     if count and len(reasons) >= count:
         place, why = next(iter(reasons.items()))
@@ -70,7 +71,35 @@ def check_any_readable(images: Keyed, count: int, reasons: Mapping[int, str]) ->
         )
 
 
-def listed(images: Keyed, reasons: Mapping[int, str]) -> list[dict[str, str]]:
+@dataclasses.dataclass(frozen=True)
+class ReadableExamples:
+    """examples: that are measured. count: of those that were to be. unreadable: the others, see
+    `listed`.
+    """
+
+    examples: Any
+    count: int
+    unreadable: list[dict[str, str]]
+
+    def metadata(self) -> dict[str, Any]:
+        """Says in a result what took part, for JSON."""
+        return {
+            "examples": len(self.examples),
+            "images": self.count,
+            "unreadable": self.unreadable,
+        }
+
+
+def readable_examples(examples: Any, count: int) -> ReadableExamples:
+    """Those of the first `count` whose images can be read. InputError where none can be."""
+    has_images = getattr(examples, "pictured", True)
+    reasons = find_unreadable(examples, range(count)) if has_images else {}
+    check_any_readable(examples, count, reasons)
+    places = [place for place in range(count) if place not in reasons]
+    return ReadableExamples(examples.at(places), count, listed(examples, reasons))
+
+
+def listed(images: ImageSplit, reasons: Mapping[int, str]) -> list[dict[str, str]]:
     """For JSON."""
     return [
         {"split": images.split, "key": images.keys[place], "why": why}
@@ -78,7 +107,7 @@ def listed(images: Keyed, reasons: Mapping[int, str]) -> list[dict[str, str]]:
     ]
 
 
-def still_unreadable(result: Mapping[str, Any], splits: Sequence[Keyed]) -> bool:
+def still_unreadable(result: Mapping[str, Any], splits: Sequence[ImageSplit]) -> bool:
     """Whether all that an earlier result left out would be left out now too."""
     for images in splits:
         keys = {row["key"] for row in result.get("unreadable", ()) if row["split"] == images.split}

@@ -11,9 +11,14 @@ from PIL import Image
 
 import converters
 from experiments.evaluate import main
-from experiments.evaluation.image_features import Encoder
-from experiments.evaluation.report.published import compare, numbers_of, published
-from experiments.evaluation.report.system_results import Measured
+from experiments.evaluation.clip_model import ClipModel
+from experiments.evaluation.image_features import FeatureExtractor
+from experiments.evaluation.report.system_results import (
+    SystemResults,
+    compare,
+    published,
+    published_numbers,
+)
 from experiments.evaluation.report.tables import numbers
 from experiments.evaluation.sets import RECORDS
 from experiments.evaluation.sets.table import REPORT
@@ -92,12 +97,12 @@ def test_report(command, mine, tmp_path, monkeypatch, capsys):
     assert 0 <= retrieval["image_to_text"]["recall@1"] <= retrieval["image_to_text"]["recall@10"]
 
     # What is there is not computed again; what is not, is.
-    monkeypatch.setattr(Encoder, "_encode", lambda *_: pytest.fail("encoded again"))
+    monkeypatch.setattr(FeatureExtractor, "_encode", lambda *_: pytest.fail("encoded again"))
     (folder / "linear-probe-pre" / "mine.json").write_text('{"task": "linear-pro')
     assert main(command("linear-probe", f"--sets={mine}", "--shots=1", "--draws=2")) == 0
     assert json.loads((folder / "linear-probe-pre" / "mine.json").read_text()) == probe
     capsys.readouterr()
-    monkeypatch.setattr(Encoder, "classes", lambda *_: pytest.fail("compared again"))
+    monkeypatch.setattr(ClipModel, "class_latents", lambda *_: pytest.fail("compared again"))
     assert main(command("zero-shot", f"--sets={mine}")) == 0
     printed = capsys.readouterr().out
     assert f"tiny  mine: accuracy {zero_shot['value']:.4f}, top-5 1.0000" in printed
@@ -142,10 +147,10 @@ def test_published_numbers_are_of_known_systems_and_sets():
         assert all(0 < value < 1 for task in ("zero-shot", "linear-probe")
                    for value in known[task].values())  # fmt: skip
     openai = SimpleNamespace(preset="clip-vit-base-patch16", translations=None)
-    assert numbers_of(openai, "zero-shot")["imagenet"] == 0.638
+    assert published_numbers(openai, "zero-shot")["imagenet"] == 0.638
     translated = SimpleNamespace(preset="clip-vit-base-patch16", translations="some")
-    assert numbers_of(translated, "zero-shot")["imagenet"] == 0.392
-    assert numbers_of(SimpleNamespace(preset=None, translations=None), "zero-shot") == {}
+    assert published_numbers(translated, "zero-shot")["imagenet"] == 0.392
+    assert published_numbers(SimpleNamespace(preset=None, translations=None), "zero-shot") == {}
 
 
 def test_differences_are_marked():
@@ -159,7 +164,7 @@ def test_averages_with_and_without_three_sets():
     names = ["cifar10", "dtd", "oxford_pets", "mnist"]
     found = {"cifar10": 0.9, "dtd": 0.5, "oxford_pets": 0.1}
     known = {"cifar10": 0.8, "dtd": 0.4, "oxford_pets": 0.6, "mnist": 0.4}
-    one = Measured("system", {}, {"zero-shot": known}, missing={"mnist": "fetch it"})
+    one = SystemResults("system", {}, {"zero-shot": known}, missing={"mnist": "fetch it"})
     table = numbers("Zero-shot", [one], names, "zero-shot", [found]).content
     assert [row[2] for row in table.rows] == [
         "0.900 (0.800, +0.100 ▲)", "0.500 (0.400, +0.100 ▲)", "0.100 (0.600, -0.500 ▼)",

@@ -14,16 +14,16 @@ import converters
 from clip_jax import InputError
 from experiments.evaluate import main
 from experiments.evaluation.array_cache import ArrayCache
-from experiments.evaluation.clip_model import open_system
+from experiments.evaluation.clip_model import ClipModel, open_clip
 from experiments.evaluation.during_training import evaluators, set_evaluators
-from experiments.evaluation.image_features import Encoder
-from experiments.evaluation.log_once import LogOnce
+from experiments.evaluation.image_features import FeatureExtractor
 from experiments.evaluation.methods.retrieval import number, retrieve_both
-from experiments.evaluation.remarks import remarks, shots_found
+from experiments.evaluation.remarks import LogOnce, remarks, shots_found
 from experiments.evaluation.report.charts import shot_label
-from experiments.evaluation.report.system_results import Measured
+from experiments.evaluation.report.system_results import SystemResults
 from experiments.evaluation.report.tables import all_remarks, numbers
-from experiments.evaluation.rudolph_bench import RudolphBench
+from experiments.evaluation.rudolph_model import RudolphModel
+from experiments.evaluation.run import EvalRun
 from experiments.evaluation.sets import open_captioned, open_set
 from experiments.evaluation.sets.question_set import QuestionSet
 from experiments.evaluation.tasks import (
@@ -88,7 +88,7 @@ def test_one_unreadable_image_does_not_end_zero_shot(command, mine, tmp_path, ca
     asked = command("zero-shot", f"--sets={mine}")
     assert main(asked) == 7
     printed = capsys.readouterr()
-    assert "9 pictures, 1 of 10 images left out" in printed.out
+    assert "9 images, 1 of 10 images left out" in printed.out
     assert "left out: mine test красный/1.png: image bytes: not a readable image" in printed.err
     last = printed.err.splitlines()[-1]
     assert last.startswith("error: 1 image could not be read and did not take part, mine test крас")
@@ -99,39 +99,39 @@ def test_one_unreadable_image_does_not_end_zero_shot(command, mine, tmp_path, ca
     assert {row["class"]: row["examples"] for row in found["per_class"]}["красный"] == 3
     # The same command, from what is kept: the same words, and the same status.
     with monkeypatch.context() as patch:
-        patch.setattr(Encoder, "images", lambda *_: pytest.fail("encoded again"))
+        patch.setattr(ClipModel, "set_features", lambda *_: pytest.fail("encoded again"))
         assert main(asked) == 7
     assert capsys.readouterr() == printed
     # The features that are kept know it too.
     next((tmp_path / "out").glob("tiny-*/zero-shot/mine.json")).unlink()
     with monkeypatch.context() as patch:
-        patch.setattr(Encoder, "_encode", lambda *_: pytest.fail("encoded again"))
+        patch.setattr(FeatureExtractor, "_encode", lambda *_: pytest.fail("encoded again"))
         assert main(asked) == 7
     assert result_of(tmp_path, "zero-shot") == found and capsys.readouterr() == printed
     # An image that was mended takes part again.
     good = (mine / "test" / "красный" / "0.png").read_bytes()
     (mine / "test" / "красный" / "1.png").write_bytes(good)
     assert main(asked) == 0
-    assert "10 pictures\n" in capsys.readouterr().out
+    assert "10 images\n" in capsys.readouterr().out
     assert result_of(tmp_path, "zero-shot")["unreadable"] == []
 
 
 def test_features_of_others_stay_as_they_are(ruclip, mine, tmp_path):
-    encoder = Encoder(open_system(ruclip), rows=4)
-    broken = encoder.images(open_set(str(mine)))
+    model = open_clip(ruclip, batch_size=4)
+    broken = model.set_features(open_set(str(mine)))
     (place,) = broken.unreadable
     assert np.isnan(broken.values[place]).all() and broken.readable.tolist() == [
         i for i in range(10) if i != place
     ]  # fmt: skip
     Image.new("RGB", (24, 24)).save(mine / "test" / "красный" / "1.png")
-    whole = encoder.images(open_set(str(mine))).values
+    whole = model.set_features(open_set(str(mine))).values
     np.testing.assert_array_equal(whole[broken.readable], broken.values[broken.readable])
 
 
 def test_a_missing_file_is_left_out(ruclip, mine):
     opened = open_set(str(mine))
     (mine / "test" / "зелёный" / "0.png").unlink()
-    features = Encoder(open_system(ruclip), rows=4).images(opened)
+    features = open_clip(ruclip, batch_size=4).set_features(opened)
     assert set(features.unreadable) == {0, 5} and "No such file" in features.unreadable[0]
 
 
@@ -157,7 +157,7 @@ def test_a_probe_says_what_is_not_there(command, mine, tmp_path, capsys):
     asked = command("linear-probe", f"--sets={mine}", "--shots=1,16,all", "--draws=1")
     assert main(asked) == 7
     printed = capsys.readouterr().out
-    assert "pictures a class 16 (0 to 6 found; 4 for validation, 1 to 2 found): accuracy" in printed
+    assert "images a class 16 (0 to 6 found; 4 for validation, 1 to 2 found): accuracy" in printed
     assert "1 class (синий) without training images, which are never predicted" in printed
     fewer = "3 classes (зелёный 6, красный 3, синий 0) with fewer training images than the 16"
     assert fewer in printed
@@ -222,7 +222,7 @@ def test_whole_results_have_no_remarks():
     row = {"shots": 16, "found": found, "validation_shots": 4, "validation_found": found}
     whole = {"images": 9, "unreadable": [], "ignored": [], "shots": [row], "value": 0.5}
     assert remarks(whole) == [] and shots_found(row) == "16"
-    one = Measured("s", {}, {"zero-shot": {}}, zero_shot={"mine": whole})
+    one = SystemResults("s", {}, {"zero-shot": {}}, zero_shot={"mine": whole})
     assert all_remarks([one]) == []
     assert numbers("Z", [one], ["mine"], "zero-shot", [{"mine": 0.5}]).content.rows[0][2] == "0.500"
 
@@ -234,17 +234,16 @@ def broken_at(examples, *places):
 
 
 @pytest.fixture
-def bench(small_rudolph, tmp_path):
-    return RudolphBench(
-        "tiny", small_rudolph, batch_size=4, first=6, out=tmp_path, cache=ArrayCache(tmp_path / "c")
-    )
+def run(small_rudolph, tmp_path):
+    model = RudolphModel("tiny", small_rudolph, batch_size=4)
+    return EvalRun(model, first=6, out=tmp_path, cache=ArrayCache(tmp_path / "c"))
 
 
-def test_unreadable_images_do_not_end_rudolphs_tasks(bench, ruclip, data_directory, monkeypatch):
+def test_unreadable_images_do_not_end_rudolphs_tasks(run, ruclip, data_directory, monkeypatch):
     digits = open_captioned("digits_ru", "test", data_directory)
     labelled = open_set("digits_ru", "test", data_directory)
-    broken, others, clip = broken_at(digits, 1), [0, 2, 3, 4, 5], open_system(ruclip)
-    alone = dataclasses.replace(bench, out=None, cache=None)
+    broken, others, clip = broken_at(digits, 1), [0, 2, 3, 4, 5], open_clip(ruclip)
+    alone = dataclasses.replace(run, out=None, cache=None)
     asked = QuestionSet(
         "q", "test", ("что?",) * 7, (("семь",),) * 7, ("",) * 7, digits.pictures[:7], True,
         tuple(f"test[{i}]" for i in range(7)),
@@ -258,7 +257,7 @@ def test_unreadable_images_do_not_end_rudolphs_tasks(bench, ruclip, data_directo
     ]
     for measure, examples, more, fields in measured:
         broken = broken_at(examples, 1)
-        found = measure(bench, broken, **more)
+        found = measure(run, broken, **more)
         assert (found["examples"], found["images"]) == (5, 6), measure
         (row,) = found["unreadable"]
         assert (row["split"], row["key"]) == ("test", examples.keys[1])
@@ -267,34 +266,30 @@ def test_unreadable_images_do_not_end_rudolphs_tasks(bench, ruclip, data_directo
             assert found[field] == expected[field], (measure, field)
         # From what is kept, until the image is mended.
         with monkeypatch.context() as patch:
-            patch.setattr(RudolphBench, "chunks", lambda *_: pytest.fail("measured again"))
-            assert measure(bench, broken, **more) == found
+            patch.setattr(EvalRun, "cached_map", lambda *_: pytest.fail("measured again"))
+            assert measure(run, broken, **more) == found
         mended = dataclasses.replace(broken, pictures=examples.pictures[:7])
         mended.__dict__["source_hash"] = broken.source_hash  # as where it is none of the hashed
-        assert measure(bench, mended, **more)["examples"] == 6
+        assert measure(run, mended, **more)["examples"] == 6
 
 
-def test_nothing_readable_is_an_error_of_rudolphs_tasks(bench, data_directory):
+def test_nothing_readable_is_an_error_of_rudolphs_tasks(run, data_directory):
     digits = open_captioned("digits_ru", "test", data_directory)
     with pytest.raises(InputError, match="none of the 6 images of the split can be read"):
-        image_tokens.measure_set(bench, broken_at(digits, *range(7)))
+        image_tokens.measure_set(run, broken_at(digits, *range(7)))
 
 
 def test_retrieval_without_an_unreadable_picture(ruclip, data_directory, monkeypatch):
     digits = broken_at(open_captioned("digits_ru", "test", data_directory), 2)
     monkeypatch.setattr(retrieval, "open_captioned", lambda *_: digits)
-    encoder = Encoder(open_system(ruclip), rows=4)
-    bench = SimpleNamespace(
-        encoder=encoder, data_dir=None, about=lambda _: {},
-        kept=lambda task, file, asked, splits, work: work(),
-    )  # fmt: skip
-    found = retrieval.measure_set(bench, "digits_ru", "test")
+    model = open_clip(ruclip, batch_size=4)
+    found = retrieval.measure_set(EvalRun(model), "digits_ru", "test")
     assert (found["pictures"], found["images"]) == (6, 7)
     assert [row["key"] for row in found["unreadable"]] == [digits.keys[2]]
     readable = digits.at([0, 1, 3, 4, 5, 6])
     names = number(readable.captions)
     expected = retrieve_both(
-        encoder.images(readable).values, encoder.classes([[text] for text in names.texts]), names
+        model.set_features(readable).values, model.class_latents([[t] for t in names.texts]), names
     )
     assert found["image_to_text"] == expected.recalls()["image_to_text"]
     assert found["captions"] == sum(map(len, readable.captions))
@@ -312,7 +307,7 @@ class Rows(list):
 
 def test_evaluators_of_a_run_go_on(ruclip, data_directory, capsys, monkeypatch):
     labelled = open_set("digits_ru", "test", data_directory)
-    clip, places = open_system(ruclip).clip, range(12)
+    clip, places = open_clip(ruclip).clip, range(12)
     label = SimpleNamespace(names=list(labelled.class_names), num_classes=10)
     rows = [
         {"image": b"" if i == 3 else labelled.image(i), "label": int(labelled.labels[i])}
@@ -339,14 +334,14 @@ def test_evaluators_of_a_run_go_on(ruclip, data_directory, capsys, monkeypatch):
 
 def test_evaluation_sets_of_a_run_go_on(ruclip, data_directory, capsys, monkeypatch):
     labelled = open_set("digits_ru", "test", data_directory)
-    clip = open_system(ruclip).clip
+    clip = open_clip(ruclip).clip
     config = SimpleNamespace(data=SimpleNamespace(directory=data_directory), evaluation_sets="")
     found = []
     for broken in ([], [1], range(7)):
         given = broken_at(labelled, *broken)
         monkeypatch.setattr(set_evaluators, "open_set", lambda *_, given=given: given)
         for task in ("zero-shot", "linear-probe"):
-            evaluate = set_evaluators.of_set(config, f"{task}:digits_ru")
+            evaluate = set_evaluators.set_evaluator(config, f"{task}:digits_ru")
             found.append(evaluate(clip))
             assert evaluate(clip) == found[-1]
         told = capsys.readouterr().err

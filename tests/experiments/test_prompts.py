@@ -5,14 +5,14 @@ from types import SimpleNamespace
 import pytest
 
 from clip_jax import PRESETS, RUCLIP_SMALL, InputError, PretrainedClip
-from experiments.evaluation.clip_model import System
+from experiments.evaluation.clip_model import ClipModel
 from experiments.evaluation.prompts.class_names import load_class_names
 from experiments.evaluation.prompts.class_prompts import prompts_for
 from experiments.evaluation.sets.table import REPORT
 
 
 def opening(config):
-    return System("x", PretrainedClip(config, {}), "ru", "ruclip").prompt_opening
+    return ClipModel("x", PretrainedClip(config, {}), "ru", "ruclip").prompt_prefix
 
 
 def test_ruclip_small_is_asked_as_its_authors_did():

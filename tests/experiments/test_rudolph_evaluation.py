@@ -14,15 +14,15 @@ from clip_jax.errors import InputError
 from experiments.data.preparation import prepare
 from experiments.data.sources.plan import Options
 from experiments.evaluate import main
-from experiments.evaluation.array_cache import ArrayCache
-from experiments.evaluation.chunks import in_chunks
-from experiments.evaluation.clip_model import open_system
+from experiments.evaluation.array_cache import ArrayCache, cached_map
+from experiments.evaluation.clip_model import open_clip
 from experiments.evaluation.methods.perplexity import class_captions
 from experiments.evaluation.methods.sequence_losses import sequence_losses
 from experiments.evaluation.metrics import classification
 from experiments.evaluation.metrics.captions import caption_metrics
 from experiments.evaluation.metrics.frechet import FewPicturesWarning, fit, frechet_distance
-from experiments.evaluation.rudolph_bench import RudolphBench
+from experiments.evaluation.rudolph_model import RudolphModel
+from experiments.evaluation.run import EvalRun
 from experiments.evaluation.sets import open_captioned, open_set
 from experiments.evaluation.sets.question_set import open_questions
 from experiments.evaluation.tasks import captions, drawing, image_tokens, perplexity, questions
@@ -40,9 +40,9 @@ def ruclip(goldens, tmp_path_factory):
 
 
 @pytest.fixture
-def bench(small_rudolph):
+def run(small_rudolph):
     """Five images, four at once."""
-    return RudolphBench("tiny", small_rudolph, batch_size=4, first=5)
+    return EvalRun(RudolphModel("tiny", small_rudolph, batch_size=4), first=5)
 
 
 @pytest.fixture(scope="module")
@@ -50,12 +50,12 @@ def digits(data_directory):
     return open_captioned("digits_ru", "test", data_directory)
 
 
-def test_classes_by_perplexity(bench, data_directory, digits):
+def test_classes_by_perplexity(run, data_directory, digits):
     pictures = open_set("digits_ru", "test", data_directory)
-    result = perplexity.measure_set(bench, pictures, "цифра {}")
+    result = perplexity.measure_set(run, pictures, "цифра {}")
     names = [f"цифра {name}" for name in pictures.class_names]
     assert result["captions"] == names and result["examples"] == 5
-    found = tasks.class_perplexities(bench.rudolph, digits.pictures[:5], names, batch_size=4)
+    found = tasks.class_perplexities(run.model.rudolph, digits.pictures[:5], names, batch_size=4)
     predicted, labels = found.argmin(axis=1), pictures.labels[:5]
     assert result["value"] == result["accuracy"] == (predicted == labels).mean()
     assert result["macro_f1"] == pytest.approx(f1_score(labels, predicted, average="macro"))
@@ -97,7 +97,7 @@ def test_the_command_writes_and_resumes_captions(
     assert written == tasks.caption_images(small_rudolph, images, batch_size=4, quiet=True)
     expected = caption_metrics(written, digits.captions[:5])
     assert {key: found[key] for key in expected} == expected
-    clip = open_system(ruclip)
+    clip = open_clip(ruclip)
     rows = clip.text_latents(written) * clip.image_latents(images)
     assert found["ruclip_score"] == pytest.approx(float(rows.sum(axis=1).mean()), abs=1e-5)
     assert found["made_with"]["sacrebleu"] and found["system"]["sha256"]
@@ -112,27 +112,33 @@ def test_the_command_writes_and_resumes_captions(
         assert message in capsys.readouterr().err
 
 
-def test_a_template_is_taken_off_captions(bench, digits):
+def test_a_template_is_taken_off_captions(run, digits):
     writing = captions.Writing(template="Цифра", candidates=2, seed=3)
-    one = captions.measure_set(bench, digits, writing)
+    one = captions.measure_set(run, digits, writing)
     assert not any(each["caption"].startswith("цифра") for each in one["captions"])
-    assert captions.measure_set(bench, digits, writing) == one  # by the seed
+    assert captions.measure_set(run, digits, writing) == one  # by the seed
 
 
-def test_drawings_follow_from_the_seed(bench, digits, ruclip, tmp_path):
-    sampling, clip = Sampling(temperature=1.0), open_system(ruclip)
-    bench = dataclasses.replace(bench, out=tmp_path)
+def test_drawings_follow_from_the_seed(run, digits, ruclip, tmp_path):
+    sampling, clip = Sampling(temperature=1.0), open_clip(ruclip)
+    run = dataclasses.replace(run, out=tmp_path)
     with pytest.warns(FewPicturesWarning, match="5 pictures have 128 features"):
-        found = drawing.measure_set(bench, digits, clip, sampling, seed=1)
-    other = dataclasses.replace(bench, batch_size=2, out=None)
+        found = drawing.measure_set(run, digits, clip, sampling, seed=1)
+    other = EvalRun(dataclasses.replace(run.model, batch_size=2), first=5)
     with pytest.warns(FewPicturesWarning):
         again = drawing.measure_set(other, digits, clip, sampling, seed=1)
     for key in ("ruclip_score", "frechet", "frechet_of_reconstructions"):
         assert again[key] == pytest.approx(found[key], rel=1e-3, abs=1e-5)
     codes = tasks.draw_texts(
-        bench.rudolph, found["captions"], temperature=1.0, top_k=0, top_p=1.0, seed=1, batch_size=4
+        run.model.rudolph,
+        found["captions"],
+        temperature=1.0,
+        top_k=0,
+        top_p=1.0,
+        seed=1,
+        batch_size=4,
     )
-    drawn, real = bench.rudolph.decode_images(codes), digits.pictures[:5]
+    drawn, real = run.model.rudolph.decode_images(codes), digits.pictures[:5]
     texts = clip.text_latents([several[0] for several in digits.captions[:5]])
     score = float((texts * clip.image_latents(drawn)).sum(axis=1).mean())
     assert found["ruclip_score"] == pytest.approx(score, abs=1e-5)
@@ -144,16 +150,16 @@ def test_drawings_follow_from_the_seed(bench, digits, ruclip, tmp_path):
     assert sheet.read_bytes().startswith(b"\x89PNG")
 
 
-def test_perplexity_of_image_tokens(bench, digits):
-    result = image_tokens.measure_set(bench, digits)
+def test_perplexity_of_image_tokens(run, digits):
+    result = image_tokens.measure_set(run, digits)
     first = [several[0] for several in digits.captions[:5]]
-    losses = sequence_losses(bench.rudolph, digits.pictures[:5], first)
+    losses = sequence_losses(run.model.rudolph, digits.pictures[:5], first)
     assert result["image_loss"] == pytest.approx(losses["image_loss"], rel=1e-5)
     assert result["image_perplexity"] == pytest.approx(math.exp(losses["image_loss"]), rel=1e-4)
     assert result["text_perplexity"] == pytest.approx(math.exp(losses["right_text_loss"]), rel=1e-4)
 
 
-def test_answers_to_prepared_questions(bench, tmp_path):
+def test_answers_to_prepared_questions(run, tmp_path):
     source, out = tmp_path / "texts", tmp_path / "prepared"
     source.mkdir()
     rows = [["context", "question", "answer"]]
@@ -163,14 +169,14 @@ def test_answers_to_prepared_questions(bench, tmp_path):
     prepare(Options(str(source), form="text-questions"), out)
     asked = open_questions(out, "train")
     assert asked.contexts[1] == "цифра 1" and asked.answers[2] == ("два",) and not asked.pictured
-    result = questions.measure_set(bench, asked)
+    result = questions.measure_set(run, asked)
     answers = tasks.answer_questions(
-        bench.rudolph, asked.questions, contexts=asked.contexts, batch_size=4, quiet=True
+        run.model.rudolph, asked.questions, contexts=asked.contexts, batch_size=4, quiet=True
     )
     assert [each["answer"] for each in result["answers"]] == answers
     # One of three is right.
     right = dataclasses.replace(asked, answers=((answers[0],), ("нет",), ("нет",)))
-    assert questions.measure_set(bench, right)["exact_match"] == pytest.approx(
+    assert questions.measure_set(run, right)["exact_match"] == pytest.approx(
         (1 + answers[1:].count("нет")) / 3
     )
     assert right.source_hash != asked.source_hash
@@ -186,14 +192,23 @@ def test_chunks_are_done_once_each(tmp_path):
         return np.arange(rows.start, rows.stop) * 2
 
     with pytest.raises(KeyboardInterrupt):
-        in_chunks(cache, {"what": "a"}, 8, work, chunk=3)
-    assert in_chunks(cache, {"what": "a"}, 8, work, chunk=3).tolist() == [0, 2, 4, 6, 8, 10, 12, 14]
+        cached_map(cache, {"what": "a"}, 8, work, chunk=3)
+    assert cached_map(cache, {"what": "a"}, 8, work, chunk=3).tolist() == [
+        0,
+        2,
+        4,
+        6,
+        8,
+        10,
+        12,
+        14,
+    ]
     assert done == [(0, 3), (3, 6), (6, 8), (6, 8)]
     # More rows: the last chunk was a shorter one. Another question: nothing is known.
-    assert len(in_chunks(cache, {"what": "a"}, 9, work, chunk=3)) == 9
-    in_chunks(cache, {"what": "b"}, 3, work, chunk=3)
+    assert len(cached_map(cache, {"what": "a"}, 9, work, chunk=3)) == 9
+    cached_map(cache, {"what": "b"}, 3, work, chunk=3)
     assert done[4:] == [(6, 9), (0, 3)]
     # A broken file is made again.
     for file in tmp_path.glob("*.npy"):
         file.write_bytes(file.read_bytes()[:-1])
-    assert in_chunks(cache, {"what": "b"}, 3, work, chunk=3).tolist() == [0, 2, 4]
+    assert cached_map(cache, {"what": "b"}, 3, work, chunk=3).tolist() == [0, 2, 4]

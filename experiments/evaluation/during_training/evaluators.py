@@ -18,14 +18,18 @@ from clip_jax import Predictor, PretrainedClip
 from clip_jax.errors import InputError
 from experiments.config.run import TrainConfig
 from experiments.data.source import Split, open_split
-from experiments.evaluation.during_training.set_evaluators import is_of_set, of_set, probe_scores
-from experiments.evaluation.log_once import LogOnce
+from experiments.evaluation.during_training.set_evaluators import (
+    is_set_evaluator,
+    probe_scores,
+    set_evaluator,
+)
 from experiments.evaluation.methods.reconstruction import reconstruct
 from experiments.evaluation.methods.retrieval import RECALLS, number, retrieve_both
 from experiments.evaluation.methods.sequence_losses import sequence_losses
 from experiments.evaluation.methods.zero_shot import zero_shot
 from experiments.evaluation.metrics.classification import accuracy
 from experiments.evaluation.metrics.squad import score_answers
+from experiments.evaluation.remarks import LogOnce
 from experiments.evaluation.unreadable import find_unreadable, listed
 from rudolph_jax.image_tokenizer import PretrainedVqgan
 from rudolph_jax.pretrained import PretrainedRudolph
@@ -44,8 +48,8 @@ def make_evaluators(config: TrainConfig) -> dict[str, Evaluator]:
     made = {}
     for name in config.evaluators:
         task, colon, split = name.partition(":")
-        if config.objective == "clip" and is_of_set(name):
-            made[name] = of_set(config, name)
+        if config.objective == "clip" and is_set_evaluator(name):
+            made[name] = set_evaluator(config, name)
             continue
         if task not in tasks or not colon:
             raise InputError(
@@ -95,7 +99,7 @@ class ReadableSplit:
     def _places(self) -> list[int]:
         images = _Images(self._split)
         reasons = find_unreadable(images, range(len(images))) if self._split.pictured else {}
-        self.log.say(unreadable=listed(images, reasons), images=len(images))
+        self.log.write_remarks(unreadable=listed(images, reasons), images=len(images))
         return [place for place in range(len(images)) if place not in reasons]
 
 
@@ -158,7 +162,7 @@ def probe_accuracy(
     )
     labels, right = (np.array([row["label"] for row in rows]) for rows in (known, asked))
     names = split.features["label"].names
-    split.log.say_classes(labels, right, tuple(names))
+    split.log.write_classes(labels, right, tuple(names))
     scores = probe_scores(features, labels, len(names))
     return {"accuracy": accuracy(right, scores.argmax(axis=1))}
 

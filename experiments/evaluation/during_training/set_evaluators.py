@@ -14,13 +14,12 @@ import numpy as np
 from clip_jax import PretrainedClip
 from clip_jax.errors import InputError
 from experiments.config.run import TrainConfig
-from experiments.evaluation.clip_model import System
-from experiments.evaluation.image_features import Encoder
-from experiments.evaluation.log_once import LogOnce
+from experiments.evaluation.clip_model import ClipModel
 from experiments.evaluation.methods.logistic_regression import Problem
 from experiments.evaluation.methods.zero_shot import compare
 from experiments.evaluation.metrics import classification
 from experiments.evaluation.prompts.class_prompts import prompts_for
+from experiments.evaluation.remarks import LogOnce
 from experiments.evaluation.sets import DATA_DIR, RECORDS, LabelledSet, open_set
 from experiments.evaluation.sets.record import EMBEDDED
 from experiments.evaluation.unreadable import listed
@@ -30,12 +29,12 @@ C = 1.0  # of probes during training, which have no sweep: that of ruCLIP's READ
 Measure = Callable[[PretrainedClip], dict[str, float]]
 
 
-def is_of_set(name: str) -> bool:
+def is_set_evaluator(name: str) -> bool:
     """Whether what comes after the task is a set's name."""
     return any(part in RECORDS for part in name.split(":")[1:2])
 
 
-def of_set(config: TrainConfig, name: str) -> Measure:
+def set_evaluator(config: TrainConfig, name: str) -> Measure:
     """The evaluator of this name, "TASK:SET" or "TASK:SET:SPLIT"."""
     task, known, *split = name.split(":")
     if task not in SET_TASKS or len(split) > 1:
@@ -60,7 +59,7 @@ def of_set(config: TrainConfig, name: str) -> Measure:
         try:
             return measure(clip)
         except InputError as error:  # the readable images do not suffice; training goes on
-            log.say_line(str(error))
+            log.write_line(str(error))
             return {}
 
     return unless_unreadable
@@ -73,9 +72,9 @@ def _zero_shot(
     prompts = prompts_for(pictures, "ru").by_class
 
     def measure(clip: PretrainedClip) -> dict[str, float]:
-        encoder = _encoder(clip)
-        values, labels = _readable(encoder, pictures, log)
-        found = compare(values, encoder.classes(prompts), labels)
+        model = _model(clip)
+        values, labels = _readable(model, pictures, log)
+        found = compare(values, model.class_latents(prompts), labels)
         return {metric: classification.METRICS[metric](found.labels, found.similarities)}
 
     return measure
@@ -87,10 +86,10 @@ def _linear_probe(
     train, test = opened("train"), opened(split)
 
     def measure(clip: PretrainedClip) -> dict[str, float]:
-        encoder = _encoder(clip)
-        known, labels = _readable(encoder, train, log)
-        asked, right = _readable(encoder, test, log)
-        log.say_classes(labels, right, train.class_names)
+        model = _model(clip)
+        known, labels = _readable(model, train, log)
+        asked, right = _readable(model, test, log)
+        log.write_classes(labels, right, train.class_names)
         scores = probe_scores((known, asked), labels, len(train.class_names))
         return {metric: classification.METRICS[metric](right, scores)}
 
@@ -98,11 +97,11 @@ def _linear_probe(
 
 
 def _readable(
-    encoder: Encoder, pictures: LabelledSet, log: LogOnce
+    model: ClipModel, pictures: LabelledSet, log: LogOnce
 ) -> tuple[np.ndarray, np.ndarray]:
     """Features and labels of the images that can be read."""
-    features = encoder.images(pictures)
-    log.say(unreadable=listed(pictures, features.unreadable), images=len(pictures))
+    features = model.set_features(pictures)
+    log.write_remarks(unreadable=listed(pictures, features.unreadable), images=len(pictures))
     return features.values[features.readable], pictures.labels[features.readable]
 
 
@@ -113,9 +112,9 @@ def probe_scores(
     return Problem(features[0], labels, classes).fit(C).scores(features[1])
 
 
-def _encoder(clip: PretrainedClip) -> Encoder:
+def _model(clip: PretrainedClip) -> ClipModel:
     """On the device that evaluations of a run have (`loop.py`); nothing is worth keeping."""
-    return Encoder(System("model", clip, "ru", "ruclip", quiet=True))
+    return ClipModel("model", clip, "ru", "ruclip", quiet=True)
 
 
 SET_TASKS: dict[str, Callable[..., Any]] = {

@@ -8,12 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from experiments.evaluation.bench import title_of
 from experiments.evaluation.report.page import Picture, Section
-from experiments.evaluation.report.system_results import Measured
+from experiments.evaluation.report.system_results import SystemResults
+from experiments.evaluation.run import set_title
 
 
-def bars(systems: Sequence[Measured], names: Sequence[str], figures: ModuleType) -> list[Section]:
+def bars(
+    systems: Sequence[SystemResults], names: Sequence[str], figures: ModuleType
+) -> list[Section]:
     there = [name for name in names if any(name in one.zero_shot for one in systems)]
     if not there:
         return []
@@ -22,7 +24,7 @@ def bars(systems: Sequence[Measured], names: Sequence[str], figures: ModuleType)
         return [values.get(name, float("nan")) for name in there]
 
     png = figures.grouped_bars(
-        [title_of(name) for name in there],
+        [set_title(name) for name in there],
         {one.name: row(one.zero_shots()) for one in systems},
         {one.name: row(one.published["zero-shot"]) for one in systems},
         "zero-shot, by the set's metric",
@@ -32,7 +34,7 @@ def bars(systems: Sequence[Measured], names: Sequence[str], figures: ModuleType)
 
 
 def curves(
-    systems: Sequence[Measured], names: Sequence[str], figures: ModuleType
+    systems: Sequence[SystemResults], names: Sequence[str], figures: ModuleType
 ) -> list[Section]:
     there = [name for name in names if any(name in one.probes for one in systems)]
     if not there:
@@ -46,7 +48,7 @@ def curves(
         for name in there
     }  # fmt: skip
     for name in there:
-        title = title_of(name)
+        title = set_title(name)
         panels[title] = {
             one.name: [
                 (label, row["mean"], row["deviation"])
@@ -88,7 +90,7 @@ def shot_label(rows: Sequence[Mapping[str, Any]]) -> str:
     return f"{shots}\n{fewest}–{most}" if fewest < most else f"{shots}\n{most}"
 
 
-def _mean_curve(one: Measured, names: Sequence[str]) -> list[tuple[str, float, float]]:
+def _mean_curve(one: SystemResults, names: Sequence[str]) -> list[tuple[str, float, float]]:
     """Of sets with the same numbers of images; draws of different sets are independent."""
     rows = zip(*(one.probes[name]["shots"] for name in names), strict=True)
     return [
@@ -101,13 +103,13 @@ def _mean_curve(one: Measured, names: Sequence[str]) -> list[tuple[str, float, f
     ]
 
 
-def correlation(systems: Sequence[Measured], figures: ModuleType) -> list[Section]:
+def correlation(systems: Sequence[SystemResults], figures: ModuleType) -> list[Section]:
     points = {}
     for one in systems:
         zero, probe = one.zero_shots(), one.probe_of_most()
         shared = [name for name in zero if name in probe]
         if shared:
-            points[one.name] = [(zero[name], probe[name], title_of(name)) for name in shared]
+            points[one.name] = [(zero[name], probe[name], set_title(name)) for name in shared]
     flat = np.array([(x, y) for found in points.values() for x, y, _ in found])
     if not len(flat):
         return []
@@ -119,7 +121,7 @@ def correlation(systems: Sequence[Measured], figures: ModuleType) -> list[Sectio
     return [Section("Zero-shot against linear probe", note, picture)]
 
 
-def matrices(systems: Sequence[Measured]) -> list[Section]:
+def matrices(systems: Sequence[SystemResults]) -> list[Section]:
     note = "Pictures of scikit-image's wheel; the brightest of a row is the model's choice."
     return [
         Section(

@@ -9,11 +9,11 @@ from types import ModuleType
 from experiments.evaluation.report import charts as pictures
 from experiments.evaluation.report import tables as tables
 from experiments.evaluation.report.page import Section, Table
-from experiments.evaluation.report.system_results import Measured
+from experiments.evaluation.report.system_results import SystemResults
 
 
 def sections(
-    systems: Sequence[Measured], names: Sequence[str], figures: ModuleType
+    systems: Sequence[SystemResults], names: Sequence[str], figures: ModuleType
 ) -> list[Section]:
     """figures: `experiments.evaluation.report.figures`. names: of the sets, in the page's order."""
     zero_shots = [one.zero_shots() for one in systems]

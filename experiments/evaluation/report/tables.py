@@ -6,11 +6,15 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from experiments.evaluation.bench import record_of, title_of
 from experiments.evaluation.remarks import is_partial, remarks
 from experiments.evaluation.report.page import Section, Table
-from experiments.evaluation.report.published import NEAR, compare, published
-from experiments.evaluation.report.system_results import Measured
+from experiments.evaluation.report.system_results import (
+    TOLERANCE,
+    SystemResults,
+    compare,
+    published,
+)
+from experiments.evaluation.run import set_record, set_title
 
 # What the report's second average leaves out.
 LEFT_OUT = ("patch_camelyon", "oxford_pets", "fgvc_aircraft")
@@ -19,7 +23,7 @@ NOT_THERE, NOT_ASKED = "not on disk", "–"
 
 def numbers(
     title: str,
-    systems: Sequence[Measured],
+    systems: Sequence[SystemResults],
     names: Sequence[str],
     task: str,
     values: Sequence[Mapping[str, float]],
@@ -36,9 +40,9 @@ def numbers(
             else NOT_ASKED
             for one, found in zip(systems, values, strict=True)
         ]
-        rows.append((title_of(name), record_of(name).metric.replace("_", " "), *cells))
+        rows.append((set_title(name), set_record(name).metric.replace("_", " "), *cells))
     kept = [name for name in names if name not in LEFT_OUT]
-    without = ", ".join(title_of(name) for name in LEFT_OUT)
+    without = ", ".join(set_title(name) for name in LEFT_OUT)
     averages = [(f"mean of {len(names)} sets", names)]
     if len(kept) < len(names):
         averages.append((f"mean without {without}", kept))
@@ -51,7 +55,7 @@ def numbers(
     note = ""
     if any(one.published[task] for one in systems):
         note = (
-            f"In brackets the published number and the difference, ▲ or ▼ beyond {NEAR}. "
+            f"In brackets the published number and the difference, ▲ or ▼ beyond {TOLERANCE}. "
             + published()["note"]
         )
     if task == "linear-probe":
@@ -75,12 +79,12 @@ def _mean(found: Mapping[str, float], known: Mapping[str, float], names: Sequenc
     return compare(measured, both) + (f" of {len(there)}" if len(there) < len(names) else "")
 
 
-def _mark(one: Measured, task: str, name: str) -> str:
+def _mark(one: SystemResults, task: str, name: str) -> str:
     results = one.zero_shot if task == "zero-shot" else one.probes
     return " *" if name in results and is_partial(results[name]) else ""
 
 
-def all_remarks(systems: Sequence[Measured]) -> list[Section]:
+def all_remarks(systems: Sequence[SystemResults]) -> list[Section]:
     """What numbers leave out and what sets lack, of all results."""
     rows: dict[tuple[str, str, str, str], None] = {}
     for one in systems:
@@ -89,20 +93,20 @@ def all_remarks(systems: Sequence[Measured]) -> list[Section]:
         ):
             for name, result in results.items():
                 for line in remarks(result):
-                    rows[(title_of(name), one.name, task, line)] = None
+                    rows[(set_title(name), one.name, task, line)] = None
     if not rows:
         return []
     note = "What the numbers leave out, and what the sets lack."
     return [Section("Remarks", note, Table(("set", "system", "task", "remark"), list(rows)))]
 
 
-def calibration(systems: Sequence[Measured], names: Sequence[str]) -> list[Section]:
+def calibration(systems: Sequence[SystemResults], names: Sequence[str]) -> list[Section]:
     there = [name for name in names if any(name in one.zero_shot for one in systems)]
     if not there:
         return []
     rows = [
         (
-            title_of(name),
+            set_title(name),
             *(
                 f"{one.zero_shot[name]['calibration']['expected_error']:.3f}"
                 if name in one.zero_shot
@@ -116,7 +120,7 @@ def calibration(systems: Sequence[Measured], names: Sequence[str]) -> list[Secti
     return [Section("Calibration", note, Table(("set", *(one.name for one in systems)), rows))]
 
 
-def retrieval(systems: Sequence[Measured]) -> list[Section]:
+def retrieval(systems: Sequence[SystemResults]) -> list[Section]:
     ways = {"image_to_text": "captions of pictures", "text_to_image": "pictures of captions"}
     rows = [
         (one.name, name, label, *(f"{value:.3f}" for value in result[way].values()))
@@ -130,11 +134,11 @@ def retrieval(systems: Sequence[Measured]) -> list[Section]:
     return [Section("Retrieval", "", Table(header, rows))]
 
 
-def missing(systems: Sequence[Measured]) -> list[Section]:
-    missing = {name: told for one in systems for name, told in one.missing.items()}
+def missing(systems: Sequence[SystemResults]) -> list[Section]:
+    missing = {name: hint for one in systems for name, hint in one.missing.items()}
     if not missing:
         return []
-    rows = [(title_of(name), told) for name, told in missing.items()]
+    rows = [(set_title(name), hint) for name, hint in missing.items()]
     note = "The same command measures them as soon as they are there."
     return [Section("Sets that are not on disk", note, Table(("set", "what to do"), rows))]
 
@@ -148,7 +152,7 @@ def all_published(names: Sequence[str]) -> Section | None:
             pair = [system[task].get(name) for task in ("zero-shot", "linear-probe")]
             cells.append(" / ".join(f"{value:.3f}" for value in pair if value is not None))
         if any(cells):
-            rows.append((title_of(name), *cells))
+            rows.append((set_title(name), *cells))
     if not rows:
         return None
     header = ("set", *(system["title"] for system in systems))
@@ -156,15 +160,15 @@ def all_published(names: Sequence[str]) -> Section | None:
     return Section("Published numbers", note, Table(header, rows))
 
 
-def traces(systems: Sequence[Measured]) -> Section:
+def traces(systems: Sequence[SystemResults]) -> Section:
     rows = [
         (
             one.name,
-            one.about["preset"] or "own",
-            one.about["language"],
-            one.about["average"],
-            one.about["dtype"],
-            one.about["sha256"][:16],
+            one.metadata["preset"] or "own",
+            one.metadata["language"],
+            one.metadata["average"],
+            one.metadata["dtype"],
+            one.metadata["sha256"][:16],
         )
         for one in systems
     ]

@@ -9,17 +9,16 @@ from collections.abc import Sequence
 import numpy as np
 
 from clip_jax.errors import InputError
-from experiments.evaluation.clip_model import System
+from experiments.evaluation.clip_model import ClipModel
 from experiments.evaluation.metrics.captions import caption_metrics
-from experiments.evaluation.remarks import left_out
-from experiments.evaluation.results import Result
-from experiments.evaluation.rudolph_bench import Readable, RudolphBench
+from experiments.evaluation.rudolph_model import RudolphModel
+from experiments.evaluation.run import EvalRun, Result
 from experiments.evaluation.sets.captioned_set import CaptionedSet, open_captioned
-from experiments.evaluation.tasks import options, rudolph_options
-from experiments.evaluation.tasks.remarks import Remarks
+from experiments.evaluation.tasks import options
+from experiments.evaluation.unreadable import ReadableExamples
 from rudolph_jax import tasks
 
-ABOUT, NAME = "caption pictures: BLEU, chrF, METEOR-like, CIDEr, ruCLIP score", "captions"
+ABOUT, NAME = "caption images: BLEU, chrF, METEOR-like, CIDEr, ruCLIP score", "captions"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,93 +37,85 @@ class Writing:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    rudolph_options.add_rudolph(parser, "embedded sets, or folders of experiments.prepare")
-    rudolph_options.add_ruclip(parser, needed=False)
+    options.add_rudolph(parser, "embedded sets, or folders of experiments.prepare")
+    options.add_ruclip(parser, needed=False)
     add = parser.add_argument
     add("--template", default="", metavar="TEXT", help="how captions begin (nothing)")
     add("--candidates", type=int, default=1, metavar="N",
-        help="to sample and rank for each picture; 1: one of the likeliest tokens (1)")
+        help="to sample and rank for each image; 1: one of the likeliest tokens (1)")
     add("--seed", type=int, default=0, metavar="N", help="of samples (0)")  # fmt: skip
 
 
 def run(args: argparse.Namespace) -> None:
-    bench, clip = rudolph_options.bench(args), rudolph_options.ruclip(args)
-    remarks = Remarks()
-    writing = Writing(args.template, args.candidates, args.seed)
-    for name in options.set_names(args):
-        pictures = open_captioned(name, args.test_split, args.data_dir)
-        result = measure_set(bench, pictures, writing, clip)
+    clip, writing = options.ruclip(args), Writing(args.template, args.candidates, args.seed)
+
+    def lines(name: str, result: Result) -> list[str]:
         numbers = {k: v for k, v in result.items() if isinstance(v, float)}
         found = ", ".join(f"{key} {value:.4f}" for key, value in numbers.items())
-        options.say(
-            f"{bench.name}  {name}: {found}, {result['examples']} pictures{left_out(result)}"
-        )
-        remarks.say(bench.name, result)
-    options.say(f"results: {bench.folder / NAME}")
-    remarks.finish()
+        return [f"{name}: {found}, {result['examples']} images"]
+
+    def measure(run: EvalRun[RudolphModel], name: str) -> Result:
+        images = open_captioned(name, args.test_split, args.data_dir)
+        return measure_set(run, images, writing, clip)
+
+    options.measure_sets([options.rudolph_run(args)], args, measure, lines, NAME)
 
 
 def measure_set(
-    bench: RudolphBench,
-    pictures: CaptionedSet,
+    run: EvalRun[RudolphModel],
+    examples: CaptionedSet,
     writing: Writing = Writing(),
-    clip: System | None = None,
+    clip: ClipModel | None = None,
 ) -> Result:
-    """See `caption_metrics`; clip adds "ruclip_score", the mean cosine of captions and pictures,
-    and "ruclip_score_of_references", that of the first of what people wrote.
-    """
-    asked = {
-        **bench.about(pictures),
-        "writing": dataclasses.asdict(writing),
-        "ruclip": clip and clip.about(),
-    }
-    made = {key: value for key, value in asked.items() if key != "ruclip"}
+    """Scores captions of all images: see `caption_metrics`.
 
-    def work(readable: Readable) -> Result:
-        shown = readable.examples
-        captions = bench.chunks(
-            "captions", made, readable, lambda rows: _write(bench, shown, writing, rows)
+    clip: adds "ruclip_score", the mean cosine of captions and images, and
+        "ruclip_score_of_references", that of the first of what people wrote.
+    """
+    written_by = {**run.metadata(examples), "writing": dataclasses.asdict(writing)}
+    inputs = {**written_by, "ruclip": clip and clip.metadata()}
+
+    def compute(readable: ReadableExamples) -> Result:
+        images, references = readable.examples.pictures, readable.examples.captions
+        captions = run.cached_map(
+            "captions", written_by, readable, lambda rows: _write(run.model, images, writing, rows)
         ).tolist()
-        references = shown.captions
         found = caption_metrics(captions, references)
         if clip is not None:
-            latents = bench.chunks(
-                "picture latents",
-                asked,
-                readable,
-                lambda rows: clip.image_latents(shown.pictures[rows]),
+            latents = run.cached_map(
+                "image latents", inputs, readable, lambda rows: clip.image_latents(images[rows])
             )
             found["ruclip_score"] = mean_cosine(clip, captions, latents)
             first = [several[0] for several in references]
             found["ruclip_score_of_references"] = mean_cosine(clip, first, latents)
         written = [
             {"key": key, "caption": caption}
-            for key, caption in zip(shown.keys, captions, strict=True)
+            for key, caption in zip(readable.examples.keys, captions, strict=True)
         ]
         return {**found, "captions": written}
 
-    return bench.kept(NAME, pictures, asked, work)
+    return run.cached_on_readable(NAME, examples, inputs, compute)
 
 
-def mean_cosine(clip: System, texts: Sequence[str], pictures: np.ndarray) -> float:
-    """Of texts and the unit rows float32[N, E] of their pictures."""
-    return float((clip.text_latents(texts) * pictures).sum(axis=1).mean())
+def mean_cosine(clip: ClipModel, texts: Sequence[str], images: np.ndarray) -> float:
+    """Mean cosine of texts and the unit rows float32[N, E] of their images."""
+    return float((clip.text_latents(texts) * images).sum(axis=1).mean())
 
 
 def _write(
-    bench: RudolphBench, pictures: CaptionedSet, writing: Writing, rows: slice
+    model: RudolphModel, all_images: Sequence[bytes], writing: Writing, rows: slice
 ) -> np.ndarray:
     """str[rows]: captions without the template."""
-    rudolph, images, template = bench.rudolph, pictures.pictures[rows], writing.template
+    images, template = all_images[rows], writing.template
     if writing.candidates == 1:
         texts = tasks.caption_images(
-            rudolph, images, r_template=template, batch_size=bench.batch_size, quiet=True
+            model.rudolph, images, r_template=template, batch_size=model.batch_size, quiet=True
         )
     else:
         ranked = [
             tasks.image_captioning(
-                rudolph, image, 1, generations_num=writing.candidates, r_template=template,
-                batch_size=bench.batch_size, seed=writing.seed + place, quiet=True,
+                model.rudolph, image, 1, generations_num=writing.candidates, r_template=template,
+                batch_size=model.batch_size, seed=writing.seed + place, quiet=True,
             )
             for place, image in enumerate(images, start=rows.start)
         ]  # fmt: skip

@@ -1,9 +1,10 @@
-"""evaluate linear-probe: logistic regression on features of 1, 2, 4, 8, 16 and all pictures."""
+"""evaluate linear-probe: logistic regression on features of 1, 2, 4, 8, 16 and all images."""
 
 from __future__ import annotations
 
 import argparse
 import math
+from collections.abc import Iterator
 
 import jax
 import numpy as np
@@ -11,8 +12,8 @@ from tqdm import tqdm
 
 from clip_jax.errors import InputError
 from experiments.data.sources.labels import MissingSplit
-from experiments.evaluation.bench import Bench, Result, record_of
-from experiments.evaluation.image_features import KINDS
+from experiments.evaluation.clip_model import ClipModel
+from experiments.evaluation.image_features import FEATURES
 from experiments.evaluation.methods.few_shot import (
     VALIDATION_SHOTS,
     classes_without,
@@ -21,53 +22,53 @@ from experiments.evaluation.methods.few_shot import (
 )
 from experiments.evaluation.methods.linear_probe import Draw, Features, Task, probe
 from experiments.evaluation.metrics import classification
-from experiments.evaluation.remarks import left_out, shots_found
-from experiments.evaluation.sets import LabelledSet
+from experiments.evaluation.remarks import shots_found
+from experiments.evaluation.run import EvalRun, Result, set_record, set_title
+from experiments.evaluation.sets import LabelledSet, open_set
 from experiments.evaluation.tasks import options
-from experiments.evaluation.tasks.remarks import Remarks
 from experiments.evaluation.unreadable import listed
 
-ABOUT, NAME = "fit a linear classifier on few and on all pictures", "linear-probe"
+ABOUT, NAME = "fit a linear classifier on few and on all images", "linear-probe"
 ALL = "all"
 SHOTS, DRAWS = f"1,2,4,8,16,{ALL}", 10
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    options.add_systems(parser)
+    options.add_models(parser)
     options.add_sets(parser)
     add_probe(parser)
 
 
 def add_probe(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("--features", choices=KINDS, default="pre",
+    add("--features", choices=FEATURES, default="pre",
         help="before the projection, as CLIP's probes, or after it, of unit length (pre)")
-    add("--shots", default=SHOTS, metavar="N,...", help=f"pictures a class ({SHOTS})")
+    add("--shots", default=SHOTS, metavar="N,...", help=f"images a class ({SHOTS})")
     add("--draws", type=int, default=DRAWS, metavar="N", help=f"of each number ({DRAWS})")
     add("--seed", type=int, default=0, help="of the draws (0)")  # fmt: skip
 
 
 def run(args: argparse.Namespace) -> None:
-    remarks = Remarks()
-    for bench in options.benches(args):
+    def lines(_: str, result: Result) -> Iterator[str]:
+        for row in result["shots"]:
+            spread = f" ± {row['deviation']:.4f}" if row["draws"] > 1 else ""
+            yield (
+                f"{result['title']}, images a class {shots_found(row)}: "
+                f"{result['metric']} {row['mean']:.4f}{spread}"
+            )
 
-        def of_set(name: str, bench: Bench = bench) -> None:
-            result = measure_set(bench, name, args)
-            for row in result["shots"]:
-                spread = f" ± {row['deviation']:.4f}" if row["draws"] > 1 else ""
-                options.say(
-                    f"{bench.name}  {result['title']}, pictures a class {shots_found(row)}: "
-                    f"{result['metric']} {row['mean']:.4f}{spread}{left_out(result)}"
-                )
-            remarks.say(bench.name, result)
-
-        options.for_each_set(options.set_names(args), of_set)
-        options.say(f"results, lists of the drawn: {bench.folder / folder_name(args.features)}")
-    remarks.finish()
+    options.measure_sets(
+        options.clip_runs(args),
+        args,
+        lambda run, name: measure_set(run, name, args),
+        lines,
+        folder_name(args.features),
+        "results, lists of the drawn",
+    )
 
 
 def shot_numbers(args: argparse.Namespace) -> list[int | None]:
-    """None stands for all pictures."""
+    """None stands for all images."""
     found: list[int | None] = []
     for text in filter(None, args.shots.split(",")):
         if text != ALL and not (text.isdecimal() and int(text)):
@@ -78,16 +79,17 @@ def shot_numbers(args: argparse.Namespace) -> list[int | None]:
     return found
 
 
-def measure_set(bench: Bench, name: str, args: argparse.Namespace) -> Result:
+def measure_set(run: EvalRun[ClipModel], name: str, args: argparse.Namespace) -> Result:
     """The metric for each number of shots, with mean, spread and what was drawn."""
     numbers = shot_numbers(args)
-    train, test = bench.open(name, "train"), bench.open(name, args.test_split)
-    validation = _validation(bench, name)
+    train, test = _open(run, name, "train"), _open(run, name, args.test_split)
+    validation = _validation(run, name)
     # Before anything is encoded: splits that share images are an error.
     learned, chosen = pools(train, validation, test, args.seed)
-    metric = record_of(name).metric
-    asked = {
-        **bench.about(test),
+    metric = set_record(name).metric
+    inputs = {
+        **run.metadata(test),
+        "title": set_title(test.name),
         "train": {"split": train.split, "source_sha256": train.source_hash},
         "validation": validation
         and {"split": validation.split, "source_sha256": validation.source_hash},
@@ -101,8 +103,8 @@ def measure_set(bench: Bench, name: str, args: argparse.Namespace) -> Result:
     splits = [pictures for pictures in (train, validation, test) if pictures is not None]
     own, names = (validation or train).split, test.class_names
 
-    def work() -> Result:
-        images = {p.split: bench.encoder.images(p, args.features) for p in splits}
+    def compute() -> Result:
+        images = {p.split: run.model.set_features(p, args.features) for p in splits}
         found = {p.split: Features(images[p.split].values, p.labels) for p in splits}
         readable = found[test.split].at(images[test.split].readable)
         task = Task(
@@ -143,7 +145,7 @@ def measure_set(bench: Bench, name: str, args: argparse.Namespace) -> Result:
             ],
         }
 
-    return bench.kept(folder_name(args.features), test.name, asked, splits, work)
+    return run.cached_result(folder_name(args.features), test.name, inputs, splits, compute)
 
 
 def _found(
@@ -163,10 +165,14 @@ def folder_name(features: str) -> str:
     return f"{NAME}-{features}"
 
 
-def _validation(bench: Bench, name: str) -> LabelledSet | None:
+def _open(run: EvalRun[ClipModel], name: str, split: str) -> LabelledSet:
+    return open_set(name, split, run.data_dir)
+
+
+def _validation(run: EvalRun[ClipModel], name: str) -> LabelledSet | None:
     """None where the set has no such split."""
     try:
-        return bench.open(name, "validation")
+        return _open(run, name, "validation")
     except MissingSplit:
         return None
 

@@ -1,11 +1,10 @@
-"""Arguments that tasks share, and what they open."""
+"""Arguments that tasks share, what they open, and the loop over models and sets."""
 
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -14,19 +13,21 @@ import jax
 
 from clip_jax import Compute
 from clip_jax.errors import InputError
-from clip_jax.text import escape
 from experiments.evaluation.array_cache import ArrayCache
-from experiments.evaluation.bench import Bench
-from experiments.evaluation.clip_model import System, open_system
-from experiments.evaluation.image_features import Encoder
+from experiments.evaluation.clip_model import ClipModel, open_clip
+from experiments.evaluation.console import print_line
+from experiments.evaluation.remarks import Remarks, left_out
+from experiments.evaluation.rudolph_model import RudolphModel, open_rudolph
+from experiments.evaluation.run import EvalRun, Result
 from experiments.evaluation.sets import DATA_DIR, RECORDS, MissingSet
 from experiments.evaluation.sets.table import REPORT
+from rudolph_jax.pretrained import WEIGHTS
 
 OUT, CACHE = Path("runs/evaluation"), Path("runs/evaluation/cache")
 DTYPES = ("float32", "bfloat16", "float16")
 
 
-def add_systems(parser: argparse.ArgumentParser) -> None:
+def add_models(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--model", action="append", default=[], metavar="[NAME=]FOLDER",
         help="a model folder, with the name that tables shall give it; may be repeated")
@@ -38,10 +39,23 @@ def add_systems(parser: argparse.ArgumentParser) -> None:
     add_running(parser)
 
 
+def add_rudolph(parser: argparse.ArgumentParser, sets: str) -> None:
+    """sets: what --sets takes."""
+    add = parser.add_argument
+    add("--model", required=True, metavar="[NAME=]FOLDER",
+        help="a RUDOLPH's model folder, with the name that tables shall give it")
+    add("--vqgan", required=True, metavar="FOLDER", help="its image tokenizer's model folder")
+    add("--sets", required=True, metavar="NAME,...", help=sets)
+    add("--test-split", default="test", metavar="NAME", help="to measure on (test)")
+    add("--first", type=int, metavar="N", help="measure on a set's first N examples (all)")
+    add("--weights", choices=WEIGHTS, default=WEIGHTS[0], help="of the layers (stored)")
+    add_running(parser)  # fmt: skip
+
+
 def add_running(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--dtype", choices=DTYPES, default="float32", help="to compute in (float32)")
-    add("--batch-size", type=int, default=64, metavar="N", help="pictures a device takes (64)")
+    add("--batch-size", type=int, default=64, metavar="N", help="images a device takes (64)")
     add("--out", type=Path, default=OUT, metavar="DIR", help=f"of results ({OUT})")
     add("--cache", type=Path, default=CACHE, metavar="DIR", help=f"of features ({CACHE})")
     add("--data-dir", type=Path, default=Path(DATA_DIR), metavar="DIR",
@@ -57,33 +71,82 @@ def add_sets(parser: argparse.ArgumentParser) -> None:
         help="JSON of names and templates in place of the project's")  # fmt: skip
 
 
-def benches(args: argparse.Namespace) -> Iterator[Bench]:
-    """One for each system, opened when it is its turn."""
+def add_ruclip(parser: argparse.ArgumentParser, needed: bool) -> None:
+    parser.add_argument(
+        "--ruclip", required=needed, metavar="FOLDER",
+        help="a ruCLIP's model folder, which compares captions and images",
+    )  # fmt: skip
+
+
+def clip_runs(args: argparse.Namespace) -> Iterator[EvalRun[ClipModel]]:
+    """One for each model, which is loaded when it is its turn."""
     if not args.model and not args.translated:
         raise InputError("--model=FOLDER is needed, or --translated=FOLDER=FILE")
     cache = ArrayCache(args.cache)
-    for system in _systems(args):
-        encoder = Encoder(
-            system,
-            devices=jax.local_devices(),
-            rows=args.batch_size,
-            process=(jax.process_index(), jax.process_count()),
-            cache=cache,
+    for value, translated in [
+        *((value, False) for value in args.model),
+        *((value, True) for value in args.translated),
+    ]:
+        if translated:
+            folder, _, file = value.rpartition("=")
+            if not folder:
+                raise InputError(f"--translated={value}; expected FOLDER=FILE")
+            which: dict[str, Any] = {"translations": file}
+        else:
+            name, _, folder = value.rpartition("=")
+            which = {"name": name}
+        model = open_clip(
+            folder, average=args.average, compute=Compute(dtype=args.dtype), cache=cache,
+            batch_size=args.batch_size, devices=jax.local_devices(), **which,
+        )  # fmt: skip
+        class_names = getattr(args, "class_names", None)
+        yield EvalRun(model, args.data_dir, args.out, class_names=class_names)
+
+
+def rudolph_run(args: argparse.Namespace) -> EvalRun[RudolphModel]:
+    if jax.process_count() > 1:
+        raise InputError(
+            f"{args.task} runs on one host, not on {jax.process_count()}; leave --distributed out"
         )
-        yield Bench(encoder, args.data_dir, args.out, getattr(args, "class_names", None))
+    name, _, folder = args.model.rpartition("=")
+    model = open_rudolph(
+        folder, args.vqgan, compute=Compute(dtype=args.dtype), weights=args.weights, name=name,
+        batch_size=args.batch_size,
+    )  # fmt: skip
+    return EvalRun(model, args.data_dir, args.out, ArrayCache(args.cache), first=args.first)
 
 
-def _systems(args: argparse.Namespace) -> Iterator[System]:
-    options: dict[str, Any] = {"average": args.average, "compute": Compute(dtype=args.dtype)}
-    for value in args.model:
-        name, _, folder = value.rpartition("=")
-        system = open_system(folder, **options)
-        yield dataclasses.replace(system, name=name) if name else system
-    for value in args.translated:
-        folder, _, file = value.rpartition("=")
-        if not folder:
-            raise InputError(f"--translated={value}; expected FOLDER=FILE")
-        yield open_system(folder, translations=file, **options)
+def ruclip(args: argparse.Namespace) -> ClipModel | None:
+    if args.ruclip is None:
+        return None
+    return open_clip(args.ruclip, batch_size=args.batch_size, compute=Compute(dtype=args.dtype))
+
+
+def measure_sets(
+    runs: Iterable[EvalRun[Any]],
+    args: argparse.Namespace,
+    measure: Callable[[EvalRun[Any], str], Result],
+    lines: Callable[[str, Result], Iterable[str]],
+    folder: str,
+    written: str = "results",
+) -> None:
+    """Measures each model on each set, prints lines and remarks, and where the results are.
+
+    lines: of a set's name and its result.
+    folder: of the task's results, in the model's.
+    """
+    remarks = Remarks()
+    for run in runs:
+
+        def of_set(name: str, run: EvalRun[Any] = run) -> None:
+            result = measure(run, name)
+            for line in lines(name, result):
+                print_line(f"{run.name}  {line}{left_out(result)}")
+            remarks.print(run.name, result)
+
+        for_each_set(set_names(args), of_set)
+        print_line(f"{written}: {run.folder / folder}")
+    remarks.finish()
 
 
 def for_each_set(
@@ -99,7 +162,7 @@ def for_each_set(
             work(name)
         except MissingSet as error:
             missing[name] = str(error)
-            say(f"missing: {error}", file=sys.stderr)
+            print_line(f"missing: {error}", file=sys.stderr)
     if needed and len(missing) == len(names):
         raise MissingSet(f"no set is on disk; {missing[names[0]]}")
     return missing
@@ -112,19 +175,13 @@ def set_names(args: argparse.Namespace) -> list[str]:
     return names
 
 
-def drawing() -> ModuleType:
-    """`experiments.evaluation.report.figures`, which needs the extra `demo`."""
+def load_figures() -> ModuleType:
+    """Imports `experiments.evaluation.report.figures`, which needs the extra `demo`."""
     try:
         from experiments.evaluation.report import figures
     except ModuleNotFoundError as error:
         raise InputError(
-            f"pictures need the package {error.name!r}, which is not installed: "
+            f"figures need the package {error.name!r}, which is not installed: "
             "pip install 'rudolph-jax[demo]'"
         ) from error
     return figures
-
-
-def say(*words: Any, **options: Any) -> None:
-    """Prints on one host of all; what no encoding has, of undecodable file names, as escapes."""
-    if jax.process_index() == 0:
-        print(*(escape(str(word)) for word in words), **options, flush=True)

@@ -5,21 +5,19 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from experiments.evaluation.bench import record_of
 from experiments.evaluation.methods.perplexity import TEMPLATE, class_captions, measure
-from experiments.evaluation.remarks import left_out
-from experiments.evaluation.results import Result
-from experiments.evaluation.rudolph_bench import Readable, RudolphBench
+from experiments.evaluation.rudolph_model import RudolphModel
+from experiments.evaluation.run import EvalRun, Result, set_record
 from experiments.evaluation.sets import RECORDS, LabelledSet, open_set
-from experiments.evaluation.tasks import options, rudolph_options
-from experiments.evaluation.tasks.remarks import Remarks
+from experiments.evaluation.tasks import options
+from experiments.evaluation.unreadable import ReadableExamples
 from rudolph_jax import tasks
 
 ABOUT, NAME = "classify by RUDOLPH's perplexities", "perplexity"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    rudolph_options.add_rudolph(parser, f"of {', '.join(RECORDS)}, or folders of one's own")
+    options.add_rudolph(parser, f"of {', '.join(RECORDS)}, or folders of one's own")
     add = parser.add_argument
     add("--template", default=TEMPLATE, metavar="TEXT",
         help=f"the caption of a class, with {{}} for its name («{TEMPLATE}»)")
@@ -28,41 +26,40 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    bench, remarks = rudolph_options.bench(args), Remarks()
+    def lines(name: str, result: Result) -> list[str]:
+        return [
+            f"{name}: {result['metric']} {result['value']:.4f}, macro-F1 "
+            f"{result['macro_f1']:.4f}, {result['examples']} images"
+        ]
 
-    def of_set(name: str) -> None:
-        pictures = open_set(name, args.test_split, args.data_dir)
-        result = measure_set(bench, pictures, args.template, args.class_names)
-        options.say(
-            f"{bench.name}  {name}: {result['metric']} {result['value']:.4f}, macro-F1 "
-            f"{result['macro_f1']:.4f}, {result['examples']} pictures{left_out(result)}"
-        )
-        remarks.say(bench.name, result)
+    def measure_one(run: EvalRun[RudolphModel], name: str) -> Result:
+        images = open_set(name, args.test_split, args.data_dir)
+        return measure_set(run, images, args.template, args.class_names)
 
-    options.for_each_set(options.set_names(args), of_set)
-    options.say(f"results: {bench.folder / NAME}")
-    remarks.finish()
+    options.measure_sets([options.rudolph_run(args)], args, measure_one, lines, NAME)
 
 
 def measure_set(
-    bench: RudolphBench, pictures: LabelledSet, template: str = TEMPLATE, file: Path | None = None
+    run: EvalRun[RudolphModel],
+    examples: LabelledSet,
+    template: str = TEMPLATE,
+    file: Path | None = None,
 ) -> Result:
-    """All that is told of a model on a set. template, file: see `class_captions`."""
-    captions, source = class_captions(pictures, template, file)
-    asked = {**bench.about(pictures), "captions": captions, "names": source}
+    """Measures a model on a set. template, file: see `class_captions`."""
+    captions, source = class_captions(examples, template, file)
+    inputs = {**run.metadata(examples), "captions": captions, "names": source}
+    metric = set_record(examples.name).metric
 
-    def work(readable: Readable) -> Result:
-        shown = readable.examples
-        perplexities = bench.chunks(
+    def compute(readable: ReadableExamples) -> Result:
+        images = readable.examples.pictures
+        perplexities = run.cached_map(
             "class perplexities",
-            asked,
+            inputs,
             readable,
             lambda rows: tasks.class_perplexities(
-                bench.rudolph, shown.pictures[rows], captions, batch_size=bench.batch_size
+                run.model.rudolph, images[rows], captions, batch_size=run.model.batch_size
             ),
         )
-        return measure(
-            shown.labels, perplexities, pictures.class_names, record_of(pictures.name).metric
-        )
+        return measure(readable.examples.labels, perplexities, examples.class_names, metric)
 
-    return bench.kept(NAME, pictures, asked, work)
+    return run.cached_on_readable(NAME, examples, inputs, compute)

@@ -13,7 +13,8 @@ from clip_jax import PRESETS, Compute, PretrainedClip
 from clip_jax.config import ClipConfig
 from clip_jax.errors import InputError
 from clip_jax.model import Clip
-from experiments.evaluation.clip_model import open_system
+from experiments.evaluation.clip_model import open_clip
+from experiments.evaluation.console import print_line
 from experiments.evaluation.methods.speed import (
     PUBLISHED_V100,
     TOLERANCE,
@@ -23,7 +24,7 @@ from experiments.evaluation.methods.speed import (
     largest_difference,
     time_encoders,
 )
-from experiments.evaluation.results import Result, versions, write_result
+from experiments.evaluation.run import Result, versions, write_result
 from experiments.evaluation.tasks import options
 
 ABOUT, NAME = "pictures a second, beside PyTorch and the published ones", "speed"
@@ -52,16 +53,16 @@ def run(args: argparse.Namespace) -> None:
     if args.preset:
         name, preset, clip = args.preset, args.preset, random_clip(PRESETS[args.preset], compute)
     else:
-        system = open_system(args.model, compute=compute)
-        name, preset, clip = system.name, system.preset, system.clip
+        model = open_clip(args.model, compute=compute)
+        name, preset, clip = model.name, model.preset, model.clip
     result = measure(
         clip, preset, _sizes(args.batch_sizes), args.pictures, args.rounds, not args.without_torch
     )
-    options.say(table(name, result))
+    print_line(table(name, result))
     device = jax.devices()[0].device_kind.replace("/", "-")
     file = args.out / NAME / f"{name} on {device}, {args.dtype}.json"
     write_result(file, {"task": NAME, "model": name, **result})
-    options.say(f"result: {file}")
+    print_line(f"result: {file}")
 
 
 def random_clip(config: ClipConfig, compute: Compute = Compute()) -> PretrainedClip:
@@ -106,7 +107,7 @@ def measure(
         "largest_difference": difference,
         "published_v100": PUBLISHED_V100.get(preset or ""),
         "pictures": pictures,
-        "timings": [_told(timing) for timing in timings],
+        "timings": [_as_json(timing) for timing in timings],
         "made_with": versions(),
     }
 
@@ -130,7 +131,7 @@ def table(name: str, result: Result) -> str:
     return "\n".join(lines)
 
 
-def _told(timing: Timing) -> Result:
+def _as_json(timing: Timing) -> Result:
     return {
         "batch_size": timing.batch_size,
         "preprocessing": timing.preprocessing,
@@ -142,14 +143,14 @@ def _told(timing: Timing) -> Result:
 def _torch_encoder(clip: PretrainedClip) -> Encoder | None:
     """None, and a line about it, where transformers' model cannot be had."""
     if not isinstance(clip.config, ClipConfig):
-        options.say("transformers has no CLIPModel of this kind; left out", file=sys.stderr)
+        print_line("transformers has no CLIPModel of this kind; left out", file=sys.stderr)
         return None
     from experiments.evaluation.methods.torch_clip import TorchEncoder
 
     try:
         return TorchEncoder(clip)
     except ModuleNotFoundError as error:
-        options.say(
+        print_line(
             f"transformers' CLIPModel is left out: {error.name} is not installed: "
             "pip install 'rudolph-jax[torch]'",
             file=sys.stderr,

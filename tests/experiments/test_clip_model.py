@@ -10,7 +10,7 @@ import converters
 from clip_jax import InputError, Predictor, PretrainedClip
 from clip_jax.byte_bpe import CLIP, ByteBpe
 from clip_jax.model import abstract_params
-from experiments.evaluation.clip_model import PUBLISHED, System, open_system
+from experiments.evaluation.clip_model import PUBLISHED, ClipModel, open_clip
 from experiments.evaluation.prompts.translations import read_translations
 
 
@@ -32,43 +32,43 @@ def cache(tmp_path):
 
 
 def test_a_system_is_its_model(ruclip, goldens):
-    system, clip = open_system(ruclip, batch_size=3), clip_jax.load(ruclip)
-    assert (system.name, system.language, system.average) == ("ruclip", "ru", "ruclip")
-    assert (system.embed_dim, system.preset) == (48, None)
+    model, clip = open_clip(ruclip, batch_size=3), clip_jax.load(ruclip)
+    assert (model.name, model.language, model.average) == ("ruclip", "ru", "ruclip")
+    assert (model.embed_dim, model.preset) == (48, None)
     prompts = ["кошка", "фото собаки", "дом", "лес"]
     features = np.asarray(clip.encode_text(clip.processor(text=prompts)["input_ids"]))
     expected = features / np.linalg.norm(features, axis=1, keepdims=True)
-    np.testing.assert_allclose(system.text_latents(prompts), expected, atol=1e-5)
+    np.testing.assert_allclose(model.text_latents(prompts), expected, atol=1e-5)
     images = [goldens / "ruclip" / f"image{i}.png" for i in range(5)]
     expected = Predictor(clip).get_image_latents(images)
-    np.testing.assert_allclose(system.image_latents(images), expected, atol=1e-5)
+    np.testing.assert_allclose(model.image_latents(images), expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("average", ["ruclip", "clip"])
 def test_classes_may_have_any_number_of_prompts(ruclip, average):
-    system = open_system(ruclip, average=average)
+    model = open_clip(ruclip, average=average)
     templates, names = ["{}", "фото {}"], ["кошка", "дом", "лес"]
     prompts = [[template.replace("{}", name) for template in templates] for name in names]
-    found = system.class_latents([*prompts, ["собака"]])
-    expected = Predictor(system.clip, templates, average=average).get_text_latents(names)
+    found = model.class_latents([*prompts, ["собака"]])
+    expected = Predictor(model.clip, templates, average=average).get_text_latents(names)
     np.testing.assert_allclose(found[:3], expected, atol=1e-5)
-    np.testing.assert_allclose(found[3:], system.text_latents(["собака"]), atol=1e-5)
+    np.testing.assert_allclose(found[3:], model.text_latents(["собака"]), atol=1e-5)
     with pytest.raises(InputError, match="prompts are empty"):
-        system.class_latents([["кошка"], []])
+        model.class_latents([["кошка"], []])
 
 
 def test_translations_stand_before_the_model(ruclip, cache):
-    plain = open_system(ruclip, language="en", average="clip")
-    system = open_system(ruclip, language="en", average="clip", translations=cache)
-    assert (system.name, system.language) == ("toy-en-ru + ruclip", "ru")
-    found = system.class_latents([["a cat", "a dog"], ["a dog"]])
+    plain = open_clip(ruclip, language="en", average="clip")
+    model = open_clip(ruclip, language="en", average="clip", translations=cache)
+    assert (model.name, model.language) == ("toy-en-ru + ruclip", "ru")
+    found = model.class_latents([["a cat", "a dog"], ["a dog"]])
     expected = plain.class_latents([["кошка", "собака"], ["собака"]])
     np.testing.assert_array_equal(found, expected)
     with pytest.raises(InputError, match=r"no translation of 'a fox' and 1 more.*translate") as e:
-        system.text_latents(["a cat", "a fox", "a hare"])
+        model.text_latents(["a cat", "a fox", "a hare"])
     assert "\n" not in str(e.value)
     with pytest.raises(InputError, match="reads Russian"):
-        open_system(ruclip, translations=cache)
+        open_clip(ruclip, translations=cache)
 
 
 def test_a_model_with_clips_vocabulary_reads_english(small_config, byte_vocabulary, tmp_path, rng):
@@ -79,13 +79,13 @@ def test_a_model_with_clips_vocabulary_reads_english(small_config, byte_vocabula
         lambda leaf: rng.normal(size=leaf.shape).astype(np.float32), abstract_params(config)
     )
     folder = PretrainedClip(config, params, tokenizer).save(tmp_path / "clip")
-    system = open_system(folder)
-    assert (system.language, system.average) == ("en", "clip")
+    model = open_clip(folder)
+    assert (model.language, model.average) == ("en", "clip")
     file = tmp_path / "translations.json"
     file.write_text(json.dumps({"format": 1, "translator": {}, "texts": {"кошка": "a cat"}}))
-    translated = open_system(folder, translations=file)
+    translated = open_clip(folder, translations=file)
     assert (translated.name, translated.language) == ("translator + clip", "ru")
-    expected = system.text_latents(["a cat"])
+    expected = model.text_latents(["a cat"])
     np.testing.assert_array_equal(translated.text_latents(["кошка"]), expected)
 
 
@@ -93,29 +93,29 @@ def test_published_models_are_known_by_their_sizes():
     configs = {name: PUBLISHED[name] for name in PUBLISHED if name != "tiny"}
     configs["hf"] = dataclasses.replace(PUBLISHED["clip-vit-base-patch16"], pad_id=1, bos_id=0)
     found = {
-        name: System(name, PretrainedClip(config, {}), "ru", "ruclip").preset
+        name: ClipModel(name, PretrainedClip(config, {}), "ru", "ruclip").preset
         for name, config in configs.items()
     }
     assert found == {**{name: name for name in found}, "hf": "clip-vit-base-patch16"}
     smaller = dataclasses.replace(configs["ruclip-small"], prompt_length=64)
-    assert System("x", PretrainedClip(smaller, {}), "ru", "ruclip").preset is None
+    assert ClipModel("x", PretrainedClip(smaller, {}), "ru", "ruclip").preset is None
 
 
 def test_what_a_result_tells(ruclip, cache, goldens, tmp_path):
-    about = open_system(ruclip, language="en", translations=cache).about()
-    json.dumps(about)
-    assert about["translations"]["translator"]["name"] == "toy-en-ru"
-    assert (about["converted_from"], about["dtype"], about["average"]) == (
+    metadata = open_clip(ruclip, language="en", translations=cache).metadata()
+    json.dumps(metadata)
+    assert metadata["translations"]["translator"]["name"] == "toy-en-ru"
+    assert (metadata["converted_from"], metadata["dtype"], metadata["average"]) == (
         "ruclip", "float32", "ruclip"
     )  # fmt: skip
     # The same model written again, and another one.
     clip = clip_jax.load(ruclip)
-    again = open_system(clip.save(tmp_path / "again"))
-    assert again.content_hash == about["sha256"]
+    again = open_clip(clip.save(tmp_path / "again"))
+    assert again.content_hash == metadata["sha256"]
     params = jax.tree.map(np.asarray, dict(clip.params))
     params["logit_scale"] = params["logit_scale"] + 1
     other = clip_jax.PretrainedClip(clip.config, params, clip.processor.tokenizer)
-    assert open_system(other.save(tmp_path / "other")).content_hash != about["sha256"]
+    assert open_clip(other.save(tmp_path / "other")).content_hash != metadata["sha256"]
 
 
 def test_broken_translations_are_one_line_errors(tmp_path, cache):
@@ -145,6 +145,6 @@ def test_saved_translations_come_back(cache):
 
 def test_open_system_refuses_what_it_does_not_know(ruclip):
     with pytest.raises(InputError, match="language is 'de'"):
-        open_system(ruclip, language="de")
+        open_clip(ruclip, language="de")
     with pytest.raises(InputError, match="average is 'median'"):
-        open_system(ruclip, average="median")
+        open_clip(ruclip, average="median")

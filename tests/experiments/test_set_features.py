@@ -15,8 +15,8 @@ from PIL import Image
 import converters
 from clip_jax import InputError, Predictor
 from experiments.evaluation.array_cache import ArrayCache
-from experiments.evaluation.clip_model import open_system
-from experiments.evaluation.image_features import Encoder
+from experiments.evaluation.clip_model import open_clip
+from experiments.evaluation.image_features import FeatureExtractor
 from experiments.evaluation.methods.zero_shot import compare, measure
 from experiments.evaluation.sets import open_set
 
@@ -44,45 +44,46 @@ def pictures(tmp_path_factory):
 
 
 def test_one_device_and_eight_give_the_same(ruclip, pictures):
-    system, mine = open_system(ruclip), open_set(str(pictures), "test")
-    found = []
+    mine, found = open_set(str(pictures), "test"), []
     for devices in (jax.devices()[:1], jax.devices()):
-        encoder = Encoder(system, devices=devices, rows=2)
-        images = encoder.images(mine).values
-        result = compare(images, encoder.classes([[name] for name in CLASSES]), mine.labels)
-        found.append((images, measure(result, CLASSES, "accuracy", system.clip.logit_scale)))
+        model = open_clip(ruclip, devices=devices, batch_size=2)
+        images = model.set_features(mine).values
+        result = compare(images, model.class_latents([[name] for name in CLASSES]), mine.labels)
+        found.append((images, measure(result, CLASSES, "accuracy", model.clip.logit_scale)))
     (images, measured), (spread_images, spread_measured) = found
     assert images.shape == (21, 48)
     # Two programs, one of them partitioned: the compiler may order their sums differently.
     np.testing.assert_allclose(images, spread_images, atol=1e-5)
     for a, b in zip(jax.tree.leaves(measured), jax.tree.leaves(spread_measured), strict=True):
         assert a == (pytest.approx(b, rel=1e-4) if isinstance(b, float) else b)
-    expected = Predictor(system.clip).get_image_latents([mine.image(i) for i in range(21)])
+    expected = Predictor(model.clip).get_image_latents([mine.image(i) for i in range(21)])
     np.testing.assert_allclose(images, expected, atol=1e-5)
-    assert np.linalg.norm(Encoder(system).images(mine, "pre").values, axis=1).max() > 2
+    assert np.linalg.norm(open_clip(ruclip).set_features(mine, "pre").values, axis=1).max() > 2
 
 
 def test_features_are_kept_by_content(ruclip, pictures, tmp_path, monkeypatch):
-    system, mine = open_system(ruclip), open_set(str(pictures), "test")
-    encoder = Encoder(system, cache=ArrayCache(tmp_path))
-    first = encoder.images(mine).values, encoder.classes([["кошка"], ["дом", "фото дома"]])
+    mine = open_set(str(pictures), "test")
+    model = open_clip(ruclip, cache=ArrayCache(tmp_path))
+    first = model.set_features(mine).values, model.class_latents([["кошка"], ["дом", "фото дома"]])
     assert len(list(tmp_path.glob("*.npy"))) == len(list(tmp_path.glob("*.json"))) == 2
-    again = Encoder(open_system(ruclip), cache=ArrayCache(tmp_path))
+    again = open_clip(ruclip, cache=ArrayCache(tmp_path))
 
     def never(*_):
         raise AssertionError("computed again")
 
     with monkeypatch.context() as patch:
-        patch.setattr(Encoder, "_encode", never)
-        patch.setattr(type(system), "class_latents", never)
-        np.testing.assert_array_equal(again.images(mine).values, first[0])
-        np.testing.assert_array_equal(again.classes([["кошка"], ["дом", "фото дома"]]), first[1])
+        patch.setattr(FeatureExtractor, "_encode", never)
+        patch.setattr(type(model), "_encode_texts", never)
+        np.testing.assert_array_equal(again.set_features(mine).values, first[0])
+        np.testing.assert_array_equal(
+            again.class_latents([["кошка"], ["дом", "фото дома"]]), first[1]
+        )
         for asked in (
-            lambda: again.images(mine, "pre"),
-            lambda: again.classes([["кошка"], ["дом"]]),
-            lambda: Encoder(
-                open_system(ruclip, average="clip"), cache=ArrayCache(tmp_path)
-            ).classes([["кошка"], ["дом", "фото дома"]]),
+            lambda: again.set_features(mine, "pre"),
+            lambda: again.class_latents([["кошка"], ["дом"]]),
+            lambda: open_clip(ruclip, average="clip", cache=ArrayCache(tmp_path)).class_latents(
+                [["кошка"], ["дом", "фото дома"]]
+            ),
         ):
             with pytest.raises(AssertionError, match="computed again"):
                 asked()
@@ -90,21 +91,21 @@ def test_features_are_kept_by_content(ruclip, pictures, tmp_path, monkeypatch):
         data = bytearray(file.read_bytes())
         data[200] ^= 1
         file.write_bytes(data)
-    np.testing.assert_array_equal(again.images(mine).values, first[0])
+    np.testing.assert_array_equal(again.set_features(mine).values, first[0])
     for file in tmp_path.glob("*.npy"):  # cut off
         file.write_bytes(file.read_bytes()[:50])
-    np.testing.assert_array_equal(again.images(mine).values, first[0])
+    np.testing.assert_array_equal(again.set_features(mine).values, first[0])
 
 
 def test_a_broken_picture_is_named(ruclip, pictures, tmp_path):
     broken = tmp_path / "broken" / "test" / "дом"
     broken.mkdir(parents=True)
     (broken / "a.png").write_bytes(b"not a picture")
-    encoder = Encoder(open_system(ruclip))
+    model = open_clip(ruclip)
     with pytest.raises(InputError, match="broken test дом/a.png: .*not a readable image"):
-        encoder.images(open_set(str(tmp_path / "broken"), "test"))
+        model.set_features(open_set(str(tmp_path / "broken"), "test"))
     with pytest.raises(InputError, match="features are 'middle'"):
-        encoder.images(open_set(str(pictures), "test"), "middle")
+        model.set_features(open_set(str(pictures), "test"), "middle")
 
 
 CHILD = """
