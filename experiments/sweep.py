@@ -1,9 +1,10 @@
 """Many runs and one table: python -m experiments.sweep --config=FILE --workdir=DIR
 
-    [--grid KEY=VALUE,VALUE ...] [--seeds=3] [--metric=NAME ...] [--config.KEY=VALUE ...]
+    [--grid KEY=VALUE,VALUE ...] [--seeds=3] [--metric=NAME ...] [--base=NAME]
+    [--jobs=N] [--devices=ID,ID] [--config.KEY=VALUE ...]
 
-Trains every variant with several seeds, one after another in this process, each in a folder of its
-own, DIR/runs/VARIANT/seed-N, and writes DIR/table.md, DIR/table.json and DIR/plot.png after each.
+Trains every variant with several seeds, each in a folder of its own, DIR/runs/VARIANT/seed-N, and
+writes DIR/table.md, table.json, table.csv, plot.png and TensorBoard's hyperparameters after each.
 The same command resumes after an interruption: finished runs stay as they are. A run that
 diverges is listed in the table and does not end the sweep.
 
@@ -15,6 +16,9 @@ compare, in functions of its own:
 --seeds: how many, counted from config.seed.
 --metric: "EVALUATOR/NAME" or "train/NAME"; by default all that config.evaluators measure, or
     train/loss. Of each the last value counts.
+--base: the variant that others are compared with, seed by seed; by default "base", else the first.
+--jobs: so many runs at once, each in a process of its own with its log in the run's folder; 1 runs
+    them one after another in this process. --devices shares these accelerators out among the jobs.
 """
 
 from __future__ import annotations
@@ -22,9 +26,11 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import json
+import queue
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from types import ModuleType
 
@@ -35,30 +41,36 @@ from experiments.cli.command_line import experiment_file, parse_command_line
 from experiments.cli.exit_status import DivergedError, exit_status
 from experiments.config.run import TrainConfig
 from experiments.evaluation.during_training.evaluators import make_evaluators
-from experiments.sweeping.results import (
-    Result,
-    Row,
-    default_metrics,
-    read_result,
-    table,
-)
+from experiments.sweeping.hyperparameters import write_hyperparameters
+from experiments.sweeping.results import Result, Row, base_of, default_metrics, read_result
+from experiments.sweeping.tables import to_csv, to_markdown
 from experiments.sweeping.throughput import steps_per_second
 from experiments.sweeping.variants import Variant, make_variants, parse_grid
+from experiments.sweeping.worker import run_in_process
 from experiments.train import check_mesh, train
 from experiments.training.metrics import last_metrics
 from experiments.training.partitioning import make_mesh
 from experiments.workdir.lock import RunLock
 
+Run = tuple[Variant, int]  # with its seed
+
 
 @dataclasses.dataclass(frozen=True)
 class Sweep:
-    """metrics: names, () for the default. prerequisites: folder of the run -> its config."""
+    """metrics: names, () for the default. prerequisites: folder of the run -> its config.
+
+    base: name of the variant that others are compared with, "": see `results.base_of`.
+    jobs: runs at once. devices: ids of accelerators to share out among them; (): all see all.
+    """
 
     workdir: Path
     variants: Sequence[Variant]
     seeds: Sequence[int]
     metrics: Sequence[str] = ()
     prerequisites: Mapping[Path, TrainConfig] = dataclasses.field(default_factory=dict)
+    base: str = ""
+    jobs: int = 1
+    devices: Sequence[str] = ()
 
     def folder(self, variant: Variant, seed: int) -> Path:
         return self.workdir / "runs" / variant.folder / f"seed-{seed}"
@@ -85,37 +97,77 @@ def _run(sweep: Sweep, plot: ModuleType, lock: RunLock) -> list[Row]:
         for variant, seed in runs
     }
     for folder, config in sweep.prerequisites.items():
-        if read_result(folder, config) is None:
+        result = read_result(folder, config)
+        if result is None:
             print(f"before the sweep: {folder}, {config.steps} steps", flush=True)
-            finish(config, folder)
+            result = run_variant(config, folder)
+        if result.error:
+            raise DivergedError(f"{folder}: {result.error}")
     left = [run for run in runs if results[run[0].name, run[1]] is None]
     start = time.monotonic()
-    for number, (variant, seed) in enumerate(left, 1):
-        of_all = f"{len(runs) - len(left) + number}/{len(runs)}"
-        print(f"run {of_all}: {variant.name}, seed {seed}", flush=True)
-        config = dataclasses.replace(variant.config, seed=seed)
-        folder = sweep.folder(variant, seed)
-        try:
-            result = finish(config, folder)
-        except DivergedError as error:
-            result = Result(config.to_dict(), last_metrics(folder), None, None, str(error))
-            result.save(folder)
-        except InputError as error:
-            raise InputError(f"variant {variant.name}: {error}") from error
+    for number, ((variant, seed), result) in enumerate(_results(sweep, left), 1):
         results[variant.name, seed] = result
         lock.check()
         _write(sweep, results, plot)
         minutes = (time.monotonic() - start) / number * (len(left) - number) / 60
-        print(f"run {of_all}: {_told(result)}; about {minutes:.0f} min left", flush=True)
+        of_all = f"{len(runs) - len(left) + number}/{len(runs)}"
+        print(
+            f"run {of_all}: {variant.name}, seed {seed}: {_described(result)}; about "
+            f"{minutes:.0f} min left",
+            flush=True,
+        )
     return _write(sweep, results, plot)
+
+
+def _results(sweep: Sweep, runs: Sequence[Run]) -> Iterator[tuple[Run, Result]]:
+    """Yields the runs with their results as they end, `sweep.jobs` of them at once."""
+
+    def result_of(run: Run, devices: Sequence[str] = ()) -> Result:
+        variant, seed = run
+        config, folder = dataclasses.replace(variant.config, seed=seed), sweep.folder(*run)
+        print(f"begins: {variant.name}, seed {seed}", flush=True)
+        try:
+            if sweep.jobs == 1:
+                return run_variant(config, folder)
+            return run_in_process(config, folder, devices)
+        except InputError as error:
+            raise InputError(f"variant {variant.name}: {error}") from error
+
+    if sweep.jobs == 1:
+        for run in runs:
+            yield run, result_of(run)
+        return
+    shares: queue.SimpleQueue[Sequence[str]] = queue.SimpleQueue()
+    for job in range(sweep.jobs):
+        shares.put(sweep.devices[job :: sweep.jobs])
+
+    def on_a_share(run: Run) -> Result:
+        devices = shares.get()
+        try:
+            return result_of(run, devices)
+        finally:
+            shares.put(devices)
+
+    pool = ThreadPoolExecutor(sweep.jobs)
+    try:
+        futures = {pool.submit(on_a_share, run): run for run in runs}
+        for future in as_completed(futures):
+            yield futures[future], future.result()
+    finally:
+        # Runs that have begun end by themselves: Ctrl-C reaches their processes too.
+        pool.shutdown(cancel_futures=True)
 
 
 def check(sweep: Sweep) -> None:
     """InputError for metrics, meshes, data and evaluators that do not fit; trains nothing."""
+    if sweep.base and sweep.base not in {variant.name for variant in sweep.variants}:
+        known = ", ".join(variant.name for variant in sweep.variants)
+        raise InputError(f"--base is {sweep.base!r}; expected one of {known}")
     for variant in sweep.variants:
         config = variant.config
         try:
-            check_mesh(config, make_mesh(config.mesh))
+            if sweep.jobs == 1:  # the devices of a process of its own are not known here
+                check_mesh(config, make_mesh(config.mesh))
             make_evaluators(config)
         except InputError as error:
             raise InputError(f"variant {variant.name}: {error}") from error
@@ -126,13 +178,17 @@ def check(sweep: Sweep) -> None:
                 raise InputError(f"--metric is {metric!r}; expected one of {known}")
 
 
-def finish(config: TrainConfig, folder: Path) -> Result:
-    """Trains in a folder, or resumes there, and writes the result beside the run."""
+def run_variant(config: TrainConfig, folder: Path) -> Result:
+    """Trains in a folder, or resumes there, and writes the result, of a diverged run too."""
     begun = (folder / "checkpoints").exists()
     start = time.monotonic()
-    metrics = train(config, folder).metrics
-    seconds = None if begun else time.monotonic() - start
-    result = Result(config.to_dict(), metrics, steps_per_second(folder), seconds)
+    try:
+        metrics = train(config, folder).metrics
+    except DivergedError as error:
+        result = Result(config.to_dict(), last_metrics(folder), None, None, str(error))
+    else:
+        seconds = None if begun else time.monotonic() - start
+        result = Result(config.to_dict(), metrics, steps_per_second(folder), seconds)
     result.save(folder)
     return result
 
@@ -145,11 +201,14 @@ def _write(
         of_seed = {seed: results[variant.name, seed] for seed in sweep.seeds}
         rows.append(Row(variant, {seed: r for seed, r in of_seed.items() if r is not None}))
     metrics = list(sweep.metrics) or default_metrics(rows)
-    data = {"metrics": metrics, "seeds": list(sweep.seeds)}
-    data["rows"] = [row.to_dict(metrics) for row in rows]
+    base = base_of(rows, sweep.base)
+    data = {"metrics": metrics, "seeds": list(sweep.seeds), "base": base.variant.name}
+    data["rows"] = [row.to_dict(metrics, base) for row in rows]
     text = json.dumps(data, ensure_ascii=False, indent=1)
     replace_file(sweep.workdir / "table.json", text + "\n")
-    replace_file(sweep.workdir / "table.md", table(rows, metrics, len(sweep.seeds)))
+    replace_file(sweep.workdir / "table.md", to_markdown(rows, metrics, sweep.seeds, base))
+    replace_file(sweep.workdir / "table.csv", to_csv(rows, metrics))
+    write_hyperparameters(sweep.workdir / "tensorboard", rows, metrics)
     folders = [
         [sweep.folder(row.variant, seed) for seed, r in row.results.items() if not r.error]
         for row in rows
@@ -158,7 +217,7 @@ def _write(
     return rows
 
 
-def _told(result: Result) -> str:
+def _described(result: Result) -> str:
     if result.error:
         return f"diverged ({result.error})"
     measured = {k: v for k, v in result.metrics.items() if not k.startswith("train/")}
@@ -185,11 +244,19 @@ def parse(argv: Sequence[str]) -> Sweep:
     parser.add_argument("--grid", action="append", default=[])
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--metric", action="append", default=[])
+    parser.add_argument("--base", default="")
+    parser.add_argument("--jobs", type=int, default=1)
+    parser.add_argument("--devices", default="")
     args, rest = parser.parse_known_args(argv)
     if args.config is None or args.workdir is None:
         raise InputError("--config=FILE and --workdir=DIR are both needed")
     if args.seeds < 1:
         raise InputError(f"--seeds is {args.seeds}; expected at least 1")
+    if args.jobs < 1:
+        raise InputError(f"--jobs is {args.jobs}; expected at least 1")
+    devices = [device for device in args.devices.split(",") if device]
+    if devices and len(devices) < args.jobs:
+        raise InputError(f"--devices has {len(devices)} ids; expected one or more for each job")
     args.config = experiment_file(args.config)
     module = load(args.config)
     given = {argument.partition("=")[0].removeprefix("--config.") for argument in rest}
@@ -213,7 +280,10 @@ def parse(argv: Sequence[str]) -> Sweep:
             f"{args.config}"
         )
     seeds = range(base.seed, base.seed + args.seeds)
-    return Sweep(workdir, make_variants(base, named), seeds, args.metric, prerequisites)
+    return Sweep(
+        workdir, make_variants(base, named), seeds, args.metric, prerequisites, args.base,
+        args.jobs, devices,
+    )  # fmt: skip
 
 
 def load(file: Path) -> ModuleType:
@@ -241,7 +311,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sweep = parse(argv)
         run_sweep(sweep)
         print(f"{(sweep.workdir / 'table.md').read_text(encoding='utf-8')}\n"
-              f"table, plot: {sweep.workdir}/table.md table.json plot.png")  # fmt: skip
+              f"{sweep.workdir}: table.md table.json table.csv plot.png")  # fmt: skip
 
     return exit_status(work, argv)
 

@@ -163,6 +163,7 @@ WALK = [
     ("experiments.evaluate", "zero-shot --distributed=here --model={H}/ruclip --data=no",
      "--distributed=here; expected auto, none or"),
     ("experiments.evaluate", "retrieval --model={H}/vqgan --data={H}/full", "are required: --sets"),
+    ("experiments.sweeping.worker", "{T}/no.json {T}/run", "no.json: cannot be read"),
     ("experiments.sweep", "", "--config=FILE and --workdir=DIR are both needed"),
     ("experiments.sweep", "--config={T}/no.py --workdir={T}/run", "is no experiment file"),
     ("experiments.sweep", "--config={H}/broken.py --workdir={T}/run", "broken.py"),

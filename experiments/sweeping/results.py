@@ -9,10 +9,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from scipy import stats
+
 from clip_jax.atomic_file import replace_file
 from clip_jax.errors import InputError
 from experiments.config.run import TrainConfig, flatten
-from experiments.sweeping.variants import Variant, describe
+from experiments.sweeping.variants import Variant
 
 FILE_NAME = "result.json"
 
@@ -73,7 +75,13 @@ class Row:
                 )
         return [result.metrics[metric] for result in self.good()]
 
-    def to_dict(self, metrics: Sequence[str]) -> dict[str, Any]:
+    def by_seed(self, metric: str) -> dict[int, float]:
+        """Returns seed -> value, of the runs that did not diverge."""
+        good = [seed for seed, result in self.results.items() if not result.error]
+        return dict(zip(good, self.values(metric), strict=True))
+
+    def to_dict(self, metrics: Sequence[str], base: Row) -> dict[str, Any]:
+        """Returns plain data; base: the row that this one is compared with, seed by seed."""
         good = self.good()
         errors = {seed: result.error for seed, result in self.results.items() if result.error}
         return {
@@ -81,13 +89,39 @@ class Row:
             "overrides": dict(self.variant.overrides),
             "seeds": list(self.results),
             "metrics": {
-                metric: {**summary(self.values(metric)), "values": self.values(metric)}
+                metric: {
+                    **summary(self.values(metric)),
+                    "values": self.values(metric),
+                    "difference": None if self is base else paired_difference(self, base, metric),
+                }
                 for metric in metrics
             },
             "steps_per_second": summary([r.steps_per_second for r in good])["mean"],
             "wall_seconds": summary([r.wall_seconds for r in good])["mean"],
             "errors": errors,
         }
+
+
+def base_of(rows: Sequence[Row], name: str = "") -> Row:
+    """Returns the row that others are compared with: the one named, else "base", else the first."""
+    named = {row.variant.name: row for row in rows}
+    return named[name] if name else named.get("base", rows[0])
+
+
+def paired_difference(row: Row, base: Row, metric: str) -> dict[str, float | None]:
+    """Returns the mean of row - base over common seeds, with its interval of 95 %.
+
+    The interval is Student's t with n - 1 degrees of freedom; None with fewer than two seeds. Equal
+    seeds have the same initial parameters, batches and augmentation, so their noise cancels.
+    """
+    ours, theirs = row.by_seed(metric), base.by_seed(metric)
+    differences = [ours[seed] - theirs[seed] for seed in ours if seed in theirs]
+    found = summary(differences)
+    if found["mean"] is None or found["deviation"] is None:
+        return {"mean": found["mean"], "low": None, "high": None}
+    n = len(differences)
+    reach = float(stats.t.ppf(0.975, n - 1)) * found["deviation"] / n**0.5
+    return {"mean": found["mean"], "low": found["mean"] - reach, "high": found["mean"] + reach}
 
 
 def summary(values: Sequence[float | None]) -> dict[str, float | None]:
@@ -104,38 +138,3 @@ def default_metrics(rows: Sequence[Row]) -> list[str]:
     written = [metric for row in rows for result in row.good() for metric in result.metrics]
     measured = [metric for metric in dict.fromkeys(written) if not metric.startswith("train/")]
     return measured or ["train/loss"]
-
-
-def table(rows: Sequence[Row], metrics: Sequence[str], seeds: int) -> str:
-    """Markdown."""
-    named = any(row.variant.name != describe(row.variant.overrides) for row in rows)
-    titles = ["variant", *(["overrides"] if named else []), *metrics, "steps/s", "wall, s"]
-    lines = [_line(titles), "|---" * len(titles) + "|"]
-    failed = []
-    for row in rows:
-        data = row.to_dict(metrics)
-        cells = [row.variant.name]
-        if named:
-            listed = describe(row.variant.overrides).replace("|", "\\|")
-            cells.append(f"`{listed}`" if listed else "")
-        for metric in metrics:
-            cells.append(mean_and_spread(**summary(row.values(metric))))
-        for key in ("steps_per_second", "wall_seconds"):
-            cells.append("" if data[key] is None else f"{data[key]:.1f}")
-        lines.append(_line(cells))
-        failed += [f"- {row.variant.name}, seed {s}: {why}" for s, why in data["errors"].items()]
-    done = sum(len(row.results) for row in rows)
-    notes = [f"Mean ± standard deviation over {seeds} seeds; {done} of {len(rows) * seeds} runs."]
-    if failed:
-        notes += ["", f"Diverged and left out ({len(failed)}):", "", *failed]
-    return "\n".join([*lines, "", *notes]) + "\n"
-
-
-def mean_and_spread(mean: float | None, deviation: float | None) -> str:
-    if mean is None:
-        return ""
-    return f"{mean:.4f}" + ("" if deviation is None else f" ± {deviation:.4f}")
-
-
-def _line(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cells) + " |"

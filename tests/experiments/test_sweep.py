@@ -12,10 +12,11 @@ from clip_jax.command import WRONG_INPUT
 from experiments import sweep as sweep_module
 from experiments.cli.exit_status import DIVERGED, DivergedError
 from experiments.config.data import AugmentConfig
-from experiments.config.run import TrainConfig
+from experiments.config.run import InitConfig, TrainConfig
 from experiments.sweep import Sweep, main, parse, run_sweep
-from experiments.sweeping.plot import plot
-from experiments.sweeping.results import Result, Row, default_metrics, table
+from experiments.sweeping.plot import loss_groups, plot
+from experiments.sweeping.results import Result, Row, default_metrics, paired_difference
+from experiments.sweeping.tables import to_csv, to_markdown
 from experiments.sweeping.throughput import steps_per_second
 from experiments.sweeping.variants import make_variants, parse_grid
 from experiments.training.metrics import last_metrics, read_metrics
@@ -86,6 +87,7 @@ def test_runs_goes_on_and_tells_the_runs_own_numbers(base, tmp_path, monkeypatch
             "mean": statistics.fmean(values),
             "deviation": statistics.stdev(values),
             "values": values,
+            "difference": None,
         }
     }
     assert plain["overrides"] == {} and plain["wall_seconds"] > 0 and plain["errors"] == {}
@@ -94,11 +96,23 @@ def test_runs_goes_on_and_tells_the_runs_own_numbers(base, tmp_path, monkeypatch
     good = shifted["metrics"][LOSS]
     assert len(good["values"]) == 1 and good["deviation"] is None
     lines = (tmp_path / "table.md").read_text(encoding="utf-8").splitlines()
-    assert lines[2].startswith(
-        f"| plain |  | {statistics.fmean(values):.4f} ± {statistics.stdev(values):.4f} |"
+    assert lines[0] == f"| variant | overrides | {LOSS} | each seed | minus plain |"
+    mean, deviation = statistics.fmean(values), statistics.stdev(values)
+    each = ", ".join(f"{value:.4f}" for value in values)
+    assert lines[2] == f"| plain |  | {mean:.4f} ± {deviation:.4f} | {each} |  |"
+    difference = good["mean"] - values[1]  # the seed that both have
+    assert lines[3] == (
+        f"| shifted | `data.augment.shift=2` | {good['mean']:.4f} | {good['mean']:.4f} | "
+        f"{difference:+.4f} |"
     )
-    assert f"| shifted | `data.augment.shift=2` | {good['mean']:.4f} |" in lines[3]
     assert "4 of 4 runs" in lines[5] and lines[-1].endswith("shifted, seed 0: step 1: loss is nan")
+    runs = (tmp_path / "table.csv").read_text(encoding="utf-8").splitlines()
+    assert len(runs) == 5 and runs[1].startswith(f"plain,,0,{values[0]},")
+    assert runs[3] == "shifted,data.augment.shift=2,0,,,,step 1: loss is nan"
+    sessions = (tmp_path / "tensorboard").rglob("events*")
+    assert {str(file.parent.relative_to(tmp_path / "tensorboard")) for file in sessions} == {
+        "plain/seed-0", "plain/seed-1", "shifted/seed-1",
+    }  # fmt: skip
     assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
     assert plot(rows, [folders, []], [LOSS]) == plot(rows, [folders, []], [LOSS])
     # Two steps, each logged: one interval.
@@ -199,13 +213,13 @@ def get_sweep():
     sweep, trained = parse(arguments), []
     folder = tmp_path / "prerequisites" / "init.folder"
 
-    def finish(config, folder):
+    def run_variant(config, folder):
         trained.append((config.steps, config.seed, config.init.folder, folder.name))
         result = Result(config.to_dict(), {"train/loss": 1.0}, None, None)
         result.save(folder)
         return result
 
-    monkeypatch.setattr(sweep_module, "finish", finish)
+    monkeypatch.setattr(sweep_module, "run_variant", run_variant)
     run_sweep(sweep)
     run_sweep(sweep)
     model = str(folder / "model")
@@ -222,10 +236,10 @@ def get_prerequisites():
     return {"init.folder": TrainConfig(steps=7)}
 """)
 
-    def finish(config, folder):
+    def train(config, folder):
         raise DivergedError("step 3: loss is nan")
 
-    monkeypatch.setattr(sweep_module, "finish", finish)
+    monkeypatch.setattr(sweep_module, "train", train)
     arguments = [f"--config={file}", f"--workdir={tmp_path}", "--grid=steps=1"]
     assert main(arguments) == DIVERGED
 
@@ -241,6 +255,68 @@ def test_what_the_evaluators_measured_stands_in_the_table():
     rows = [Row(variants[0], measured), Row(variants[1], diverged)]
     metrics = default_metrics(rows)
     assert metrics == ["zero-shot:test/accuracy"]
-    lines = table(rows, metrics, seeds=3).splitlines()
-    assert lines[2:4] == ["| steps=1 | 2.0000 ± 1.0000 | 2.0 |  |", "| steps=2 |  |  |  |"]
+    lines = to_markdown(rows, metrics, (1, 2, 3), rows[0]).splitlines()
+    assert lines[2:4] == [
+        "| steps=1 | 2.0000 ± 1.0000 | 1.0000, 2.0000, 3.0000 |  |",
+        "| steps=2 |  |  |  |",
+    ]
     assert "4 of 6 runs" in lines[5]
+    assert len(to_csv(rows, metrics).splitlines()) == 5
+
+
+def test_paired_differences_cancel_what_seeds_share():
+    """1.0, 1.2 and 0.8 above seeds that lie 10 apart: Student's t with two degrees of freedom."""
+    variants = make_variants(TrainConfig(), parse_grid(["steps=1,2"], TrainConfig()))
+
+    def row(variant, values):
+        return Row(variant, {
+            seed: Result({}, {LOSS: value}, None, None) for seed, value in values.items()
+        })  # fmt: skip
+
+    base = row(variants[0], {0: 10.0, 1: 20.0, 2: 30.0, 3: 7.0})
+    other = row(variants[1], {2: 30.8, 0: 11.0, 1: 21.2})
+    found = paired_difference(other, base, LOSS)
+    assert found["mean"] == pytest.approx(1.0)
+    assert found["high"] - found["mean"] == pytest.approx(4.302653 * 0.2 / 3**0.5)
+    assert found["mean"] - found["low"] == pytest.approx(found["high"] - found["mean"])
+    one = paired_difference(row(variants[1], {1: 21.0}), base, LOSS)
+    assert one == {"mean": 1.0, "low": None, "high": None}
+
+
+def test_losses_share_axes_only_where_they_are_comparable():
+    base = TrainConfig()
+    grid = ["data.batch_size=32,64", "settings.form=gathered,ring"]
+    configs = [v.config for v in make_variants(base, parse_grid(grid, base))]
+    assert loss_groups(configs) == [[0, 1], [2, 3]]
+    rates = make_variants(base, parse_grid(["optim.learning_rate=1e-3,1e-4"], base))
+    assert loss_groups([v.config for v in rates]) == [[0, 1]]
+    duplicates = make_variants(base, parse_grid(["settings.duplicates=negatives,masked"], base))
+    assert loss_groups([v.config for v in duplicates]) == [[0], [1]]
+
+
+def test_runs_at_once_give_what_runs_in_turn_give(base, tmp_path, capsys):
+    """Two processes of one device each; a failing one ends the sweep with its own words."""
+    variants = make_variants(base, {"plain": {}, "shifted": {"data.augment.shift": 2}})
+    at_once = Sweep(tmp_path / "jobs", variants, (0,), jobs=2)
+    in_turn = Sweep(tmp_path / "turn", variants, (0,))
+    for one, other in zip(run_sweep(at_once), run_sweep(in_turn), strict=True):
+        assert one.values(LOSS) == pytest.approx(other.values(LOSS), rel=1e-5)
+    assert (at_once.folder(variants[0], 0) / "log.txt").exists()
+    absent = dataclasses.replace(base, init=InitConfig(str(tmp_path / "absent")))
+    failing = Sweep(tmp_path / "failing", make_variants(absent, {"x": {}}), (0,), jobs=2)
+    with pytest.raises(InputError, match="variant x: .*ended with status 2 .*absent"):
+        run_sweep(failing)
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (["--jobs=0"], "--jobs is 0; expected at least 1"),
+        (["--jobs=3", "--devices=0,1"], "--devices has 2 ids; expected one or more for each job"),
+        (["--base=other"], "--base is 'other'; expected one of steps=1, steps=2"),
+    ],
+)
+def test_wrong_options(experiment_file, tmp_path, capsys, options, expected):
+    arguments = [f"--config={experiment_file()}", f"--workdir={tmp_path}", "--grid=steps=1,2"]
+    assert main([*arguments, *options]) == WRONG_INPUT
+    assert expected in capsys.readouterr().err
