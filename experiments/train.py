@@ -42,6 +42,7 @@ from experiments.training.loop import Loop, as_pretrained
 from experiments.training.lora import with_lora
 from experiments.training.metrics import last_metrics
 from experiments.training.optimizer import make_optimizer
+from experiments.training.phases import Phases
 from experiments.training.resume import step_to_resume
 from experiments.training.runners import RUNNERS
 from experiments.training.state import initial_state, model_params
@@ -90,6 +91,8 @@ def train(
         storage_errors(workdir, lambda: last_good(workdir / CHECKPOINTS)),
         hold(workdir, processes) as folder,
     ):
+        phase = Phases(quiet=not processes.first)
+        phase(f"opening the data: {config.data.name}, split {config.data.split}")
         objective = make_objective(config, mesh)
         if config.optim.lora.rank:
             objective = with_lora(objective, config.optim.lora)
@@ -107,6 +110,8 @@ def train(
             tokenizer = None
             if objective.vocabulary is not None:
                 vocabulary = objective.vocabulary
+                if not ((workdir / FILE_NAME).exists() or initial_vocabulary(config).vocabulary):
+                    phase(f"training a vocabulary of {vocabulary.size:,} pieces")
                 tokenizer = processes.first_then_others(
                     lambda: run_tokenizer(vocabulary, initial_vocabulary(config), split, workdir)
                 )
@@ -118,12 +123,16 @@ def train(
                 evaluators, first_step, mesh, folder,
             )  # fmt: skip
             with partitioning.mesh_context(mesh, config.parallel):
+                phase("initial parameters")
                 state, shardings = initial_state(config, objective, optimizer, mesh)
                 if first_step:
+                    phase(f"restoring step {first_step}")
                     state = checkpoints.restore(first_step, abstract_state(state))
                 else:
                     state = load_initial_params(state, config)
                 if loop.has_work:
+                    if config.data.in_memory and split.pictured:
+                        phase(f"rendering {len(split):,} images")
                     runner = RUNNERS[config.parallel](config, objective, optimizer, mesh, shardings)
                     stream = batches(
                         objective.examples(split, tokenizer), config.data,
@@ -133,7 +142,9 @@ def train(
                     if config.data.log_ids:
                         place = workdir, split, first_step, processes.index, processes.count
                         stream = processes.first_then_others(lambda: SampleIds(*place)).log(stream)
-                    state = loop.run(runner, state, stream)
+                    if first_step < config.steps:
+                        phase(f"compiling the step for {mesh.size} devices")
+                    state = loop.run(runner, state, stream, phase.end)
         preemption.nothing_to_save = True
         model = as_pretrained(objective, fetch_to_host(model_params(state)), tokenizer)
         folder.check()

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
 from clip_jax.config import ClipConfig, ImageConfig
 from clip_jax.errors import InputError
@@ -17,6 +16,7 @@ from clip_jax.tokenizer import Tokenizer
 from experiments.config.data import DataConfig
 from experiments.data.augment import draw, render
 from experiments.data.source import Split
+from experiments.training.phases import with_progress
 
 RENDERING = 0x72656E64  # sets the renderings' random numbers apart from all others
 Example = dict[str, np.ndarray]
@@ -39,7 +39,7 @@ class Pictures:
             variants = config.augment.variants if config.augment.renders else 1
             self._kept = [
                 self._prepare(i, variants, np.random.default_rng((RENDERING, i)))
-                for i in tqdm(range(len(split)), "rendering", disable=None, leave=False)
+                for i in with_progress(range(len(split)), "rendering")
             ]
 
     def draw(self, index: int, rng: np.random.Generator) -> Example:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -75,7 +75,14 @@ class Loop:
         self.unscored = processes.broadcast_from_first(self._is_unscored, Stopped)
         self.has_work = first_step < config.steps or bool(self.not_evaluated) or self.unscored
 
-    def run(self, runner: JitRunner | PmapRunner, state: State, stream: Any) -> State:
+    def run(
+        self,
+        runner: JitRunner | PmapRunner,
+        state: State,
+        stream: Any,
+        on_first_step: Callable[[], None] = lambda: None,
+    ) -> State:
+        """Takes the steps that are left. on_first_step: called when the first one is compiled."""
         config, first = self.config, self.processes.first
         self.writer = MetricsWriter(self.workdir, self.first_step) if first else NullMetricsWriter()
         self.progress = Progress(
@@ -96,6 +103,8 @@ class Loop:
                     batch = next(stream)
                 self.watchdog.heartbeat(number)
                 self._take(runner, runner.shard_batch(batch))
+                if number == self.first_step + 1:
+                    on_first_step()
                 self.preemption.nothing_to_save = False
                 # The step before is looked at while this one runs.
                 self._record(self.current.metrics[:-1])
