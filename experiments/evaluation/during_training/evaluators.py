@@ -8,7 +8,7 @@ is left out, which is said once, and never ends a run.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property, partial
 from typing import Any
 
@@ -62,11 +62,19 @@ def make_evaluators(config: TrainConfig) -> dict[str, Evaluator]:
             raise InputError(
                 f"config.evaluators holds {name!r}, which needs a feature "
                 f"{' or '.join(map(repr, needed))}; the data set has "
-                f"{', '.join(sorted(opened.features))}"
+                f"{', '.join(sorted(opened.features))}; {_proposal(tasks, split, opened)}"
             )
         readable = ReadableSplit(opened, config, LogOnce(name))
         made[name] = partial(_measure, evaluate, readable)
     return made
+
+
+def _proposal(tasks: Mapping[str, tuple[Any, ...]], name: str, split: Split) -> str:
+    """Names the evaluators that a split can feed."""
+    fitting = [t for t, (_, *needed) in tasks.items() if set(needed) & set(split.features)]
+    if not fitting:
+        return "no evaluator fits it: --config.evaluators=()"
+    return " or ".join(f"--config.evaluators=\"('{task}:{name}',)\" fits" for task in fitting)
 
 
 def _measure(
