@@ -92,7 +92,6 @@ def train(
         hold(workdir, processes) as folder,
     ):
         phase = Phases(quiet=not processes.first)
-        phase(f"opening the data: {config.data.name}, split {config.data.split}")
         objective = make_objective(config, mesh)
         if config.optim.lora.rank:
             objective = with_lora(objective, config.optim.lora)
