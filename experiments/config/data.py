@@ -61,10 +61,10 @@ class AugmentConfig:
 class DataConfig:
     """Names the data of a run and how batches are made of it.
 
-    name: an embedded set (`experiments/data/embedded.py`) or the folder of a prepared TFDS set.
+    name: a built-in set (`experiments/data/source.py`) or the folder of a prepared TFDS set.
     mix: several sets in place of `name`, each "NAME=WEIGHT": the weights' shares of the examples
     come from them (`experiments/data/mixture.py`).
-    directory: where embedded sets are built. vocabulary: a tokenizer.model to use; "" trains a new
+    directory: where built-in sets are built. vocabulary: a tokenizer.model to use; "" trains a new
     one on the captions. batch_size: of all devices together. in_memory: decode and render once,
     for sets that fit. threads: that read ahead. draft: decode large JPEG files at a fraction of
     their size, which is faster and gives slightly other pixels than evaluation sees.

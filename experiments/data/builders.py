@@ -1,4 +1,4 @@
-"""The embedded sets as TFDS builders."""
+"""The built-in sets as TFDS builders."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import contextlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -11,12 +11,14 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 from array_record.python.array_record_data_source import ArrayRecordDataSource
+from array_record.python.array_record_module import ArrayRecordWriter
 
+from clip_jax.atomic_file import replacing
 from clip_jax.errors import InputError
 from clip_jax.image import open_image, resize_square
 from experiments.data.codes import Codes, tokenizer_digest
 from experiments.data.sources.forms import Form
-from experiments.data.sources.shards import ShardWriter, features, serializer
+from experiments.data.sources.shards import WRITER, features, serializer
 from rudolph_jax.image_tokenizer import image_config, load_vqgan
 
 ENCODED_AT_ONCE = 64  # images; one shape, so that the encoder compiles once
@@ -40,8 +42,12 @@ class Coder:
         plain = features(self._form)
         serialize = serializer(features(self._form, self.about.count))
         skip = {"image": tfds.decode.SkipDecoding()}
-        writer = ShardWriter(coded.parent, f"{coded.name}-coded", 2**62)
-        with ArrayRecordDataSource([str(pictures)]) as source, ThreadPoolExecutor(threads) as pool:
+        with (
+            replacing(coded) as beside,
+            contextlib.closing(ArrayRecordWriter(str(beside), WRITER)) as writer,
+            ArrayRecordDataSource([str(pictures)]) as source,
+            ThreadPoolExecutor(threads) as pool,
+        ):
             for start in range(0, len(source), ENCODED_AT_ONCE):
                 rows = [
                     plain.deserialize_example_np(source[i], decoders=skip)
@@ -50,8 +56,6 @@ class Coder:
                 views = pool.map(self._view, [row["image"] for row in rows])
                 for row, codes in zip(rows, self._codes(views), strict=True):
                     writer.write(serialize({**row, "codes": codes}))
-        writer.close()
-        os.replace(coded.parent / writer.shards[0][0], coded)
 
     def _view(self, picture: bytes) -> np.ndarray:
         return resize_square(open_image(picture), self.about.image_size, self._image)

@@ -11,30 +11,36 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import re
 import shutil
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import tensorflow_datasets as tfds
 from tqdm import tqdm
 
+from clip_jax.atomic_file import replace_file, replacing
+from clip_jax.config import WHITE
 from clip_jax.errors import InputError
+from clip_jax.image import to_rgb
+from clip_jax.image_file import open_image
 from clip_jax.text import check_encodable, escape, parse_json, read_json, read_text
-from experiments.data.preview import FILE_NAME as PREVIEW
-from experiments.data.preview import write_preview
+from experiments.data.source import Split
 from experiments.data.sources import KINDS, make_plan
 from experiments.data.sources.finish import INFO, UNFINISHED, finish
 from experiments.data.sources.forms import CODES, COLUMNS, FORMS
 from experiments.data.sources.pieces import write_pieces
 from experiments.data.sources.plan import Options, Plan
-from experiments.data.sources.shards import Rules, Written, json_line, summarize, write_json
+from experiments.data.sources.shards import Rules, Written, json_line, summarize
 from experiments.workdir.lock import FILE_NAME as LOCK
 from experiments.workdir.lock import RunLock
+from rudolph_jax.png_files import contact_sheet
 
 ASKED, REJECTED, COUNTED = "prepare.json", "rejected.jsonl", "summary.json"
+PREVIEW = "preview.png"
+PREVIEW_IMAGES, PREVIEW_SIDE = 36, 160  # how many at most, and the longer side, in pixels
 # Of the results of pieces. 2: they count the source's items; quotes and keys of tars have rules.
 FORMAT = 2
 DEFAULT_RULES = Rules()
@@ -133,9 +139,10 @@ def _prepare(
         unfinished.mkdir(exist_ok=True)
         results = write_pieces(plan, rules, unfinished, workers)
         rejected = [line for result in results for line in result.rejected]
-        _write_rejected(out / REJECTED, rejected)
+        with replacing(out / REJECTED) as beside, beside.open("w", encoding="utf-8") as opened:
+            opened.writelines(map(json_line, rejected))
         counts = _count(plan, results)
-        write_json(out / COUNTED, dataclasses.asdict(counts))
+        replace_file(out / COUNTED, json_line(dataclasses.asdict(counts)))
         shards = [shard for result in results for shard in result.shards]
         if not shards:
             raise _nothing_left(plan, out, results, rejected, counts)
@@ -146,7 +153,7 @@ def _prepare(
     shutil.rmtree(out / UNFINISHED, ignore_errors=True)
     summary = _summary(out)
     if not (out / PREVIEW).exists():
-        write_preview(out, max(summary.splits, key=summary.splits.__getitem__))
+        _write_preview(out, max(summary.splits, key=summary.splits.__getitem__))
     return summary
 
 
@@ -196,7 +203,7 @@ def _claim(out: Path, plan: Plan, rules: Rules, codes: dict[str, Any] | None) ->
     if not file.exists():
         if any(path.name != LOCK for path in out.iterdir()):
             raise InputError(f"{out}: already exists; remove it or name another folder")
-        write_json(file, {"format": FORMAT, **asked})
+        replace_file(file, json_line({"format": FORMAT, **asked}))
         return
     begun = read_json(file)
     if not isinstance(begun, dict):
@@ -222,13 +229,6 @@ def _claim(out: Path, plan: Plan, rules: Rules, codes: dict[str, Any] | None) ->
             f"{out}: {state} with {difference}; go on with what it was begun with, remove it, or "
             "name another folder"
         )
-
-
-def _write_rejected(file: Path, rejected: list[dict[str, Any]]) -> None:
-    beside = file.with_name(file.name + ".part")
-    with beside.open("w", encoding="utf-8") as opened:
-        opened.writelines(map(json_line, rejected))
-    os.replace(beside, file)
 
 
 def _count(plan: Plan, results: list[Written]) -> Counts:
@@ -278,3 +278,18 @@ def _summary(out: Path) -> Summary:
     file = out / COUNTED
     counts = Counts(**read_json(file)) if file.exists() else None
     return Summary(out, records, dict(reasons.most_common()), counts)
+
+
+def _write_preview(out: Path, split: str) -> None:
+    """Writes images spread evenly over a split, upright and on white, to be looked at."""
+    rows = Split(out, split)
+    if not rows.pictured:
+        return
+    count = min(PREVIEW_IMAGES, len(rows))
+    thumbnails = []
+    for place in np.linspace(0, len(rows) - 1, count).astype(int).tolist():
+        image = to_rgb(open_image(rows[place]["image"], draft_side=PREVIEW_SIDE), WHITE)
+        image.thumbnail((PREVIEW_SIDE, PREVIEW_SIDE))
+        thumbnails.append(image)
+    with replacing(out / PREVIEW) as beside:
+        contact_sheet(thumbnails).save(beside, "PNG")

@@ -2,15 +2,42 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
+import logging
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from absl import logging as absl_logging
 
 from clip_jax.errors import InputError
 from experiments.config.data import DataConfig
-from experiments.data import embedded
 from experiments.data.mixture import Mixture
+
+BUILTIN_SETS = ("digits_ru", "emoji_ru")  # of ordinary wheels
+
+
+def build_builtin_set(name: str, directory: str | Path) -> Path:
+    """Builds a built-in set into `directory` unless it is there; returns its version's folder.
+
+    Takes seconds, needs no network. TFDS writes beside and renames, so an interrupted build leaves
+    nothing that looks finished.
+    """
+    if name not in BUILTIN_SETS:
+        raise InputError(f"data set {name!r} is unknown; expected one of {', '.join(BUILTIN_SETS)}")
+    absl_logging.set_verbosity(absl_logging.ERROR)
+    logging.getLogger("etils").setLevel(logging.ERROR)
+    import tensorflow_datasets as tfds  # slow, and not needed to refuse a name
+
+    from experiments.data.builders import BUILDERS  # classes of TFDS, which is imported only now
+
+    # The default format would need TensorFlow.
+    builder = BUILDERS[name](data_dir=str(directory), file_format="array_record")
+    tfds.disable_progress_bar()
+    with contextlib.redirect_stdout(io.StringIO()):  # TFDS speaks of a download that there is not
+        builder.download_and_prepare()
+    return Path(builder.data_path)
 
 
 class Split:
@@ -114,14 +141,14 @@ def open_split(config: DataConfig, split: str) -> Split | Mixture:
 
 
 def _open_one(name: str, config: DataConfig, split: str) -> Split:
-    """An embedded set, built on first use, or a prepared folder."""
-    if name in embedded.SETS:
-        return Split(embedded.prepare(name, config.directory), split)
+    """A built-in set, built on first use, or a prepared folder."""
+    if name in BUILTIN_SETS:
+        return Split(build_builtin_set(name, config.directory), split)
     folder = Path(name)
     if not folder.is_dir():
         found = f"config.data.mix names {name!r}" if config.mix else f"config.data.name is {name!r}"
         raise InputError(
-            f"{found}; expected one of {', '.join(embedded.SETS)} or the folder of a prepared "
+            f"{found}; expected one of {', '.join(BUILTIN_SETS)} or the folder of a prepared "
             "TFDS set"
         )
     return Split(folder, split)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import io
-import os
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -12,6 +11,7 @@ from pathlib import Path
 import sentencepiece
 from sentencepiece import sentencepiece_model_pb2
 
+from clip_jax.atomic_file import replace_file
 from clip_jax.errors import InputError
 from clip_jax.tokenizer import FILE_NAME, Tokenizer, load_tokenizer
 from experiments.config.data import DataConfig
@@ -92,10 +92,7 @@ def run_tokenizer(
             split.need_texts()
             texts = (text for i in range(len(split)) for text in texts_of(split[i]))
             tokenizer = train_tokenizer(texts, wanted.size)
-        workdir.mkdir(parents=True, exist_ok=True)
-        beside = file.with_suffix(".new")
-        beside.write_bytes(tokenizer.model)
-        os.replace(beside, file)
+        replace_file(file, tokenizer.model)
     ids = {name: getattr(wanted, name) for name in ("bos_id", "eos_id", "pad_id")}
     found = {name: getattr(tokenizer, name) for name in ids}
     if found != ids or tokenizer.vocab_size > wanted.size:

@@ -7,16 +7,15 @@ import pytest
 from sklearn.datasets import load_digits
 
 from clip_jax.image import open_image
-from experiments.data import embedded
 from experiments.data.digits_ru import NAMES, TEMPLATES, digits, split_of
-from experiments.data.source import Split
+from experiments.data.source import Split, build_builtin_set
 
 SIZES = {"train": 1431, "validation": 199, "test": 167}
 
 
 @pytest.fixture(scope="module")
 def splits(data_directory):
-    folder = embedded.prepare("digits_ru", data_directory)
+    folder = build_builtin_set("digits_ru", data_directory)
     return {name: Split(folder, name) for name in SIZES}
 
 

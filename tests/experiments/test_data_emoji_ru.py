@@ -10,7 +10,7 @@ from PIL import ImageFont, features
 
 from clip_jax.errors import InputError
 from clip_jax.image import open_image
-from experiments.data import embedded, emoji_pictures
+from experiments.data import emoji_pictures
 from experiments.data.emoji_pictures import STYLES, all_emoji, draw
 from experiments.data.emoji_ru import (
     CATEGORIES,
@@ -20,7 +20,7 @@ from experiments.data.emoji_ru import (
     pictures,
     split_of,
 )
-from experiments.data.source import Split
+from experiments.data.source import Split, build_builtin_set
 from experiments.evaluation.sets import RECORDS, open_set
 
 SIZES = {"train": 2876, "validation_drawing": 183, "new_drawing": 367, "new_emoji": 402}
@@ -33,7 +33,7 @@ def directory(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def rows(directory):
-    folder = embedded.prepare("emoji_ru", directory)
+    folder = build_builtin_set("emoji_ru", directory)
     return {name: list(Split(folder, name)) for name in SIZES}
 
 

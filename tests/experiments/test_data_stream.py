@@ -10,10 +10,9 @@ from PIL import Image
 from clip_jax import InputError
 from clip_jax.image import open_image, resize_square
 from experiments.config.data import AugmentConfig
-from experiments.data import embedded
 from experiments.data.augment import draw, render
 from experiments.data.examples import CaptionedPictures
-from experiments.data.source import Split, open_split
+from experiments.data.source import Split, build_builtin_set, open_split
 from experiments.data.stream import batches, split_groups
 from experiments.data.vocabulary import train_tokenizer
 
@@ -168,7 +167,7 @@ def test_sources_that_cannot_be_read(tmp_path, train_config):
 
 
 def test_a_prepared_folder_is_a_source(train_config):
-    folder = embedded.prepare("digits_ru", train_config.data.directory)
+    folder = build_builtin_set("digits_ru", train_config.data.directory)
     data = dataclasses.replace(train_config.data, name=str(folder))
     by_folder, by_name = open_split(data, "test"), open_split(train_config.data, "test")
     assert len(by_folder) == len(by_name)

@@ -11,8 +11,8 @@ from label_sources import tf_record_file
 from prepared_sources import picture, rejected
 
 from clip_jax import InputError
-from experiments.data import embedded
 from experiments.data.preparation import prepare
+from experiments.data.source import build_builtin_set
 from experiments.data.sources import pieces
 from experiments.data.sources.plan import Options
 from experiments.data.sources.shards import Rules, write_piece
@@ -97,7 +97,7 @@ def test_rows_of_parquet(tmp_path):
 @pytest.mark.parametrize("cut", ["inside", "between"])
 def test_rows_of_a_tfds_file_that_is_cut_off(tmp_path, data_directory, cut):
     """Between two records nothing in the file itself says that there were more."""
-    folder = embedded.prepare("digits_ru", data_directory)
+    folder = build_builtin_set("digits_ru", data_directory)
     source = tmp_path / "source"
     source.mkdir()
     for name in ("features.json", "label.labels.txt"):

@@ -14,9 +14,8 @@ from PIL import Image
 from prepared_sources import picture, prepared
 
 from clip_jax import InputError
-from experiments.data import embedded
 from experiments.data.preparation import prepare
-from experiments.data.source import Split
+from experiments.data.source import Split, build_builtin_set
 from experiments.data.sources.plan import Options
 from experiments.data.sources.shards import Rules
 
@@ -178,7 +177,7 @@ def test_a_tar_that_ends_in_rubbish_says_so(tars, tmp_path):
 
 
 def test_tfds_by_folder_and_by_name(tmp_path, data_directory):
-    folder = embedded.prepare("digits_ru", data_directory)
+    folder = build_builtin_set("digits_ru", data_directory)
     rows = list(Split(folder, "test"))
     by_folder, _ = prepared(Options(str(folder), from_split="test"), tmp_path / "a")
     assert len(by_folder) == len(rows)
@@ -194,7 +193,7 @@ def test_tfds_by_folder_and_by_name(tmp_path, data_directory):
 
 
 def test_tfds_in_tfrecord_form(tmp_path, data_directory):
-    folder = embedded.prepare("digits_ru", data_directory)
+    folder = build_builtin_set("digits_ru", data_directory)
     source = tmp_path / "source"
     source.mkdir()
     for name in ("features.json", "label.labels.txt"):

@@ -1,4 +1,4 @@
-"""Labelled sets by name: embedded ones and folders of images; what is wrong is one line."""
+"""Labelled sets by name: built-in ones and folders of images; what is wrong is one line."""
 
 import dataclasses
 import io
@@ -19,7 +19,7 @@ from experiments.evaluation.sets.record import SPLITS
 from experiments.evaluation.sets.table import REPORT
 
 
-def test_embedded_digits(data_directory):
+def test_builtin_digits(data_directory):
     test = open_set("digits_ru", "test", data_directory)
     assert (len(test), test.version) == (167, "digits_ru:1.0.0")
     assert test.class_names[:2] == ("ноль", "один") and test.labels.dtype == np.int64
@@ -72,7 +72,7 @@ def test_the_hash_tells_sets_apart(tmp_path):
 
 def test_sets_that_are_not_there(tmp_path):
     for name, record in RECORDS.items():
-        if record.source == "embedded":
+        if record.source == "built-in":
             continue
         with pytest.raises(MissingSet) as caught:
             open_set(name, "test", tmp_path)
@@ -233,7 +233,7 @@ def test_captions_of_a_prepared_set(tmp_path):
         open_captioned(tmp_path / "out")
 
 
-def test_captions_of_embedded_sets(data_directory):
+def test_captions_of_builtin_sets(data_directory):
     digits = open_captioned("digits_ru", "test", data_directory)
     assert len(digits) == 167 and all(len(captions) == 6 for captions in digits.captions)
     assert digits.keys[3] == "test[3]" and digits.name == "digits_ru"

@@ -17,6 +17,7 @@ import tensorflow_datasets as tfds
 from array_record.python.array_record_module import ArrayRecordWriter
 from tensorflow_datasets.core.example_serializer import ExampleSerializer
 
+from clip_jax.atomic_file import replace_file
 from clip_jax.errors import InputError
 from clip_jax.text import escape, read_json
 from experiments.data import sources
@@ -125,7 +126,7 @@ def write_piece(
             writer.close()
     shards = [[split, *shard] for split in sorted(writers) for shard in writers[split].shards]
     written = Written(shards, records, rejected, kept, lost, dict(sorted(ignored.items())))
-    write_json(folder / result_name(number), dataclasses.asdict(written))
+    replace_file(folder / result_name(number), json_line(dataclasses.asdict(written)))
     return written
 
 
@@ -160,13 +161,6 @@ def _is_shard(number: int, split: Any, name: Any, count: Any) -> bool:
     stem = re.escape(f"piece-{number:06d}-{split}")
     plain = split not in ("", ".", "..") and not set("/\\\0") & set(split)
     return plain and count >= 0 and re.fullmatch(rf"{stem}-[0-9]{{3,}}", name) is not None
-
-
-def write_json(file: Path, data: Mapping[str, Any]) -> None:
-    """Writes a file beside, then renames it."""
-    beside = file.with_name(file.name + ".part")
-    beside.write_text(json_line(data), encoding="utf-8")
-    os.replace(beside, file)
 
 
 def json_line(data: Mapping[str, Any]) -> str:

@@ -21,7 +21,7 @@ from experiments.evaluation.metrics import classification
 from experiments.evaluation.prompts.class_prompts import prompts_for
 from experiments.evaluation.remarks import LogOnce
 from experiments.evaluation.sets import DATA_DIR, RECORDS, LabelledSet, open_set
-from experiments.evaluation.sets.record import EMBEDDED
+from experiments.evaluation.sets.record import BUILTIN
 from experiments.evaluation.unreadable import listed
 
 C = 1.0  # of probes during training, which have no sweep: that of ruCLIP's README
@@ -45,7 +45,7 @@ def set_evaluator(config: TrainConfig, name: str) -> Measure:
     record = RECORDS[known]
     directory = (
         config.data.directory
-        if record.source == EMBEDDED
+        if record.source == BUILTIN
         else config.evaluation_sets or DATA_DIR
     )
 

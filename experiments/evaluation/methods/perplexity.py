@@ -18,7 +18,7 @@ from experiments.evaluation.prompts.class_names import fill, load_class_names, r
 from experiments.evaluation.prompts.class_prompts import own_names
 from experiments.evaluation.sets import RECORDS, LabelledSet
 from experiments.evaluation.sets.loader import find_path
-from experiments.evaluation.sets.record import EMBEDDED
+from experiments.evaluation.sets.record import BUILTIN
 
 TEMPLATE = "на картинке изображено: {}"  # of the original's notebook on CIFAR10
 
@@ -32,7 +32,7 @@ def class_captions(
     class names, in place of the project's; a user's own set without one has its own names.
     """
     record = RECORDS.get(pictures.name)
-    if file is None and (record is None or record.source == EMBEDDED):
+    if file is None and (record is None or record.source == BUILTIN):
         forms: list[Any] = [{"nominative": name} for name in own_names(pictures)]
         source: dict[str, Any] = {"names": "the set's"}
     else:

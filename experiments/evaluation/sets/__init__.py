@@ -1,4 +1,4 @@
-"""The report's data sets, embedded ones, and users' own: images with labels or captions."""
+"""The report's data sets, built-in ones, and users' own: images with labels or captions."""
 
 from experiments.evaluation.sets.captioned_set import CaptionedSet, open_captioned
 from experiments.evaluation.sets.labelled_set import LabelledSet

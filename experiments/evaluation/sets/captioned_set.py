@@ -12,8 +12,7 @@ from tqdm import tqdm
 
 from clip_jax.errors import InputError
 from clip_jax.text import escape, normalize_name
-from experiments.data import embedded
-from experiments.data.source import Split
+from experiments.data.source import BUILTIN_SETS, Split, build_builtin_set
 from experiments.evaluation.sets.labelled_set import Pictures, hash_pictures, pictures_at
 from experiments.evaluation.sets.loader import DATA_DIR, find_path
 
@@ -60,13 +59,13 @@ class CaptionedSet:
 def open_captioned(
     folder: str | Path, split: str = "test", data_dir: str | Path = DATA_DIR
 ) -> CaptionedSet:
-    """A split of a set that `experiments.prepare` made, or of an embedded one by its name.
+    """A split of a set that `experiments.prepare` made, or of a built-in one by its name.
 
-    data_dir: where embedded sets are built. A set without captions raises InputError.
+    data_dir: where built-in sets are built. A set without captions raises InputError.
     """
     name, place = str(folder), find_path(folder)
-    if name in embedded.SETS:
-        place = embedded.prepare(name, Path(data_dir).expanduser())
+    if name in BUILTIN_SETS:
+        place = build_builtin_set(name, Path(data_dir).expanduser())
     opened = Split(place, split)
     opened.need_captions()
     captions, keys = [], []

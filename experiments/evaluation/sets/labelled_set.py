@@ -38,7 +38,7 @@ class LabelledSet:
     """One split of a labelled data set.
 
     name, split: as they were asked for. version: "food101:2.0.0", or "folder". class_names: by
-    label, spelt as the source spells them, in NFC; Russian for embedded sets. labels: int64[N].
+    label, spelt as the source spells them, in NFC; Russian for built-in sets. labels: int64[N].
     keys: N names of examples that stay the same whenever and wherever this version is read.
     pictures: N encoded files, read when they are asked for. ignored: see `LabelledRows`.
     """

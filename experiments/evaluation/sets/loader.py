@@ -8,11 +8,11 @@ from types import ModuleType
 
 from clip_jax.errors import InputError
 from clip_jax.text import escape, normalize_name
-from experiments.data import embedded
+from experiments.data.source import build_builtin_set
 from experiments.data.sources import class_folders, image_tables, parquet, tars, tfds_sets
 from experiments.data.sources.labels import LabelledRows, find_split
 from experiments.evaluation.sets.labelled_set import LabelledSet, join, labelled_set
-from experiments.evaluation.sets.record import EMBEDDED, FOLDER, SetRecord, own_record
+from experiments.evaluation.sets.record import BUILTIN, FOLDER, SetRecord, own_record
 from experiments.evaluation.sets.table import RECORDS
 
 DATA_DIR = "~/tensorflow_datasets"
@@ -39,7 +39,7 @@ def open_set(
     """A split of one of the known sets, or of a user's own in a folder called `name`.
 
     split: train, validation, test or another of the set's; "train+validation" is both. data_dir:
-    where TFDS sets lie, and folders by the sets' names; embedded sets are built there.
+    where TFDS sets lie, and folders by the sets' names; built-in sets are built there.
     Raises MissingSet where the set is not on disk, InputError where it is not the expected one.
     """
     place = find_path(name)
@@ -73,8 +73,8 @@ def find_path(path: str | Path) -> Path:
 
 def _locate(record: SetRecord, data_dir: Path) -> Path:
     """The version of TFDS, or else a folder by the set's own name."""
-    if record.source == EMBEDDED:
-        return embedded.prepare(record.name, data_dir)
+    if record.source == BUILTIN:
+        return build_builtin_set(record.name, data_dir)
     place, folder = data_dir / record.source.replace(":", "/"), data_dir / record.name
     for candidate in (place, folder) if record.is_tfds else (folder,):
         if _layouts(candidate):

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from experiments.data.sources.labels import LabelSource
 
 METRICS = ("accuracy", "mean_per_class", "roc_auc")
-FOLDER, EMBEDDED = "folder", "embedded"
+FOLDER, BUILTIN = "folder", "built-in"
 SPLITS = ("train", "validation", "test")
 
 
@@ -17,7 +17,7 @@ class SetRecord(LabelSource):
     """A labelled data set: where it comes from, what is measured on it, how large it must be.
 
     name: how commands call it. title: how the report does. source: a TFDS "name:version" or
-    "name/config:version", "folder", or "embedded".
+    "name/config:version", "folder", or "built-in".
     metric: one of METRICS. classes, examples: how many there must be, the latter by split; None
     and {} expect nothing. fixed_size: False where copies of the set differ in size, so that
     `examples` only tells what CLIP's authors had.
@@ -41,7 +41,7 @@ class SetRecord(LabelSource):
 
     @property
     def is_tfds(self) -> bool:
-        return self.source not in (FOLDER, EMBEDDED)
+        return self.source not in (FOLDER, BUILTIN)
 
 
 def own_record(name: str) -> SetRecord:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from experiments.data import emoji_ru
-from experiments.evaluation.sets.record import EMBEDDED, FOLDER, SetRecord
+from experiments.evaluation.sets.record import BUILTIN, FOLDER, SetRecord
 
 PREPARE = (
     "prepare it where tensorflow is installed: "
@@ -134,11 +134,11 @@ _ALL = (
         "train.jsonl, dev_seen.jsonl and img/ into {folder}",
     ),
     SetRecord(
-        name="digits_ru", title="Digits", source=EMBEDDED, metric="accuracy", classes=10,
+        name="digits_ru", title="Digits", source=BUILTIN, metric="accuracy", classes=10,
         examples={"train": 1431, "validation": 199, "test": 167},
     ),
     SetRecord(
-        name="emoji_ru", title="Emoji", source=EMBEDDED, metric="accuracy", classes=9,
+        name="emoji_ru", title="Emoji", source=BUILTIN, metric="accuracy", classes=9,
         examples={"train": 2876, "validation": 183, "test": 402}, label="category",
         splits={"validation": "validation_drawing", "test": "new_emoji"},
         class_names=tuple(words[0] for words in emoji_ru.CATEGORY_WORDS.values()),
@@ -146,4 +146,4 @@ _ALL = (
     ),
 )  # fmt: skip
 RECORDS: dict[str, SetRecord] = {record.name: record for record in _ALL}
-REPORT = tuple(name for name, record in RECORDS.items() if record.source != EMBEDDED)
+REPORT = tuple(name for name, record in RECORDS.items() if record.source != BUILTIN)

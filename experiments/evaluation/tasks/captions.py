@@ -37,7 +37,7 @@ class Writing:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    options.add_rudolph(parser, "embedded sets, or folders of experiments.prepare")
+    options.add_rudolph(parser, "built-in sets, or folders of experiments.prepare")
     options.add_ruclip(parser, needed=False)
     add = parser.add_argument
     add("--template", default="", metavar="TEXT", help="how captions begin (nothing)")

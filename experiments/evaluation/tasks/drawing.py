@@ -26,7 +26,7 @@ SHOWN = 64  # drawings on the contact sheet
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    options.add_rudolph(parser, "embedded sets, or folders of experiments.prepare")
+    options.add_rudolph(parser, "built-in sets, or folders of experiments.prepare")
     options.add_ruclip(parser, needed=True)
     add, usual = parser.add_argument, IMAGE_SAMPLING
     add("--features", choices=FEATURES, default="pre",

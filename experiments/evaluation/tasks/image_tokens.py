@@ -16,7 +16,7 @@ ABOUT, NAME = "perplexity of held-out image tokens, and of captions", "image-tok
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    options.add_rudolph(parser, "embedded sets, or folders of experiments.prepare")
+    options.add_rudolph(parser, "built-in sets, or folders of experiments.prepare")
 
 
 def run(args: argparse.Namespace) -> None:

@@ -19,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     options.add_models(parser)
     add = parser.add_argument
     add("--sets", required=True, metavar="NAME,...",
-        help="embedded sets, or folders that python -m experiments.prepare made")
+        help="built-in sets, or folders that python -m experiments.prepare made")
     add("--test-split", default="test", metavar="NAME", help="to measure on (test)")  # fmt: skip
 
 
