@@ -141,9 +141,11 @@ def train(
                     if config.data.log_ids:
                         place = workdir, split, first_step, processes.index, processes.count
                         stream = processes.first_then_others(lambda: SampleIds(*place)).log(stream)
-                    if first_step < config.steps:
+                    if loop.steps_left:
                         phase(f"compiling the step for {mesh.size} devices")
                     state = loop.run(runner, state, stream, phase.end)
+                if config.final_model == "best" and (best := checkpoints.best_step()) is not None:
+                    state = checkpoints.restore(best, abstract_state(state))
         preemption.nothing_to_save = True
         model = as_pretrained(objective, fetch_to_host(model_params(state)), tokenizer)
         folder.check()

@@ -5,10 +5,11 @@ from __future__ import annotations
 import dataclasses
 import difflib
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
 from flax.traverse_util import unflatten_dict
 from ml_collections import config_dict
+from msgspec import Meta
 
 from clip_jax.config import Compute
 from clip_jax.config_fields import INT64, Size, check_fields, shown
@@ -20,6 +21,7 @@ from experiments.config.renamed import RENAMED, current_names
 
 PARALLEL = ("jit", "pmap")
 BEST = ("highest", "lowest")
+FINAL_MODELS = ("last", "best")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,6 +57,9 @@ class TrainConfig:
     evaluation_sets: where such sets lie; "": where `python -m experiments.evaluate` looks.
     best_metric: of an evaluator, "retrieval:validation/top1" say; the checkpoint with its best
         value, the "highest" or the "lowest" (best_mode), is retained besides the newest. "": none.
+    early_stop: ends the run after so many evaluations in a row without a better `best_metric`.
+    final_model: which parameters become the model folder, of the "last" step or of the "best" by
+        `best_metric`.
     watchdog_seconds: how long processes wait for one that does not begin a step; 0: for ever.
     """
 
@@ -78,6 +83,8 @@ class TrainConfig:
     evaluation_sets: str = ""
     best_metric: str = ""
     best_mode: str = "highest"
+    early_stop: Annotated[int, Meta(ge=0)] = 0
+    final_model: str = "last"
     watchdog_seconds: float = 0.0
 
     def to_config_dict(self) -> config_dict.ConfigDict:
@@ -142,7 +149,11 @@ def check(config: TrainConfig) -> TrainConfig:
 def _check_best(config: TrainConfig) -> None:
     best, every = config.best_mode, (config.checkpoint_every, config.evaluate_every)
     expect(best in BEST, "best_mode", best, " or ".join(BEST))
+    expect(config.final_model in FINAL_MODELS, "final_model", config.final_model, "last or best")
     if not config.best_metric:
+        wish = "a metric of an evaluator, which config.{} needs"
+        expect(not config.early_stop, "best_metric", "", wish.format("early_stop"))
+        expect(config.final_model == "last", "best_metric", "", wish.format("final_model=best"))
         return
     evaluator = config.best_metric.partition("/")[0]
     known = ", ".join(f"{name}/..." for name in config.evaluators) or "config.evaluators, first"

@@ -73,7 +73,10 @@ class Loop:
         self.mesh, self.folder = mesh, folder
         self.not_evaluated = processes.broadcast_from_first(self._find_not_evaluated, Stopped)
         self.unscored = processes.broadcast_from_first(self._is_unscored, Stopped)
-        self.has_work = first_step < config.steps or bool(self.not_evaluated) or self.unscored
+        scores = processes.broadcast_from_first(self._read_scores, Stopped)
+        self.scores = [(step, value) for step, value in scores]
+        self.steps_left = first_step < config.steps and not self._is_out_of_patience()
+        self.has_work = self.steps_left or bool(self.not_evaluated) or self.unscored
 
     def run(
         self,
@@ -96,7 +99,8 @@ class Loop:
                 self._evaluate(self.first_step, state, self.not_evaluated)
             if self.unscored:
                 self.processes.first_then_others(self._add_metrics)
-            for number in range(self.first_step + 1, config.steps + 1):
+            last = config.steps if self.steps_left else self.first_step
+            for number in range(self.first_step + 1, last + 1):
                 if self.preemption.should_stop(self.current.number):
                     raise self.preemption.stopped()
                 with self.preemption.interruptible():
@@ -116,10 +120,14 @@ class Loop:
                     self._record(self.current.metrics)
                 if evaluate:
                     self._evaluate(number, self.current.state, list(self.evaluators))
-                if save:
+                ends = evaluate and self._is_out_of_patience()
+                if save or ends:
                     self._save()
                 if evaluate or save:
                     self.step_times.pause()
+                if ends:
+                    self.progress.log(f"step {number}: stopped early; {self._describe_best()}")
+                    break
         except (KeyboardInterrupt, Stopped) as stop:
             # With several processes an interrupt that is one's own must not wait for the others.
             if self.processes.count > 1 and not isinstance(stop, Stopped):
@@ -258,6 +266,35 @@ class Loop:
         if best and best.partition("/")[0] in names and best not in values:
             raise InputError(f"config.best_metric is {best!r}; expected one of {', '.join(values)}")
         self.evaluated = (number, values)
+        if best in values:
+            self.scores.append((number, values[best]))
+
+    def _read_scores(self) -> list[tuple[int, float]]:
+        """Returns (step, best_metric) of the evaluations up to the step resumed from."""
+        name = self.config.best_metric
+        rows = read_metrics(self.workdir) if name and self.first_step else []
+        return [
+            (row["step"], row[name])
+            for row in rows
+            if name in row and row["step"] <= self.first_step
+        ]
+
+    def _best_index(self) -> int:
+        """Returns the index of the best score, of equal ones the first; NaN is never the best."""
+        sign = 1 if self.config.best_mode == "highest" else -1
+        ranked = [-math.inf if math.isnan(value) else sign * value for _, value in self.scores]
+        return ranked.index(max(ranked))
+
+    def _is_out_of_patience(self) -> bool:
+        """Returns whether the last `early_stop` evaluations were no better than one before."""
+        patience = self.config.early_stop
+        return bool(patience and self.scores) and (
+            len(self.scores) - 1 - self._best_index() >= patience
+        )
+
+    def _describe_best(self) -> str:
+        step, value = self.scores[self._best_index()]
+        return f"best {self.config.best_metric} {value:.4f} at step {step}"
 
     def _alone(self) -> contextlib.AbstractContextManager[Any]:
         """Sets a mesh of one own device, so that functions need none of another process."""

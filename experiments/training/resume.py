@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 # out and reported, never what it computes.
 RESUMABLE = (
     "log_every", "checkpoint_every", "keep_checkpoints", "evaluate_every", "evaluators",
-    "evaluation_sets", "best_metric", "best_mode", "watchdog_seconds", "mesh", "parallel",
+    "evaluation_sets", "best_metric", "best_mode", "early_stop", "final_model",
+    "watchdog_seconds", "mesh", "parallel",
     "compute.remat", "compute.unroll", "data.directory", "data.threads", "data.log_ids",
 )  # fmt: skip
 
