@@ -120,7 +120,7 @@ class Loop:
                     self._record(self.current.metrics)
                 if evaluate:
                     self._evaluate(number, self.current.state, list(self.evaluators))
-                ends = evaluate and self._is_out_of_patience()
+                ends = evaluate and number < config.steps and self._is_out_of_patience()
                 if save or ends:
                     self._save()
                 if evaluate or save:
