@@ -12,8 +12,8 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from types import ModuleType
 
+from clip_jax import PretrainedClip
 from clip_jax.command import Parser
 from experiments.cli.exit_status import exit_status
 from experiments.config.run import TrainConfig
@@ -25,8 +25,8 @@ from experiments.configs import (
     emoji_rudolph,
     emoji_vqgan,
 )
-from experiments.demos import digits_drawing, digits_naming, emoji_drawing, emoji_naming
-from experiments.demos.outcome import Outcome
+from experiments.demos import generation, zero_shot
+from experiments.demos.sections import DemoResult
 from experiments.evaluation.report.page import write_page
 from experiments.train import Run, train
 
@@ -35,13 +35,13 @@ from experiments.train import Run, train
 class Demo:
     """recipes: a run's name, also its folder's, -> its config, in the order of training.
 
-    naming: measures ruCLIP. drawing: measures RUDOLPH.
+    zero_shot: measures ruCLIP. generation: how RUDOLPH is measured.
     """
 
     title: str
     recipes: Mapping[str, Callable[[], TrainConfig]]
-    naming: ModuleType
-    drawing: ModuleType
+    zero_shot: Callable[[PretrainedClip, TrainConfig, Path], DemoResult]
+    generation: generation.GenerationDemo
 
 
 DEMOS = {
@@ -52,8 +52,8 @@ DEMOS = {
             "vqgan": digits_vqgan.train_config,
             "rudolph": digits_rudolph.train_config,
         },
-        digits_naming,
-        digits_drawing,
+        zero_shot.digits,
+        generation.DIGITS,
     ),
     "emoji": Demo(
         "Two tiny models name and draw emoji in Russian",
@@ -62,13 +62,13 @@ DEMOS = {
             "vqgan": emoji_vqgan.train_config,
             "rudolph": emoji_rudolph.train_config,
         },
-        emoji_naming,
-        emoji_drawing,
+        zero_shot.emoji,
+        generation.EMOJI,
     ),
 }
 
 
-def run(data: str, workdir: Path, steps: int | None = None, seed: int = 0) -> list[Outcome]:
+def run(data: str, workdir: Path, steps: int | None = None, seed: int = 0) -> list[DemoResult]:
     """Trains, evaluates and writes the page. steps: of each run, instead of the recipe's number."""
     start, demo = time.monotonic(), DEMOS[data]
     configs: dict[str, TrainConfig] = {}
@@ -82,11 +82,13 @@ def run(data: str, workdir: Path, steps: int | None = None, seed: int = 0) -> li
             config = dataclasses.replace(config, settings=settings)
         print(f"training {name} on {config.data.name}, {config.steps} steps", flush=True)
         configs[name], runs[name] = config, train(config, workdir / name)
-    print("evaluating on held-out pictures", flush=True)
+    print("evaluating on held-out images", flush=True)
     clip, rudolph = runs["ruclip"].model, runs["rudolph"].model
-    outcomes = [
-        demo.naming.evaluate(clip, configs["ruclip"], workdir / "ruclip"),
-        demo.drawing.evaluate(rudolph, clip, configs["rudolph"], workdir / "rudolph"),
+    results = [
+        demo.zero_shot(clip, configs["ruclip"], workdir / "ruclip"),
+        generation.evaluate(
+            demo.generation, rudolph, clip, configs["rudolph"], workdir / "rudolph"
+        ),
     ]
     minutes, seconds = divmod(round(time.monotonic() - start), 60)
     steps_of = ", ".join(f"{name} {config.steps} steps" for name, config in configs.items())
@@ -94,12 +96,12 @@ def run(data: str, workdir: Path, steps: int | None = None, seed: int = 0) -> li
         f"Trained from scratch with seed {seed}: {steps_of}; this run took {minutes} min "
         f"{seconds} s in all. The models lie in {workdir}/*/model."
     )
-    sections = [section for outcome in outcomes for section in outcome.sections]
+    sections = [section for result in results for section in result.sections]
     page = write_page(workdir, demo.title, lead, sections)
-    for outcome in outcomes:
-        print(outcome.summary())
+    for result in results:
+        print(result.summary())
     print(f"models: {' '.join(str(run.model_folder) for run in runs.values())}\nreport: {page}")
-    return outcomes
+    return results
 
 
 def main(argv: Sequence[str] | None = None) -> int:

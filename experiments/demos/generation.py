@@ -1,102 +1,260 @@
-"""Drawings judged by a classifier that has nothing to do with the models that made them."""
+"""Measures the quickstart's RUDOLPH: images from prompts, captions, classes, inpainting."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from clip_jax import Predictor
-from experiments.demos.baselines import pixel_features
+from clip_jax import Predictor, PretrainedClip
+from experiments.config.run import TrainConfig
+from experiments.data import digits_ru
+from experiments.data.emoji_ru import CATEGORY_WORDS
+from experiments.data.source import open_split
+from experiments.demos.candidates import TEMPERATURE, TOP_P, Candidates, draw_candidates
+from experiments.demos.pixels import PixelClassifier
+from experiments.demos.sections import (
+    DemoResult,
+    evenly_spaced,
+    grid_section,
+    loss_section,
+    nats,
+    score_table,
+)
+from experiments.demos.zero_shot import Rows, column, share
+from experiments.evaluation.methods.reconstruction import Reconstruction, reconstruct
+from experiments.evaluation.methods.sequence_losses import (
+    bigram_loss,
+    sequence_losses,
+    unigram_loss,
+)
+from experiments.evaluation.report import figures
+from experiments.evaluation.report.page import PngImage, Section, Table
 from rudolph_jax import tasks
 from rudolph_jax.pretrained import PretrainedRudolph
 
-FEATURE_SIZE = 16  # side to which images shrink before the classifier sees them
-# Tiny models spread some probability over codes that fit badly.
-TEMPERATURE, TOP_P = 0.8, 0.95
+SHOWN = 14  # images in a row
 
 
 @dataclasses.dataclass(frozen=True)
-class Drawings:
-    """Candidates of each prompt in groups, of each of which a ranking keeps one.
+class GenerationDemo:
+    """What differs between the data sets.
 
-    pictures: uint8[prompts, groups, each, H, W, 3]. own: float32[prompts, groups, each], the
-    model's own scores, low is good; ruclip: cosines of a ruCLIP, high is good.
+    split: that is measured on.
+    label: the feature of the training split that drawings are classified by.
+    classes: their Russian names, in order. template: of a caption of a class.
+    prompts: of training rows, what is drawn, with the class of each.
+    groups, each: drawings of a prompt, candidates for each when they are ranked.
+    caption: of a row, what RUDOLPH should say; is_right: whether a written caption does.
+    shown: places of the images whose captions are shown, by which are right.
+    completed: places of the images that are inpainted, of the rows.
+    drawn, written, classified: of the printed scores. classifier: what it does, for the page.
     """
 
-    prompts: Sequence[str]
-    pictures: np.ndarray
-    own: np.ndarray
-    ruclip: np.ndarray
-
-    def first(self) -> np.ndarray:
-        """uint8[prompts, groups, H, W, 3]: without any ranking."""
-        return self.pictures[:, :, 0]
-
-    def best_by_own(self) -> np.ndarray:
-        return self._kept(self.own.argmin(axis=-1))
-
-    def best_by_ruclip(self) -> np.ndarray:
-        return self._kept(self.ruclip.argmax(axis=-1))
-
-    def _kept(self, place: np.ndarray) -> np.ndarray:
-        place = place[..., None, None, None, None]
-        return np.take_along_axis(self.pictures, place, axis=2)[:, :, 0]
+    split: str
+    label: str
+    classes: Sequence[str]
+    template: str
+    prompts: Callable[[Rows], tuple[list[str], list[int]]]
+    groups: int
+    each: int
+    caption: Callable[[Mapping[str, Any]], str]
+    is_right: Callable[[str, Mapping[str, Any]], bool]
+    shown: Callable[[list[bool]], list[int]]
+    completed: Callable[[Rows], list[int]]
+    drawn: str
+    written: str
+    classified: str
+    classifier: str
 
 
-def draw(
+def _emoji_prompts(train: Rows, count: int = 20) -> tuple[list[str], list[int]]:
+    chosen = [train[i] for i in np.linspace(0, len(train) - 1, count).astype(int)]
+    return column(chosen, "caption"), column(chosen, "category")
+
+
+def _emoji_completed(rows: Rows) -> list[int]:
+    shown = evenly_spaced(len(rows), 64)
+    return shown[:: max(len(shown) // 4, 1)][:4]
+
+
+DIGITS = GenerationDemo(
+    split="test",
+    label="label",
+    classes=digits_ru.NAMES,
+    template=digits_ru.TEMPLATES[0],
+    prompts=lambda train: (
+        [digits_ru.TEMPLATES[0].format(name) for name in digits_ru.NAMES],
+        list(range(len(digits_ru.NAMES))),
+    ),
+    groups=20,
+    each=4,
+    caption=lambda row: row["captions"][0],
+    is_right=lambda text, row: digits_ru.NAMES[row["label"]] in text.split(),
+    # Mistakes first: they tell more than another right answer.
+    shown=lambda right: sorted(range(len(right)), key=lambda i: right[i])[:48],
+    completed=lambda rows: [column(rows, "label").index(digit) for digit in (3, 5, 8)],
+    drawn="drawings recognised",
+    written="RUDOLPH's captions name the digit",
+    classified="RUDOLPH classifies by perplexity",
+    classifier="A support vector machine, trained on real images after the image tokenizer, names "
+    "each drawing; right is the digit of the prompt.",
+)
+# Emoji of the split were trained on as another hand drew them.
+EMOJI = GenerationDemo(
+    split="new_drawing",
+    label="category",
+    classes=[titles[0] for titles in CATEGORY_WORDS.values()],
+    template="{}",
+    prompts=_emoji_prompts,
+    groups=10,
+    each=4,
+    caption=lambda row: row["caption"],
+    is_right=lambda text, row: text == row["caption"].lower(),
+    shown=lambda right: evenly_spaced(len(right), 64),
+    completed=_emoji_completed,
+    drawn="drawings of the right category",
+    written="RUDOLPH's captions are the very name",
+    classified="RUDOLPH names the category by perplexity",
+    classifier="A support vector machine, trained on the categories of real images after the image "
+    "tokenizer, names each drawing's category; right is that of the name in the prompt.",
+)
+
+
+def evaluate(
+    demo: GenerationDemo,
     rudolph: PretrainedRudolph,
-    predictor: Predictor,
-    prompts: Sequence[str],
-    groups: int,
-    each: int,
-    seed: int = 0,
-) -> Drawings:
-    """groups * each candidates for each prompt, with the scores of both rankings."""
-    pictures, own, ruclip = [], [], []
-    count = groups * each
-    for number, prompt in enumerate(prompts):
-        codes = tasks.generate_codebooks(
-            rudolph,
-            prompt,
-            count,
-            temperature=TEMPERATURE,
-            top_k=0,
-            top_p=TOP_P,
-            seed=seed + number,
-            batch_size=count,
-            quiet=True,
-        )
-        drawn = rudolph.decode_images(codes)
-        own.append(tasks.self_reranking_by_text(rudolph, prompt, codes, batch_size=count)[2])
-        order, cosines = tasks.ruclip_reranking(predictor, prompt, drawn)
-        ruclip.append(cosines[np.argsort(order)])
-        pictures.append(np.stack([np.asarray(picture) for picture in drawn]))
-    shape = (len(prompts), groups, each)
-    stacked = np.stack(pictures)
-    return Drawings(
-        prompts,
-        stacked.reshape(*shape, *stacked.shape[2:]),
-        np.stack(own).reshape(shape),
-        np.stack(ruclip).reshape(shape),
+    clip: PretrainedClip,
+    config: TrainConfig,
+    folder: Path,
+) -> DemoResult:
+    """config, folder: of RUDOLPH's run, beside the tokenizer's."""
+    train, rows = (list(open_split(config.data, split)) for split in ("train", demo.split))
+    images, labels = column(rows, "image"), column(rows, demo.label)
+    known = reconstruct(rudolph.vqgan, column(train, "image"), rudolph.image_size)
+    held_out = reconstruct(rudolph.vqgan, images, rudolph.image_size)
+    classifier = PixelClassifier(to_uint8(known.decoded), column(train, demo.label))
+    prompts, classes = demo.prompts(train)
+    predictor = Predictor(clip, ["{}"], quiet=True)
+    candidates = draw_candidates(rudolph, predictor, prompts, demo.groups, demo.each)
+
+    def recognised(drawings: np.ndarray) -> float:
+        return share(classifier.predict(drawings) == np.array(classes)[:, None])
+
+    captions = tasks.caption_images(rudolph, images, quiet=True)
+    right = [demo.is_right(text, row) for text, row in zip(captions, rows, strict=True)]
+    predicted = [
+        tasks.zs_clf(rudolph, image, demo.classes, r_template=demo.template)["label"]
+        for image in images
+    ]
+    count, each = len(prompts) * demo.groups, demo.each
+    drawn = {
+        f"{count} {demo.drawn}, the first that came": recognised(candidates.first()),
+        f"of {each} candidates each, chosen by RUDOLPH itself": recognised(
+            candidates.best_by_self()
+        ),
+        f"of {each} candidates each, chosen by ruCLIP": recognised(candidates.best_by_ruclip()),
+        "held-out images through the image tokenizer": share(
+            classifier.predict(to_uint8(held_out.decoded)) == labels
+        ),
+    }
+    read = {
+        demo.written: share(right),
+        demo.classified: share(np.array(predicted) == labels),
+    }
+    codes, vocabulary = (known.codes, held_out.codes), rudolph.config.image_vocab_size
+    truth = [demo.caption(row) for row in rows]
+    losses = {
+        "RUDOLPH": sequence_losses(rudolph, images, truth)["image_loss"],
+        "bigram model": bigram_loss(*codes, vocabulary),
+        "unigram model": unigram_loss(*codes, vocabulary),
+    }
+    shown, completed = demo.shown(right), demo.completed(rows)
+    page = [
+        _reconstruction_section(held_out, vocabulary),
+        Section("Drawn as the prompt says?", demo.classifier, score_table("drawings", drawn)),
+        *_drawing_sections(candidates),
+        grid_section(
+            "What RUDOLPH writes under held-out images",
+            "The likeliest words, after the image alone",
+            "written-captions",
+            [images[i] for i in shown],
+            [captions[i] for i in shown],
+            [right[i] for i in shown],
+        ),
+        _inpainting_section(
+            rudolph, [images[i] for i in completed], [truth[i] for i in completed]
+        ),
+        _losses_section(losses),
+        loss_section(folder.parent / "vqgan", "VQGAN", "reconstruction and divergence"),
+        loss_section(folder, "RUDOLPH", "weighted cross-entropy"),
+    ]
+    prefixed = {f"loss of a held-out code, {name}": value for name, value in losses.items()}
+    return DemoResult(drawn | read, page, prefixed)
+
+
+def _reconstruction_section(found: Reconstruction, codebook_size: int) -> Section:
+    n, used = found.codes.shape[1], found.codebook_usage(codebook_size)
+    shown = evenly_spaced(len(found.codes), SHOWN)
+    png = figures.image_rows(
+        [to_uint8(found.images[shown]), to_uint8(found.decoded[shown])],
+        ["held-out image", f"decoded from {n} codes"],
+    )
+    return Section(
+        f"Images as {n} codes out of {codebook_size}",
+        f"The image tokenizer never saw these. Mean difference {found.absolute_error:.3f} of the "
+        f"full range; {round(used * codebook_size)} codes are in use.",
+        PngImage("reconstructions", png, "Images above what their codes are decoded to"),
     )
 
 
-class Judge:
-    """A support vector machine from scikit-learn on pixels, trained on labelled pictures."""
-
-    def __init__(self, pictures: np.ndarray, labels: Sequence[int]) -> None:
-        """pictures: uint8[N, H, W, 3], of the image tokenizer's make: so are those to judge."""
-        from sklearn.svm import SVC
-
-        self._machine = SVC(C=10.0).fit(_features(pictures), labels)
-
-    def name(self, pictures: np.ndarray) -> np.ndarray:
-        """int[...]: the classes of uint8[..., H, W, 3]."""
-        flat = pictures.reshape(-1, *pictures.shape[-3:])
-        return self._machine.predict(_features(flat)).reshape(pictures.shape[:-3])
+def _drawing_sections(candidates: Candidates) -> list[Section]:
+    sections = []
+    for title, file, drawings in (
+        ("Drawings, the first that came", "drawings", candidates.first()),
+        ("Drawings, chosen by ruCLIP", "drawings-reranked", candidates.best_by_ruclip()),
+    ):
+        rows = [list(row[:SHOWN]) for row in drawings[:SHOWN]]
+        png = figures.image_rows(rows, candidates.prompts[:SHOWN])
+        sections.append(Section(title, "", PngImage(file, png, "Rows of drawings by prompt")))
+    return sections
 
 
-def _features(pictures: np.ndarray) -> np.ndarray:
-    return pixel_features(list(pictures), FEATURE_SIZE)
+def _inpainting_section(
+    rudolph: PretrainedRudolph, images: Sequence[Any], prompts: Sequence[str]
+) -> Section:
+    """The upper half of each image stays, the lower is drawn by the model's own prompt."""
+    rows = []
+    half = rudolph.config.image_tokens_per_side // 2
+    for seed, (image, prompt) in enumerate(zip(images, prompts, strict=True)):
+        codes = tasks.generate_codebooks(
+            rudolph, prompt, 8, image_prompts=tasks.keep_borders(rudolph, image, {"up": half}),
+            temperature=TEMPERATURE, top_k=0, top_p=TOP_P, seed=seed, quiet=True,
+        )  # fmt: skip
+        whole = np.asarray(rudolph.decode_images(rudolph.encode_images([image]))[0])
+        cut = whole.copy()
+        cut[len(cut) // 2 :] = 128
+        rows.append([whole, cut, *map(np.asarray, rudolph.decode_images(codes))])
+    return Section(
+        "Inpainting",
+        "A held-out image, its upper half, and eight completions by the text at the left.",
+        PngImage("inpainting", figures.image_rows(rows, prompts), "Completed images"),
+    )
+
+
+def _losses_section(losses: Mapping[str, float]) -> Section:
+    rows = [(name, nats(value)) for name, value in losses.items()]
+    return Section(
+        "Surprise at the codes of held-out images",
+        "Mean cross-entropy of a code. RUDOLPH has read the caption and the codes before; a "
+        "unigram model knows how frequent a code is, a bigram model what follows the code before.",
+        Table(("model", "loss"), rows),
+    )
+
+
+def to_uint8(images: np.ndarray) -> np.ndarray:
+    """float32 from 0 to 1 -> uint8"""
+    return np.rint(images * 255).astype(np.uint8)

@@ -30,7 +30,7 @@ def left_out(result: Mapping[str, Any]) -> str:
 
 
 def shots_found(row: Mapping[str, Any]) -> str:
-    """Pictures a class of one row of a probe: "16", or "16 (4 to 16 found)" of small classes."""
+    """Images a class of one row of a probe: "16", or "16 (4 to 16 found)" of small classes."""
     validation = ""
     if row["validation_found"]["classes_with_fewer"]:
         found = _span(row["validation_found"])
@@ -42,7 +42,7 @@ def shots_found(row: Mapping[str, Any]) -> str:
 
 
 def remarks(result: Mapping[str, Any]) -> list[str]:
-    """Lines about a number that is of less than what was asked, most serious first.
+    """Lines about a number that is of less than was requested, most serious first.
 
     Results of any task; what a task does not have is not mentioned.
     """

@@ -41,8 +41,11 @@ PACKAGES = ("rudolph-jax", "jax", "jaxlib", "numpy", "pillow", "sacrebleu", "nlt
 class EvalModel(Protocol):
     """What is measured: `ClipModel`, `RudolphModel`. metadata: what a result says of it."""
 
-    name: str
-    batch_size: int
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def batch_size(self) -> int: ...
 
     @property
     def content_hash(self) -> str: ...

@@ -1,4 +1,4 @@
-"""Eight images that lie in scikit-image's wheel, with captions: those of CLIP's own figure."""
+"""Opens eight images of scikit-image's wheel, with captions: those of CLIP's own figure."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def open_samples(language: str) -> CaptionedSet:
     spec = find_spec("skimage")
     if spec is None or not spec.submodule_search_locations:
         raise InputError(
-            "the eight pictures come with the package 'scikit-image', which is not installed: "
+            "the eight images come with the package 'scikit-image', which is not installed: "
             "pip install 'rudolph-jax[demo]'"
         )
     folder = Path(spec.submodule_search_locations[0]) / "data"

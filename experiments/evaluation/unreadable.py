@@ -1,4 +1,4 @@
-"""Images of an evaluation set that cannot be read: found, left out, and listed with the reason.
+"""Finds images of an evaluation set that cannot be read, and lists them with the reason.
 
 Numbers are of the readable images. A result lists the others under "unreadable" as objects of
 split, key and why; "images" counts all that took part.
@@ -27,9 +27,14 @@ _ADDRESS = re.compile(r" ?<[\w.]+ object at 0x[0-9a-fA-F]+>")
 class ImageSplit(Protocol):
     """A split of any kind of set."""
 
-    name: str
-    split: str
-    keys: tuple[str, ...]
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def split(self) -> str: ...
+
+    @property
+    def keys(self) -> tuple[str, ...]: ...
 
     def __len__(self) -> int: ...
 
@@ -108,7 +113,7 @@ def listed(images: ImageSplit, reasons: Mapping[int, str]) -> list[dict[str, str
 
 
 def still_unreadable(result: Mapping[str, Any], splits: Sequence[ImageSplit]) -> bool:
-    """Whether all that an earlier result left out would be left out now too."""
+    """Returns whether all that an earlier result left out would be left out now too."""
     for images in splits:
         keys = {row["key"] for row in result.get("unreadable", ()) if row["split"] == images.split}
         places = [place for place, key in enumerate(images.keys) if key in keys]

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+import converters
 from clip_jax import Compute
 from clip_jax.layers import unstack_layers
 from experiments.config.data import AugmentConfig, DataConfig
@@ -28,6 +29,14 @@ sys.path.append(str(Path(__file__).parent))
 @pytest.fixture(scope="session")
 def data_directory(tmp_path_factory):
     return str(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(scope="session")
+def ruclip(goldens, tmp_path_factory):
+    """The folder of a tiny ruCLIP that the original made."""
+    folder = tmp_path_factory.mktemp("models") / "ruclip"
+    converters.convert("ruclip", goldens / "ruclip", folder)
+    return folder
 
 
 @pytest.fixture

@@ -47,7 +47,7 @@ def test_cider_by_hand():
     np.testing.assert_allclose(found[0], 10 / 4 / math.sqrt(2) * math.exp(-1 / 72))
 
 
-def test_words_that_all_pictures_have_say_nothing():
+def test_words_that_all_images_have_say_nothing():
     captions, references = split(["кот", "кот"], [["кот"], ["кот"]])
     np.testing.assert_array_equal(cider(captions, references), [0, 0])
     np.testing.assert_array_equal(cider([()], [[words("кот")]]), [0])
@@ -78,7 +78,7 @@ def test_the_references_themselves_are_best_and_case_counts_nowhere():
 
 
 def test_a_mistake_is_one_line(monkeypatch):
-    with pytest.raises(InputError, match="1 captions and references of 2 pictures"):
+    with pytest.raises(InputError, match="1 captions and references of 2 images"):
         caption_metrics(["кот"], [["кот"], ["пёс"]])
     with pytest.raises(InputError, match="a reference of each"):
         caption_metrics(["кот"], [[]])

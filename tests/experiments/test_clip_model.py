@@ -6,19 +6,11 @@ import numpy as np
 import pytest
 
 import clip_jax
-import converters
 from clip_jax import InputError, Predictor, PretrainedClip
 from clip_jax.byte_bpe import CLIP, ByteBpe
 from clip_jax.model import abstract_params
 from experiments.evaluation.clip_model import PUBLISHED, ClipModel, open_clip
 from experiments.evaluation.prompts.translations import read_translations
-
-
-@pytest.fixture(scope="module")
-def ruclip(goldens, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("systems") / "ruclip"
-    converters.convert("ruclip", goldens / "ruclip", folder)
-    return folder
 
 
 @pytest.fixture

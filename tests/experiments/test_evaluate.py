@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import converters
 from experiments.evaluate import main
 from experiments.evaluation.clip_model import ClipModel
 from experiments.evaluation.image_features import FeatureExtractor
@@ -25,13 +24,6 @@ from experiments.evaluation.sets.table import REPORT
 from experiments.evaluation.tasks import options
 
 COLOURS = {"зелёный": (20, 200, 30), "красный": (210, 30, 20), "синий": (20, 30, 220)}
-
-
-@pytest.fixture(scope="module")
-def ruclip(goldens, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("systems") / "ruclip"
-    converters.convert("ruclip", goldens / "ruclip", folder)
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -75,8 +67,8 @@ def test_report(command, mine, tmp_path, monkeypatch, capsys):
     page, tables = ((out / f"report.{kind}").read_text("utf-8") for kind in ("html", "md"))
     assert set(re.findall(r'src="([^"]{5})', page)) == {"data:"}
     assert not re.search(r"<script|<link|@import", page)
-    pictures = {"zero-shot.png", "few-shot.png", "correlation.png", "similarity-0.png"}
-    assert pictures <= {file.name for file in out.iterdir()}
+    images = {"zero-shot.png", "few-shot.png", "correlation.png", "similarity-0.png"}
+    assert images <= {file.name for file in out.iterdir()}
     (folder,) = out.glob("tiny-*")
     zero_shot = json.loads((folder / "zero-shot" / "mine.json").read_text())
     probe = json.loads((folder / "linear-probe-pre" / "mine.json").read_text())
@@ -95,6 +87,19 @@ def test_report(command, mine, tmp_path, monkeypatch, capsys):
     retrieval = json.loads((folder / "retrieval" / "digits_ru-test.json").read_text())
     assert retrieval["pictures"] == 167 and retrieval["different_captions"] == 60
     assert 0 <= retrieval["image_to_text"]["recall@1"] <= retrieval["image_to_text"]["recall@10"]
+
+    # Fields that people's programs read, and by which earlier versions' results are found again.
+    shared = {
+        *("task", "system", "set", "title", "version", "split", "source_sha256"),
+        *("preprocessing", "ignored", "images", "unreadable", "made_with"),
+    }
+    measured = "metric value examples accuracy top5 mean_per_class calibration per_class confused"
+    lacking = {f"classes_without_{part}" for part in ("training", "validation", "test")}
+    asked = "train validation features metric seed asked_shots asked_draws examples shots"
+    ways = "pictures captions different_captions image_to_text text_to_image"
+    assert set(zero_shot) == {*shared, *measured.split(), "prompts", "classes_without_test"}
+    assert set(probe) == {*shared, *asked.split(), *lacking}
+    assert set(retrieval) == {*shared, *ways.split()}
 
     # What is there is not computed again; what is not, is.
     monkeypatch.setattr(FeatureExtractor, "_encode", lambda *_: pytest.fail("encoded again"))

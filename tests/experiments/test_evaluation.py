@@ -6,7 +6,7 @@ from PIL import Image
 from sklearn.metrics import top_k_accuracy_score
 from sklearn.neighbors import KNeighborsClassifier
 
-from experiments.demos.baselines import (
+from experiments.demos.pixels import (
     logistic_regression,
     nearest_labels,
     pixel_features,
@@ -15,7 +15,7 @@ from experiments.demos.baselines import (
 from experiments.evaluation.methods.retrieval import number, rank, rank_latents, retrieve_both
 from experiments.evaluation.methods.zero_shot import ZeroShotResult
 from experiments.evaluation.report import figures
-from experiments.evaluation.report.page import Picture, Section, Table, write_page
+from experiments.evaluation.report.page import PngImage, Section, Table, write_page
 
 
 def test_ranks_and_recall():
@@ -45,17 +45,17 @@ def test_recall_equals_scikit_learns(rng):
 def test_captions_are_found_both_ways():
     captions = number([["кот", "кошка"], ["дом"], ["кот"]])
     assert captions.texts == ["кот", "кошка", "дом"]
-    assert captions.of_pictures == [[0, 1], [2], [0]]
-    assert captions.pictures_of == [[0, 2], [0], [1]]
+    assert captions.image_to_captions == [[0, 1], [2], [0]]
+    assert captions.caption_to_images == [[0, 2], [0], [1]]
     images = np.array([[1.0, 0], [0, 1], [0.8, 0.6]])
     texts = np.array([[0.6, 0.8], [1, 0], [0, 1]])
     found = retrieve_both(images, texts, captions)
     # Third picture: «кот» .96, «кошка» .8, «дом» .6. «кот»: third image .96, second .8, first .6.
     assert found.texts.ranks.tolist() == [0, 0, 0]
-    assert found.pictures.ranks.tolist() == [0, 0, 0]
+    assert found.images.ranks.tolist() == [0, 0, 0]
     worse = retrieve_both(images[[1, 0, 2]], texts, captions)
     assert worse.texts.ranks.tolist() == [1, 2, 0]
-    assert worse.pictures.ranks.tolist() == [0, 2, 2]
+    assert worse.images.ranks.tolist() == [0, 2, 2]
     assert worse.recalls()["text_to_image"] == {
         "recall@1": 1 / 3, "recall@5": 1.0, "recall@10": 1.0,
     }  # fmt: skip
@@ -94,12 +94,12 @@ def sections(rng):
     return [
         Section("Таблица", "note & more", Table(("a", "b"), [("ruCLIP", "99.0 %"), ("<x>", "1")])),
         Section(
-            "Loss", "", Picture("loss", figures.loss_curve(range(50), [1.0] * 50, "loss"), "Loss")
+            "Loss", "", PngImage("loss", figures.loss_curve(range(50), [1.0] * 50, "loss"), "Loss")
         ),
         Section(
             "Matrix",
             "",
-            Picture(
+            PngImage(
                 "matrix",
                 figures.similarity_matrix(rng.normal(size=(4, 4)), pictures, captions),
                 "cosines",
@@ -108,9 +108,9 @@ def sections(rng):
         Section(
             "Grid",
             "",
-            Picture(
+            PngImage(
                 "grid",
-                figures.picture_grid(pictures, captions, [True, False, True, False]),
+                figures.image_grid(pictures, captions, [True, False, True, False]),
                 "names",
             ),
         ),

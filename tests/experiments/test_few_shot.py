@@ -7,9 +7,9 @@ import pytest
 
 from clip_jax import InputError
 from experiments.evaluation.methods import linear_probe
-from experiments.evaluation.methods.few_shot import draw, pools, qualified_keys
-from experiments.evaluation.methods.linear_probe import Features, Task, choose_penalty, probe
-from experiments.evaluation.methods.logistic_regression import Problem
+from experiments.evaluation.methods.few_shot import pools, qualified_keys, sample_shots
+from experiments.evaluation.methods.linear_probe import Features, ProbeTask, choose_penalty, probe
+from experiments.evaluation.methods.logistic_regression import LogisticRegressionFit
 from experiments.evaluation.sets.labelled_set import LabelledSet
 
 
@@ -24,14 +24,14 @@ def labelled(split, counts, prefix=""):
 def test_draws_are_seeded_nested_and_even():
     train, validation = labelled("train", [40, 30, 3]), labelled("validation", [9, 9, 9])
     learned, chosen = pools(train, validation, labelled("test", [5, 5, 5]), seed=0)
-    four, sixteen = draw(learned, 4, 0, 0), draw(learned, 16, 0, 0)
+    four, sixteen = sample_shots(learned, 4, 0, 0), sample_shots(learned, 16, 0, 0)
     assert np.bincount(train.labels[four]).tolist() == [4, 4, 3]
     assert np.bincount(train.labels[sixteen]).tolist() == [16, 16, 3]
     assert set(four) < set(sixteen)
-    np.testing.assert_array_equal(four, draw(learned, 4, 0, 0))
-    for other in (draw(learned, 4, 0, 1), draw(learned, 4, 1, 0)):
+    np.testing.assert_array_equal(four, sample_shots(learned, 4, 0, 0))
+    for other in (sample_shots(learned, 4, 0, 1), sample_shots(learned, 4, 1, 0)):
         assert set(other) != set(four)
-    assert np.bincount(validation.labels[draw(chosen, 2, 0, 0)]).tolist() == [2, 2, 2]
+    assert np.bincount(validation.labels[sample_shots(chosen, 2, 0, 0)]).tolist() == [2, 2, 2]
 
 
 def test_a_draw_does_not_depend_on_the_order():
@@ -45,7 +45,7 @@ def test_a_draw_does_not_depend_on_the_order():
     for version in (train, shuffled):
         learned, chosen = pools(version, None, test, seed=3)
         drawn.append({
-            *learned.keys_of(draw(learned, 4, 3, 0)), *chosen.keys_of(chosen.places)
+            *learned.keys_of(sample_shots(learned, 4, 3, 0)), *chosen.keys_of(chosen.places)
         })  # fmt: skip
     assert drawn[0] == drawn[1]
 
@@ -55,15 +55,15 @@ def test_nothing_drawn_is_held_out_or_tested():
     learned, chosen = pools(train, None, test, seed=0)
     assert np.bincount(train.labels[chosen.places]).tolist() == [4, 2, 1]
     assert sorted([*learned.places, *chosen.places]) == list(range(32))
-    drawn = set(learned.keys_of(draw(learned, 16, 0, 5)))
+    drawn = set(learned.keys_of(sample_shots(learned, 16, 0, 5)))
     # Places have the same names in both splits; the keys tell them apart.
     assert not drawn & set(chosen.keys_of(chosen.places)) and not drawn & set(qualified_keys(test))
     with pytest.raises(InputError, match="splits are train, validation; expected different ones"):
         pools(train, None, labelled("train", [20, 10, 2]), seed=0)
     joined = labelled("train+validation", [3, 3], "train/")
-    with pytest.raises(InputError, match=r"share 4 pictures, 'train/\d' say"):
+    with pytest.raises(InputError, match=r"share 4 images, 'train/\d' say"):
         pools(joined, None, labelled("train", [3, 3]), seed=0)
-    with pytest.raises(InputError, match="class 'class 1' has one training picture"):
+    with pytest.raises(InputError, match="class 'class 1' has one training image"):
         pools(labelled("train", [3, 1]), None, test, seed=0)
 
 
@@ -83,10 +83,10 @@ def task(rng):
         name: labelled(name, np.bincount(part.labels).tolist()) for name, part in parts.items()
     }
     pools_ = pools(sets["train"], sets["validation"], sets["test"], 0)
-    return Task(parts["train"], parts["validation"], parts["test"], *pools_, "accuracy", 2)
+    return ProbeTask(parts["train"], parts["validation"], parts["test"], *pools_, "accuracy", 2)
 
 
-def test_more_pictures_help(task):
+def test_more_images_help(task):
     draws = [probe(task, 2, 0, number) for number in range(6)]
     many = probe(task, None, 0)
     assert np.mean([few.value for few in draws]) < many.value
@@ -120,6 +120,6 @@ def test_the_sweep_is_clips(task, monkeypatch):
     assert np.log10(best.C) == pytest.approx(1.25)
     monkeypatch.setattr(linear_probe, "STEPS", ())
     everything_right = Features(held.values[:1] * 0, held.labels[:1] * 0)
-    problem = Problem(np.ones((4, 6), np.float32), np.zeros(4, int), 2)
+    problem = LogisticRegressionFit(np.ones((4, 6), np.float32), np.zeros(4, int), 2)
     best = choose_penalty(problem, everything_right, "roc_auc")
     assert np.log10(best.C) == pytest.approx(-6)

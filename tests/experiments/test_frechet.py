@@ -6,7 +6,7 @@ from scipy.linalg import sqrtm
 
 from clip_jax.errors import InputError
 from experiments.evaluation.metrics.frechet import (
-    FewPicturesWarning,
+    FewImagesWarning,
     Gaussian,
     fit,
     frechet_distance,
@@ -37,17 +37,17 @@ def test_is_the_definition_with_a_matrix_root(rng):
     assert frechet_distance(a, b) == pytest.approx(expected, rel=1e-9)
 
 
-def test_the_same_pictures_are_at_no_distance(rng):
+def test_the_same_images_are_at_no_distance(rng):
     features = fit(rng.normal(size=(50, 8)).astype(np.float32))
     assert frechet_distance(features, features) == pytest.approx(0, abs=1e-9)
-    with pytest.warns(FewPicturesWarning, match="5 pictures have 8 features"):
+    with pytest.warns(FewImagesWarning, match="5 images have 8 features"):
         few = fit(rng.normal(size=(5, 8)))
     assert few.too_few and not features.too_few
     assert frechet_distance(few, few) == pytest.approx(0, abs=1e-9)
 
 
-def test_few_pictures_seem_further_away(rng):
-    # The same distribution: the distance shrinks to 0 with the number of pictures.
+def test_few_images_seem_further_away(rng):
+    # The same distribution: the distance shrinks to 0 with the number of images.
     many = [frechet_distance(*(fit(rng.normal(size=(n, 8))) for _ in "ab")) for n in (20, 80, 2000)]
     assert many[0] > 2 * many[1] > 4 * many[2]
 

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import converters
 from clip_jax import InputError
 from experiments.evaluate import main
 from experiments.evaluation.array_cache import ArrayCache
@@ -38,16 +37,9 @@ from experiments.evaluation.tasks import (
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::rudolph_jax.text_encoding.TruncationWarning"),
-    pytest.mark.filterwarnings("ignore::experiments.evaluation.metrics.frechet.FewPicturesWarning"),
+    pytest.mark.filterwarnings("ignore::experiments.evaluation.metrics.frechet.FewImagesWarning"),
 ]
 COLOURS = {"зелёный": (20, 200, 30), "красный": (210, 30, 20), "синий": (20, 30, 220)}
-
-
-@pytest.fixture(scope="module")
-def ruclip(goldens, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("systems") / "ruclip"
-    converters.convert("ruclip", goldens / "ruclip", folder)
-    return folder
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """The quickstart's whole path, cut to a few steps; its real figures stand in the README."""
 
 import dataclasses
+import functools
 import json
 import re
 
@@ -10,7 +11,7 @@ import pytest
 import clip_jax
 import rudolph_jax
 from experiments import quickstart
-from experiments.demos import digits_drawing, emoji_drawing, emoji_naming
+from experiments.demos import zero_shot
 from experiments.evaluation.methods.retrieval import RetrievalResult
 
 
@@ -43,28 +44,28 @@ def small_demos(monkeypatch, train_config):
             run: (lambda run=run, recipe=recipe: small(run, recipe))
             for run, recipe in demo.recipes.items()
         }
-        monkeypatch.setitem(quickstart.DEMOS, name, dataclasses.replace(demo, recipes=recipes))
-    monkeypatch.setattr(digits_drawing, "GROUPS", 1)
-    monkeypatch.setattr(digits_drawing, "EACH", 2)
-    monkeypatch.setattr(emoji_drawing, "PROMPTS", 2)
-    monkeypatch.setattr(emoji_drawing, "GROUPS", 1)
-    monkeypatch.setattr(emoji_drawing, "EACH", 2)
+        generation = dataclasses.replace(demo.generation, groups=1, each=2)
+        if name == "emoji":
+            two = functools.partial(demo.generation.prompts, count=2)
+            generation = dataclasses.replace(generation, prompts=two)
+        small_demo = dataclasses.replace(demo, recipes=recipes, generation=generation)
+        monkeypatch.setitem(quickstart.DEMOS, name, small_demo)
 
 
 @pytest.mark.filterwarnings("ignore::rudolph_jax.text_encoding.TruncationWarning")
 @pytest.mark.slow
 @pytest.mark.parametrize("data", ["digits", "emoji"])
-def test_from_pictures_to_a_page(small_demos, data, tmp_path, capsys):
+def test_from_images_to_a_page(small_demos, data, tmp_path, capsys):
     arguments = [f"--data={data}", f"--workdir={tmp_path}", "--steps=3"]
     assert quickstart.main(arguments) == 0
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     grid = {"digits": "captions.png", "emoji": "names.png"}[data]
-    pictures = {
+    images = {
         grid, "loss-ruclip.png", "loss-vqgan.png", "loss-rudolph.png", "similarity.png",
         "reconstructions.png", "drawings.png", "drawings-reranked.png", "written-captions.png",
         "inpainting.png",
     }  # fmt: skip
-    assert pictures <= {path.name for path in tmp_path.iterdir()}
+    assert images <= {path.name for path in tmp_path.iterdir()}
     printed = capsys.readouterr().out
     # Baselines depend on no training: these are their real figures.
     baseline = {
@@ -91,13 +92,13 @@ def test_emoji_baseline_finds_the_twin(rng):
     """A drawing whose Twemoji twin has the same pixels is found first."""
     from experiments.data.digits_ru import encode_png
 
-    pictures = rng.integers(0, 256, (6, 20, 20, 3), dtype=np.uint8)
+    images = rng.integers(0, 256, (6, 20, 20, 3), dtype=np.uint8)
     twins = [
-        {"image": encode_png(p).read(), "style": emoji_naming.TWEMOJI, "id": i}
-        for i, p in enumerate(pictures)
+        {"image": encode_png(p).read(), "style": zero_shot.TWEMOJI, "id": i}
+        for i, p in enumerate(images)
     ]
     drawings = [dict(twins[i], style=1) for i in (4, 1)]
-    found = emoji_naming._nearest_twemoji(drawings, twins[::-1])
+    found = zero_shot.nearest_twemoji(drawings, twins[::-1])
     assert isinstance(found, RetrievalResult)
     assert found.ranks.tolist() == [0, 0] and found.best[:, 0].tolist() == [4, 1]
 

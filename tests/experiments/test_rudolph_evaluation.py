@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from sklearn.metrics import f1_score
 
-import converters
 from clip_jax.errors import InputError
 from experiments.data.preparation import prepare
 from experiments.data.sources.plan import Options
@@ -20,7 +19,7 @@ from experiments.evaluation.methods.perplexity import class_captions
 from experiments.evaluation.methods.sequence_losses import sequence_losses
 from experiments.evaluation.metrics import classification
 from experiments.evaluation.metrics.captions import caption_metrics
-from experiments.evaluation.metrics.frechet import FewPicturesWarning, fit, frechet_distance
+from experiments.evaluation.metrics.frechet import FewImagesWarning, fit, frechet_distance
 from experiments.evaluation.rudolph_model import RudolphModel
 from experiments.evaluation.run import EvalRun
 from experiments.evaluation.sets import open_captioned, open_set
@@ -30,13 +29,6 @@ from rudolph_jax import tasks
 from rudolph_jax.sampling import Sampling
 
 pytestmark = pytest.mark.filterwarnings("ignore::rudolph_jax.text_encoding.TruncationWarning")
-
-
-@pytest.fixture(scope="module")
-def ruclip(goldens, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("systems") / "ruclip"
-    converters.convert("ruclip", goldens / "ruclip", folder)
-    return folder
 
 
 @pytest.fixture
@@ -122,10 +114,10 @@ def test_a_template_is_taken_off_captions(run, digits):
 def test_drawings_follow_from_the_seed(run, digits, ruclip, tmp_path):
     sampling, clip = Sampling(temperature=1.0), open_clip(ruclip)
     run = dataclasses.replace(run, out=tmp_path)
-    with pytest.warns(FewPicturesWarning, match="5 pictures have 128 features"):
+    with pytest.warns(FewImagesWarning, match="5 images have 128 features"):
         found = drawing.measure_set(run, digits, clip, sampling, seed=1)
     other = EvalRun(dataclasses.replace(run.model, batch_size=2), first=5)
-    with pytest.warns(FewPicturesWarning):
+    with pytest.warns(FewImagesWarning):
         again = drawing.measure_set(other, digits, clip, sampling, seed=1)
     for key in ("ruclip_score", "frechet", "frechet_of_reconstructions"):
         assert again[key] == pytest.approx(found[key], rel=1e-3, abs=1e-5)
@@ -142,7 +134,7 @@ def test_drawings_follow_from_the_seed(run, digits, ruclip, tmp_path):
     texts = clip.text_latents([several[0] for several in digits.captions[:5]])
     score = float((texts * clip.image_latents(drawn)).sum(axis=1).mean())
     assert found["ruclip_score"] == pytest.approx(score, abs=1e-5)
-    with pytest.warns(FewPicturesWarning):
+    with pytest.warns(FewImagesWarning):
         distance = frechet_distance(fit(clip.image_features(real)), fit(clip.image_features(drawn)))
     assert found["frechet"] == pytest.approx(distance, rel=1e-3)
     assert found["frechet_is_biased"]

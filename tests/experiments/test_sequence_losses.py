@@ -43,7 +43,7 @@ def test_reconstruction_is_of_every_picture_in_order(small_vqgan, rng):
     pictures = list(rng.integers(0, 256, (5, 8, 8, 3), dtype=np.uint8))
     result = reconstruct(small_vqgan, pictures, 8, batch_size=2)
     expected = np.stack(pictures).astype(np.float32) / 255
-    np.testing.assert_array_equal(result.pictures, expected)
+    np.testing.assert_array_equal(result.images, expected)
     np.testing.assert_array_equal(result.codes, small_vqgan.encode(expected))
     np.testing.assert_allclose(result.decoded, small_vqgan.decode(result.codes), atol=1e-5)
     error = np.abs(result.decoded - expected).mean()

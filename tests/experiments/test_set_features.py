@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import converters
 from clip_jax import InputError, Predictor
 from experiments.evaluation.array_cache import ArrayCache
 from experiments.evaluation.clip_model import open_clip
@@ -21,13 +20,6 @@ from experiments.evaluation.methods.zero_shot import compare, measure
 from experiments.evaluation.sets import open_set
 
 CLASSES = ("дом", "кошка", "собака")
-
-
-@pytest.fixture(scope="module")
-def ruclip(goldens, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("systems") / "ruclip"
-    converters.convert("ruclip", goldens / "ruclip", folder)
-    return folder
 
 
 @pytest.fixture(scope="module")

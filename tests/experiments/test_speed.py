@@ -11,7 +11,7 @@ from experiments.evaluate import main
 from experiments.evaluation.methods.speed import (
     PUBLISHED_V100,
     JaxEncoder,
-    generated_pictures,
+    generated_images,
     largest_difference,
     time_encoders,
 )
@@ -38,11 +38,11 @@ class Noted:
 
 
 def run(log, **changed):
-    how = {"batch_size": 4, "pictures": 7, "rounds": 2, "preprocessing": True} | changed
+    how = {"batch_size": 4, "count": 7, "rounds": 2, "preprocessing": True} | changed
     return time_encoders([Noted("one", log), Noted("other", log)], CONFIG, **how)
 
 
-def test_encoders_take_turns_on_the_same_pictures():
+def test_encoders_take_turns_on_the_same_images():
     log = []
     timing = run(log)
     # Both once before, then two batches each; the second round begins with the other.
@@ -60,17 +60,17 @@ def test_without_preprocessing_pixels_are_ready():
     assert len({total for _, _, total in log}) == 1
 
 
-def test_pictures_are_cifars_size():
-    pictures = generated_pictures(3)
-    assert [picture.size for picture in pictures] == [(32, 32)] * 3
-    assert pictures[0].tobytes() == generated_pictures(1)[0].tobytes() != pictures[1].tobytes()
+def test_images_are_cifars_size():
+    images = generated_images(3)
+    assert [image.size for image in images] == [(32, 32)] * 3
+    assert images[0].tobytes() == generated_images(1)[0].tobytes() != images[1].tobytes()
 
 
 def test_the_table_has_the_published_number_where_it_belongs():
     preset = "ruclip-vit-base-patch32-224"
     assert PUBLISHED_V100[preset] == 308.84
     clip = speed.random_clip(CONFIG)
-    result = speed.measure(clip, preset, [8, 3], pictures=8, rounds=1, with_torch=False)
+    result = speed.measure(clip, preset, [8, 3], count=8, rounds=1, with_torch=False)
     lines = speed.table("tiny", result).splitlines()
     assert "rudolph-jax on cpu, " in lines[0] and len(lines) == 8
     with_number = [line for line in lines if "308.84" in line]

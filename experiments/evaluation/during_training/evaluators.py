@@ -1,8 +1,8 @@
-"""Evaluations that a training run can ask for by name.
+"""Makes the evaluations that a training run names in its config.
 
 "TASK:SPLIT" is of a split of its own data set; for ruCLIP "TASK:SET" and "TASK:SET:SPLIT" are of an
 evaluation set, by default of its split "test" (`set_evaluators.py`). An image that cannot be read
-is left out, which is said once, and never ends a run.
+is left out, which is logged once, and never ends a run.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ def _measure(
 
 
 class ReadableSplit:
-    """The rows of a split whose images can be read; the others are found once, and said once."""
+    """The rows of a split whose images can be read; the others are found once, and logged once."""
 
     def __init__(self, split: Split, config: TrainConfig, log: LogOnce) -> None:
         self.features, self.config, self.log = split.features, config, log
@@ -144,7 +144,7 @@ def zero_shot_accuracy(
 def caption_recall(
     config: TrainConfig, split: ReadableSplit, clip: PretrainedClip
 ) -> dict[str, float]:
-    """Recall of each image's captions among all of the split, and of each caption's pictures."""
+    """Recall of each image's captions among all of the split, and of each caption's images."""
     rows = list(split)
     captions = number([row["captions"] for row in rows])
     predictor = _predictor(clip)
@@ -152,7 +152,7 @@ def caption_recall(
     found = retrieve_both(images, predictor.get_text_latents(captions.texts), captions)
     return {
         f"{prefix}top{k}": result.recall(k)
-        for prefix, result in (("", found.texts), ("pictures_", found.pictures))
+        for prefix, result in (("", found.texts), ("pictures_", found.images))
         for k in RECALLS
     }
 
@@ -161,14 +161,14 @@ def probe_accuracy(
     config: TrainConfig, split: ReadableSplit, clip: PretrainedClip
 ) -> dict[str, float]:
     """The split's "label" by a linear classifier of the training split's unit features."""
-    known, asked = list(split.training), list(split)
+    known, test = list(split.training), list(split)
     if not known:
         return {}
     predictor = _predictor(clip)
     features = tuple(
-        predictor.get_image_latents([row["image"] for row in rows]) for rows in (known, asked)
+        predictor.get_image_latents([row["image"] for row in rows]) for rows in (known, test)
     )
-    labels, right = (np.array([row["label"] for row in rows]) for rows in (known, asked))
+    labels, right = (np.array([row["label"] for row in rows]) for rows in (known, test))
     names = split.features["label"].names
     split.log.write_classes(labels, right, tuple(names))
     scores = probe_scores(features, labels, len(names))
@@ -193,7 +193,7 @@ def pixel_errors(
 def losses(
     config: TrainConfig, split: ReadableSplit, rudolph: PretrainedRudolph
 ) -> dict[str, float]:
-    """Of images given their first captions, and of those captions given the pictures."""
+    """Losses of images given their first captions, and of those captions given the images."""
     rows = list(split)
     return sequence_losses(
         rudolph, [row["image"] for row in rows], [row["captions"][0] for row in rows]
@@ -218,7 +218,7 @@ def answer_scores(
     return score_answers(answers, [row["answers"] for row in rows])
 
 
-# By objective: what is done, and the features of which it cannot do without one.
+# By objective: an evaluation, and the features one of which it needs.
 CAPTIONS = "captions", "caption"
 TASKS: dict[str, dict[str, tuple[Any, ...]]] = {
     "clip": {

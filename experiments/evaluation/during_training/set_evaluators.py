@@ -1,6 +1,6 @@
-"""Evaluation sets measured while ruCLIP trains: "zero-shot:SET" and "linear-probe:SET".
+"""Measures evaluation sets while ruCLIP trains: "zero-shot:SET" and "linear-probe:SET".
 
-SET may be followed by a split, "cifar10:validation" say; else it is "test". What is missing is told
+SET may be followed by a split, "cifar10:validation" say; else it is "test". What is missing raises
 before training: sets are opened, and prompts made, at once.
 """
 
@@ -15,7 +15,7 @@ from clip_jax import PretrainedClip
 from clip_jax.errors import InputError
 from experiments.config.run import TrainConfig
 from experiments.evaluation.clip_model import ClipModel
-from experiments.evaluation.methods.logistic_regression import Problem
+from experiments.evaluation.methods.logistic_regression import LogisticRegressionFit
 from experiments.evaluation.methods.zero_shot import compare
 from experiments.evaluation.metrics import classification
 from experiments.evaluation.prompts.class_prompts import prompts_for
@@ -30,7 +30,7 @@ Measure = Callable[[PretrainedClip], dict[str, float]]
 
 
 def is_set_evaluator(name: str) -> bool:
-    """Whether what comes after the task is a set's name."""
+    """Returns whether what comes after the task is a set's name."""
     return any(part in RECORDS for part in name.split(":")[1:2])
 
 
@@ -58,7 +58,7 @@ def set_evaluator(config: TrainConfig, name: str) -> Measure:
     def unless_unreadable(clip: PretrainedClip) -> dict[str, float]:
         try:
             return measure(clip)
-        except InputError as error:  # the readable images do not suffice; training goes on
+        except InputError as error:  # the readable images do not suffice; training continues
             log.write_line(str(error))
             return {}
 
@@ -68,12 +68,12 @@ def set_evaluator(config: TrainConfig, name: str) -> Measure:
 def _zero_shot(
     opened: Callable[[str], LabelledSet], split: str, metric: str, log: LogOnce
 ) -> Measure:
-    pictures = opened(split)
-    prompts = prompts_for(pictures, "ru").by_class
+    images = opened(split)
+    prompts = prompts_for(images, "ru").by_class
 
     def measure(clip: PretrainedClip) -> dict[str, float]:
         model = _model(clip)
-        values, labels = _readable(model, pictures, log)
+        values, labels = _readable(model, images, log)
         found = compare(values, model.class_latents(prompts), labels)
         return {metric: classification.METRICS[metric](found.labels, found.similarities)}
 
@@ -88,28 +88,28 @@ def _linear_probe(
     def measure(clip: PretrainedClip) -> dict[str, float]:
         model = _model(clip)
         known, labels = _readable(model, train, log)
-        asked, right = _readable(model, test, log)
+        queries, right = _readable(model, test, log)
         log.write_classes(labels, right, train.class_names)
-        scores = probe_scores((known, asked), labels, len(train.class_names))
+        scores = probe_scores((known, queries), labels, len(train.class_names))
         return {metric: classification.METRICS[metric](right, scores)}
 
     return measure
 
 
 def _readable(
-    model: ClipModel, pictures: LabelledSet, log: LogOnce
+    model: ClipModel, images: LabelledSet, log: LogOnce
 ) -> tuple[np.ndarray, np.ndarray]:
     """Features and labels of the images that can be read."""
-    features = model.set_features(pictures)
-    log.write_remarks(unreadable=listed(pictures, features.unreadable), images=len(pictures))
-    return features.values[features.readable], pictures.labels[features.readable]
+    features = model.set_features(images)
+    log.write_remarks(unreadable=listed(images, features.unreadable), images=len(images))
+    return features.values[features.readable], images.labels[features.readable]
 
 
 def probe_scores(
     features: tuple[np.ndarray, np.ndarray], labels: np.ndarray, classes: int
 ) -> np.ndarray:
     """Scores of the second features by a classifier of the first, unit rows both."""
-    return Problem(features[0], labels, classes).fit(C).scores(features[1])
+    return LogisticRegressionFit(features[0], labels, classes).fit(C).scores(features[1])
 
 
 def _model(clip: PretrainedClip) -> ClipModel:

@@ -1,4 +1,4 @@
-"""Which examples a few-shot probe learns from: seeded, nested, and told by their keys."""
+"""Draws the examples that a few-shot probe learns from: seeded, nested, listed by their keys."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ VALIDATION_SHOTS = 4  # at most, as many as shots (Zhou et al. 2022, CoOp's line
 
 
 @dataclasses.dataclass(frozen=True)
-class Pool:
-    """Pictures that may be drawn: places in a set, whose labels and keys these are.
+class FewShotPool:
+    """Images that may be drawn: places in a set, whose labels and keys these are.
 
     keys: with the split before each, so that no two splits share one by accident.
     """
@@ -33,7 +33,7 @@ class Pool:
     def keys_of(self, places: np.ndarray) -> list[str]:
         return [self.keys[place] for place in places]
 
-    def without(self, places: Collection[int]) -> Pool:
+    def without(self, places: Collection[int]) -> FewShotPool:
         """The pool without these places."""
         return dataclasses.replace(self, places=np.setdiff1d(self.places, list(places)))
 
@@ -44,21 +44,21 @@ class Pool:
 
 def pools(
     train: LabelledSet, validation: LabelledSet | None, test: LabelledSet, seed: int
-) -> tuple[Pool, Pool]:
+) -> tuple[FewShotPool, FewShotPool]:
     """The images to learn from and those to choose the penalty on.
 
-    Without a validation split a seeded part of each class of `train` is kept for it. An image
+    Without a validation split a seeded part of each class of `train` is held out for it. An image
     that is in two of the three raises InputError.
     """
     keys, everything = qualified_keys(train), np.arange(len(train))
     if validation is not None:
         own = qualified_keys(validation)
-        learned = Pool(train.labels, keys, everything)
-        chosen = Pool(validation.labels, own, np.arange(len(validation)))
+        learned = FewShotPool(train.labels, keys, everything)
+        chosen = FewShotPool(validation.labels, own, np.arange(len(validation)))
     else:
         held = _held_out(train, keys, seed)
-        learned = Pool(train.labels, keys, np.setdiff1d(everything, held))
-        chosen = Pool(train.labels, keys, held)
+        learned = FewShotPool(train.labels, keys, np.setdiff1d(everything, held))
+        chosen = FewShotPool(train.labels, keys, held)
     splits = {
         train.split: learned.keys_of(learned.places),
         "validation": chosen.keys_of(chosen.places),
@@ -70,26 +70,26 @@ def pools(
         shared = set(splits[one]) & set(splits[other])
         if shared:
             raise InputError(
-                f"{train.name}: {one} and {other} share {len(shared)} pictures, {min(shared)!r} "
+                f"{train.name}: {one} and {other} share {len(shared)} images, {min(shared)!r} "
                 "say; expected none"
             )
     return learned, chosen
 
 
-def draw(pool: Pool, shots: int, seed: int, number: int) -> np.ndarray:
+def sample_shots(pool: FewShotPool, shots: int, seed: int, number: int) -> np.ndarray:
     """Places of `shots` images of each class, or all where a class has fewer; sorted.
 
     number: of the draw. A draw of more shots holds the draw of fewer. It depends on the seed and
-    on the keys alone, not on the pictures' order.
+    on the keys alone, not on the images' order.
     """
     orders = _orders(pool, seed, f"draw {number}")
     return np.sort(np.concatenate([order[:shots] for order in orders.values()]))
 
 
-def drawn_counts(
+def shot_counts(
     counts: np.ndarray, shots: int | None, class_names: Sequence[str], occurring: np.ndarray
 ) -> dict[str, Any]:
-    """What a draw of `shots` images a class really finds, for JSON.
+    """Counts what a draw of `shots` images a class really finds, for JSON.
 
     counts: int[classes], images to draw from; shots: None draws all. occurring: bool[classes],
     classes that count. {"fewest", "most", "classes_with_fewer": name -> images}.
@@ -104,30 +104,30 @@ def drawn_counts(
 
 
 def classes_without(counts: np.ndarray, class_names: Sequence[str]) -> list[str]:
-    """Names of the classes that have no picture. counts: int[classes], images of each."""
+    """Names of the classes that have no image. counts: int[classes], images of each."""
     return [class_names[label] for label in np.flatnonzero(counts == 0)]
 
 
-def qualified_keys(pictures: LabelledSet) -> tuple[str, ...]:
-    if "+" in pictures.split:  # joined splits say it themselves
-        return pictures.keys
-    return tuple(f"{pictures.split}/{key}" for key in pictures.keys)
+def qualified_keys(images: LabelledSet) -> tuple[str, ...]:
+    if "+" in images.split:  # joined splits say it themselves
+        return images.keys
+    return tuple(f"{images.split}/{key}" for key in images.keys)
 
 
 def _held_out(train: LabelledSet, keys: Sequence[str], seed: int) -> np.ndarray:
     held = []
-    pool = Pool(train.labels, keys, np.arange(len(train)))
+    pool = FewShotPool(train.labels, keys, np.arange(len(train)))
     for label, order in _orders(pool, seed, "held out").items():
         if len(order) < 2:
             raise InputError(
-                f"{train.name}: class {train.class_names[label]!r} has one training picture; "
+                f"{train.name}: class {train.class_names[label]!r} has one training image; "
                 "expected 2 at least, one of them to choose the penalty on"
             )
         held.append(order[: max(round(HELD_OUT * len(order)), 1)])
     return np.sort(np.concatenate(held))
 
 
-def _orders(pool: Pool, seed: int, purpose: str) -> dict[int, np.ndarray]:
+def _orders(pool: FewShotPool, seed: int, purpose: str) -> dict[int, np.ndarray]:
     """Label -> its places in a random order, by a hash of each key."""
 
     def rank(place: int) -> bytes:

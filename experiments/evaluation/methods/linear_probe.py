@@ -1,4 +1,4 @@
-"""Few-shot linear probes: logistic regression on the features of an image tower.
+"""Fits few-shot linear probes: logistic regression on the features of an image tower.
 
 Radford et al. 2021, A.3: the penalty is chosen on validation images, from seven values two
 decades apart, then around the best one at halved steps down to an eighth of a decade.
@@ -12,8 +12,8 @@ from collections.abc import Sequence
 import jax
 import numpy as np
 
-from experiments.evaluation.methods.few_shot import VALIDATION_SHOTS, Pool, draw
-from experiments.evaluation.methods.logistic_regression import Classifier, Problem
+from experiments.evaluation.methods.few_shot import VALIDATION_SHOTS, FewShotPool, sample_shots
+from experiments.evaluation.methods.logistic_regression import Classifier, LogisticRegressionFit
 from experiments.evaluation.metrics import classification
 
 # Logarithms of C to base 10.
@@ -33,8 +33,8 @@ class Features:
 
 
 @dataclasses.dataclass(frozen=True)
-class Task:
-    """What one draw of a probe is: where images come from and what is measured.
+class ProbeTask:
+    """Describes one draw of a probe: where images come from and what is measured.
 
     learned, chosen: pools of places in train and in validation, which may be the same features.
     metric: a name of `classification.METRICS`. classes: how many there are.
@@ -43,16 +43,16 @@ class Task:
     train: Features
     validation: Features
     test: Features
-    learned: Pool
-    chosen: Pool
+    learned: FewShotPool
+    chosen: FewShotPool
     metric: str
     classes: int
     devices: Sequence[jax.Device] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
-class Draw:
-    """value: on all test pictures. C: the penalty chosen. train, validation: places drawn."""
+class ProbeResult:
+    """value: on all test images. C: the penalty chosen. train, validation: places drawn."""
 
     value: float
     C: float
@@ -60,7 +60,7 @@ class Draw:
     validation: np.ndarray
 
 
-def probe(task: Task, shots: int | None, seed: int, number: int = 0) -> Draw:
+def probe(task: ProbeTask, shots: int | None, seed: int, number: int = 0) -> ProbeResult:
     """One draw of `shots` images a class, or all images (None).
 
     With shots, min(shots, 4) validation images a class choose the penalty (CoOp's way) and are
@@ -69,28 +69,28 @@ def probe(task: Task, shots: int | None, seed: int, number: int = 0) -> Draw:
     if shots is None:
         train, validation = task.learned.places, task.chosen.places
     else:
-        train = draw(task.learned, shots, seed, number)
-        validation = draw(task.chosen, min(shots, VALIDATION_SHOTS), seed, number)
+        train = sample_shots(task.learned, shots, seed, number)
+        validation = sample_shots(task.chosen, min(shots, VALIDATION_SHOTS), seed, number)
     known, held = task.train.at(train), task.validation.at(validation)
-    problem = Problem(known.values, known.labels, task.classes, task.devices)
+    problem = LogisticRegressionFit(known.values, known.labels, task.classes, task.devices)
     best = choose_penalty(problem, held, task.metric)
     fitted = best.classifier
     if shots is None:
         both = np.concatenate([known.values, held.values])
         labels = np.concatenate([known.labels, held.labels])
-        fitted = Problem(both, labels, task.classes, task.devices).fit(best.C, fitted)
+        fitted = LogisticRegressionFit(both, labels, task.classes, task.devices).fit(best.C, fitted)
     value = classification.METRICS[task.metric](task.test.labels, fitted.scores(task.test.values))
-    return Draw(value, best.C, train, validation)
+    return ProbeResult(value, best.C, train, validation)
 
 
 @dataclasses.dataclass(frozen=True)
-class Choice:
+class PenaltyChoice:
     C: float
     classifier: Classifier
 
 
-def choose_penalty(problem: Problem, held: Features, metric: str) -> Choice:
-    """The C whose classifier is best by the metric on held-out pictures.
+def choose_penalty(problem: LogisticRegressionFit, held: Features, metric: str) -> PenaltyChoice:
+    """Finds the C whose classifier is best by the metric on held-out images.
 
     Of equal ones, of which few images leave many, the smallest: the strongest penalty.
     """
@@ -115,4 +115,4 @@ def choose_penalty(problem: Problem, held: Features, metric: str) -> Choice:
         centre = best()
         attempt(centre - step)
         attempt(centre + step)
-    return Choice(10.0 ** best(), tried[best()][1])
+    return PenaltyChoice(10.0 ** best(), tried[best()][1])

@@ -1,4 +1,4 @@
-"""Multinomial logistic regression by L-BFGS: the classifier of a linear probe.
+"""Fits multinomial logistic regression by L-BFGS: the classifier of a linear probe.
 
 Minimises C * sum of cross-entropies + 1/2 |W|^2, with the bias free, as scikit-learn's
 LogisticRegression does, whose optimum the tests compare with.
@@ -39,7 +39,7 @@ class Classifier:
         return features @ self.kernel + self.bias
 
 
-class Problem:
+class LogisticRegressionFit:
     """Examples to fit, on the devices once for any number of penalties.
 
     features: float32[N, D], taken as they are. labels: int[N], 0 to classes - 1. devices: that

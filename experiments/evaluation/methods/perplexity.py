@@ -1,4 +1,4 @@
-"""Zero-shot classification by RUDOLPH: the class whose caption surprises it least after a picture.
+"""Classifies zero-shot by RUDOLPH: the class whose caption surprises it least after the image.
 
 Source: `rudolph.api.ruDolphApi.zs_clf`; see `rudolph_jax.tasks.class_perplexities`.
 """
@@ -24,20 +24,20 @@ TEMPLATE = "на картинке изображено: {}"  # of the original's
 
 
 def class_captions(
-    pictures: LabelledSet, template: str = TEMPLATE, file: Path | None = None
+    images: LabelledSet, template: str = TEMPLATE, file: Path | None = None
 ) -> tuple[list[str], dict[str, Any]]:
     """A caption for each class, in the set's order, and where its name is from.
 
     template: {} is the name, {genitive} and others its cases, where the names have them. file: of
     class names, in place of the project's; a user's own set without one has its own names.
     """
-    record = RECORDS.get(pictures.name)
+    record = RECORDS.get(images.name)
     if file is None and (record is None or record.source == BUILTIN):
-        forms: list[Any] = [{"nominative": name} for name in own_names(pictures)]
+        forms: list[Any] = [{"nominative": name} for name in own_names(images)]
         source: dict[str, Any] = {"names": "the set's"}
     else:
-        names = read_class_names(find_path(file)) if file else load_class_names(pictures.name, "ru")
-        forms = [names.names[names.key(name)] for name in pictures.class_names]
+        names = read_class_names(find_path(file)) if file else load_class_names(images.name, "ru")
+        forms = [names.names[names.key(name)] for name in images.class_names]
         source = {"names": names.set_name, "version": names.version, "sha256": names.sha256}
     try:
         captions = [fill(template, each) for each in forms]
@@ -57,7 +57,7 @@ def class_captions(
 def measure(
     labels: np.ndarray, perplexities: np.ndarray, class_names: tuple[str, ...], metric: str
 ) -> dict[str, Any]:
-    """All that is told of float32[N, classes], low is good. metric: of `classification.METRICS`."""
+    """Measures float32[N, classes], low is good, for JSON. metric: of `classification.METRICS`."""
     scores, predicted = -perplexities, perplexities.argmin(axis=1)
     return {
         "metric": metric,

@@ -1,4 +1,4 @@
-"""What an image tokenizer makes of images that it encodes and decodes."""
+"""Encodes images with an image tokenizer, decodes them and measures the difference."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from rudolph_jax.image_tokenizer import PretrainedVqgan, image_config
 
 @dataclasses.dataclass(frozen=True)
 class Reconstruction:
-    """pictures, decoded: float32[N, size, size, 3] from 0 to 1. codes: int32[N, n]."""
+    """images, decoded: float32[N, size, size, 3] from 0 to 1. codes: int32[N, n]."""
 
-    pictures: np.ndarray
+    images: np.ndarray
     decoded: np.ndarray
     codes: np.ndarray
 
     @property
     def absolute_error(self) -> float:
         """Mean over pixels and colours, which go from 0 to 1."""
-        return float(np.abs(self.decoded - self.pictures).mean())
+        return float(np.abs(self.decoded - self.images).mean())
 
     def codebook_usage(self, codebook_size: int) -> float:
         """The share of the codes that any image has."""
@@ -40,8 +40,8 @@ def reconstruct(
     """
     config = image_config(vqgan.config)
     squares = [resize_square(open_image(image), size, config) for image in images]
-    pictures = np.stack(squares).astype(np.float32) / 255
-    seen = pictures
+    targets = np.stack(squares).astype(np.float32) / 255
+    seen = targets
     if vqgan.config.wavelet:
         half = (size // 2, size // 2)
         smaller = [np.asarray(Image.fromarray(s).resize(half, Image.BILINEAR)) for s in squares]
@@ -49,4 +49,4 @@ def reconstruct(
     chunks = [seen[i : i + batch_size] for i in range(0, len(seen), batch_size)]
     codes = [np.asarray(vqgan.encode(chunk)) for chunk in chunks]
     decoded = [np.asarray(vqgan.decode(chunk)) for chunk in codes]
-    return Reconstruction(pictures, np.concatenate(decoded), np.concatenate(codes))
+    return Reconstruction(targets, np.concatenate(decoded), np.concatenate(codes))

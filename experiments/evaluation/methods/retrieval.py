@@ -1,4 +1,4 @@
-"""Retrieval of pictures' captions among many, and of captions' pictures."""
+"""Ranks captions of images among many, and images of captions."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def retrieve(
     candidates: Sequence[str],
     batch_size: int = 256,
 ) -> RetrievalResult:
-    """Ranks the candidate captions for each picture. answers: indices into candidates."""
+    """Ranks the candidate captions for each image. answers: indices into candidates."""
     predictor = Predictor(clip, ["{}"], batch_size=batch_size, quiet=True)
     texts = predictor.get_text_latents(candidates)
     return rank(predictor.get_image_latents(images) @ texts.T, answers)
@@ -73,32 +73,32 @@ def rank_latents(
 
 @dataclasses.dataclass(frozen=True)
 class BothWays:
-    """texts: the captions found for pictures. pictures: the pictures found for captions."""
+    """texts: the captions found for images. images: the images found for captions."""
 
     texts: RetrievalResult
-    pictures: RetrievalResult
+    images: RetrievalResult
 
     def recalls(self) -> dict[str, dict[str, float]]:
         return {
             "image_to_text": {f"recall@{k}": self.texts.recall(k) for k in RECALLS},
-            "text_to_image": {f"recall@{k}": self.pictures.recall(k) for k in RECALLS},
+            "text_to_image": {f"recall@{k}": self.images.recall(k) for k in RECALLS},
         }
 
 
 @dataclasses.dataclass(frozen=True)
 class Captions:
-    """texts: each once. of_pictures: of each image its captions, as places in texts."""
+    """texts: each once. image_to_captions: of each image its captions, as places in texts."""
 
     texts: list[str]
-    of_pictures: list[list[int]]
+    image_to_captions: list[list[int]]
 
     @property
-    def pictures_of(self) -> list[list[int]]:
-        """Of each text its pictures: one that stands under several is right for each of them."""
+    def caption_to_images(self) -> list[list[int]]:
+        """Of each text its images: one that stands under several is right for each of them."""
         found: list[list[int]] = [[] for _ in self.texts]
-        for picture, captions in enumerate(self.of_pictures):
+        for image, captions in enumerate(self.image_to_captions):
             for caption in captions:
-                found[caption].append(picture)
+                found[caption].append(image)
         return found
 
 
@@ -112,6 +112,6 @@ def number(captions: Sequence[Sequence[str]]) -> Captions:
 def retrieve_both(images: np.ndarray, texts: np.ndarray, captions: Captions) -> BothWays:
     """images: float32[N, E]; texts: float32[len(captions.texts), E]; unit rows both."""
     return BothWays(
-        rank_latents(images, texts, captions.of_pictures),
-        rank_latents(texts, images, captions.pictures_of),
+        rank_latents(images, texts, captions.image_to_captions),
+        rank_latents(texts, images, captions.caption_to_images),
     )

@@ -1,4 +1,4 @@
-"""What RUDOLPH makes of held-out pairs, and what counts of codes alone make of the pictures."""
+"""Computes RUDOLPH's losses of held-out pairs, and those of counts of codes alone."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def sequence_losses(
     """Mean cross-entropies in nats: {"image_loss", "right_text_loss"}.
 
     image_loss: of a code, given the caption on the left and the codes before. right_text_loss: of a
-    piece of the caption on the right, given the image and no text on the left.
+    token of the caption on the right, given the image and no text on the left.
     """
     starts = range(0, len(captions), batch_size)
     batches = [slice(start, start + batch_size) for start in starts]
@@ -33,29 +33,29 @@ def sequence_losses(
 def loss_sums(
     rudolph: PretrainedRudolph, images: Sequence[Any], captions: Sequence[str]
 ) -> np.ndarray:
-    """float64[1, 4] of one batch: image loss times images, images, text loss times pieces,
-    pieces. See `mean_losses`.
+    """float64[1, 4] of one batch: image loss times images, images, text loss times text tokens,
+    text tokens. See `mean_losses`.
     """
     config, layout, tokenizer = rudolph.config, rudolph.layout, rudolph.tokenizer
     drawn = np.full((len(captions), layout.length), PAD, np.int32)
     drawn[:, layout.image] = rudolph.encode_images(images)
-    told = drawn.copy()
-    told[:, layout.left] = encode_left(tokenizer, config, "", "LT_I2T")
+    captioned = drawn.copy()
+    captioned[:, layout.left] = encode_left(tokenizer, config, "", "LT_I2T")
     for row, caption in enumerate(captions):
         drawn[row, layout.left] = encode_left(tokenizer, config, caption, "LT_T2I")
-        told[row, layout.right] = encode_right(tokenizer, config, caption, "RT_I2T")
-    pieces = int((told[:, layout.right][:, 1:] != PAD).sum())
+        captioned[row, layout.right] = encode_right(tokenizer, config, caption, "RT_I2T")
+    text_tokens = int((captioned[:, layout.right][:, 1:] != PAD).sum())
     image, text = (
         float(rudolph.loss(ids, legacy_boundary_label=False)[1][name])
-        for ids, name in ((drawn, "image_loss"), (told, "right_text_loss"))
+        for ids, name in ((drawn, "image_loss"), (captioned, "right_text_loss"))
     )
-    return np.array([[image * len(drawn), len(drawn), text * pieces, pieces]])
+    return np.array([[image * len(drawn), len(drawn), text * text_tokens, text_tokens]])
 
 
 def mean_losses(sums: np.ndarray) -> dict[str, float]:
     """What `sequence_losses` gives, of the sums of all batches, float64[batches, 4]."""
-    image, pictures, text, pieces = sums.sum(axis=0).tolist()
-    return {"image_loss": image / pictures, "right_text_loss": text / pieces}
+    image, images, text, text_tokens = sums.sum(axis=0).tolist()
+    return {"image_loss": image / images, "right_text_loss": text / text_tokens}
 
 
 def unigram_loss(known: np.ndarray, codes: np.ndarray, vocabulary: int) -> float:

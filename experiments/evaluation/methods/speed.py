@@ -1,4 +1,4 @@
-"""Pictures a second, as in the ruCLIP report's table: images and classes as CIFAR100 has them."""
+"""Measures images a second as the ruCLIP report's table does, on CIFAR100's images and classes."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class Timing:
         return {name: float(np.median(rates)) for name, rates in self.rounds.items()}
 
 
-def generated_pictures(count: int, seed: int = 0) -> list[Image.Image]:
+def generated_images(count: int, seed: int = 0) -> list[Image.Image]:
     """Of CIFAR100's size; what they show costs no encoder time."""
     pixels = np.random.default_rng(seed).integers(0, 256, (count, SIDE, SIDE, 3), dtype=np.uint8)
     return [Image.fromarray(each) for each in pixels]
@@ -83,20 +83,20 @@ def time_encoders(
     config: ClipConfig,
     *,
     batch_size: int,
-    pictures: int,
+    count: int,
     rounds: int,
     preprocessing: bool,
 ) -> Timing:
-    """Each encoder in turn in each round, on the same pictures; the first batch is not counted.
+    """Each encoder in turn in each round, on the same images; the first batch is not counted.
 
-    With preprocessing pictures are cropped, resized and normalised in the time that is taken, on
+    With preprocessing images are cropped, resized and normalised in the time that is taken, on
     one thread, and all encoders get them from the same code. Each batch ends with its labels.
     """
-    for name, value in (("batch size", batch_size), ("pictures", pictures), ("rounds", rounds)):
+    for name, value in (("batch size", batch_size), ("pictures", count), ("rounds", rounds)):
         if value < 1:
             raise InputError(f"{name} is {value}; expected at least 1")
-    batches = -(-pictures // batch_size)
-    images = generated_pictures(batches * batch_size)
+    batches = -(-count // batch_size)
+    images = generated_images(batches * batch_size)
     parts = [images[i : i + batch_size] for i in range(0, len(images), batch_size)]
     size, classes = config.vision.image_size, _classes(config.embed_dim)
 
@@ -109,7 +109,7 @@ def time_encoders(
     for encoder in encoders:
         encoder.encode(ready)
     total = rounds * len(encoders) * len(images)
-    with tqdm(total=total, unit=" pictures", disable=None, leave=False) as bar:
+    with tqdm(total=total, unit=" images", disable=None, leave=False) as bar:
         for turn in range(rounds):
             # Whoever begins has the machine in another state: each begins as often.
             for encoder in (*encoders[turn % len(encoders) :], *encoders[: turn % len(encoders)]):
@@ -124,7 +124,7 @@ def time_encoders(
 
 def largest_difference(one: Encoder, other: Encoder, config: ClipConfig, count: int = 8) -> float:
     """Of embeddings of the same images, as a share of their largest magnitude."""
-    pixels = preprocess(generated_pictures(count), config.vision.image_size, config.image)
+    pixels = preprocess(generated_images(count), config.vision.image_size, config.image)
     first, second = one.encode(pixels), other.encode(pixels)
     return float(np.abs(first - second).max() / np.abs(first).max())
 

@@ -1,4 +1,4 @@
-"""transformers' CLIPModel with a model's weights, to be timed beside it (of the extra `torch`)."""
+"""Wraps transformers' CLIPModel with a model's weights, to be timed beside it (extra `torch`)."""
 
 from __future__ import annotations
 

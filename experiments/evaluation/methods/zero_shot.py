@@ -1,4 +1,4 @@
-"""Zero-shot classification of a labelled split."""
+"""Classifies a labelled split zero-shot."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def compare(images: np.ndarray, classes: np.ndarray, labels: np.ndarray) -> Zero
 def measure(
     result: ZeroShotResult, class_names: Sequence[str], metric: str, logit_scale: float
 ) -> dict[str, Any]:
-    """All that is told of a result, for JSON.
+    """Measures a result, for JSON.
 
     metric: of `classification.METRICS`, the set's own, whose value is "value".
     logit_scale: what the model multiplies cosines by, so that their softmax is its probability.

@@ -1,4 +1,4 @@
-"""Captions against what people wrote: BLEU, chrF, a METEOR without synonyms, CIDEr-D."""
+"""Scores captions against what people wrote: BLEU, chrF, a METEOR without synonyms, CIDEr-D."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PACKAGES = ("sacrebleu", "nltk")
 
 
 def caption_metrics(captions: Sequence[str], references: Sequence[Sequence[str]]) -> dict[str, Any]:
-    """All of a set of pictures. references: of each image, one or more.
+    """Scores the captions of a set of images. references: of each image, one or more.
 
     {"bleu", "chrf": 0 to 100, of the whole set; "meteor_like": 0 to 1, "cider": 0 to 10, means over
     images; "signatures": how sacrebleu counted}. Letters' case counts nowhere.
@@ -29,7 +29,7 @@ def caption_metrics(captions: Sequence[str], references: Sequence[Sequence[str]]
     """
     if len(captions) != len(references) or not captions or not all(references):
         raise InputError(
-            f"{len(captions)} captions and references of {len(references)} pictures; expected as "
+            f"{len(captions)} captions and references of {len(references)} images; expected as "
             "many of both, and a reference of each"
         )
     metrics = _package("sacrebleu.metrics")

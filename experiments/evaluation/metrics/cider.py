@@ -1,4 +1,4 @@
-"""CIDEr-D: whether a caption says what people say of an image, in words that tell it from others.
+"""Computes CIDEr-D: how far a caption says what people do, in words that tell images apart.
 
 Source: Vedantam et al. 2015, "CIDEr: Consensus-based Image Description Evaluation", sections 3 and
 5. Numbers equal those of COCO's `pycocoevalcap`, whose package carries 100 MB and wants Java.
@@ -21,13 +21,13 @@ Vectors = list[dict[Words, float]]  # of each n, n-gram to weight
 
 
 def cider(candidates: Sequence[Words], references: Sequence[Sequence[Words]]) -> np.ndarray:
-    """float64[N], 0 to 10: of each candidate against the references of its picture.
+    """float64[N], 0 to 10: of each candidate against the references of its image.
 
     Words count by how few of the N images have them in a reference, so that the score of one
     image depends on the others; of a single image it is 0.
     """
     counted = [[_counts(words) for words in several] for several in references]
-    # In how many pictures' references an n-gram is.
+    # In how many images' references an n-gram is.
     frequency = Counter(
         gram for several in counted for gram in {g for counts in several for g in counts}
     )
@@ -50,11 +50,11 @@ def _counts(words: Words) -> Counter[tuple[str, ...]]:
     )
 
 
-def _weigh(counts: Counter, frequency: Counter, pictures: int) -> Vectors:
-    """Counts times the logarithm of pictures per picture that has the n-gram (equation 1)."""
+def _weigh(counts: Counter, frequency: Counter, images: int) -> Vectors:
+    """Counts times the logarithm of images per image that has the n-gram (equation 1)."""
     vectors: Vectors = [{} for _ in range(LONGEST)]
     for gram, count in counts.items():
-        weight = math.log(pictures / max(frequency[gram], 1))
+        weight = math.log(images / max(frequency[gram], 1))
         vectors[len(gram) - 1][gram] = count * weight
     return vectors
 

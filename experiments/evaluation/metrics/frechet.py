@@ -1,4 +1,4 @@
-"""The Frechet distance of two sets of images, by features of any image tower.
+"""Computes the Frechet distance of two sets of images, by features of any image tower.
 
 Source: Heusel et al. 2017, "GANs Trained by a Two Time-Scale Update Rule", equation 6.
 """
@@ -13,7 +13,7 @@ import numpy as np
 from clip_jax.errors import InputError
 
 
-class FewPicturesWarning(UserWarning):
+class FewImagesWarning(UserWarning):
     """A covariance of fewer images than features has no full rank."""
 
 
@@ -32,25 +32,25 @@ class Gaussian:
 
 
 def fit(features: np.ndarray) -> Gaussian:
-    """float[N, D], N at least 2. Up to D of them give a FewPicturesWarning."""
+    """float[N, D], N at least 2. Up to D of them give a FewImagesWarning."""
     if features.ndim != 2 or len(features) < 2:
         raise InputError(
-            f"features are {list(features.shape)}; a Frechet distance needs at least 2 pictures"
+            f"features are {list(features.shape)}; a Frechet distance needs at least 2 images"
         )
     rows = features.astype(np.float64)
     found = Gaussian(rows.mean(axis=0), np.atleast_2d(np.cov(rows, rowvar=False)), len(rows))
     if found.too_few:
         warnings.warn(
-            f"{found.count} pictures have {len(found.mean)} features: the Frechet distance is "
-            "biased upwards, and to be compared only between equal numbers of pictures",
-            FewPicturesWarning,
+            f"{found.count} images have {len(found.mean)} features: the Frechet distance is "
+            "biased upwards, and to be compared only between equal numbers of images",
+            FewImagesWarning,
             stacklevel=2,
         )
     return found
 
 
 def frechet_distance(one: Gaussian, other: Gaussian) -> float:
-    """Squared, as it is usually told: |m - n|^2 + tr(C + D - 2 (C D)^(1/2)), at least 0.
+    """Squared, as it is usually given: |m - n|^2 + tr(C + D - 2 (C D)^(1/2)), at least 0.
 
     The trace of (C D)^(1/2) is the sum of the singular values of C^(1/2) D^(1/2), which stays real
     and exact where covariances are singular, and a matrix root of C D does not.

@@ -1,4 +1,4 @@
-"""Written answers against the right ones: exact match and F1, as SQuAD counts them.
+"""Scores written answers against the right ones: exact match and F1, as SQuAD counts them.
 
 Source: Rajpurkar et al. 2016, section 6.1, and its evaluation script (version 1.1).
 """

@@ -1,4 +1,4 @@
-"""Class names and prompt templates of the evaluation sets, in Russian and in English.
+"""Reads class names and prompt templates of the evaluation sets, in Russian and in English.
 
 A file `names/LANGUAGE/SET.json` holds a version, templates, and for each class, under the label
 that the set itself gives it, the name in that language: a string, or an object of grammatical
@@ -71,7 +71,7 @@ class ClassNames:
 
 
 def load_class_names(set_name: str, language: str) -> ClassNames:
-    """The names that come with the project. language: a folder of `names`, "ru" or "en"."""
+    """Loads the names that come with the project. language: a folder of `names`, "ru" or "en"."""
     folder = FOLDER / language
     if not folder.is_dir():
         known = sorted(path.name for path in FOLDER.iterdir() if path.is_dir())
@@ -85,7 +85,7 @@ def load_class_names(set_name: str, language: str) -> ClassNames:
 
 
 def read_class_names(path: Path, aliases: Mapping[str, str] | None = None) -> ClassNames:
-    """Names from any file of this form, one's own included. What does not fit raises.
+    """Reads names from any file of this form, one's own included. What does not fit raises.
 
     Labels and names come in NFC; invisible characters in them are warned of. Templates stay as
     they are, as any text that a tokenizer is given.

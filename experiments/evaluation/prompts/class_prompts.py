@@ -1,4 +1,4 @@
-"""The prompts by which a system is to tell the classes of a set."""
+"""Makes the prompts by which a model tells the classes of a set."""
 
 from __future__ import annotations
 
@@ -30,66 +30,66 @@ class Prompts:
 
 
 def prompts_for(
-    pictures: LabelledSet, language: str, file: str | Path | None = None, opening: str = ""
+    images: LabelledSet, language: str, file: str | Path | None = None, prefix: str = ""
 ) -> Prompts:
     """The project's prompts for a known set, or those of a file of class names.
 
     A user's own set without a file gets ruCLIP's six templates around its classes' own names.
-    opening: of the project's prompts for the report's sets those alone that begin so, in this
+    prefix: of the project's prompts for the report's sets those alone that begin so, in this
     spelling. Classes that the names do not cover raise InputError.
     """
     if file is not None:
-        return _from_names(read_class_names(find_path(file)), pictures)
-    if pictures.name in EMBEDDED:
+        return _from_names(read_class_names(find_path(file)), images)
+    if images.name in EMBEDDED:
         if language != "ru":
             raise InputError(
-                f"{pictures.name}: has prompts in 'ru' alone; the system reads {language!r}; give "
+                f"{images.name}: has prompts in 'ru' alone; the system reads {language!r}; give "
                 "it translations"
             )
-        return Prompts(EMBEDDED[pictures.name](pictures.class_names), {"embedded": pictures.name})
-    if pictures.name in RECORDS:
-        return _from_names(load_class_names(pictures.name, language), pictures, opening)
-    names = own_names(pictures)
+        return Prompts(EMBEDDED[images.name](images.class_names), {"embedded": images.name})
+    if images.name in RECORDS:
+        return _from_names(load_class_names(images.name, language), images, prefix)
+    names = own_names(images)
     return Prompts(filled(TEMPLATES, names), {"templates": "ruclip", "names": "the set's"})
 
 
-def own_names(pictures: LabelledSet) -> tuple[str, ...]:
+def own_names(images: LabelledSet) -> tuple[str, ...]:
     """The class names of a user's own set, fit for prompts.
 
     Two classes of one name, which no prompt tells apart, and names that are no Unicode raise
     InputError.
     """
     numbers: dict[str, int] = {}
-    for number, name in enumerate(pictures.class_names):
-        check_encodable(name, f"{pictures.name}: class name")
+    for number, name in enumerate(images.class_names):
+        check_encodable(name, f"{images.name}: class name")
         if numbers.setdefault(name, number) != number:
             raise InputError(
-                f"{pictures.name}: classes {numbers[name]} and {number} are both called {name!r}, "
+                f"{images.name}: classes {numbers[name]} and {number} are both called {name!r}, "
                 "so that no prompt tells them apart; give other names with --class-names"
             )
-    return pictures.class_names
+    return images.class_names
 
 
 def filled(templates: Sequence[str], names: Sequence[str]) -> list[list[str]]:
     return [[template.replace("{}", name) for template in templates] for name in names]
 
 
-def _from_names(names: ClassNames, pictures: LabelledSet, opening: str = "") -> Prompts:
+def _from_names(names: ClassNames, images: LabelledSet, prefix: str = "") -> Prompts:
     source = {"names": names.set_name, "version": names.version, "sha256": names.sha256}
-    if opening:
-        source["opening"] = opening
-        names = dataclasses.replace(names, templates=_opened(names.templates, opening))
-    return Prompts(names.prompts(pictures.class_names), source)
+    if prefix:
+        source["opening"] = prefix
+        names = dataclasses.replace(names, templates=_with_prefix(names.templates, prefix))
+    return Prompts(names.prompts(images.class_names), source)
 
 
-def _opened(templates: Sequence[str], opening: str) -> tuple[str, ...]:
-    found = [t for t in templates if t.casefold().startswith(opening.casefold())]
+def _with_prefix(templates: Sequence[str], prefix: str) -> tuple[str, ...]:
+    found = [t for t in templates if t.casefold().startswith(prefix.casefold())]
     if not found:
         raise InputError(
-            f"no template begins with {opening!r}, as the system's prompts do; expected one among "
+            f"no template begins with {prefix!r}, as the system's prompts do; expected one among "
             f"{', '.join(map(repr, templates))}"
         )
-    return tuple(opening + template[len(opening) :] for template in found)
+    return tuple(prefix + template[len(prefix) :] for template in found)
 
 
 def _digits(class_names: Sequence[str]) -> list[list[str]]:

@@ -1,4 +1,4 @@
-"""Translations kept as JSON, so that who evaluates with them needs no translator.
+"""Reads and writes translations as JSON, so that evaluating with them needs no translator.
 
     {"format": 1, "translator": {...}, "texts": {"кошка": "a cat", ...}}
 

@@ -1,4 +1,4 @@
-"""Russian prompts made English by a Marian translator such as OPUS-MT ru-en, whole prompts at once.
+"""Translates Russian prompts by a Marian translator such as OPUS-MT ru-en, whole prompts at once.
 
 It needs the extra `torch`, and a folder with the translator's own files; nothing is downloaded.
 Evaluations read what it wrote (`translations.py`) and need neither.
@@ -103,35 +103,35 @@ def open_cache(file: Path, about: dict[str, Any]) -> Translations:
     """The translations in a file, or none yet; those of another translator raise InputError."""
     if not file.exists():
         return Translations(file, about, {})
-    kept = read_translations(file)
-    for key in sorted(about.keys() | kept.translator.keys()):
-        if kept.translator.get(key) != about.get(key):
+    cached = read_translations(file)
+    for key in sorted(about.keys() | cached.translator.keys()):
+        if cached.translator.get(key) != about.get(key):
             raise InputError(
-                f"{file}: was made with another {key}, {kept.translator.get(key)!r} and not "
+                f"{file}: was made with another {key}, {cached.translator.get(key)!r} and not "
                 f"{about.get(key)!r}; name another --cache"
             )
-    return kept
+    return cached
 
 
 def fill_cache(
-    kept: Translations,
+    cached: Translations,
     texts: Iterable[str],
     translate: Callable[[Sequence[str]], list[str]],
     batch_size: int,
 ) -> Iterator[int]:
     """Translates what is missing, a batch at a time; yields how many are new after each is saved.
 
-    The file always holds whole batches: who is stopped goes on with the rest.
+    The file always holds whole batches: an interrupted run resumes with the rest.
     """
     wanted = dict.fromkeys(normalize_name(text) for text in texts)
-    missing = [text for text in wanted if text not in kept.texts]
+    missing = [text for text in wanted if text not in cached.texts]
     # Longest first, so that memory that does not suffice is found out at once.
     missing.sort(key=len, reverse=True)
-    made = dict(kept.texts)
+    made = dict(cached.texts)
     for start in range(0, len(missing), batch_size):
         batch = missing[start : start + batch_size]
         made |= zip(batch, translate(batch), strict=True)
-        Translations(kept.file, kept.translator, made).save()
+        Translations(cached.file, cached.translator, made).save()
         yield len(batch)
 
 

@@ -1,4 +1,4 @@
-"""The images of a report: bars, few-shot curves, correlation, cosines."""
+"""Makes the sections of a report that are figures: bars, few-shot curves, correlation, cosines."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments.evaluation.report.page import Picture, Section
+from experiments.evaluation.report.page import PngImage, Section
 from experiments.evaluation.report.system_results import SystemResults
 from experiments.evaluation.run import set_title
 
@@ -30,7 +30,7 @@ def bars(
         "zero-shot, by the set's metric",
     )
     note = "Black lines are published numbers."
-    return [Section("Zero-shot, drawn", note, Picture("zero-shot", png, "Bars by set"))]
+    return [Section("Zero-shot, drawn", note, PngImage("zero-shot", png, "Bars by set"))]
 
 
 def curves(
@@ -74,10 +74,10 @@ def curves(
     png = figures.few_shot_curves(panels, stars)
     note = (
         "Mean over the draws, with one standard deviation; a star is zero-shot. The lists of the "
-        "pictures drawn are in the JSON files. A range below a number is what was found: the "
-        "classes with the fewest and the most of these pictures."
+        "images drawn are in the JSON files. A range below a number is what was found: the "
+        "classes with the fewest and the most of these images."
     )
-    return [Section("Few-shot probes", note, Picture("few-shot", png, "Curves by set"))]
+    return [Section("Few-shot probes", note, PngImage("few-shot", png, "Curves by set"))]
 
 
 def shot_label(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -117,17 +117,17 @@ def correlation(systems: Sequence[SystemResults], figures: ModuleType) -> list[S
     if len(flat) > 2 and flat.std(axis=0).all():
         note += f" Pearson's correlation of {len(flat)} points: {np.corrcoef(flat.T)[0, 1]:.3f}."
     png = figures.correlation(points)
-    picture = Picture("correlation", png, "Zero-shot against linear probe")
-    return [Section("Zero-shot against linear probe", note, picture)]
+    image = PngImage("correlation", png, "Zero-shot against linear probe")
+    return [Section("Zero-shot against linear probe", note, image)]
 
 
 def matrices(systems: Sequence[SystemResults]) -> list[Section]:
-    note = "Pictures of scikit-image's wheel; the brightest of a row is the model's choice."
+    note = "Images of scikit-image's wheel; the brightest of a row is the model's choice."
     return [
         Section(
             f"Cosine similarity, {one.name}",
             note,
-            Picture(f"similarity-{number}", one.matrix, "Matrix of cosines"),
+            PngImage(f"similarity-{number}", one.matrix, "Matrix of cosines"),
         )
         for number, one in enumerate(systems)
         if one.matrix is not None

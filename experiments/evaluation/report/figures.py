@@ -1,4 +1,4 @@
-"""The images of a report, each a function from numbers to PNG bytes."""
+"""Draws the figures of a report, each a function from numbers to PNG bytes."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ def loss_curve(steps: Sequence[int], losses: Sequence[float], label: str) -> byt
 
 
 def similarity_matrix(
-    similarities: np.ndarray, pictures: Sequence[np.ndarray], captions: Sequence[str]
+    similarities: np.ndarray, images: Sequence[np.ndarray], captions: Sequence[str]
 ) -> bytes:
-    """Cosines float[pictures, captions], pictures uint8[H, W, 3] on the left, captions above."""
+    """Cosines float[images, captions], images uint8[H, W, 3] on the left, captions above."""
     rows, columns = similarities.shape
     figure = Figure(figsize=(1.6 + 0.62 * columns, 1.9 + 0.56 * rows), layout="constrained")
     axes = figure.add_subplot()
-    for i, picture in enumerate(pictures):
-        axes.imshow(picture, extent=(-1.1, -0.1, i + 0.97, i + 0.03), interpolation="nearest")
+    for i, image in enumerate(images):
+        axes.imshow(image, extent=(-1.1, -0.1, i + 0.97, i + 0.03), interpolation="nearest")
     axes.imshow(similarities, cmap="viridis", extent=(0, columns, rows, 0))
     middle = (similarities.max() + similarities.min()) / 2
     for i, j in np.ndindex(rows, columns):
@@ -61,25 +61,25 @@ def similarity_matrix(
     return as_png(figure)
 
 
-def picture_grid(
-    pictures: Sequence[np.ndarray],
+def image_grid(
+    images: Sequence[np.ndarray],
     captions: Sequence[str],
     right: Sequence[bool],
     columns: int = 8,
 ) -> bytes:
-    """Pictures uint8[H, W, 3] with what the model calls them, green where it is right."""
-    rows = -(-len(pictures) // columns)
+    """Images uint8[H, W, 3] with what the model calls them, green where it is right."""
+    rows = -(-len(images) // columns)
     figure = Figure(figsize=(1.35 * columns, 1.75 * rows), layout="constrained")
-    for i, picture in enumerate(pictures):
+    for i, image in enumerate(images):
         axes = figure.add_subplot(rows, columns, i + 1)
-        axes.imshow(picture, interpolation="nearest")
+        axes.imshow(image, interpolation="nearest")
         axes.set_axis_off()
         title = "\n".join(textwrap.wrap(captions[i], 18, max_lines=2, placeholder="…"))
         axes.set_title(title, fontsize=7, color=RIGHT if right[i] else WRONG)
     return as_png(figure)
 
 
-def picture_rows(rows: Sequence[Sequence[np.ndarray]], titles: Sequence[str]) -> bytes:
+def image_rows(rows: Sequence[Sequence[np.ndarray]], titles: Sequence[str]) -> bytes:
     """Rows of images uint8[H, W, 3] with a title before each; rows may differ in length."""
     columns = max(map(len, rows))
     figure = Figure(figsize=(1.6 + 0.8 * columns, 0.85 * len(rows)), layout="constrained")
@@ -90,8 +90,8 @@ def picture_rows(rows: Sequence[Sequence[np.ndarray]], titles: Sequence[str]) ->
     for line, title, row in zip(axes, titles, rows, strict=True):
         text = "\n".join(textwrap.wrap(title, 20, max_lines=3, placeholder="…"))
         line[0].text(1.0, 0.5, text, ha="right", va="center", fontsize=8)
-        for axis, picture in zip(line[1:], row, strict=False):
-            axis.imshow(picture, interpolation="nearest")
+        for axis, image in zip(line[1:], row, strict=False):
+            axis.imshow(image, interpolation="nearest")
     return as_png(figure)
 
 
@@ -154,7 +154,7 @@ def few_shot_curves(
             if system in stars.get(title, {}):
                 axes.plot(0, stars[title][system], "*", color=colour, markersize=11)
         axes.set_xticks(range(len(names)), names, fontsize=8)
-        axes.set_xlabel("pictures a class", fontsize=8)
+        axes.set_xlabel("images a class", fontsize=8)
         axes.tick_params(axis="y", labelsize=8)
         axes.grid(alpha=0.3)
     figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=8)

@@ -1,4 +1,4 @@
-"""A report as one self-contained HTML file, its images also as PNG files beside it."""
+"""Writes a report as one self-contained HTML file, its images also as PNG files beside it."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Table:
 
 
 @dataclasses.dataclass(frozen=True)
-class Picture:
+class PngImage:
     """name: of the PNG file, without suffix. alt: what it shows, for who cannot see it."""
 
     name: str
@@ -59,7 +59,7 @@ class Picture:
 class Section:
     title: str
     note: str
-    content: Table | Picture
+    content: Table | PngImage
 
 
 def write_page(folder: Path, title: str, lead: str, sections: Sequence[Section]) -> Path:
@@ -71,7 +71,7 @@ def write_page(folder: Path, title: str, lead: str, sections: Sequence[Section])
         if section.note:
             parts.append(f'<p class="note">{html.escape(section.note)}</p>')
         parts.append(section.content.render())
-        if isinstance(section.content, Picture):
+        if isinstance(section.content, PngImage):
             replace_file(folder / f"{section.content.name}.png", section.content.png)
     page = (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'

@@ -1,4 +1,4 @@
-"""The page of `evaluate report`, from results to sections."""
+"""Assembles the page of `evaluate report` from results."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from types import ModuleType
 
-from experiments.evaluation.report import charts as pictures
+from experiments.evaluation.report import charts
 from experiments.evaluation.report import tables as tables
 from experiments.evaluation.report.page import Section, Table
 from experiments.evaluation.report.system_results import SystemResults
@@ -20,13 +20,13 @@ def sections(
     probes = [one.probe_of_most() for one in systems]
     found = [
         tables.numbers("Zero-shot", systems, names, "zero-shot", zero_shots),
-        *pictures.bars(systems, names, figures),
+        *charts.bars(systems, names, figures),
         tables.numbers("Linear probe", systems, names, "linear-probe", probes),
-        *pictures.curves(systems, names, figures),
-        *pictures.correlation(systems, figures),
+        *charts.curves(systems, names, figures),
+        *charts.correlation(systems, figures),
         *tables.calibration(systems, names),
         *tables.retrieval(systems),
-        *pictures.matrices(systems),
+        *charts.matrices(systems),
         *tables.all_remarks(systems),
         *tables.missing(systems),
         tables.all_published(names),

@@ -61,5 +61,5 @@ class SystemResults:
         return {name: result["value"] for name, result in self.zero_shot.items()}
 
     def probe_of_most(self) -> dict[str, float]:
-        """With the most images that were asked for, the last of each list."""
+        """The probe with the most images, the last of each list."""
         return {name: result["shots"][-1]["mean"] for name, result in self.probes.items()}

@@ -1,4 +1,4 @@
-"""The tables of a report: measured numbers beside published ones, and what they are of."""
+"""Makes the tables of a report: measured numbers beside published ones, and what they are of."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from experiments.evaluation.run import set_record, set_title
 
 # What the report's second average leaves out.
 LEFT_OUT = ("patch_camelyon", "oxford_pets", "fgvc_aircraft")
-NOT_THERE, NOT_ASKED = "not on disk", "–"
+NOT_THERE, NOT_REQUESTED = "not on disk", "–"
 
 
 def numbers(
@@ -37,15 +37,15 @@ def numbers(
             if name in found
             else NOT_THERE
             if name in one.missing
-            else NOT_ASKED
+            else NOT_REQUESTED
             for one, found in zip(systems, values, strict=True)
         ]
         rows.append((set_title(name), set_record(name).metric.replace("_", " "), *cells))
-    kept = [name for name in names if name not in LEFT_OUT]
-    without = ", ".join(set_title(name) for name in LEFT_OUT)
+    without_three = [name for name in names if name not in LEFT_OUT]
+    left_out = ", ".join(set_title(name) for name in LEFT_OUT)
     averages = [(f"mean of {len(names)} sets", names)]
-    if len(kept) < len(names):
-        averages.append((f"mean without {without}", kept))
+    if len(without_three) < len(names):
+        averages.append((f"mean without {left_out}", without_three))
     for label, chosen in averages:
         cells = [
             _mean(found, one.published[task], chosen)
@@ -61,7 +61,7 @@ def numbers(
     if task == "linear-probe":
         shots = next(iter(next(found for found in systems if found.probes).probes.values()))
         most = shots["shots"][-1]["shots"]
-        how = "all pictures" if most == "all" else f"{most} pictures a class, where there are"
+        how = "all images" if most == "all" else f"{most} images a class, where there are"
         note = f"Fitted on {how}, {shots['features']}-projection features. {note}"
     if any(_mark(one, task, name) for one in systems for name in names):
         note = f"{note} * is of less than was asked for: see Remarks.".strip()
@@ -72,7 +72,7 @@ def _mean(found: Mapping[str, float], known: Mapping[str, float], names: Sequenc
     """Over sets that were measured; published ones are averaged only where all of those are."""
     there = [name for name in names if name in found]
     if not there:
-        return NOT_ASKED
+        return NOT_REQUESTED
     measured = float(np.mean([found[name] for name in there]))
     expected = [known[name] for name in there if name in known]
     both = float(np.mean(expected)) if len(expected) == len(there) else None
@@ -110,7 +110,7 @@ def calibration(systems: Sequence[SystemResults], names: Sequence[str]) -> list[
             *(
                 f"{one.zero_shot[name]['calibration']['expected_error']:.3f}"
                 if name in one.zero_shot
-                else NOT_ASKED
+                else NOT_REQUESTED
                 for one in systems
             ),
         )
@@ -121,7 +121,7 @@ def calibration(systems: Sequence[SystemResults], names: Sequence[str]) -> list[
 
 
 def retrieval(systems: Sequence[SystemResults]) -> list[Section]:
-    ways = {"image_to_text": "captions of pictures", "text_to_image": "pictures of captions"}
+    ways = {"image_to_text": "captions of images", "text_to_image": "images of captions"}
     rows = [
         (one.name, name, label, *(f"{value:.3f}" for value in result[way].values()))
         for one in systems

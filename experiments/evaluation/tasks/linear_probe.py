@@ -17,10 +17,10 @@ from experiments.evaluation.image_features import FEATURES
 from experiments.evaluation.methods.few_shot import (
     VALIDATION_SHOTS,
     classes_without,
-    drawn_counts,
     pools,
+    shot_counts,
 )
-from experiments.evaluation.methods.linear_probe import Draw, Features, Task, probe
+from experiments.evaluation.methods.linear_probe import Features, ProbeResult, ProbeTask, probe
 from experiments.evaluation.metrics import classification
 from experiments.evaluation.remarks import shots_found
 from experiments.evaluation.run import EvalRun, Result, set_record, set_title
@@ -100,14 +100,14 @@ def measure_set(run: EvalRun[ClipModel], name: str, args: argparse.Namespace) ->
         "asked_draws": args.draws,
     }
 
-    splits = [pictures for pictures in (train, validation, test) if pictures is not None]
+    splits = [images for images in (train, validation, test) if images is not None]
     own, names = (validation or train).split, test.class_names
 
     def compute() -> Result:
         images = {p.split: run.model.set_features(p, args.features) for p in splits}
         found = {p.split: Features(images[p.split].values, p.labels) for p in splits}
         readable = found[test.split].at(images[test.split].readable)
-        task = Task(
+        task = ProbeTask(
             found[train.split], found[own], readable,
             learned.without(images[train.split].unreadable),
             chosen.without(images[own].unreadable),
@@ -129,7 +129,7 @@ def measure_set(run: EvalRun[ClipModel], name: str, args: argparse.Namespace) ->
             for draw in range(args.draws if number else 1)
         ]
         bar = tqdm(plan, f"probes of {test.name}", unit=" fits", disable=None, leave=False)
-        draws: dict[int | None, list[Draw]] = {number: [] for number in numbers}
+        draws: dict[int | None, list[ProbeResult]] = {number: [] for number in numbers}
         for number, draw in bar:
             draws[number].append(probe(task, number, args.seed, draw))
         return {
@@ -140,7 +140,7 @@ def measure_set(run: EvalRun[ClipModel], name: str, args: argparse.Namespace) ->
             ],
             **{f"classes_without_{part}": classes_without(counts[part], names) for part in counts},
             "shots": [
-                {**_told(number, draws[number], task), **_found(number, counts, names)}
+                {**_shot_result(number, draws[number], task), **_found(number, counts, names)}
                 for number in numbers
             ],
         }
@@ -155,9 +155,9 @@ def _found(
     occurring = (counts["training"] + counts["test"]) > 0
     most = number and min(number, VALIDATION_SHOTS)
     return {
-        "found": drawn_counts(counts["training"], number, names, occurring),
+        "found": shot_counts(counts["training"], number, names, occurring),
         "validation_shots": most or ALL,
-        "validation_found": drawn_counts(counts["validation"], most, names, occurring),
+        "validation_found": shot_counts(counts["validation"], most, names, occurring),
     }
 
 
@@ -177,11 +177,11 @@ def _validation(run: EvalRun[ClipModel], name: str) -> LabelledSet | None:
         return None
 
 
-def _told(number: int | None, draws: list[Draw], task: Task) -> Result:
+def _shot_result(number: int | None, draws: list[ProbeResult], task: ProbeTask) -> Result:
     mean, deviation = classification.spread([draw.value for draw in draws])
-    told = {"shots": number or ALL, "draws": len(draws), "mean": mean, "deviation": deviation}
+    found = {"shots": number or ALL, "draws": len(draws), "mean": mean, "deviation": deviation}
     tests = {row.tobytes() for row in task.test.values}
-    told["runs"] = [
+    found["runs"] = [
         {
             "value": draw.value,
             "log10_C": round(math.log10(draw.C), 3),
@@ -192,10 +192,10 @@ def _told(number: int | None, draws: list[Draw], task: Task) -> Result:
         }
         for draw in draws
     ]
-    return told
+    return found
 
 
-def _keys(draw: Draw, task: Task) -> Result:
+def _keys(draw: ProbeResult, task: ProbeTask) -> Result:
     return {
         "train": task.learned.keys_of(draw.train),
         "validation": task.chosen.keys_of(draw.validation),

@@ -45,20 +45,20 @@ def measure_set(
     inputs = {**run.metadata(examples), "about": about}
 
     def compute(readable: ReadableExamples) -> Result:
-        asked = readable.examples
+        chosen = readable.examples
 
         def answer(rows: slice) -> np.ndarray:
             found = answer_questions(
-                run.model.rudolph, asked.questions[rows], asked.pictures[rows],
-                asked.contexts[rows], about=about, batch_size=run.model.batch_size, quiet=True,
+                run.model.rudolph, chosen.questions[rows], chosen.pictures[rows],
+                chosen.contexts[rows], about=about, batch_size=run.model.batch_size, quiet=True,
             )  # fmt: skip
             return np.array(found)
 
         answers = run.cached_map("answers", inputs, readable, answer).tolist()
         written = [
             {"question": question, "answer": own}
-            for question, own in zip(asked.questions, answers, strict=True)
+            for question, own in zip(chosen.questions, answers, strict=True)
         ]
-        return {**score_answers(answers, asked.answers), "answers": written}
+        return {**score_answers(answers, chosen.answers), "answers": written}
 
     return run.cached_on_readable(NAME, examples, inputs, compute)

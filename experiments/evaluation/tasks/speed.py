@@ -27,7 +27,7 @@ from experiments.evaluation.methods.speed import (
 from experiments.evaluation.run import Result, versions, write_result
 from experiments.evaluation.tasks import options
 
-ABOUT, NAME = "pictures a second, beside PyTorch and the published ones", "speed"
+ABOUT, NAME = "images a second, beside PyTorch and the published ones", "speed"
 BATCH_SIZES = "8,64"  # the report's, and one that fills a GPU
 
 
@@ -77,7 +77,7 @@ def measure(
     clip: PretrainedClip,
     preset: str | None,
     batch_sizes: list[int],
-    pictures: int,
+    count: int,
     rounds: int,
     with_torch: bool = True,
 ) -> Result:
@@ -94,7 +94,7 @@ def measure(
         encoders.append(other)
     timings = [
         time_encoders(
-            encoders, clip.config, batch_size=size, pictures=pictures, rounds=rounds,
+            encoders, clip.config, batch_size=size, count=count, rounds=rounds,
             preprocessing=preprocessing,
         )
         for size in batch_sizes
@@ -106,7 +106,7 @@ def measure(
         "devices": {encoder.name: encoder.device for encoder in encoders},
         "largest_difference": difference,
         "published_v100": PUBLISHED_V100.get(preset or ""),
-        "pictures": pictures,
+        "pictures": count,
         "timings": [_as_json(timing) for timing in timings],
         "made_with": versions(),
     }
@@ -116,8 +116,8 @@ def table(name: str, result: Result) -> str:
     """Markdown, for people."""
     names, published = list(result["devices"]), result["published_v100"]
     devices = "; ".join(f"{key} on {device}" for key, device in result["devices"].items())
-    head = ["pictures at once", "preprocessing", *names, "published, V100"]
-    lines = [f"{name}, {result['dtype']}, pictures a second; {devices}", ""]
+    head = ["images at once", "preprocessing", *names, "published, V100"]
+    lines = [f"{name}, {result['dtype']}, images a second; {devices}", ""]
     lines += [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
     for timing in result["timings"]:
         alike = timing["batch_size"] == 8 and timing["preprocessing"]

@@ -7,7 +7,7 @@ from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 
 from experiments.evaluation.methods import logistic_regression
-from experiments.evaluation.methods.logistic_regression import Problem
+from experiments.evaluation.methods.logistic_regression import LogisticRegressionFit
 
 
 def loss(kernel, bias, features, labels, C):
@@ -35,7 +35,7 @@ def mixed():
 def test_the_optimum_is_scikit_learns(data, request):
     features, labels = request.getfixturevalue(data)
     classes = labels.max() + 1
-    problem = Problem(features, labels, classes)
+    problem = LogisticRegressionFit(features, labels, classes)
     found = None
     for C in (1e-6, 1e-2, 1.0, 1e2, 1e6):
         found = problem.fit(C, found)
@@ -53,9 +53,9 @@ def test_the_optimum_is_scikit_learns(data, request):
 
 def test_a_start_elsewhere_and_more_devices_change_nothing(mixed, monkeypatch):
     features, labels = mixed
-    alone = Problem(features, labels, 7, jax.devices())  # too few to spread
+    alone = LogisticRegressionFit(features, labels, 7, jax.devices())  # too few to spread
     monkeypatch.setattr(logistic_regression, "SPREAD", 0)
-    spread = Problem(features, labels, 7, jax.devices())  # 203 is no multiple of 8
+    spread = LogisticRegressionFit(features, labels, 7, jax.devices())  # 203 is no multiple of 8
     cold = alone.fit(1.0)
     for other in (alone.fit(1.0, alone.fit(1e-4)), spread.fit(1.0)):
         np.testing.assert_allclose(other.kernel, cold.kernel, atol=2e-4)
@@ -64,5 +64,5 @@ def test_a_start_elsewhere_and_more_devices_change_nothing(mixed, monkeypatch):
 
 def test_a_class_without_examples_is_never_chosen(mixed):
     features, labels = mixed
-    found = Problem(features, labels % 5, 7).fit(1.0)
+    found = LogisticRegressionFit(features, labels % 5, 7).fit(1.0)
     assert set(found.scores(features).argmax(axis=1)) <= set(range(5))
