@@ -21,7 +21,7 @@ from clip_jax.config import PRESETS
 from experiments.config.data import DataConfig
 from experiments.data.preparation import prepare
 from experiments.data.source import open_split
-from experiments.data.sources.plan import Options as Preparation
+from experiments.data.sources.read_plan import SourceConfig
 from experiments.data.vocabulary import train_tokenizer
 
 BASE = "Pillow's decode and resize"
@@ -43,7 +43,7 @@ def measure(args: argparse.Namespace, options: Options, machine: Machine) -> Ite
 def _works(folder: Path, pictures: int) -> dict[str, Callable[[int], object]]:
     """What is done with a picture of a set that is made in the folder, by its number."""
     write_source(folder / "source", pictures)
-    prepare(Preparation(str(folder / "source")), folder / "prepared")
+    prepare(SourceConfig(str(folder / "source")), folder / "prepared")
     config = DataConfig(name=str(folder / "prepared"), batch_size=1, in_memory=False)
     split, model = open_split(config, "train"), PRESETS[PRESET]
     tokenizer = train_tokenizer([caption for row in split for caption in row["captions"]], 400)

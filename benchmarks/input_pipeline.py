@@ -26,10 +26,10 @@ from clip_jax.image import open_image, resize_square
 from clip_jax.tokenizer import Tokenizer
 from experiments.cli.exit_status import exit_status
 from experiments.config.data import DataConfig
-from experiments.data.examples import CaptionedPictures
+from experiments.data.examples import ImageTextExamples
 from experiments.data.preparation import prepare
 from experiments.data.source import Split, open_split
-from experiments.data.sources.plan import Options
+from experiments.data.sources.read_plan import SourceConfig
 from experiments.data.stream import batches
 from experiments.data.vocabulary import train_tokenizer
 
@@ -65,7 +65,7 @@ def measure(pictures: int, image_size: int, threads: int) -> list[str]:
     with tempfile.TemporaryDirectory() as folder:
         source, out = Path(folder) / "source", Path(folder) / "prepared"
         kilobytes = write_source(source, pictures)
-        prepared = _time(lambda: prepare(Options(str(source)), out), pictures)
+        prepared = _time(lambda: prepare(SourceConfig(str(source)), out), pictures)
         config = DataConfig(name=str(out), batch_size=BATCH_SIZE, in_memory=False, threads=threads)
         split = open_split(config, "train")
         tokenizer = train_tokenizer([c for row in split for c in row["captions"]], 400)
@@ -75,7 +75,7 @@ def measure(pictures: int, image_size: int, threads: int) -> list[str]:
                 rates.setdefault(name, []).append(_time_each(split, stage))
         for draft in (False, True):
             chosen = dataclasses.replace(config, draft=draft)
-            examples = CaptionedPictures(split, chosen, model, tokenizer)
+            examples = ImageTextExamples(split, chosen, model, tokenizer)
             rates.setdefault(f"whole stream, {threads} threads", []).append(
                 _time_stream(examples, chosen, max(pictures // BATCH_SIZE, 1))
             )
@@ -121,7 +121,7 @@ def _time_each(split: Split, stage: Callable[[int], object]) -> Rate:
     return _fastest(work, len(split))
 
 
-def _time_stream(examples: CaptionedPictures, config: DataConfig, count: int) -> Rate:
+def _time_stream(examples: ImageTextExamples, config: DataConfig, count: int) -> Rate:
     stream = batches(examples, config, seed=0)
     next(stream)
     rate = _fastest(lambda: [next(stream) for _ in range(count)], count * config.batch_size)

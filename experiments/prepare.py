@@ -1,9 +1,9 @@
-"""Pictures with captions to a set that trains: python -m experiments.prepare SOURCE OUT
+"""Prepares images with captions for training: python -m experiments.prepare SOURCE OUT
 
 With --form, questions on images or on texts. The folder OUT is then a data set's name:
 --config.data.name=OUT. Sources are a folder of images with a CSV, TSV or JSONL table, webdataset
 tars, Parquet files, a Hugging Face set saved to disk, a prepared TFDS set and FBC2's JSON files
-(docs/data.md). The same command goes on after it was stopped.
+(docs/data.md). The same command resumes after it was stopped.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from clip_jax.text import escape
 from experiments.cli.exit_status import exit_status
 from experiments.data.preparation import REJECTED, Summary, prepare
 from experiments.data.sources import KINDS
-from experiments.data.sources.forms import COLUMNS, FORMS
-from experiments.data.sources.plan import Options
-from experiments.data.sources.shards import Rules
+from experiments.data.sources.read_plan import SourceConfig
+from experiments.data.sources.schema import COLUMNS, SCHEMAS
+from experiments.data.sources.shards import WriteConfig
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -36,13 +36,13 @@ def _run(argv: Sequence[str]) -> None:
     if not 0 <= args.max_rejected <= 1:
         raise InputError(f"--max-rejected is {args.max_rejected}; expected a share, 0 to 1")
     summary = prepare(
-        Options(
+        SourceConfig(
             source=args.source, kind=args.kind, form=args.form,
             from_split=args.from_split or args.split, table=args.table, data_dir=args.data_dir,
             **{column.field: getattr(args, column.field) for column in COLUMNS.values()},
         ),
         args.out,
-        Rules(
+        WriteConfig(
             args.split, args.validation, args.max_side, args.shard_records, args.normalize_text
         ),
         workers=args.workers, vqgan=args.vqgan, image_size=args.image_size,
@@ -70,20 +70,21 @@ def _parser() -> Parser:
     add = parser.add_argument
     add("source", metavar="SOURCE", help="file or folder; a TFDS name with --data-dir")
     add("out", metavar="OUT", help="folder of the prepared set")
-    add("--kind", choices=KINDS, default="", help="by default told from what lies at SOURCE")
-    add("--form", choices=FORMS, default="captions",
-        help="what a record has: captions and a picture; question, answers and a picture, or a "
+    add("--kind", choices=KINDS, default="", help="by default found from what is at SOURCE")
+    add("--form", choices=SCHEMAS, default="captions",
+        help="what a record has: captions and an image; question, answers and an image, or a "
         "text (context), or nothing else (captions)")
     for column in COLUMNS.values():
+        usual = column.default_names[0]
         add(column.option, default="", metavar="NAME",
-            help=f"by default a usual name, such as {column.usual[0]}; a/b is b inside of a")
+            help=f"by default a usual name, such as {usual}; a/b is b inside of a")
     add("--table", default="", metavar="FILE", help="of a folder that holds several")
-    add("--data-dir", default="", metavar="DIR", help="where a TFDS set called SOURCE lies")
+    add("--data-dir", default="", metavar="DIR", help="where a TFDS set called SOURCE is")
     add("--split", default="train", metavar="NAME", help="of the prepared set (train)")
     add("--from-split", default="", metavar="NAME", help="of a source with several (as --split)")
     add("--validation", type=float, default=0.0, metavar="SHARE",
         help="of the records, by a hash of their keys, into a split 'validation' (0)")
-    add("--max-side", type=int, metavar="PIXELS", help="encode larger pictures anew with this side")
+    add("--max-side", type=int, metavar="PIXELS", help="encode larger images again with this side")
     add("--shard-records", type=int, default=4096, metavar="N", help="at most (4096)")
     add("--normalize-text", action="store_true",
         help="store texts in Unicode's form NFC (by default as the source has them)")

@@ -130,7 +130,7 @@ def train(
                 else:
                     state = load_initial_params(state, config)
                 if loop.has_work:
-                    if config.data.in_memory and split.pictured:
+                    if config.data.in_memory and split.has_images:
                         phase(f"rendering {len(split):,} images")
                     runner = RUNNERS[config.parallel](config, objective, optimizer, mesh, shardings)
                     stream = batches(

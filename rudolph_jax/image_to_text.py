@@ -223,9 +223,9 @@ def _asked(
         for question, context in zip(questions, contexts, strict=True)
     ]
     codes = np.zeros((len(questions), rudolph.layout.image_length), np.int32)
-    pictured = [row for row, image in enumerate(images) if image is not None]
-    if pictured:
-        codes[pictured] = rudolph.encode_images([images[row] for row in pictured])
+    has_images = [row for row, image in enumerate(images) if image is not None]
+    if has_images:
+        codes[has_images] = rudolph.encode_images([images[row] for row in has_images])
     return np.stack(left), codes
 
 

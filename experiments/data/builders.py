@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from experiments.data import digits_ru, emoji_ru
-from experiments.data.emoji_pictures import PICTURE_SIZE, STYLES, all_emoji
+from experiments.data.emoji_images import IMAGE_SIZE, STYLES, all_emoji
 
 
 class DigitsRu(tfds.core.GeneratorBasedBuilder):
@@ -41,11 +41,11 @@ class DigitsRu(tfds.core.GeneratorBasedBuilder):
 
     def _generate_examples(self, split: str) -> Iterator[tuple[int, dict[str, Any]]]:
         pixels, labels = digits_ru.digits()
-        for i, (picture, label) in enumerate(zip(pixels, labels, strict=True)):
-            if digits_ru.split_of(picture) == split:
+        for i, (image, label) in enumerate(zip(pixels, labels, strict=True)):
+            if digits_ru.split_of(image) == split:
                 name = digits_ru.NAMES[label]
                 yield i, {
-                    "image": digits_ru.encode_png(picture),
+                    "image": digits_ru.encode_png(image),
                     "captions": [template.format(name) for template in digits_ru.TEMPLATES],
                     "label": int(label),
                     "id": i,
@@ -63,7 +63,7 @@ class EmojiRu(tfds.core.GeneratorBasedBuilder):
     VERSION = tfds.core.Version("1.0.0")
 
     def _info(self) -> tfds.core.DatasetInfo:
-        shape = (PICTURE_SIZE, PICTURE_SIZE, 3)
+        shape = (IMAGE_SIZE, IMAGE_SIZE, 3)
         return tfds.core.DatasetInfo(
             builder=self,
             description=emoji_ru.__doc__,
@@ -91,7 +91,7 @@ class EmojiRu(tfds.core.GeneratorBasedBuilder):
                     yield (
                         f"{style}-{i}",
                         {
-                            "image": digits_ru.encode_png(emoji_ru.pictures(style)[i]),
+                            "image": digits_ru.encode_png(emoji_ru.images(style)[i]),
                             "caption": emoji.name,
                             "emoji": emoji.characters,
                             "style": style,

@@ -26,7 +26,7 @@ TEMPLATES = (
 
 
 def digits() -> tuple[np.ndarray, np.ndarray]:
-    """Pictures uint8[1797, 8, 8, 3] and labels int[1797] from scikit-learn's wheel."""
+    """Returns images uint8[1797, 8, 8, 3] and labels int[1797] from scikit-learn's wheel."""
     try:
         from sklearn.datasets import load_digits
     except ModuleNotFoundError as error:
@@ -39,15 +39,15 @@ def digits() -> tuple[np.ndarray, np.ndarray]:
     return np.repeat(grey[..., None], 3, axis=-1), data.target
 
 
-def split_of(picture: np.ndarray) -> str:
-    """By the pixels alone, so that equal pictures share a split whatever their order."""
-    bucket = int.from_bytes(hashlib.sha256(picture[..., 0].tobytes()).digest()[:4], "big") % 10
+def split_of(image: np.ndarray) -> str:
+    """Returns the split by the pixels alone: equal images share one, whatever their order."""
+    bucket = int.from_bytes(hashlib.sha256(image[..., 0].tobytes()).digest()[:4], "big") % 10
     return {0: "test", 1: "validation"}.get(bucket, "train")
 
 
-def encode_png(picture: np.ndarray) -> io.BytesIO:
-    """uint8[H, W, 3] as a PNG file. TFDS would need TensorFlow to encode an array itself."""
+def encode_png(image: np.ndarray) -> io.BytesIO:
+    """Encodes uint8[H, W, 3] as a PNG file: TFDS would need TensorFlow to encode an array."""
     buffer = io.BytesIO()
-    Image.fromarray(picture).save(buffer, "PNG")
+    Image.fromarray(image).save(buffer, "PNG")
     buffer.seek(0)
     return buffer

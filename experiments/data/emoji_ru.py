@@ -1,6 +1,6 @@
 """Emoji in two drawing styles with Russian names.
 
-1,914 emoji x 2 styles (`emoji_pictures.py`), and two questions to a trained model:
+1,914 emoji x 2 styles (`emoji_images.py`), and two questions to a trained model:
 
 *New drawing*: the emoji's Twemoji image was trained on, its OpenMoji image was not.
 *New emoji*: neither was.
@@ -16,7 +16,7 @@ Each emoji falls into one of ten folds by a hash of its characters. Images by fo
 So there are 1,713 + 1,163 = 2,876 images in train, 183 in validation_drawing (for choosing
 settings; the other two are for reporting), 367 in new_drawing, 402 in new_emoji. Some emoji look
 alike to the last pixel in one of the styles (Chad and Romania; families of three). They share a
-fold, so that no image lies in two splits.
+fold, so that no image is in two splits.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ import hashlib
 
 import numpy as np
 
-from experiments.data.emoji_pictures import STYLES, all_emoji, draw
+from experiments.data.emoji_images import STYLES, all_emoji, draw
 
 SPLITS = ("train", "validation_drawing", "new_drawing", "new_emoji")
 
@@ -46,7 +46,7 @@ CATEGORIES = tuple(CATEGORY_WORDS)
 
 
 def all_names() -> list[str]:
-    """The 1,914 Russian names, by "id": what an image's name is to be found among."""
+    """Returns the 1,914 Russian names, by "id": what an image's name is to be found among."""
     names = [emoji.name for emoji in all_emoji()]
     if len({name.lower() for name in names}) != len(names):
         raise AssertionError("two emoji share a Russian name; retrieval would have two answers")
@@ -54,7 +54,7 @@ def all_names() -> list[str]:
 
 
 def split_of(fold: int, style: str) -> str:
-    """The split of one image of an emoji: the table at the top of this file."""
+    """Returns the split of one image of an emoji: the table at the top of this file."""
     if fold == 0:
         return "new_emoji"
     if style == "twemoji" or fold > 3:
@@ -63,14 +63,14 @@ def split_of(fold: int, style: str) -> str:
 
 
 @functools.cache
-def pictures(style: str) -> np.ndarray:
-    """All emoji in one style, in the order of `all_emoji`: uint8[1914, 72, 72, 3], 30 MB."""
+def images(style: str) -> np.ndarray:
+    """Draws all emoji in one style, in the order of `all_emoji`: uint8[1914, 72, 72, 3], 30 MB."""
     return np.stack([draw(emoji.characters, style) for emoji in all_emoji()])
 
 
 @functools.cache
 def folds() -> tuple[int, ...]:
-    """The fold of each emoji, 0 to 9; emoji that look the same in some style share one."""
+    """Returns the fold of each emoji, 0 to 9; emoji that look the same in some style share one."""
     first = list(range(len(all_emoji())))  # a disjoint-set forest: i leads to its family's first
 
     def find(i: int) -> int:
@@ -80,8 +80,8 @@ def folds() -> tuple[int, ...]:
 
     for style in STYLES:
         seen: dict[bytes, int] = {}
-        for i, picture in enumerate(pictures(style)):
-            a, b = sorted((find(i), find(seen.setdefault(picture.tobytes(), i))))
+        for i, image in enumerate(images(style)):
+            a, b = sorted((find(i), find(seen.setdefault(image.tobytes(), i))))
             first[b] = a
     return tuple(_bucket(all_emoji()[find(i)].characters) for i in range(len(first)))
 

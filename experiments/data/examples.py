@@ -1,4 +1,4 @@
-"""From the rows of a split to the arrays of examples, with random views of the pictures."""
+"""Turns the rows of a split into the arrays of examples, with random views of the images."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from clip_jax.image_file import open_image
 from clip_jax.text import escape
 from clip_jax.tokenizer import Tokenizer
 from experiments.config.data import DataConfig
-from experiments.data.augment import draw, render
+from experiments.data.augment import augment_rendering, render
 from experiments.data.source import Split
 from experiments.training.phases import with_progress
 
@@ -22,39 +22,39 @@ RENDERING = 0x72656E64  # sets the renderings' random numbers apart from all oth
 Example = dict[str, np.ndarray]
 
 
-class Pictures:
-    """Draws of one split by number: {"image": uint8[size, size, 3]}.
+class ImageExamples:
+    """Samples of one split by number: {"image": uint8[size, size, 3]}.
 
-    Rows are read and rendered once where the set is kept in memory, else for each draw.
+    Rows are read and rendered once where the set is in memory, else for each sample.
     """
 
     def __init__(self, split: Split, config: DataConfig, size: int, image: ImageConfig) -> None:
-        """size: side of the drawn images, in pixels. image: how they are cropped and resized."""
-        split.need_pictures()
+        """size: side of the sampled images, in pixels. image: how they are cropped and resized."""
+        split.require_images()
         self.split = split
         self._augment, self._size, self._image = config.augment, size, image
         self._draft = config.draft
-        self._kept: list[tuple[list[np.ndarray], Any]] | None = None
+        self._cached: list[tuple[list[np.ndarray], Any]] | None = None
         if config.in_memory:
             variants = config.augment.variants if config.augment.renders else 1
-            self._kept = [
+            self._cached = [
                 self._prepare(i, variants, np.random.default_rng((RENDERING, i)))
                 for i in with_progress(range(len(split)), "rendering")
             ]
 
-    def draw(self, index: int, rng: np.random.Generator) -> Example:
-        if self._kept is None:
+    def sample(self, index: int, rng: np.random.Generator) -> Example:
+        if self._cached is None:
             renderings, text = self._prepare(index, 1, rng)
         else:
-            renderings, text = self._kept[index]
-        return {"image": self._view(renderings, rng), **self.draw_text(text, rng)}
+            renderings, text = self._cached[index]
+        return {"image": self._view(renderings, rng), **self.sample_text(text, rng)}
 
     def read_text(self, row: dict[str, Any]) -> Any:
-        """What `draw_text` is to get of a row."""
+        """Returns what `sample_text` needs of a row."""
         return None
 
-    def draw_text(self, text: Any, rng: np.random.Generator) -> Example:
-        """The arrays that an example has besides its picture."""
+    def sample_text(self, text: Any, rng: np.random.Generator) -> Example:
+        """Returns the arrays that an example has besides its image."""
         return {}
 
     def _prepare(
@@ -73,22 +73,22 @@ class Pictures:
         ]
         return renderings, self.read_text(row)
 
-    def _open(self, picture: bytes) -> Image.Image:
+    def _open(self, image: bytes) -> Image.Image:
         largest = math.ceil(self._size * max(*self._augment.scale, 1.0))
-        return open_image(picture, draft_side=largest if self._draft else None)
+        return open_image(image, draft_side=largest if self._draft else None)
 
     def _view(self, renderings: list[np.ndarray], rng: np.random.Generator) -> np.ndarray:
         rendering = renderings[rng.integers(len(renderings))]
-        return draw(rendering, self._size, self._augment, rng)
+        return augment_rendering(rendering, self._size, self._augment, rng)
 
 
-class CaptionedPictures(Pictures):
+class ImageTextExamples(ImageExamples):
     """{"image": uint8[H, W, 3], "input_ids": int32[S]}: an image and one of its captions."""
 
     def __init__(
         self, split: Split, config: DataConfig, model: ClipConfig, tokenizer: Tokenizer
     ) -> None:
-        split.need_captions()
+        split.require_captions()
         self._model, self._tokenizer = model, tokenizer
         super().__init__(split, config, model.vision.image_size, model.image)
 
@@ -98,5 +98,5 @@ class CaptionedPictures(Pictures):
             row["captions"], length, lowercase=self._model.lowercase
         )
 
-    def draw_text(self, text: np.ndarray, rng: np.random.Generator) -> Example:
+    def sample_text(self, text: np.ndarray, rng: np.random.Generator) -> Example:
         return {"input_ids": text[rng.integers(len(text))]}

@@ -1,4 +1,4 @@
-"""Several splits as one, of which a stream draws by weight."""
+"""Several splits as one, of which a stream samples by weight."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Mixture:
         self._splits = list(splits)
         self._ends = np.cumsum([len(split) for split in splits])
         captioned = self._agree("captions", {"caption", "captions"})
-        self.pictured = self._agree("pictures", {"image"})
+        self.has_images = self._agree("images", {"image"})
         self._agree("questions", {"question"})
         self._agree("contexts", {"context"})
         first, *others = splits
@@ -47,39 +47,39 @@ class Mixture:
 
     @property
     def parts(self) -> list[tuple[np.ndarray, float]]:
-        """The numbers of each split's rows, and its weight."""
+        """Returns the numbers of each split's rows, and its weight."""
         rows = np.split(np.arange(len(self)), self._ends[:-1])
         return list(zip(rows, self._weights, strict=True))
 
     @property
     def sources(self) -> list[str]:
-        """Names what `locate` counts."""
+        """Returns the names of what `locate` counts."""
         return [name for split in self._splits for name in split.sources]
 
     def locate(self, index: int) -> tuple[int, int]:
-        """Which of `sources` a row is of, and its number there."""
+        """Returns which of `sources` a row is of, and its number there."""
         source = int(np.searchsorted(self._ends, index, side="right"))
         return source, index - int(self._ends[source]) + len(self._splits[source])
 
-    def need_pictures(self) -> None:
-        """InputError where a set has none; see `Split`."""
+    def require_images(self) -> None:
+        """Raises InputError where a set has none; see `Split`."""
         for split in self._splits:
-            split.need_pictures()
+            split.require_images()
 
-    def need_captions(self) -> None:
+    def require_captions(self) -> None:
         for split in self._splits:
-            split.need_captions()
+            split.require_captions()
 
-    def need_questions(self) -> None:
+    def require_questions(self) -> None:
         for split in self._splits:
-            split.need_questions()
+            split.require_questions()
 
-    def need_texts(self) -> None:
+    def require_texts(self) -> None:
         for split in self._splits:
-            split.need_texts()
+            split.require_texts()
 
     def _agree(self, noun: str, any_of: set[str]) -> bool:
-        """Whether the sets have one of these features; InputError where only some have."""
+        """Returns whether the sets have one of these features; InputError where only some have."""
         have = [bool(any_of & set(split.features)) for split in self._splits]
         if any(have) and not all(have):
             raise InputError(f"{self._splits[have.index(False)]}: has no {noun}; the others have")
@@ -97,7 +97,7 @@ class Mixture:
 
 
 def _has(split: Split, name: str, feature: Any) -> bool:
-    """Whether values of the feature mean the same: labels need the same names too."""
+    """Returns whether values of the feature mean the same: labels need the same names too."""
     if name not in split.features:
         return False
     other = split.features[name]

@@ -1,7 +1,7 @@
-"""A source to the folder of a prepared set, in pieces, so that it can be stopped and gone on with.
+"""Prepares a set from a source, in chunks, so that it can be stopped and resumed.
 
-    prepare.json             what was asked for, of which files
-    unfinished/              shards and results of pieces; gone at the end
+    prepare.json             what is to be made, of which files
+    unfinished/              shards and results of chunks; gone at the end
     rejected.jsonl           every record, or caption or answer of one, that was left out
     summary.json             how many rows, members or entries were kept, rejected and ignored
     dataset_info.json        last, so that an unfinished folder never opens as a data set
@@ -29,21 +29,21 @@ from clip_jax.image_file import open_image
 from clip_jax.text import check_encodable, escape, parse_json, read_json, read_text
 from experiments.data.source import Split
 from experiments.data.sources import KINDS, make_plan
-from experiments.data.sources.finish import INFO, UNFINISHED, finish
-from experiments.data.sources.forms import CODES, COLUMNS, FORMS
-from experiments.data.sources.pieces import write_pieces
-from experiments.data.sources.plan import Options, Plan
-from experiments.data.sources.shards import Rules, Written, json_line, summarize
+from experiments.data.sources.chunks import write_chunks
+from experiments.data.sources.read_plan import ReadPlan, SourceConfig
+from experiments.data.sources.schema import CODES, COLUMNS, SCHEMAS
+from experiments.data.sources.shards import ChunkResult, WriteConfig, json_line, summarize
+from experiments.data.sources.tfds_metadata import INFO, UNFINISHED, write_tfds_metadata
 from experiments.workdir.lock import FILE_NAME as LOCK
 from experiments.workdir.lock import RunLock
 from rudolph_jax.png_files import contact_sheet
 
-ASKED, REJECTED, COUNTED = "prepare.json", "rejected.jsonl", "summary.json"
+REQUEST, REJECTED, COUNTS_FILE = "prepare.json", "rejected.jsonl", "summary.json"
 PREVIEW = "preview.png"
 PREVIEW_IMAGES, PREVIEW_SIDE = 36, 160  # how many at most, and the longer side, in pixels
-# Of the results of pieces. 2: they count the source's items; quotes and keys of tars have rules.
+# Of the results of chunks. 2: they count the source's items; quotes and keys of tars have rules.
 FORMAT = 2
-DEFAULT_RULES = Rules()
+DEFAULT_WRITE_CONFIG = WriteConfig()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,7 +73,7 @@ class Counts:
 
 @dataclasses.dataclass(frozen=True)
 class Summary:
-    """What a preparation made.
+    """The result of a preparation.
 
     splits: records by split. reasons: how often records were rejected, and why. counts: None for a
     set that a version before 2 of the format made.
@@ -86,7 +86,7 @@ class Summary:
 
     @property
     def rejected_share(self) -> float:
-        """The share of items that are not ignored; without counts, of records."""
+        """Returns the share of items that are not ignored; without counts, of records."""
         if self.counts is not None:
             return self.counts.rejected / max(self.counts.kept + self.counts.rejected, 1)
         rejected = sum(self.reasons.values())
@@ -94,33 +94,33 @@ class Summary:
 
 
 def prepare(
-    options: Options,
+    config: SourceConfig,
     out: str | Path,
-    rules: Rules = DEFAULT_RULES,
+    write_config: WriteConfig = DEFAULT_WRITE_CONFIG,
     *,
     workers: int = 1,
     vqgan: str = "",
     image_size: int = 0,
 ) -> Summary:
-    """Prepares a source, or goes on where the same call was stopped; writes nothing twice.
+    """Prepares a source, or resumes where the same call was stopped; writes nothing twice.
 
     workers: processes; the files are the same whatever their number. vqgan: folder of an image
     tokenizer whose codes of the images, at `image_size` pixels, are stored too.
     Raises InputError for a source without one good record, for a folder that holds anything else
     or that another preparation writes into.
     """
-    _check(rules, options, workers, vqgan)
+    _check(write_config, config, workers, vqgan)
     out = Path(out)
     check_encodable(str(out), "OUT")  # what writes records takes names as UTF-8
-    options = dataclasses.replace(options, piece_records=rules.shard_records)
-    plan = make_plan(options)
+    config = dataclasses.replace(config, chunk_records=write_config.shard_records)
+    plan = make_plan(config)
     coder = None
     if vqgan:
-        from experiments.data.coder import Coder  # JAX is for these alone
+        from experiments.data.code_writer import CodeWriter  # JAX is for these alone
 
-        coder = Coder(vqgan, image_size, options.what)
+        coder = CodeWriter(vqgan, image_size, config.schema)
     with RunLock(_folder(out)) as lock:
-        return _prepare(plan, out, rules, coder, workers, lock)
+        return _prepare(plan, out, write_config, coder, workers, lock)
 
 
 def _folder(out: Path) -> Path:
@@ -130,26 +130,26 @@ def _folder(out: Path) -> Path:
 
 
 def _prepare(
-    plan: Plan, out: Path, rules: Rules, coder: Any, workers: int, lock: RunLock
+    plan: ReadPlan, out: Path, write_config: WriteConfig, coder: Any, workers: int, lock: RunLock
 ) -> Summary:
-    about = dataclasses.asdict(coder.about) if coder else None
-    _claim(out, plan, rules, about)
+    about = dataclasses.asdict(coder.metadata) if coder else None
+    _claim(out, plan, write_config, about)
     if not (out / INFO).exists():
         unfinished = out / UNFINISHED
         unfinished.mkdir(exist_ok=True)
-        results = write_pieces(plan, rules, unfinished, workers)
+        results = write_chunks(plan, write_config, unfinished, workers)
         rejected = [line for result in results for line in result.rejected]
         with replacing(out / REJECTED) as beside, beside.open("w", encoding="utf-8") as opened:
             opened.writelines(map(json_line, rejected))
         counts = _count(plan, results)
-        replace_file(out / COUNTED, json_line(dataclasses.asdict(counts)))
+        replace_file(out / COUNTS_FILE, json_line(dataclasses.asdict(counts)))
         shards = [shard for result in results for shard in result.shards]
         if not shards:
             raise _nothing_left(plan, out, results, rejected, counts)
         if coder is not None:
             shards = _add_codes(coder, shards, unfinished, workers)
         lock.check()
-        finish(out, plan.options.what, shards, about)
+        write_tfds_metadata(out, plan.config.schema, shards, about)
     shutil.rmtree(out / UNFINISHED, ignore_errors=True)
     summary = _summary(out)
     if not (out / PREVIEW).exists():
@@ -157,53 +157,56 @@ def _prepare(
     return summary
 
 
-def _check(rules: Rules, options: Options, workers: int, vqgan: str) -> None:
-    if options.form not in FORMS:
-        raise InputError(f"--form is {options.form!r}; expected one of {', '.join(FORMS)}")
+def _check(write_config: WriteConfig, config: SourceConfig, workers: int, vqgan: str) -> None:
+    if config.form not in SCHEMAS:
+        raise InputError(f"--form is {config.form!r}; expected one of {', '.join(SCHEMAS)}")
     for name, column in COLUMNS.items():
-        if getattr(options, column.field) and name not in options.what.columns:
-            wish = ", ".join(form for form, what in FORMS.items() if name in what.columns)
+        if getattr(config, column.field) and name not in config.schema.columns:
+            wish = ", ".join(form for form, schema in SCHEMAS.items() if name in schema.columns)
             raise InputError(
-                f"{column.option} is given, and --form={options.form} has no such column; "
+                f"{column.option} is given, and --form={config.form} has no such column; "
                 f"expected --form to be one of {wish}"
             )
-    if vqgan and not options.what.picture:
-        raise InputError(f"--vqgan is given, and --form={options.form} has no pictures to encode")
+    if vqgan and not config.schema.has_image:
+        raise InputError(f"--vqgan is given, and --form={config.form} has no images to encode")
+    split, side = write_config.split, write_config.max_side
     for name, good, wish in (
         # TFDS takes "all" for all splits together.
-        ("split", rules.split != "all" and re.fullmatch(r"[a-zA-Z]\w*", rules.split, re.ASCII),
+        ("split", split != "all" and re.fullmatch(r"[a-zA-Z]\w*", split, re.ASCII),
          "a letter, and letters, digits and _, but not 'all'"),
-        ("validation", 0 <= rules.validation < 1, "a share, 0 to below 1"),
-        ("max_side", rules.max_side is None or rules.max_side > 0, "a positive number of pixels"),
-        ("shard_records", rules.shard_records > 0, "a positive number"),
+        ("validation", 0 <= write_config.validation < 1, "a share, 0 to below 1"),
+        ("max_side", side is None or side > 0, "a positive number of pixels"),
+        ("shard_records", write_config.shard_records > 0, "a positive number"),
     ):
         if not good:
             raise InputError(
-                f"--{name.replace('_', '-')} is {getattr(rules, name)!r}; expected {wish}"
+                f"--{name.replace('_', '-')} is {getattr(write_config, name)!r}; expected {wish}"
             )
-    if rules.validation and rules.split == "validation":
+    if write_config.validation and split == "validation":
         raise InputError("--split is 'validation', as is the split of --validation; rename one")
     if workers < 1:
         raise InputError(f"--workers is {workers}; expected at least 1")
-    if options.data_dir and not Path(options.data_dir).is_dir():
-        raise InputError(f"--data-dir is {options.data_dir!r}; no such folder")
+    if config.data_dir and not Path(config.data_dir).is_dir():
+        raise InputError(f"--data-dir is {config.data_dir!r}; no such folder")
 
 
-def _claim(out: Path, plan: Plan, rules: Rules, codes: dict[str, Any] | None) -> None:
-    """Writes down what is asked for; InputError where the folder holds anything else."""
-    asked = {
-        **dataclasses.asdict(plan.options),
-        **dataclasses.asdict(rules),
-        "source": str(Path(plan.options.data_dir, plan.options.source).resolve()),
+def _claim(
+    out: Path, plan: ReadPlan, write_config: WriteConfig, codes: dict[str, Any] | None
+) -> None:
+    """Writes the request; InputError where the folder holds anything else."""
+    request = {
+        **dataclasses.asdict(plan.config),
+        **dataclasses.asdict(write_config),
+        "source": str(Path(plan.config.data_dir, plan.config.source).resolve()),
         CODES: codes,
         "files": plan.files,
     }
-    del asked["piece_records"]  # follows from the rules
-    file = out / ASKED
+    del request["chunk_records"]  # follows from shard_records
+    file = out / REQUEST
     if not file.exists():
         if any(path.name != LOCK for path in out.iterdir()):
             raise InputError(f"{out}: already exists; remove it or name another folder")
-        replace_file(file, json_line({"format": FORMAT, **asked}))
+        replace_file(file, json_line({"format": FORMAT, **request}))
         return
     begun = read_json(file)
     if not isinstance(begun, dict):
@@ -214,9 +217,9 @@ def _claim(out: Path, plan: Plan, rules: Rules, codes: dict[str, Any] | None) ->
             f"{out}: was begun by another version, which read and counted otherwise; remove it or "
             "name another folder"
         )
-    for key, value in asked.items():
-        # Sets of earlier versions lack the newer rules.
-        found = begun.get(key, getattr(DEFAULT_RULES, key, None))
+    for key, value in request.items():
+        # Sets of earlier versions lack the newer fields.
+        found = begun.get(key, getattr(DEFAULT_WRITE_CONFIG, key, None))
         if found == value:
             continue
         state = "holds a set prepared" if finished else "was begun"
@@ -231,12 +234,12 @@ def _claim(out: Path, plan: Plan, rules: Rules, codes: dict[str, Any] | None) ->
         )
 
 
-def _count(plan: Plan, results: list[Written]) -> Counts:
+def _count(plan: ReadPlan, results: list[ChunkResult]) -> Counts:
     ignored: Counter[str] = Counter()
     for result in results:
         ignored.update(result.ignored_items)
     return Counts(
-        KINDS[plan.options.kind].UNIT,
+        KINDS[plan.config.kind].UNIT,
         sum(result.kept_items for result in results),
         sum(result.rejected_items for result in results),
         dict(sorted(ignored.items(), key=lambda rule: (-rule[1], rule[0]))),
@@ -244,9 +247,13 @@ def _count(plan: Plan, results: list[Written]) -> Counts:
 
 
 def _nothing_left(
-    plan: Plan, out: Path, results: list[Written], rejected: list[dict[str, Any]], counts: Counts
+    plan: ReadPlan,
+    out: Path,
+    results: list[ChunkResult],
+    rejected: list[dict[str, Any]],
+    counts: Counts,
 ) -> InputError:
-    source = escape(plan.options.source)
+    source = escape(plan.config.source)
     if not rejected:
         return InputError(f"{source}: holds no records; {counts}")
     count = sum(result.records for result in results)
@@ -258,9 +265,9 @@ def _nothing_left(
 
 
 def _add_codes(coder: Any, shards: list[list[Any]], folder: Path, threads: int) -> list[list[Any]]:
-    """The same shards, each replaced by one with codes."""
+    """Returns the same shards, each replaced by one with codes."""
     coded = []
-    for split, name, count in tqdm(shards, "encoding pictures", unit="shard", disable=None):
+    for split, name, count in tqdm(shards, "encoding images", unit="shard", disable=None):
         file, target = folder / name, folder / f"{name}.codes"
         if file.exists():
             coder.write(file, target, threads)
@@ -275,7 +282,7 @@ def _summary(out: Path) -> Summary:
     lines = [line for line in read_text(out / REJECTED).split("\n") if line]
     reasons = summarize([parse_json(line, REJECTED) for line in lines])
     records = {name: split.num_examples for name, split in splits.items()}
-    file = out / COUNTED
+    file = out / COUNTS_FILE
     counts = Counts(**read_json(file)) if file.exists() else None
     return Summary(out, records, dict(reasons.most_common()), counts)
 
@@ -283,7 +290,7 @@ def _summary(out: Path) -> Summary:
 def _write_preview(out: Path, split: str) -> None:
     """Writes images spread evenly over a split, upright and on white, to be looked at."""
     rows = Split(out, split)
-    if not rows.pictured:
+    if not rows.has_images:
         return
     count = min(PREVIEW_IMAGES, len(rows))
     thumbnails = []

@@ -45,8 +45,8 @@ class Split:
 
     Of questions it is {"question": str, "answers": list of str} with an "image", with a "context"
     or with neither. Other features come as TFDS gives them, text decoded. `features` describes
-    them, `metadata` what else was written down when the set was prepared, `pictured` tells whether
-    rows have pictures. A set of bare images has no captions.
+    them, `metadata` has what else was written when the set was prepared, `has_images` tells whether
+    rows have images. A set of bare images has no captions.
     """
 
     def __init__(self, folder: Path, split: str) -> None:
@@ -65,8 +65,8 @@ class Split:
         self.name = split
         self._folder = folder
         self._need("'image' or 'question'", {"image", "question"})
-        self.pictured = "image" in self.features
-        decoders = {"image": tfds.decode.SkipDecoding()} if self.pictured else None
+        self.has_images = "image" in self.features
+        decoders = {"image": tfds.decode.SkipDecoding()} if self.has_images else None
         self._rows = builder.as_data_source(split, decoders=decoders)
         if not len(self._rows):
             raise InputError(f"{folder}: split {split!r} is empty")
@@ -76,30 +76,30 @@ class Split:
 
     @property
     def parts(self) -> list[tuple[np.ndarray, float]]:
-        """Rows' numbers and their weight: one part, all of it."""
+        """Returns the rows' numbers and their weight: one part, all of it."""
         return [(np.arange(len(self)), 1.0)]
 
     @property
     def sources(self) -> list[str]:
-        """Names what `locate` counts."""
+        """Returns the names of what `locate` counts."""
         return [f"{self._folder} {self.name}"]
 
     def locate(self, index: int) -> tuple[int, int]:
-        """Which of `sources` a row is of, and its number there."""
+        """Returns which of `sources` a row is of, and its number there."""
         return 0, index
 
-    def need_pictures(self) -> None:
-        """InputError where the set has none; the same of what the others are named after."""
+    def require_images(self) -> None:
+        """Raises InputError where the set has none; the others do so for what they name."""
         self._need("'image'", {"image"})
 
-    def need_captions(self) -> None:
+    def require_captions(self) -> None:
         self._need("'image' and 'caption' or 'captions'", {"caption", "captions"})
 
-    def need_questions(self) -> None:
+    def require_questions(self) -> None:
         for name in ("question", "answers"):
             self._need("'question' and 'answers'", {name})
 
-    def need_texts(self) -> None:
+    def require_texts(self) -> None:
         self._need("'captions' or 'question'", {"caption", "captions", "question"})
 
     def _need(self, wish: str, any_of: set[str]) -> None:
@@ -117,17 +117,17 @@ class Split:
         row = {key: _decode(value) for key, value in raw.items() if key != "image"}
         if "caption" in row and "captions" not in row:
             row["captions"] = [row["caption"]]
-        return {**row, "image": raw["image"]} if self.pictured else row
+        return {**row, "image": raw["image"]} if self.has_images else row
 
 
-def texts_of(row: dict[str, Any]) -> list[str]:
-    """All that there is to read in a row."""
+def all_texts(row: dict[str, Any]) -> list[str]:
+    """Returns all that there is to read in a row."""
     single = [row[name] for name in ("context", "question") if name in row]
     return [*single, *row.get("captions", []), *row.get("answers", [])]
 
 
 def open_split(config: DataConfig, split: str) -> Split | Mixture:
-    """A split of the set that `config` names, or the splits of that name of all that it mixes."""
+    """Opens a split of the set that `config` names, or that split of all sets that it mixes."""
     splits = {name: _open_one(name, config, split) for name in config.weights}
     opened = (
         Mixture(list(splits.values()), list(config.weights.values()))
@@ -141,7 +141,7 @@ def open_split(config: DataConfig, split: str) -> Split | Mixture:
 
 
 def _open_one(name: str, config: DataConfig, split: str) -> Split:
-    """A built-in set, built on first use, or a prepared folder."""
+    """Opens a built-in set, built on first use, or a prepared folder."""
     if name in BUILTIN_SETS:
         return Split(build_builtin_set(name, config.directory), split)
     folder = Path(name)

@@ -20,11 +20,11 @@ from experiments.data.source import Split
 
 
 class Examples(Protocol):
-    """Draws of one split by number; all have arrays of the same names and shapes."""
+    """Samples of one split by number; all have arrays of the same names and shapes."""
 
     split: Split | Mixture
 
-    def draw(self, index: int, rng: np.random.Generator) -> dict[str, np.ndarray]: ...
+    def sample(self, index: int, rng: np.random.Generator) -> dict[str, np.ndarray]: ...
 
 
 def batches(
@@ -36,13 +36,13 @@ def batches(
     process_index: int = 0,
     process_count: int = 1,
 ) -> Iterator[dict[str, np.ndarray]]:
-    """Endless batches from `first_step` on: this process's rows of each.
+    """Yields endless batches from `first_step` on: this process's rows of each.
 
-    Each epoch shuffles the examples anew; each part of a mixture has epochs of its own. Yields what
-    `examples.draw` gives, each array with a leading axis of batch_size / process_count, and with
+    Each epoch shuffles the examples again; each part of a mixture has epochs of its own. A batch
+    has the arrays of `examples.sample` with a leading axis of batch_size / process_count, and with
     `log_ids` the rows' numbers in the split, `sample_ids.ROW`.
     """
-    import grain  # only now, so that a config that cannot work is told without it
+    import grain  # only now, so that a config that cannot work is refused without it
 
     if config.batch_size % process_count:
         raise InputError(
@@ -51,15 +51,17 @@ def batches(
         )
     numbers = itertools.count(seed)
 
-    def draw(index: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
-        example = examples.draw(index, rng)
+    def sample(index: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
+        example = examples.sample(index, rng)
         return {**example, ROW: np.int64(index)} if config.log_ids else example
 
     def of_part(rows: np.ndarray) -> grain.MapDataset:
-        return grain.MapDataset.source(rows).seed(next(numbers)).shuffle().repeat().random_map(draw)
+        return (
+            grain.MapDataset.source(rows).seed(next(numbers)).shuffle().repeat().random_map(sample)
+        )
 
     def of_group(group: np.ndarray) -> tuple[grain.MapDataset, float]:
-        rows, weights = weigh_parts(examples.split, group)
+        rows, weights = part_weights(examples.split, group)
         mixed = grain.MapDataset.mix([of_part(part) for part in rows], weights=weights)
         own = mixed[process_index::process_count].batch(config.batch_size // process_count)
         return own, sum(weights)
@@ -75,7 +77,7 @@ def batches(
 
 
 def split_groups(split: Split | Mixture, feature: str) -> list[np.ndarray]:
-    """The rows' numbers, by value of a feature; one group of all where it is ""."""
+    """Returns the rows' numbers, by value of a feature; one group of all where it is ""."""
     everything = np.arange(len(split))
     if not feature:
         return [everything]
@@ -83,8 +85,8 @@ def split_groups(split: Split | Mixture, feature: str) -> list[np.ndarray]:
     return [everything[values == value] for value in np.unique(values)]
 
 
-def weigh_parts(split: Split | Mixture, group: np.ndarray) -> tuple[list[np.ndarray], list[float]]:
-    """A group's rows by the part they are of, and each's weight: of one part, how many they are."""
+def part_weights(split: Split | Mixture, group: np.ndarray) -> tuple[list[np.ndarray], list[float]]:
+    """Returns a group's rows by part, and each part's weight: of one part, how many they are."""
     rows, weights = [], []
     total = sum(weight for _, weight in split.parts)
     for part, weight in split.parts:

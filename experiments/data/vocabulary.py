@@ -15,14 +15,14 @@ from clip_jax.atomic_file import replace_file
 from clip_jax.errors import InputError
 from clip_jax.tokenizer import FILE_NAME, Tokenizer, load_tokenizer
 from experiments.config.data import DataConfig
-from experiments.data.source import Split, texts_of
+from experiments.data.source import Split, all_texts
 
 # youtokentome's idea of a space, so that the vocabulary can be exported to its format.
 WHITESPACE = "\t\n\v\f\r\N{LOWER ONE EIGHTH BLOCK}"
 
 
 def train_tokenizer(captions: Iterable[str], vocab_size: int) -> Tokenizer:
-    """BPE with ruCLIP's special ids (pad 0, unk 1, bos 2, eos 3) on lower-cased captions.
+    """Trains BPE with ruCLIP's special ids (pad 0, unk 1, bos 2, eos 3) on lower-cased captions.
 
     vocab_size is an upper bound: few captions give fewer pieces. The same captions give the same
     model. Captions that hold no text raise InputError.
@@ -81,7 +81,7 @@ class Vocabulary:
 def run_tokenizer(
     wanted: Vocabulary, config: DataConfig, split: Split, workdir: Path
 ) -> Tokenizer:
-    """The run's tokenizer: the one it began with, the config's, or a new one of the texts."""
+    """Returns the tokenizer that the run began with, the config's, or a new one of the texts."""
     file = workdir / FILE_NAME
     if file.exists():
         tokenizer = load_tokenizer(file)
@@ -89,8 +89,8 @@ def run_tokenizer(
         if config.vocabulary:
             tokenizer = load_tokenizer(config.vocabulary)
         else:
-            split.need_texts()
-            texts = (text for i in range(len(split)) for text in texts_of(split[i]))
+            split.require_texts()
+            texts = (text for i in range(len(split)) for text in all_texts(split[i]))
             tokenizer = train_tokenizer(texts, wanted.size)
         replace_file(file, tokenizer.model)
     ids = {name: getattr(wanted, name) for name in ("bos_id", "eos_id", "pad_id")}

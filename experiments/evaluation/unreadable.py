@@ -97,7 +97,7 @@ class ReadableExamples:
 
 def readable_examples(examples: Any, count: int) -> ReadableExamples:
     """Those of the first `count` whose images can be read. InputError where none can be."""
-    has_images = getattr(examples, "pictured", True)
+    has_images = getattr(examples, "has_images", True)
     reasons = find_unreadable(examples, range(count)) if has_images else {}
     check_any_readable(examples, count, reasons)
     places = [place for place in range(count) if place not in reasons]

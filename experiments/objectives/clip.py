@@ -20,7 +20,7 @@ from clip_jax.model import MAX_LOGIT_SCALE, Clip, abstract_params, normalize
 from clip_jax.tile_loop import AxisName
 from clip_jax.tokenizer import Tokenizer
 from experiments.config.run import TrainConfig
-from experiments.data.examples import CaptionedPictures
+from experiments.data.examples import ImageTextExamples
 from experiments.data.source import Split
 from experiments.data.vocabulary import Vocabulary
 from experiments.objectives.objective import Batch, Metrics, Objective, Params, StepContext
@@ -67,8 +67,8 @@ def clip_objective(config: TrainConfig, mesh: Mesh) -> Objective:
         clipped = jnp.minimum(params["logit_scale"], MAX_LOGIT_SCALE)
         return {**params, "logit_scale": clipped}
 
-    def examples(split: Split, tokenizer: Tokenizer | None) -> CaptionedPictures:
-        return CaptionedPictures(split, config.data, model, tokenizer)
+    def examples(split: Split, tokenizer: Tokenizer | None) -> ImageTextExamples:
+        return ImageTextExamples(split, config.data, model, tokenizer)
 
     def pretrained(params: Params, tokenizer: Tokenizer | None) -> PretrainedClip:
         return PretrainedClip(model, params, tokenizer, config.compute)

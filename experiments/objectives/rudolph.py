@@ -15,7 +15,7 @@ from clip_jax.errors import InputError
 from clip_jax.layers import unstack_layers
 from clip_jax.tokenizer import Tokenizer
 from experiments.config.run import TrainConfig
-from experiments.data.sequences import Sequences, TextSequences
+from experiments.data.rudolph_examples import RudolphExamples, TextExamples
 from experiments.data.source import Split
 from experiments.data.vocabulary import Vocabulary
 from experiments.objectives.objective import (
@@ -72,16 +72,16 @@ def decoder_objective(config: TrainConfig, vqgan: PretrainedVqgan) -> Objective:
     def batch_stats(batch: Batch) -> dict[str, jax.Array]:
         return {"right_tokens": count_right_tokens(batch["input_ids"], model)}
 
-    def examples(split: Split, tokenizer: Tokenizer | None) -> Sequences | TextSequences:
-        if not split.pictured:
-            return TextSequences(split, config.data, model, settings, tokenizer)
+    def examples(split: Split, tokenizer: Tokenizer | None) -> RudolphExamples | TextExamples:
+        if not split.has_images:
+            return TextExamples(split, config.data, model, settings, tokenizer)
 
         def encode(images: np.ndarray) -> np.ndarray:
             return np.asarray(vqgan.encode(images.astype(np.float32) / 255))
 
         size = model.image_tokens_per_side * vqgan.config.patch_size
         image = image_config(vqgan.config)
-        return Sequences(split, config.data, model, settings, tokenizer, size, image, encode)
+        return RudolphExamples(split, config.data, model, settings, tokenizer, size, image, encode)
 
     def pretrained(params: Params, tokenizer: Tokenizer | None) -> PretrainedRudolph:
         return PretrainedRudolph(model, unstack_layers(params), tokenizer, vqgan, config.compute)

@@ -15,7 +15,7 @@ from clip_jax.errors import InputError
 from clip_jax.tokenizer import Tokenizer
 from experiments.config.objective import VqganSettings
 from experiments.config.run import TrainConfig
-from experiments.data.examples import Pictures
+from experiments.data.examples import ImageExamples
 from experiments.data.source import Split
 from experiments.objectives.objective import Batch, Metrics, Objective, Params, StepContext
 from rudolph_jax import vqgan_sharding
@@ -48,8 +48,8 @@ def vqgan_objective(config: TrainConfig, mesh: Mesh) -> Objective:
         shares = metrics.pop("code_shares")
         return {**metrics, **codebook_metrics(shares)}
 
-    def examples(split: Split, tokenizer: Tokenizer | None) -> Pictures:
-        return Pictures(split, config.data, settings.image_size, image_config(model))
+    def examples(split: Split, tokenizer: Tokenizer | None) -> ImageExamples:
+        return ImageExamples(split, config.data, settings.image_size, image_config(model))
 
     def pretrained(params: Params, tokenizer: Tokenizer | None) -> PretrainedVqgan:
         return PretrainedVqgan(model, params, config.compute)

@@ -11,7 +11,7 @@ from benchmarks.input_pipeline import main
 from clip_jax import InputError
 from clip_jax.image import open_image, resize_square
 from experiments.config.data import AugmentConfig, DataConfig
-from experiments.data.examples import Pictures
+from experiments.data.examples import ImageExamples
 from rudolph_jax.config import VqganConfig
 from rudolph_jax.image_tokenizer import image_config
 
@@ -64,7 +64,7 @@ def test_drafts_are_upright_too(photo):
 class Rows(list):
     """A split in memory, all of pictures."""
 
-    def need_pictures(self) -> None:
+    def require_images(self) -> None:
         pass
 
 
@@ -79,11 +79,11 @@ def test_drafts_are_large_enough_for_the_largest_view(photo, monkeypatch):
     split = Rows([{"image": encoded(photo, "JPEG")}])
     for scale, draft in (((0.5, 1.0), True), ((0.9, 1.5), True), ((1.0, 1.0), False)):
         config = DataConfig(in_memory=False, draft=draft, augment=AugmentConfig(scale=scale))
-        drawn = Pictures(split, config, 60, PIXELS).draw(0, np.random.default_rng(0))
+        drawn = ImageExamples(split, config, 60, PIXELS).sample(0, np.random.default_rng(0))
         assert drawn["image"].shape == (60, 60, 3)
     assert asked == [60, 90, None]
     plain = dataclasses.replace(config, draft=True)
-    assert (Pictures(split, plain, 60, PIXELS).draw(0, np.random.default_rng(0))["image"]
+    assert (ImageExamples(split, plain, 60, PIXELS).sample(0, np.random.default_rng(0))["image"]
             != drawn["image"]).any()  # fmt: skip
 
 

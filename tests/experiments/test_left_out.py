@@ -222,7 +222,7 @@ def test_whole_results_have_no_remarks():
 def broken_at(examples, *places):
     """A set of which these images are no images."""
     pictures = [b"broken" if i in places else examples.image(i) for i in range(7)]
-    return dataclasses.replace(examples.at(range(7)), pictures=pictures)
+    return dataclasses.replace(examples.at(range(7)), images=pictures)
 
 
 @pytest.fixture
@@ -237,7 +237,7 @@ def test_unreadable_images_do_not_end_rudolphs_tasks(run, ruclip, data_directory
     broken, others, clip = broken_at(digits, 1), [0, 2, 3, 4, 5], open_clip(ruclip)
     alone = dataclasses.replace(run, out=None, cache=None)
     asked = QuestionSet(
-        "q", "test", ("что?",) * 7, (("семь",),) * 7, ("",) * 7, digits.pictures[:7], True,
+        "q", "test", ("что?",) * 7, (("семь",),) * 7, ("",) * 7, digits.images[:7], True,
         tuple(f"test[{i}]" for i in range(7)),
     )  # fmt: skip
     measured = [
@@ -260,7 +260,7 @@ def test_unreadable_images_do_not_end_rudolphs_tasks(run, ruclip, data_directory
         with monkeypatch.context() as patch:
             patch.setattr(EvalRun, "cached_map", lambda *_: pytest.fail("measured again"))
             assert measure(run, broken, **more) == found
-        mended = dataclasses.replace(broken, pictures=examples.pictures[:7])
+        mended = dataclasses.replace(broken, images=examples.images[:7])
         mended.__dict__["source_hash"] = broken.source_hash  # as where it is none of the hashed
         assert measure(run, mended, **more)["examples"] == 6
 
@@ -290,7 +290,7 @@ def test_retrieval_without_an_unreadable_picture(ruclip, data_directory, monkeyp
 class Rows(list):
     """A split of a training set."""
 
-    name, pictured = "validation", True
+    name, has_images = "validation", True
 
     def __init__(self, rows, features):
         super().__init__(rows)

@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import io
 import json
+import os
 import subprocess
 import sys
 
@@ -13,18 +14,17 @@ from PIL import Image
 
 from clip_jax import InputError
 from experiments.config.data import DataConfig
-from experiments.data import preparation
-from experiments.data.examples import CaptionedPictures
+from experiments.data.examples import ImageTextExamples
 from experiments.data.preparation import prepare
 from experiments.data.source import Split, open_split
-from experiments.data.sources import pieces
-from experiments.data.sources.plan import Options
-from experiments.data.sources.shards import Rules, split_of, write_piece
+from experiments.data.sources import chunks
+from experiments.data.sources.read_plan import SourceConfig
+from experiments.data.sources.shards import WriteConfig, split_of, write_chunk
 from experiments.data.stream import batches
 from experiments.data.vocabulary import train_tokenizer
 from experiments.prepare import main
 
-FIVE = Rules(shard_records=5)
+FIVE = WriteConfig(shard_records=5)
 
 
 def write_table(source, count, start=0):
@@ -48,7 +48,7 @@ def source(tmp_path):
 
 @pytest.fixture
 def options(source):
-    return Options(str(source))
+    return SourceConfig(str(source))
 
 
 def contents(out):
@@ -63,11 +63,11 @@ def contents(out):
 def test_the_same_bytes_whatever_the_workers(options, tmp_path, capfd):
     rules = dataclasses.replace(FIVE, validation=0.3)
     summary = prepare(options, tmp_path / "one", rules)
-    assert summary.reasons == {"picture is missing": 1}
+    assert summary.reasons == {"image is missing": 1}
     assert sum(summary.splits.values()) == 18 and set(summary.splits) == {"train", "validation"}
     prepare(options, tmp_path / "three", rules, workers=3)
     assert contents(tmp_path / "one") == contents(tmp_path / "three")
-    assert "piece 4/4  18 records  1 rejected" in capfd.readouterr().err
+    assert "chunk 4/4  18 records  1 rejected" in capfd.readouterr().err
     names = set(contents(tmp_path / "one"))
     assert {"rejected.jsonl", "features.json", "dataset_info.json"} < names
     assert "prepared-train.array_record-00003-of-00004" in names
@@ -76,14 +76,14 @@ def test_the_same_bytes_whatever_the_workers(options, tmp_path, capfd):
 def test_validation_is_a_hash_of_the_key(options, tmp_path):
     found = {}
     for size in (5, 7):
-        rules = Rules(validation=0.3, shard_records=size)
+        rules = WriteConfig(validation=0.3, shard_records=size)
         prepare(options, tmp_path / str(size), rules)
         for name in ("train", "validation"):
             split = Split(tmp_path / str(size), name)
             keys = {row["key"] for row in split}
             assert found.setdefault(name, keys) == keys
     assert len(found["train"] | found["validation"]) == 18
-    rules = Rules(validation=0.25)
+    rules = WriteConfig(validation=0.25)
     shares = [split_of(str(i).encode(), rules) == "validation" for i in range(4000)]
     assert np.mean(shares) == pytest.approx(0.25, abs=0.02)
 
@@ -96,10 +96,10 @@ def test_what_is_finished_is_not_written_again(options, tmp_path, monkeypatch, e
     def stop_at_two(*arguments):
         if arguments[-1] == 2:
             raise error("stopped")
-        return write_piece(*arguments)
+        return write_chunk(*arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(pieces, "write_piece", stop_at_two)
+        patch.setattr(chunks, "write_chunk", stop_at_two)
         with pytest.raises(error):
             prepare(options, out, FIVE)
     with pytest.raises(InputError, match="no prepared data set here"):
@@ -108,9 +108,9 @@ def test_what_is_finished_is_not_written_again(options, tmp_path, monkeypatch, e
 
     def note(*arguments):
         written.append(arguments[-1])
-        return write_piece(*arguments)
+        return write_chunk(*arguments)
 
-    monkeypatch.setattr(pieces, "write_piece", note)
+    monkeypatch.setattr(chunks, "write_chunk", note)
     prepare(options, out, FIVE)
     assert written == [2, 3]
     assert contents(out) == contents(expected)
@@ -121,7 +121,7 @@ def test_what_is_finished_is_not_written_again(options, tmp_path, monkeypatch, e
 def test_stopping_between_shards_and_metadata(options, tmp_path, monkeypatch):
     expected, out = tmp_path / "expected", tmp_path / "out"
     prepare(options, expected, FIVE)
-    replaced, real = [], preparation.finish.__globals__["os"].replace
+    replaced, real = [], os.replace
 
     def stop(source, target):
         if "metadata" in str(source) or len(replaced) == 12:
@@ -146,7 +146,7 @@ def test_another_command_or_source_is_refused(options, source, tmp_path, monkeyp
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(pieces, "write_piece", stop)
+        patch.setattr(chunks, "write_chunk", stop)
         with pytest.raises(KeyboardInterrupt):
             prepare(options, out, FIVE)
     with pytest.raises(InputError, match="was begun with max_side = None, not 9; go on with"):
@@ -183,7 +183,7 @@ def test_sources_without_a_good_record(tmp_path, capsys):
     table.write_text("image,caption\na.png,b\nb.png,\n../c.png,d\ne.png,f\n")
     assert main([str(source), str(out), "--workers=1"]) == 2
     error = capsys.readouterr().err
-    assert "none of its 4 records can be used, most often because picture is missing" in error
+    assert "none of its 4 records can be used, most often because image is missing" in error
     lines = (out / "rejected.jsonl").read_text().splitlines()
     assert [json.loads(line)["row"] for line in lines] == [2, 3, 4, 5]
     with pytest.raises(InputError, match="no prepared data set here"):
@@ -195,7 +195,7 @@ def test_the_command(source, tmp_path, capsys):
     command = [str(source), str(out), "--workers=1", "--split=good", "--max-side=8"]
     printed = (
         f"{out}: good 18; 1 rejected\n  read 19 rows: 18 kept, 1 rejected, 0 ignored\n"
-        f"  1 picture is missing\n  each in {out}/rejected.jsonl\n"
+        f"  1 image is missing\n  each in {out}/rejected.jsonl\n"
     )
     for options, status in (([], 7), ([], 7), (["--max-rejected=0.06"], 0)):
         assert main([*command, *options]) == status
@@ -211,7 +211,7 @@ def test_the_command(source, tmp_path, capsys):
 
 def test_a_prepared_set_is_a_source(options, tmp_path):
     prepare(options, tmp_path / "first", FIVE)
-    summary = prepare(Options(str(tmp_path / "first")), tmp_path / "again", Rules("dev"))
+    summary = prepare(SourceConfig(str(tmp_path / "first")), tmp_path / "again", WriteConfig("dev"))
     assert summary.splits == {"dev": 18} and not summary.reasons
     first, again = Split(tmp_path / "first", "train"), Split(tmp_path / "again", "dev")
     assert [(row["image"], row["captions"]) for row in first] == [
@@ -235,7 +235,7 @@ def test_a_prepared_set_trains(options, tmp_path, small_config):
     config = DataConfig(name=str(out), batch_size=6)
     split = open_split(config, "train")
     tokenizer = train_tokenizer([c for row in split for c in row["captions"]], 60)
-    examples = CaptionedPictures(split, config, small_config, tokenizer)
+    examples = ImageTextExamples(split, config, small_config, tokenizer)
     batch = next(batches(examples, config, seed=1))
     assert batch["image"].shape == (6, 24, 24, 3) and batch["image"].dtype == np.uint8
     assert batch["input_ids"].shape == (6, 12)

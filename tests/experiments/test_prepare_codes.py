@@ -10,17 +10,17 @@ from PIL import Image
 from clip_jax import InputError
 from experiments.config.data import AugmentConfig, DataConfig
 from experiments.config.objective import RudolphSettings
-from experiments.data.coder import Coder
+from experiments.data.code_writer import CodeWriter
 from experiments.data.preparation import prepare
-from experiments.data.sequences import Sequences
+from experiments.data.rudolph_examples import RudolphExamples
 from experiments.data.source import Split, open_split
-from experiments.data.sources.plan import Options
-from experiments.data.sources.shards import Rules
+from experiments.data.sources.read_plan import SourceConfig
+from experiments.data.sources.shards import WriteConfig
 from experiments.data.vocabulary import train_tokenizer
 from rudolph_jax.image_tokenizer import PretrainedVqgan, image_config
 from rudolph_jax.layout import Layout
 
-FIVE = Rules(shard_records=5)
+FIVE = WriteConfig(shard_records=5)
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def options(tmp_path):
         Image.fromarray(pixels).save(source / f"{i}.png")
         lines.append(json.dumps({"image": f"{i}.png", "caption": f"подпись номер {i}"}))
     (source / "list.jsonl").write_text("\n".join(lines))
-    return Options(str(source))
+    return SourceConfig(str(source))
 
 
 def contents(out):
@@ -62,7 +62,9 @@ def sequences(coded, small_rudolph_config, small_vqgan_folder, small_vqgan):
             return np.asarray(small_vqgan.encode(images.astype(np.float32) / 255))
 
         image = image_config(small_vqgan.config)
-        return Sequences(split, config, model, RudolphSettings(vqgan), tokenizer, 8, image, encode)
+        return RudolphExamples(
+            split, config, model, RudolphSettings(vqgan), tokenizer, 8, image, encode
+        )
 
     return make
 
@@ -73,14 +75,14 @@ def test_codes_are_those_that_training_would_find(
     prepare(options, tmp_path / "plain", FIVE)
     found = [sequences(), sequences(in_memory=False), sequences(name=tmp_path / "plain")]
     drawn = [
-        np.stack([e.draw(i, np.random.default_rng(i))["input_ids"] for i in range(18)])
+        np.stack([e.sample(i, np.random.default_rng(i))["input_ids"] for i in range(18)])
         for e in found
     ]
     np.testing.assert_array_equal(drawn[0], drawn[1])
     np.testing.assert_array_equal(drawn[0], drawn[2])
     image = Layout(small_rudolph_config).image
     assert len(np.unique(drawn[0][:, image])) > 4
-    assert set(found[1].draw(0, np.random.default_rng(0))) == {"input_ids"}
+    assert set(found[1].sample(0, np.random.default_rng(0))) == {"input_ids"}
     row = Split(coded, "train")[2]
     assert row["codes"].dtype == np.int32 and row["codes"].shape == (4,)
     np.testing.assert_array_equal(row["codes"], drawn[0][2, image])
@@ -91,9 +93,9 @@ def test_codes_of_another_tokenizer_or_number(sequences, small_vqgan, tmp_path):
     other = str(PretrainedVqgan(small_vqgan.config, params).save(tmp_path / "other"))
     with pytest.raises(InputError, match="made with another image tokenizer than"):
         sequences(vqgan=other)
-    with pytest.raises(InputError, match="has 4 codes a picture .* config.model has room for 9"):
+    with pytest.raises(InputError, match="has 4 codes an image .* config.model has room for 9"):
         sequences(model={"image_tokens_per_side": 3})
-    with pytest.raises(InputError, match="has the codes of unchanged pictures"):
+    with pytest.raises(InputError, match="has the codes of unchanged images"):
         sequences(augment=AugmentConfig(shift=1))
 
 
@@ -101,7 +103,7 @@ def test_coding_goes_on_where_it_was_stopped(
     options, coded, tmp_path, small_vqgan_folder, monkeypatch
 ):
     out, made = tmp_path / "out", []
-    real = Coder.write
+    real = CodeWriter.write
 
     def write(self, pictures, target, threads):
         if len(made) == 2:
@@ -111,7 +113,7 @@ def test_coding_goes_on_where_it_was_stopped(
 
     keywords = {"vqgan": small_vqgan_folder, "image_size": 8}
     with monkeypatch.context() as patch:
-        patch.setattr(Coder, "write", write)
+        patch.setattr(CodeWriter, "write", write)
         with pytest.raises(KeyboardInterrupt):
             prepare(options, out, FIVE, **keywords)
     with pytest.raises(InputError, match="was begun with codes = "):

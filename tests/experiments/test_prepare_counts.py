@@ -13,13 +13,13 @@ from prepared_sources import picture, rejected
 from clip_jax import InputError
 from experiments.data.preparation import prepare
 from experiments.data.source import build_builtin_set
-from experiments.data.sources import pieces
-from experiments.data.sources.plan import Options
-from experiments.data.sources.shards import Rules, write_piece
+from experiments.data.sources import chunks
+from experiments.data.sources.read_plan import SourceConfig
+from experiments.data.sources.shards import WriteConfig, write_chunk
 
 
 def counts(options, out, **rules):
-    return str(prepare(options, out, Rules(**rules)).counts)
+    return str(prepare(options, out, WriteConfig(**rules)).counts)
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def table(tmp_path):
     rows = ["0.jpg,а", "0.jpg,б", "1.jpg,в", "1.jpg, ", "", "absent.jpg,г", "absent.jpg,д"]
     rows += ["2.jpg,е,ж", "3.jpg,з"]
     (source / "list.csv").write_text("\n".join(["image,caption", *rows]), "utf-8")
-    return Options(str(source))
+    return SourceConfig(str(source))
 
 
 def test_rows_of_a_table(table, tmp_path):
@@ -41,7 +41,7 @@ def test_rows_of_a_table(table, tmp_path):
     assert counts(table, tmp_path / "out") == told
     lines = rejected(tmp_path / "out")
     assert [(line["row"], line["why"].partition(":")[0]) for line in lines] == [
-        (5, "caption is empty"), (7, "picture is missing"), (9, "row has 3 cells; the header has 2")
+        (5, "caption is empty"), (7, "image is missing"), (9, "row has 3 cells; the header has 2")
     ]  # fmt: skip
 
 
@@ -49,12 +49,12 @@ def test_counts_survive_an_interruption(table, tmp_path, monkeypatch):
     def stop_at_two(*arguments):
         if arguments[-1] == 2:
             raise KeyboardInterrupt
-        return write_piece(*arguments)
+        return write_chunk(*arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(pieces, "write_piece", stop_at_two)
+        patch.setattr(chunks, "write_chunk", stop_at_two)
         with pytest.raises(KeyboardInterrupt):
-            prepare(table, tmp_path / "out", Rules(shard_records=1))
+            prepare(table, tmp_path / "out", WriteConfig(shard_records=1))
     assert not (tmp_path / "out" / "summary.json").exists()
     assert counts(table, tmp_path / "out", shard_records=1) == (
         "read 9 rows: 4 kept, 4 rejected, 1 ignored (1 blank line)"
@@ -66,7 +66,7 @@ def test_several_captions_of_a_row_are_one_row(tmp_path):
     rows = [["а", "", None], ["", "б"], ["", 5], []]
     lines = [json.dumps({"image": "0.jpg", "caption": row}) for row in rows]
     (tmp_path / "list.jsonl").write_text("\n".join(lines))
-    assert counts(Options(str(tmp_path)), tmp_path / "out") == (
+    assert counts(SourceConfig(str(tmp_path)), tmp_path / "out") == (
         "read 4 rows: 2 kept, 2 rejected, 0 ignored"
     )
     assert [line["row"] for line in rejected(tmp_path / "out")] == [1, 1, 2, 3, 3, 4]
@@ -76,11 +76,11 @@ def test_rows_of_parquet(tmp_path):
     images = [picture(0), b"", picture(1), picture(2)]
     table = pa.table({"image": images, "caption": [["а", " "], ["б"], [" "], ["в"]]})
     pq.write_table(table, tmp_path / "a.parquet", row_group_size=2, compression="none")
-    assert counts(Options(str(tmp_path)), tmp_path / "out") == (
+    assert counts(SourceConfig(str(tmp_path)), tmp_path / "out") == (
         "read 4 rows: 2 kept, 2 rejected, 0 ignored"
     )
     (tmp_path / "b.parquet").write_bytes(b"no parquet")
-    assert counts(Options(str(tmp_path)), tmp_path / "damaged") == (
+    assert counts(SourceConfig(str(tmp_path)), tmp_path / "damaged") == (
         "read 5 rows: 2 kept, 3 rejected, 0 ignored"
     )
     (tmp_path / "b.parquet").unlink()
@@ -89,7 +89,7 @@ def test_rows_of_parquet(tmp_path):
     with (tmp_path / "c.parquet").open("r+b") as file:
         file.seek(page.dictionary_page_offset)
         file.write(b"\xff" * 40)
-    assert counts(Options(str(tmp_path)), tmp_path / "rest") == (
+    assert counts(SourceConfig(str(tmp_path)), tmp_path / "rest") == (
         "read 8 rows: 2 kept, 6 rejected, 0 ignored"
     )
 
@@ -110,7 +110,7 @@ def test_rows_of_a_tfds_file_that_is_cut_off(tmp_path, data_directory, cut):
     kept = tf_record_file(data[:10] if cut == "between" else data[:11])
     target = source / file.name.replace("array_record", "tfrecord")
     target.write_bytes(kept if cut == "between" else kept[:-5])
-    told = counts(Options(str(source), from_split="test"), tmp_path / "out")
+    told = counts(SourceConfig(str(source), from_split="test"), tmp_path / "out")
     assert told == f"read {len(data)} rows: 10 kept, {len(data) - 10} rejected, 0 ignored"
     (line,) = rejected(tmp_path / "out")
     assert line["row"] == 9 and line["why"].startswith("records after this one cannot be read: ")
@@ -123,7 +123,7 @@ def test_entries_of_fbc2(tmp_path):
     answered = {unicodedata.normalize("NFD", "ёж"): part, "c": part, "d": part}
     for name, entries in (("q.json", asked), ("q_answer.json", answered)):
         (tmp_path / name).write_text("\ufeff" + json.dumps(entries), "utf-8")
-    source = Options(str(tmp_path / "q.json"), form="questions")
+    source = SourceConfig(str(tmp_path / "q.json"), form="questions")
     assert counts(source, tmp_path / "out") == "read 4 entries: 1 kept, 3 rejected, 0 ignored"
     assert {line["key"]: line["why"] for line in rejected(tmp_path / "out")} == {
         "b": "answer is missing", "c": "question is empty", "d": "question is missing"

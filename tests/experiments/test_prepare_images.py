@@ -12,12 +12,12 @@ from PIL import Image
 from clip_jax.errors import InputError
 from clip_jax.image_file import open_image
 from experiments.config.data import DataConfig
-from experiments.data.examples import Pictures
+from experiments.data.examples import ImageExamples
 from experiments.data.preparation import prepare
 from experiments.data.source import Split
-from experiments.data.sources.plan import Options
+from experiments.data.sources.read_plan import SourceConfig
 from experiments.data.sources.records import BadRecord, _check_image
-from experiments.data.sources.shards import Rules
+from experiments.data.sources.shards import WriteConfig
 
 ORIENTATION = 274
 RAMP = np.arange(256, dtype=np.uint8).reshape(16, 16)
@@ -45,7 +45,7 @@ def stored(files, tmp_path, **rules):
         rows.append([name, f"подпись {name}"])
     with (source / "list.csv").open("w", encoding="utf-8", newline="") as file:
         csv.writer(file).writerows(rows)
-    prepare(Options(str(source)), tmp_path / "out", Rules(**rules))
+    prepare(SourceConfig(str(source)), tmp_path / "out", WriteConfig(**rules))
     return {row["key"]: row["image"] for row in Split(tmp_path / "out", "train")}
 
 
@@ -117,7 +117,7 @@ def test_a_damaged_file_is_rejected_and_the_rest_are_kept(smooth, tmp_path):
     assert images.keys() == {"sound.png", "good.avif"}
     assert images["sound.png"] == files["sound.png"]
     rejected = (tmp_path / "out" / "rejected.jsonl").read_text(encoding="utf-8")
-    assert rejected.count("picture cannot be read") == 3
+    assert rejected.count("image cannot be read") == 3
     assert "has mode F, floats of no fixed range; scale it to 8 or 16 bits" in rejected
 
 
@@ -145,7 +145,7 @@ def test_a_set_that_was_damaged_later_names_the_example(smooth, small_config, tm
     class Damaged(list):
         """A split in memory."""
 
-        def need_pictures(self):
+        def require_images(self):
             pass
 
         def __str__(self):
@@ -153,4 +153,4 @@ def test_a_set_that_was_damaged_later_names_the_example(smooth, small_config, tm
 
     rows = Damaged([{"image": encoded(smooth, "PNG")[:-50], "key": "a.png"}])
     with pytest.raises(InputError, match=r"data/mine: example 0 a\.png: image bytes: not a"):
-        Pictures(rows, DataConfig(in_memory=True), 8, small_config.image)
+        ImageExamples(rows, DataConfig(in_memory=True), 8, small_config.image)

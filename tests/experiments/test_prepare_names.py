@@ -11,7 +11,7 @@ from prepared_sources import picture, prepared, rejected
 from clip_jax import InputError
 from experiments.data.preparation import prepare
 from experiments.data.source import Split
-from experiments.data.sources.plan import Options
+from experiments.data.sources.read_plan import SourceConfig
 from experiments.evaluation.sets import open_set
 from experiments.prepare import main
 
@@ -31,10 +31,10 @@ def test_an_image_is_found_whatever_the_form_of_its_name(tmp_path, stored):
     rows = [f"{name}\tподпись {i}" for i, name in enumerate((NFD, NFC, MIXED))]
     text = "\n".join(["image\tcaption", *rows, "папка й/../папка й/нет.jpg\tнет"])
     (tmp_path / "list.tsv").write_text(text, "utf-8")
-    found, lines = prepared(Options(str(tmp_path)), tmp_path / "out")
+    found, lines = prepared(SourceConfig(str(tmp_path)), tmp_path / "out")
     assert found == {NFC: (picture(0), ["подпись 0", "подпись 1", "подпись 2"])}
     assert [(line["row"], line["why"].partition(":")[0]) for line in lines] == [
-        (5, "picture is missing")
+        (5, "image is missing")
     ]
 
 
@@ -46,7 +46,7 @@ def test_two_files_whose_names_differ_in_their_form_stay_two(tmp_path):
         write(tmp_path, name, picture(i))
     text = "".join(f"{name}\tподпись {i}\n" for i, name in enumerate([*names, names[1]]))
     (tmp_path / "list.tsv").write_text(f"image\tcaption\n{text}", "utf-8")
-    found, _ = prepared(Options(str(tmp_path)), tmp_path / "out")
+    found, _ = prepared(SourceConfig(str(tmp_path)), tmp_path / "out")
     assert found == {
         NFC: (picture(0), ["подпись 0"]), f"{NFC}#2": (picture(1), ["подпись 1", "подпись 2"])
     }  # fmt: skip
@@ -59,7 +59,7 @@ def test_a_name_in_another_form_does_not_leave_the_folder(tmp_path):
     (source / NFD.split("/")[0]).symlink_to(tmp_path / NFD.split("/")[0])
     (source / "list.tsv").write_text(f"image\tcaption\n../{NFC}\tа\n{NFC}\tб\n", "utf-8")
     with pytest.raises(InputError, match="none of its 2 records .* path leaves the folder"):
-        prepare(Options(str(source)), tmp_path / "out")
+        prepare(SourceConfig(str(source)), tmp_path / "out")
 
 
 def test_texts_keep_their_form_unless_asked(tmp_path):
@@ -104,7 +104,7 @@ def test_sources_and_images_whose_names_are_not_utf8(tmp_path, capsys):
         assert "read 3 rows: 1 kept, 2 rejected, 0 ignored" in capsys.readouterr().out
     assert [row["key"] for row in Split(tmp_path / "out", "train")] == ["\\udcf0.jpg"]
     assert [line["why"] for line in rejected(tmp_path / "out")] == [
-        "caption is not UTF-8", "picture is missing: '\\udcf1.jpg'"
+        "caption is not UTF-8", "image is missing: '\\udcf1.jpg'"
     ]  # fmt: skip
     assert main([str(source), str(source / "out"), "--workers=1"]) == 2
     assert "OUT '" in capsys.readouterr().err
@@ -133,7 +133,7 @@ def test_an_old_set_is_read_and_an_old_unfinished_one_refused(tmp_path, capsys):
     capsys.readouterr()
     assert main(command) == 7
     told = capsys.readouterr()
-    assert told.out.startswith(f"{out}: train 1; 1 rejected\n  1 picture is missing")
+    assert told.out.startswith(f"{out}: train 1; 1 rejected\n  1 image is missing")
     assert "without 50.00% of the source" in told.err
     (out / "dataset_info.json").unlink()
     assert main(command) == 2

@@ -16,8 +16,8 @@ from prepared_sources import picture, prepared
 from clip_jax import InputError
 from experiments.data.preparation import prepare
 from experiments.data.source import Split, build_builtin_set
-from experiments.data.sources.plan import Options
-from experiments.data.sources.shards import Rules
+from experiments.data.sources.read_plan import SourceConfig
+from experiments.data.sources.shards import WriteConfig
 
 
 def test_pictures_with_a_csv(tmp_path):
@@ -39,20 +39,20 @@ def test_pictures_with_a_csv(tmp_path):
         "../secret.jpg": "path leaves the folder",
         "/etc/hostname": "path leaves the folder",
         "link.jpg": "path leaves the folder",
-        "absent.jpg": "picture is missing",
-        "pipe.jpg": "picture is no file",
-        "more": "picture is no file",
-        "cut.jpg": "picture cannot be read",
-        "text.jpg": "picture cannot be read",
-        "nothing.jpg": "picture is empty",
-        "": "picture is missing",
+        "absent.jpg": "image is missing",
+        "pipe.jpg": "image is no file",
+        "more": "image is no file",
+        "cut.jpg": "image cannot be read",
+        "text.jpg": "image cannot be read",
+        "nothing.jpg": "image is empty",
+        "": "image is missing",
     }
     rows += [[name, "подпись"] for name in bad]
     rows += [["2.jpg", "  "], ["4.jpg"], ["4.jpg", "\udcff\udcfe"]]
     with (source / "list.csv").open("w", encoding="utf-8-sig", errors="surrogateescape",
                                     newline="") as file:  # fmt: skip
         csv.writer(file).writerows([["file_name", "text"], *rows])
-    found, lines = prepared(Options(str(source)), tmp_path / "out")
+    found, lines = prepared(SourceConfig(str(source)), tmp_path / "out")
     names = [row[0] for row in rows[:8]]
     assert set(found) == set(names)
     assert found["0.jpg"] == (picture(0), ["подпись, 0", "ещё одна"])
@@ -85,7 +85,9 @@ def test_pictures_with_jsonl(tmp_path):
         b'{"img": 5, "about": {"ru": "a"}}',
     ]
     (tmp_path / "list.jsonl").write_bytes(b"\n".join(lines))
-    options = Options(str(tmp_path / "list.jsonl"), image_column="img", caption_column="about/ru")
+    options = SourceConfig(
+        str(tmp_path / "list.jsonl"), image_column="img", caption_column="about/ru"
+    )
     found, lines = prepared(options, tmp_path / "out")
     assert found == {"0.webp": (picture(0, "WEBP"), ["а", "б"])}
     assert {line["row"]: line["why"].partition(":")[0] for line in lines} == {
@@ -94,7 +96,7 @@ def test_pictures_with_jsonl(tmp_path):
         4: "caption is not UTF-8",
         5: "row is no JSON object",
         6: "row is not JSON",
-        8: "picture is missing",
+        8: "image is missing",
     }
 
 
@@ -143,7 +145,7 @@ def tars(tmp_path):
 
 
 def test_tars(tars, tmp_path):
-    found, lines = prepared(Options(str(tars)), tmp_path / "out")
+    found, lines = prepared(SourceConfig(str(tars)), tmp_path / "out")
     assert found["a.tar/2"] == (picture(2), ["подпись 2"])
     assert found["a.tar/5"] == (picture(5, "PNG"), ["а", "б"])
     assert found["b.tar/0"] == (picture(9, "WEBP"), ["другой файл"])
@@ -152,9 +154,9 @@ def test_tars(tars, tmp_path):
         "b.tar/0",
     }  # fmt: skip
     assert {(line["file"], line.get("key")): line["why"].partition(":")[0] for line in lines} == {
-        ("a.tar", "link"): "picture is missing",
+        ("a.tar", "link"): "image is missing",
         ("a.tar", "alone"): "caption is missing",
-        ("a.tar", "broken"): "picture cannot be read",
+        ("a.tar", "broken"): "image cannot be read",
         ("a.tar", "wrong"): "json cannot be read",
         ("a.tar", "twice"): "two members are called txt",
         ("a.tar", "bytes"): "caption is not UTF-8",
@@ -171,7 +173,7 @@ def test_a_tar_that_ends_in_rubbish_says_so(tars, tmp_path):
     place = data.index(b"2.jpg\0")
     data[place : place + 512] = b"?" * 512
     file.write_bytes(data)
-    found, lines = prepared(Options(str(file)), tmp_path / "out")
+    found, lines = prepared(SourceConfig(str(file)), tmp_path / "out")
     assert set(found) == {"a.tar/0", "a.tar/1"}
     assert [line["why"] for line in lines] == [f"tar is damaged: no header at byte {place}"]
 
@@ -179,17 +181,17 @@ def test_a_tar_that_ends_in_rubbish_says_so(tars, tmp_path):
 def test_tfds_by_folder_and_by_name(tmp_path, data_directory):
     folder = build_builtin_set("digits_ru", data_directory)
     rows = list(Split(folder, "test"))
-    by_folder, _ = prepared(Options(str(folder), from_split="test"), tmp_path / "a")
+    by_folder, _ = prepared(SourceConfig(str(folder), from_split="test"), tmp_path / "a")
     assert len(by_folder) == len(rows)
     assert list(by_folder.values())[7] == (rows[7]["image"], rows[7]["captions"])
     by_name, lines = prepared(
-        Options("digits_ru", data_dir=data_directory, from_split="test"), tmp_path / "b"
+        SourceConfig("digits_ru", data_dir=data_directory, from_split="test"), tmp_path / "b"
     )
     assert by_name == by_folder and not lines
     with pytest.raises(InputError, match="no prepared TFDS set here"):
-        prepare(Options("digits", data_dir=data_directory), tmp_path / "c")
-    with pytest.raises(InputError, match="feature 'label' is no picture"):
-        prepare(Options(str(folder), image_column="label"), tmp_path / "c")
+        prepare(SourceConfig("digits", data_dir=data_directory), tmp_path / "c")
+    with pytest.raises(InputError, match="feature 'label' is no image"):
+        prepare(SourceConfig(str(folder), image_column="label"), tmp_path / "c")
 
 
 def test_tfds_in_tfrecord_form(tmp_path, data_directory):
@@ -208,7 +210,7 @@ def test_tfds_in_tfrecord_form(tmp_path, data_directory):
     written = tf_record_file(data)
     target = source / file.name.replace("array_record", "tfrecord")
     target.write_bytes(written[:-5])
-    options = Options(str(source), from_split="test")
+    options = SourceConfig(str(source), from_split="test")
     found, lines = prepared(options, tmp_path / "out")
     assert [image for image, _ in found.values()] == [
         row["image"] for i, row in enumerate(rows[:-1]) if i != 3
@@ -221,18 +223,18 @@ def test_tfds_in_tfrecord_form(tmp_path, data_directory):
 
 def test_kinds_that_cannot_be_told(tmp_path):
     with pytest.raises(InputError, match="no such file or folder"):
-        prepare(Options(str(tmp_path / "absent")), tmp_path / "out")
+        prepare(SourceConfig(str(tmp_path / "absent")), tmp_path / "out")
     source = tmp_path / "source"
     source.mkdir()
     with pytest.raises(InputError, match="is of no known kind; say --kind, one of pictures, tar"):
-        prepare(Options(str(source)), tmp_path / "out")
+        prepare(SourceConfig(str(source)), tmp_path / "out")
     (source / "a.csv").write_text("image,caption\n")
     (source / "b.csv").write_text("image,caption\n")
     with pytest.raises(InputError, match="found a.csv, b.csv; name it with --table"):
-        prepare(Options(str(source)), tmp_path / "out")
+        prepare(SourceConfig(str(source)), tmp_path / "out")
     (source / "c.tar").write_bytes(b"")
     with pytest.raises(InputError, match="could be pictures or tar; say --kind"):
-        prepare(Options(str(source)), tmp_path / "out")
+        prepare(SourceConfig(str(source)), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
@@ -246,15 +248,15 @@ def test_other_formats_and_large_pictures_are_encoded_anew(tmp_path):
     (tmp_path / "f.eps").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n")
     with (tmp_path / "list.tsv").open("a", encoding="utf-8") as file:
         file.write("f.eps\tподпись\n")
-    found, lines = prepared(Options(str(tmp_path)), tmp_path / "whole")
+    found, lines = prepared(SourceConfig(str(tmp_path)), tmp_path / "whole")
     opened = {key: Image.open(io.BytesIO(image)) for key, (image, _) in found.items()}
     assert [opened[name].format for name in names] == ["PNG", "PNG", "PNG", "JPEG", "PNG"]
     np.testing.assert_array_equal(
         np.asarray(opened["b.bmp"]), np.asarray(Image.open(tmp_path / "b.bmp"))
     )
     assert found["d.jpg"][0] == (tmp_path / "d.jpg").read_bytes()
-    assert lines[0]["why"].startswith("picture cannot be read: not one of JPEG")
-    small, _ = prepared(Options(str(tmp_path)), tmp_path / "small", Rules(max_side=30))
+    assert lines[0]["why"].startswith("image cannot be read: not one of JPEG")
+    small, _ = prepared(SourceConfig(str(tmp_path)), tmp_path / "small", WriteConfig(max_side=30))
     sizes = {Image.open(io.BytesIO(image)).size for image, _ in small.values()}
     assert sizes == {(30, 20)} and len(small) == 5
 
@@ -269,4 +271,4 @@ def test_rules_that_nothing_could_follow(tmp_path):
         ({"split": "validation", "validation": 0.1}, "rename one"),
     ):
         with pytest.raises(InputError, match=message):
-            prepare(Options(str(tmp_path)), tmp_path / "out", Rules(**change))
+            prepare(SourceConfig(str(tmp_path)), tmp_path / "out", WriteConfig(**change))

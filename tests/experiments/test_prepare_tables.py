@@ -10,8 +10,8 @@ from prepared_sources import picture, prepared
 
 from clip_jax import InputError
 from experiments.data.preparation import prepare
-from experiments.data.sources.plan import Options
-from experiments.data.sources.shards import Rules
+from experiments.data.sources.read_plan import SourceConfig
+from experiments.data.sources.shards import WriteConfig
 
 
 def table(i=0):
@@ -32,8 +32,8 @@ def table(i=0):
 
 BAD_ROWS = {
     6: "path leaves the folder",
-    7: "picture cannot be read",
-    8: "picture is missing",
+    7: "image cannot be read",
+    8: "image is missing",
     9: "column 'caption' is not UTF-8",
 }
 
@@ -42,7 +42,7 @@ def check_tables(source, files, options, out):
     """`files` hold `table(0)` and `table(10)`."""
     (source / "inside.jpg").write_bytes(picture(99))
     (source.parent / "outside.jpg").write_bytes(picture(98))
-    found, lines = prepared(options, out, Rules(shard_records=4))
+    found, lines = prepared(options, out, WriteConfig(shard_records=4))
     assert set(found) == {f"{name}:{row}" for name in files for row in range(6)}
     assert found[f"{files[1]}:3"] == (picture(13), ["подпись 13"])
     assert found[f"{files[0]}:5"] == (picture(99), ["подпись 5"])
@@ -58,26 +58,26 @@ def test_parquet_as_the_hub_stores_it(tmp_path):
     for i, name in enumerate(files):
         pq.write_table(table(10 * i), source / name, row_group_size=3)
     pq.write_table(table(50), source / "data" / "test-00000-of-00001-0a1b2c.parquet")
-    check_tables(source, files, Options(str(source)), tmp_path / "out")
+    check_tables(source, files, SourceConfig(str(source)), tmp_path / "out")
     with pytest.raises(InputError, match="has no split 'dev'; say --from-split, one of test, tr"):
-        prepare(Options(str(source), from_split="dev"), tmp_path / "dev")
+        prepare(SourceConfig(str(source), from_split="dev"), tmp_path / "dev")
     (source / "ru").mkdir()
     (source / files[0]).rename(source / "ru" / "train-00000-of-00001.parquet")
     with pytest.raises(InputError, match="in several folders; name one as SOURCE: data, ru"):
-        prepare(Options(str(source)), tmp_path / "several")
+        prepare(SourceConfig(str(source)), tmp_path / "several")
 
 
 def test_parquet_of_plain_bytes_and_a_damaged_file(tmp_path):
     plain = pa.table({"jpg": [picture(1), picture(2)], "title": [["а", "б"], [""]]})
     pq.write_table(plain, tmp_path / "a.parquet")
     (tmp_path / "b.parquet").write_bytes(b"no parquet")
-    options = Options(str(tmp_path), image_column="jpg")
+    options = SourceConfig(str(tmp_path), image_column="jpg")
     found, lines = prepared(options, tmp_path / "out")
     assert found == {"a.parquet:0": (picture(1), ["а", "б"])}
     assert [(line["file"], line["row"]) for line in lines] == [("a.parquet", 1), ("b.parquet", 0)]
     assert "cannot be read" in lines[1]["why"]
     with pytest.raises(InputError, match="none of the columns is called image, .* jpg, title"):
-        prepare(Options(str(tmp_path / "a.parquet")), tmp_path / "none")
+        prepare(SourceConfig(str(tmp_path / "a.parquet")), tmp_path / "none")
 
 
 def save_to_disk(folder, tables, format=pa.ipc.new_stream):
@@ -97,7 +97,7 @@ def save_to_disk(folder, tables, format=pa.ipc.new_stream):
 def test_arrow_as_saved_to_disk(tmp_path, format):
     source = tmp_path / "source"
     files = save_to_disk(source, [table(0), table(10)], format)
-    check_tables(source, files, Options(str(source)), tmp_path / "out")
+    check_tables(source, files, SourceConfig(str(source)), tmp_path / "out")
 
 
 def test_arrow_with_splits_and_a_file_that_is_cut_off(tmp_path):
@@ -106,10 +106,10 @@ def test_arrow_with_splits_and_a_file_that_is_cut_off(tmp_path):
     save_to_disk(source / "test", [table(30)])
     (source / "dataset_dict.json").write_text('{"splits": ["train", "test"]}')
     with pytest.raises(InputError, match="has no split 'dev'; say --from-split, one of test, tr"):
-        prepare(Options(str(source), from_split="dev"), tmp_path / "dev")
+        prepare(SourceConfig(str(source), from_split="dev"), tmp_path / "dev")
     file = source / "train" / name
     file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
-    found, lines = prepared(Options(str(source)), tmp_path / "out")
+    found, lines = prepared(SourceConfig(str(source)), tmp_path / "out")
     assert 0 < len(found) < 6
     assert "rows from here on cannot be read" in lines[-1]["why"]
     assert lines[-1]["row"] == len(found)
@@ -122,4 +122,4 @@ def test_pyarrow_is_asked_for_by_name(tmp_path, monkeypatch):
     (tmp_path / "a.parquet").write_bytes(b"")
     monkeypatch.setattr(importlib, "import_module", absent)
     with pytest.raises(InputError, match=r"pip install 'rudolph-jax\[prepare\]'"):
-        prepare(Options(str(tmp_path)), tmp_path / "out")
+        prepare(SourceConfig(str(tmp_path)), tmp_path / "out")

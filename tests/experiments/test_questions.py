@@ -18,9 +18,9 @@ from experiments.config.data import AugmentConfig, DataConfig
 from experiments.config.objective import RudolphSettings
 from experiments.config.run import MeshConfig
 from experiments.data.preparation import prepare
-from experiments.data.source import Split, open_split, texts_of
-from experiments.data.sources.plan import Options
-from experiments.data.sources.shards import Rules
+from experiments.data.source import Split, all_texts, open_split
+from experiments.data.sources.read_plan import SourceConfig
+from experiments.data.sources.shards import WriteConfig
 from experiments.data.vocabulary import train_tokenizer
 from experiments.evaluation.during_training.evaluators import make_evaluators
 from experiments.objectives import make_objective
@@ -78,7 +78,7 @@ def picture_source(tmp_path):
 
 def test_questions_on_texts(text_source, tmp_path):
     out = tmp_path / "out"
-    summary = prepare(Options(str(text_source), form="text-questions"), out)
+    summary = prepare(SourceConfig(str(text_source), form="text-questions"), out)
     assert summary.splits == {"train": 8}
     split = Split(out, "train")
     assert set(split.features) == {"context", "question", "answers", "key"}
@@ -86,18 +86,18 @@ def test_questions_on_texts(text_source, tmp_path):
         "context": "лес номер 0 красный, а дом синий", "question": "какой лес?",
         "answers": ["красный", "очень красный"], "key": "list.csv:2",
     }  # fmt: skip
-    assert texts_of(split[1]) == ["лес номер 0 красный, а дом синий", "какой дом?", "синий"]
+    assert all_texts(split[1]) == ["лес номер 0 красный, а дом синий", "какой дом?", "синий"]
     assert {line["row"]: line["why"].partition(":")[0] for line in rejected(out)} == {
         11: "context is empty", 12: "question is empty", 13: "answer is empty",
         14: "row has 1 cells; the header has 3",
     }  # fmt: skip
-    again = prepare(Options(str(out), form="text-questions"), tmp_path / "again")
+    again = prepare(SourceConfig(str(out), form="text-questions"), tmp_path / "again")
     assert again.splits == {"train": 8} and not again.reasons
 
 
 def test_questions_on_pictures(picture_source, tmp_path, small_vqgan_folder):
     out = tmp_path / "out"
-    options = Options(str(picture_source), form="picture-questions")
+    options = SourceConfig(str(picture_source), form="picture-questions")
     prepare(options, out, vqgan=small_vqgan_folder, image_size=8)
     split = Split(out, "train")
     assert set(split.features) == {"image", "question", "answers", "key", "codes"}
@@ -108,7 +108,7 @@ def test_questions_on_pictures(picture_source, tmp_path, small_vqgan_folder):
 
 def test_questions_on_one_subject_are_in_one_split(text_source, tmp_path):
     out = tmp_path / "out"
-    prepare(Options(str(text_source), form="text-questions"), out, Rules(validation=0.5))
+    prepare(SourceConfig(str(text_source), form="text-questions"), out, WriteConfig(validation=0.5))
     train, held_out = (
         {row["context"] for row in Split(out, name)} for name in ("train", "validation")
     )
@@ -121,12 +121,12 @@ def test_parquet_in_the_form_of_squad(tmp_path):
     answers = [{"text": ["синий", "дом"], "answer_start": [3, 9]}, {"text": [], "answer_start": []}]
     table = {"context": ["а", "б"], "question": ["в?", "г?"], "answers": answers, "id": [1, 2]}
     pq.write_table(pa.table(table), source / "a.parquet")
-    prepare(Options(str(source), form="text-questions"), tmp_path / "out")
+    prepare(SourceConfig(str(source), form="text-questions"), tmp_path / "out")
     (row,) = Split(tmp_path / "out", "train")
     assert row["answers"] == ["синий", "дом"] and row["key"] == "a.parquet:0"
     assert [line["why"] for line in rejected(tmp_path / "out")] == ["answer is missing"]
     # The same by name, a field of a column.
-    options = Options(str(source), form="questions", answer_column="answers/text")
+    options = SourceConfig(str(source), form="questions", answer_column="answers/text")
     prepare(options, tmp_path / "named")
     assert Split(tmp_path / "named", "train")[0]["answers"] == ["синий", "дом"]
 
@@ -138,7 +138,7 @@ def test_tars_with_questions_in_json(tmp_path):
         for key, about in (("0", {"question": "что?", "answer": "дом"}), ("1", {"answer": "дом"})):
             member.write_text(json.dumps(about), "utf-8")
             tar.add(member, f"{key}.json")
-    prepare(Options(str(source), form="questions"), tmp_path / "out")
+    prepare(SourceConfig(str(source), form="questions"), tmp_path / "out")
     assert [row["question"] for row in Split(tmp_path / "out", "train")] == ["что?"]
     assert [line["why"] for line in rejected(tmp_path / "out")] == [
         "no column is called question, questions, query"
@@ -155,17 +155,17 @@ def test_fbc2s_form(tmp_path):
         "c": [{"type": "text", "content": "?"}],
     }
     (tmp_path / "vqa.json").write_text(json.dumps(asked), "utf-8")
-    source = Options(str(tmp_path / "vqa.json"), form="picture-questions", kind="fbc2")
+    source = SourceConfig(str(tmp_path / "vqa.json"), form="picture-questions", kind="fbc2")
     with pytest.raises(InputError, match="vqa_answer.json: no such file"):
         prepare(source, tmp_path / "out")
     (tmp_path / "vqa_answer.json").write_text(json.dumps(answered), "utf-8")
-    found = Options(source.source, form=source.form)
+    found = SourceConfig(source.source, form=source.form)
     prepare(found, tmp_path / "out")
     rows = list(Split(tmp_path / "out", "train"))
     assert [row["question"] for row in rows] == ["какой цвет?", "какой цвет? а?"]
     assert rows[0]["answers"] == ["красный", "алый"] and rows[0]["key"] == "a"
     assert rejected(tmp_path / "out") == [
-        {"file": "vqa.json", "key": "c", "why": "picture is missing: 0 are named"}
+        {"file": "vqa.json", "key": "c", "why": "image is missing: 0 are named"}
     ]
     with pytest.raises(InputError, match="holds questions, and --form is 'captions'"):
         prepare(dataclasses.replace(source, form="captions"), tmp_path / "no")
@@ -181,20 +181,20 @@ def test_what_is_missing_is_told_before_anything_starts(
         (["--form=text-questions", "--answer-column=right"], "has no column 'right'; name one"),
         (["--form=text-questions", "--caption-column=answer"], "to be one of captions"),
         (["--question-column=question"], "--question-column is given, and --form=captions has no"),
-        (["--form=questions", f"--vqgan={small_vqgan_folder}", "--image-size=8"], "no pictures"),
+        (["--form=questions", f"--vqgan={small_vqgan_folder}", "--image-size=8"], "no images"),
     ):
         assert main([str(text_source), str(tmp_path / "out"), *arguments]) == 2
         assert message.partition(",")[0] in capsys.readouterr().err
         assert not (tmp_path / "out").exists()
     with pytest.raises(InputError, match="--form is 'poems'; expected one of captions, picture"):
-        prepare(Options(str(text_source), form="poems"), tmp_path / "out")
+        prepare(SourceConfig(str(text_source), form="poems"), tmp_path / "out")
 
 
 @pytest.fixture
 def prepared(text_source, picture_source, tmp_path):
     made = {"text": tmp_path / "text-set", "image": tmp_path / "picture-set"}
-    prepare(Options(str(text_source), form="text-questions"), made["text"])
-    prepare(Options(str(picture_source), form="picture-questions"), made["image"])
+    prepare(SourceConfig(str(text_source), form="text-questions"), made["text"])
+    prepare(SourceConfig(str(picture_source), form="picture-questions"), made["image"])
     return made
 
 
@@ -227,11 +227,11 @@ def test_examples_are_what_answering_reads(about, asking, small_vqgan):
     config = asking(about)
     objective = make_objective(config, partitioning.make_mesh(MeshConfig(), ONE))
     split = open_split(config.data, "train")
-    tokenizer = train_tokenizer([t for row in split for t in texts_of(row)], 90)
+    tokenizer = train_tokenizer([t for row in split for t in all_texts(row)], 90)
     examples = objective.examples(split, tokenizer)
     layout, (left, right) = Layout(config.model), QUESTIONS[about]
     row = split[0]
-    drawn = [examples.draw(0, np.random.default_rng(i))["input_ids"] for i in range(20)]
+    drawn = [examples.sample(0, np.random.default_rng(i))["input_ids"] for i in range(20)]
     wanted = encode_left(tokenizer, config.model, row["question"], left, row.get("context", ""))
     for ids in drawn:
         np.testing.assert_array_equal(ids[layout.left], wanted)
@@ -242,11 +242,11 @@ def test_examples_are_what_answering_reads(about, asking, small_vqgan):
     assert codes == {(0, 0, 0, 0)} if about == "text" else len(codes) == 1
     data = dataclasses.replace(config.data, in_memory=False)
     read = objective_examples(dataclasses.replace(config, data=data), split, tokenizer)
-    ids = read.draw(0, np.random.default_rng(3))["input_ids"]
+    ids = read.sample(0, np.random.default_rng(3))["input_ids"]
     np.testing.assert_array_equal(ids[layout.left], wanted)
     assert decode_text(tokenizer, ids[layout.right]) in row["answers"]
     untold = objective_examples(asking(about, unknown_token_share=1.0), split, tokenizer)
-    ids = untold.draw(0, np.random.default_rng(0))["input_ids"]
+    ids = untold.sample(0, np.random.default_rng(0))["input_ids"]
     assert ids[layout.left.start + 1] == layout.special_id("LT_UNK")
     assert ids[layout.right.start + 1] == layout.special_id("RT_UNK")
     assert decode_text(tokenizer, ids[layout.right]) in row["answers"]
@@ -291,10 +291,10 @@ def test_sets_and_tasks_that_do_not_belong_together(asking, prepared, rudolph_tr
     changed = dataclasses.replace(
         asking("text"), data=dataclasses.replace(captions.data, augment=AugmentConfig(shift=1))
     )
-    with pytest.raises(InputError, match="has no pictures, and config.data.augment changes"):
+    with pytest.raises(InputError, match="has no images, and config.data.augment changes"):
         objective_examples(changed, split, None)
     mix = tuple(f"{folder}=1" for folder in prepared.values())
-    with pytest.raises(InputError, match="has no pictures; the others have"):
+    with pytest.raises(InputError, match="has no images; the others have"):
         open_split(dataclasses.replace(captions.data, mix=mix), "train")
     few = dataclasses.replace(asking("image"), model=rudolph_train_config.model)
     with pytest.raises(InputError, match="special token LT_VQA is number 10; this model has only"):

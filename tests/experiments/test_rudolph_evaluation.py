@@ -11,7 +11,7 @@ from sklearn.metrics import f1_score
 
 from clip_jax.errors import InputError
 from experiments.data.preparation import prepare
-from experiments.data.sources.plan import Options
+from experiments.data.sources.read_plan import SourceConfig
 from experiments.evaluate import main
 from experiments.evaluation.array_cache import ArrayCache, cached_map
 from experiments.evaluation.clip_model import open_clip
@@ -47,7 +47,7 @@ def test_classes_by_perplexity(run, data_directory, digits):
     result = perplexity.measure_set(run, pictures, "цифра {}")
     names = [f"цифра {name}" for name in pictures.class_names]
     assert result["captions"] == names and result["examples"] == 5
-    found = tasks.class_perplexities(run.model.rudolph, digits.pictures[:5], names, batch_size=4)
+    found = tasks.class_perplexities(run.model.rudolph, digits.images[:5], names, batch_size=4)
     predicted, labels = found.argmin(axis=1), pictures.labels[:5]
     assert result["value"] == result["accuracy"] == (predicted == labels).mean()
     assert result["macro_f1"] == pytest.approx(f1_score(labels, predicted, average="macro"))
@@ -85,7 +85,7 @@ def test_the_command_writes_and_resumes_captions(
     (file,) = (tmp_path / "out").glob("tiny-*/captions/digits_ru-test.json")
     found = json.loads(file.read_text("utf-8"))
     written = [each["caption"] for each in found["captions"]]
-    images = digits.pictures[:5]
+    images = digits.images[:5]
     assert written == tasks.caption_images(small_rudolph, images, batch_size=4, quiet=True)
     expected = caption_metrics(written, digits.captions[:5])
     assert {key: found[key] for key in expected} == expected
@@ -130,7 +130,7 @@ def test_drawings_follow_from_the_seed(run, digits, ruclip, tmp_path):
         seed=1,
         batch_size=4,
     )
-    drawn, real = run.model.rudolph.decode_images(codes), digits.pictures[:5]
+    drawn, real = run.model.rudolph.decode_images(codes), digits.images[:5]
     texts = clip.text_latents([several[0] for several in digits.captions[:5]])
     score = float((texts * clip.image_latents(drawn)).sum(axis=1).mean())
     assert found["ruclip_score"] == pytest.approx(score, abs=1e-5)
@@ -145,7 +145,7 @@ def test_drawings_follow_from_the_seed(run, digits, ruclip, tmp_path):
 def test_perplexity_of_image_tokens(run, digits):
     result = image_tokens.measure_set(run, digits)
     first = [several[0] for several in digits.captions[:5]]
-    losses = sequence_losses(run.model.rudolph, digits.pictures[:5], first)
+    losses = sequence_losses(run.model.rudolph, digits.images[:5], first)
     assert result["image_loss"] == pytest.approx(losses["image_loss"], rel=1e-5)
     assert result["image_perplexity"] == pytest.approx(math.exp(losses["image_loss"]), rel=1e-4)
     assert result["text_perplexity"] == pytest.approx(math.exp(losses["right_text_loss"]), rel=1e-4)
@@ -158,9 +158,9 @@ def test_answers_to_prepared_questions(run, tmp_path):
     rows += [[f"цифра {i}", "какая?", answer] for i, answer in enumerate(["семь", "один", "два"])]
     with (source / "list.csv").open("w", encoding="utf-8", newline="") as opened:
         csv.writer(opened).writerows(rows)
-    prepare(Options(str(source), form="text-questions"), out)
+    prepare(SourceConfig(str(source), form="text-questions"), out)
     asked = open_questions(out, "train")
-    assert asked.contexts[1] == "цифра 1" and asked.answers[2] == ("два",) and not asked.pictured
+    assert asked.contexts[1] == "цифра 1" and asked.answers[2] == ("два",) and not asked.has_images
     result = questions.measure_set(run, asked)
     answers = tasks.answer_questions(
         run.model.rudolph, asked.questions, contexts=asked.contexts, batch_size=4, quiet=True

@@ -45,7 +45,7 @@ class Keys:
     def __init__(self, split):
         self.split = split
 
-    def draw(self, index, rng):
+    def sample(self, index, rng):
         return {"key": np.array(self.split[index]["key"]), "random": rng.integers(2**62)}
 
 
@@ -121,7 +121,7 @@ class Nothing:
     def __init__(self, split):
         self.split = split
 
-    def draw(self, index, rng):
+    def sample(self, index, rng):
         return {}
 
 

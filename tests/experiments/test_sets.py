@@ -13,7 +13,7 @@ from PIL import Image
 
 from clip_jax import InputError
 from experiments.data.preparation import prepare
-from experiments.data.sources.plan import Options
+from experiments.data.sources.read_plan import SourceConfig
 from experiments.evaluation.sets import RECORDS, MissingSet, open_captioned, open_set
 from experiments.evaluation.sets.record import SPLITS
 from experiments.evaluation.sets.table import REPORT
@@ -25,7 +25,7 @@ def test_builtin_digits(data_directory):
     assert test.class_names[:2] == ("ноль", "один") and test.labels.dtype == np.int64
     first = Image.open(io.BytesIO(test.image(0)))
     assert first.size == (8, 8)
-    assert test.pictures[2:4] == [test.image(2), test.image(3)]
+    assert test.images[2:4] == [test.image(2), test.image(3)]
     with pytest.raises(IndexError):
         test.image(167)
     both = open_set("digits_ru", "train+validation", data_directory)
@@ -54,7 +54,7 @@ def test_a_folder_of_ones_own(tmp_path):
     with pytest.raises(InputError, match="has no split 'train'; found test, val"):
         open_set(str(own), "train")
     (own / "test" / "сова" / "0.png").unlink()
-    with pytest.raises(InputError, match="0.png: picture cannot be read"):
+    with pytest.raises(InputError, match="0.png: image cannot be read"):
         test.image(3)
 
 
@@ -145,7 +145,7 @@ def test_names_that_look_like_numbers(tmp_path):
 def test_tables_that_are_wrong(tmp_path):
     make_table(tmp_path, "test.jsonl", ["a", "b"])
     (tmp_path / "img" / "1.png").unlink()
-    with pytest.raises(InputError, match="row 2: picture is missing: 'img/1.png'"):
+    with pytest.raises(InputError, match="row 2: image is missing: 'img/1.png'"):
         open_set(str(tmp_path))
     (tmp_path / "img" / "1.png").symlink_to("/etc/hostname")
     with pytest.raises(InputError, match="path leaves the folder"):
@@ -168,7 +168,7 @@ def test_tars_of_clip_benchmark(tmp_path):
     tar = tmp_path / "test" / "11.tar"
     whole = tar.read_bytes()
     tar.write_bytes(whole[:1024])
-    with pytest.raises(InputError, match="11.tar: s0000022: has no picture or no cls"):
+    with pytest.raises(InputError, match="11.tar: s0000022: has no image or no cls"):
         open_set(str(tmp_path))
     tar.write_bytes(whole[:700])
     with pytest.raises(InputError, match="11.tar: .*damaged"):
@@ -222,12 +222,12 @@ def test_captions_of_a_prepared_set(tmp_path):
         (source / f"{i}.png").write_bytes(picture(i))
         rows += [f"{i}.png,подпись {i}-{j}" for j in range(i + 1)]
     (source / "list.csv").write_text("\n".join(rows), encoding="utf-8")
-    prepare(Options(str(source)), tmp_path / "out")
+    prepare(SourceConfig(str(source)), tmp_path / "out")
     opened = open_captioned(tmp_path / "out", "train")
     found = dict(zip(opened.keys, opened.captions, strict=True))
     assert found["2.png"] == ("подпись 2-0", "подпись 2-1", "подпись 2-2")
     place = opened.keys.index("1.png")
-    assert len(opened) == 3 and opened.image(place) == opened.pictures[place] == picture(1)
+    assert len(opened) == 3 and opened.image(place) == opened.images[place] == picture(1)
     assert len(opened.source_hash) == 64
     with pytest.raises(InputError, match="has no split 'test'; expected one of train"):
         open_captioned(tmp_path / "out")

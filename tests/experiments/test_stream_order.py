@@ -17,7 +17,7 @@ from experiments.config.run import TrainConfig
 from experiments.data.mixture import Mixture
 from experiments.data.preparation import prepare
 from experiments.data.source import Split, open_split
-from experiments.data.sources.plan import Options
+from experiments.data.sources.read_plan import SourceConfig
 from experiments.data.stream import batches, split_groups
 
 CONFIG = DataConfig(batch_size=8)
@@ -40,7 +40,7 @@ class Ids:
     def __init__(self, split):
         self.split = split
 
-    def draw(self, index, rng):
+    def sample(self, index, rng):
         return {"id": np.int64(index), "random": rng.integers(2**62)}
 
 
@@ -137,7 +137,7 @@ def prepared(tmp_path):
             Image.new("RGB", (9, 8), (i, i, i)).save(source / f"{i}.png")
             lines.append(json.dumps({"image": f"{i}.png", "caption": f"серый {i}"}))
         (source / "list.jsonl").write_text("\n".join(lines))
-        prepare(Options(str(source)), tmp_path / name)
+        prepare(SourceConfig(str(source)), tmp_path / name)
         return tmp_path / name
 
     return prepared
@@ -147,7 +147,7 @@ def test_mixed_sets_are_opened_as_one(prepared, data_directory):
     a, b = prepared("a", 6), prepared("b", 4, 50)
     config = DataConfig(mix=(f"{a}=1", f"{b}=0.5"), directory=data_directory)
     split = open_split(config, "train")
-    split.need_captions()
+    split.require_captions()
     found = list(split)
     assert [row["key"] for row in found] == [f"{i}.png" for i in (*range(6), *range(50, 54))]
     assert found[7] == Split(b, "train")[1]

@@ -13,7 +13,7 @@ from prepared_sources import picture, prepared
 
 from clip_jax import InputError
 from experiments.data.preparation import prepare
-from experiments.data.sources.plan import Options
+from experiments.data.sources.read_plan import SourceConfig
 from experiments.data.sources.records import BadRecord
 from experiments.data.sources.tables import MOST_LINES, QuotesWarning, table_rows
 
@@ -224,14 +224,14 @@ def test_prepare_says_how_to_quote(tmp_path):
         (tmp_path / f"{i}.jpg").write_bytes(picture(i))
     text = 'image,caption\n0.jpg,"Красный круг\n1.jpg,Синий, большой\n2.jpg,"Да, нет"\n3.jpg,Да\n'
     (tmp_path / "list.csv").write_text(text, encoding="utf-8")
-    found, lines = prepared(Options(str(tmp_path)), tmp_path / "out")
+    found, lines = prepared(SourceConfig(str(tmp_path)), tmp_path / "out")
     assert {key: captions for key, (_, captions) in found.items()} == {
         "2.jpg": ["Да, нет"], "3.jpg": ["Да"]
     }  # fmt: skip
     assert [(line["row"], line["why"].partition(":")[0]) for line in lines] == [
         (2, "a quote mark is never closed"), (3, "row has 3 cells; the header has 2")
     ]  # fmt: skip
-    counts = prepare(Options(str(tmp_path)), tmp_path / "out").counts
+    counts = prepare(SourceConfig(str(tmp_path)), tmp_path / "out").counts
     assert str(counts) == "read 4 rows: 2 kept, 2 rejected, 0 ignored"
 
 
@@ -243,11 +243,11 @@ def test_surrogates_in_json_cost_their_row_alone(tmp_path):
         {"image": "a\0b.jpg", "caption": "да"},
     ]  # fmt: skip
     (tmp_path / "list.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    found, lines = prepared(Options(str(tmp_path)), tmp_path / "out")
+    found, lines = prepared(SourceConfig(str(tmp_path)), tmp_path / "out")
     assert found == {"0.jpg": (picture(0), ["да"])}
     assert {line["row"]: line["why"].partition(":")[0] for line in lines} == {
-        1: "caption is not UTF-8", 2: "picture cannot be read", 3: "picture is missing",
-        4: "caption is missing", 5: "picture cannot be read",
+        1: "caption is not UTF-8", 2: "image cannot be read", 3: "image is missing",
+        4: "caption is missing", 5: "image cannot be read",
     }  # fmt: skip
-    counts = prepare(Options(str(tmp_path)), tmp_path / "out").counts
+    counts = prepare(SourceConfig(str(tmp_path)), tmp_path / "out").counts
     assert (counts.kept, counts.rejected, counts.all) == (1, 4, 5)

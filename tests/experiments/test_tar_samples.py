@@ -15,7 +15,7 @@ from prepared_sources import picture, prepared, rejected
 from clip_jax import InputError
 from experiments.data.preparation import prepare
 from experiments.data.source import Split
-from experiments.data.sources.plan import Options
+from experiments.data.sources.read_plan import SourceConfig
 from experiments.data.sources.tar_samples import Sample, Wanted, samples
 from experiments.evaluation.sets import open_set
 
@@ -34,7 +34,7 @@ def read(tmp_path):
                 is_text = name.lower().endswith(("txt", "json"))
                 add(tar, name, text.encode() if is_text else JPEG)
         out = tmp_path / "out"
-        summary = prepare(Options(str(tmp_path / "a.tar"), **options), out)
+        summary = prepare(SourceConfig(str(tmp_path / "a.tar"), **options), out)
         found = {
             row["key"].removeprefix("a.tar/"): row["captions"][0] for row in Split(out, "train")
         }
@@ -59,7 +59,7 @@ def test_several_dotted_names_of_one_key(read):
     )  # fmt: skip
     assert found == {"cat": "cat.txt", "cat.v1": "cat.v1.txt", "dog.v1": "dog.v1.txt"}
     # To webdataset cat.v2.jpg is the field "v2.jpg" of a whole sample; dog has none.
-    assert why == {"dog.v2": "caption is missing", "dog.v3": "picture is missing"}
+    assert why == {"dog.v2": "caption is missing", "dog.v3": "image is missing"}
     assert counts == "read 9 members: 6 kept, 2 rejected, 1 ignored (1 extra field)"
 
 
@@ -77,13 +77,13 @@ def test_members_apart_are_put_together(read):
         *(f"{k}.json" for k in keys),
     )  # fmt: skip
     assert found == {key: f"{key}.txt" for key in keys}
-    assert why == {"lone": "caption is missing", "e": "picture is missing"}
+    assert why == {"lone": "caption is missing", "e": "image is missing"}
     assert counts == "read 14 members: 8 kept, 2 rejected, 4 ignored (4 extra field)"
 
 
 def test_json_apart_from_whole_samples_is_an_extra_field(read):
     found, why, counts = read("a.jpg", "a.txt", "b.jpg", "b.txt", "a.json", "b.json", "b.txt")
-    assert found == {"a": "a.txt", "b": "b.txt"} and why == {"b": "picture is missing"}
+    assert found == {"a": "a.txt", "b": "b.txt"} and why == {"b": "image is missing"}
     assert counts == "read 7 members: 4 kept, 1 rejected, 2 ignored (2 extra field)"
 
 
@@ -116,9 +116,9 @@ def test_every_ignored_member_has_a_rule(tmp_path):
         add(tar, "./0.seg.png", JPEG)
         add(tar, "README", b"")
         add(tar, "no.", b"")
-    found, lines = prepared(Options(str(tmp_path / "a.tar")), tmp_path / "out")
+    found, lines = prepared(SourceConfig(str(tmp_path / "a.tar")), tmp_path / "out")
     assert found == {"a.tar/./0": (JPEG, ["да"])} and not lines
-    summary = prepare(Options(str(tmp_path / "a.tar")), tmp_path / "out")
+    summary = prepare(SourceConfig(str(tmp_path / "a.tar")), tmp_path / "out")
     assert str(summary.counts) == (
         "read 15 members: 2 kept, 0 rejected, 13 ignored (3 other extension, 2 directory, "
         "2 hidden file, 2 link, 2 macOS metadata, 1 extra field, 1 special file)"
@@ -134,7 +134,7 @@ def test_names_in_any_form_and_of_any_length(tmp_path, format):
         add(tar, names[1], b"caption")
         add(tar, "\udcff\udcfe.jpg", JPEG)
         add(tar, "\udcff\udcfe.txt", b"odd")
-    found, lines = prepared(Options(str(tmp_path / "a.tar")), tmp_path / "out")
+    found, lines = prepared(SourceConfig(str(tmp_path / "a.tar")), tmp_path / "out")
     assert found[f"a.tar/{name}"] == (JPEG, ["caption"])
     assert len(found) == 2 and not lines
     assert [captions for _, captions in found.values()] == [["caption"], ["odd"]]
@@ -151,7 +151,7 @@ def test_marks_and_encodings_of_members(tmp_path):
         ):
             add(tar, f"{key}.jpg", JPEG)
             add(tar, f"{key}.{kind}", data)
-    found, lines = prepared(Options(str(tmp_path / "a.tar")), tmp_path / "out")
+    found, lines = prepared(SourceConfig(str(tmp_path / "a.tar")), tmp_path / "out")
     assert found == {"a.tar/0": (JPEG, ["да"])}
     assert [(line["key"], line["why"].partition(";")[0]) for line in lines] == [
         ("1", "caption is not UTF-8: is UTF-16 text"),
@@ -173,16 +173,16 @@ def test_compressed_tars_are_named(tmp_path):
         (source / name).write_bytes(gzip.compress(data.getvalue()))
         for place in (source, source / name):
             with pytest.raises(InputError, match=f"{name}: {message}"):
-                prepare(Options(str(place)), tmp_path / "out")
+                prepare(SourceConfig(str(place)), tmp_path / "out")
         (source / name).unlink()
     (source / "A.TAR").write_bytes(data.getvalue())
-    assert list(prepared(Options(str(source)), tmp_path / "first")[0]) == ["A.TAR/0"]
+    assert list(prepared(SourceConfig(str(source)), tmp_path / "first")[0]) == ["A.TAR/0"]
     (source / "b.tar.gz").write_bytes(gzip.compress(data.getvalue()))
     with pytest.raises(InputError, match=f"b.tar.gz: {message}"):
-        prepare(Options(str(source)), tmp_path / "out")
+        prepare(SourceConfig(str(source)), tmp_path / "out")
     (source / "b.tar.gz").rename(source / "b.tar")
     with pytest.raises(InputError, match=f"b.tar: {message}"):
-        prepare(Options(str(source)), tmp_path / "out")
+        prepare(SourceConfig(str(source)), tmp_path / "out")
 
 
 def test_labels_in_tars_by_the_same_rules(tmp_path):
@@ -200,7 +200,7 @@ def test_labels_in_tars_by_the_same_rules(tmp_path):
     assert [found.image(i) for i in (0, 1)] == [JPEG, picture(2, "GIF")]
     with tarfile.open(tmp_path / "test" / "1.tar", "w") as tar:
         add(tar, "img.3.jpg", JPEG)
-    with pytest.raises(InputError, match="1.tar: img.3: has no picture or no cls: label is miss"):
+    with pytest.raises(InputError, match="1.tar: img.3: has no image or no cls: label is miss"):
         open_set(str(tmp_path))
 
 

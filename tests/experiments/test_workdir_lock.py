@@ -17,7 +17,7 @@ from clip_jax.atomic_file import replace_file, replacing
 from experiments import train as train_module
 from experiments.cli.exit_status import STORAGE, StorageError, exit_status
 from experiments.data.preparation import prepare
-from experiments.data.sources.plan import Options
+from experiments.data.sources.read_plan import SourceConfig
 from experiments.sweep import Sweep, run_sweep
 from experiments.train import train
 from experiments.training import loop
@@ -192,7 +192,7 @@ def test_siblings_hold_their_folders_too(train_config, holder, tmp_path):
     pictures.mkdir()
     (pictures / "table.csv").write_text("image,caption\nред.png,a\n", encoding="utf-8")
     with pytest.raises(InputError, match=f"in use by process {holder.pid}"):
-        prepare(Options(source=str(pictures)), tmp_path / "run")
+        prepare(SourceConfig(source=str(pictures)), tmp_path / "run")
     assert [path.name for path in (tmp_path / "run").iterdir()] == [FILE_NAME]
 
 

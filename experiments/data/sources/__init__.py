@@ -1,6 +1,6 @@
-"""Where images with captions, and questions, come from: one module a kind, all with the same two.
+"""Readers of sources: one module a layout, all with the same functions.
 
-`plan(options)` looks at what lies there and cuts it into pieces; `read(options, piece)` yields the
+`plan(config)` looks at what lies there and cuts it into chunks; `read(config, chunk)` yields the
 records of one, in a fixed order, and can be called in any process.
 """
 
@@ -13,7 +13,7 @@ from types import ModuleType
 from clip_jax.errors import InputError
 from clip_jax.text import check_encodable
 from experiments.data.sources import arrow, fbc2, image_tables, parquet, tars, tfds_sets
-from experiments.data.sources.plan import Options, Plan
+from experiments.data.sources.read_plan import ReadPlan, SourceConfig
 
 KINDS: dict[str, ModuleType] = {
     "pictures": image_tables,
@@ -25,26 +25,26 @@ KINDS: dict[str, ModuleType] = {
 }
 
 
-def make_plan(options: Options) -> Plan:
-    """The plan of a source, whose kind is told from what lies there unless `options` say it."""
-    kind = options.kind or _detect(options)
+def make_plan(config: SourceConfig) -> ReadPlan:
+    """Plans a source, whose kind is found from what is there unless `config` says it."""
+    kind = config.kind or _detect(config)
     if kind not in KINDS:
         raise InputError(f"--kind is {kind!r}; expected one of {', '.join(KINDS)}")
     if kind not in ("pictures", "tar", "fbc2"):  # the others' packages take names as UTF-8
-        check_encodable(str(Path(options.data_dir, options.source)), "SOURCE")
-    plan = KINDS[kind].plan(dataclasses.replace(options, kind=kind))
-    if not plan.pieces:
-        raise InputError(f"{options.source}: holds no records")
+        check_encodable(str(Path(config.data_dir, config.source)), "SOURCE")
+    plan = KINDS[kind].plan(dataclasses.replace(config, kind=kind))
+    if not plan.chunks:
+        raise InputError(f"{config.source}: holds no records")
     return plan
 
 
-def _detect(options: Options) -> str:
-    source = Path(options.source)
-    if options.data_dir:
+def _detect(config: SourceConfig) -> str:
+    source = Path(config.source)
+    if config.data_dir:
         return "tfds"
     if not source.exists():
         raise InputError(f"{source}: no such file or folder; a TFDS name needs --data-dir too")
-    found = [kind for kind, module in KINDS.items() if module.fits(source)]
+    found = [kind for kind, module in KINDS.items() if module.matches(source)]
     # Their marks leave no doubt, whatever else lies beside them.
     found = [kind for kind in found if kind in ("arrow", "tfds")] or found
     if not found and source.is_dir():

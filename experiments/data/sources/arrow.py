@@ -10,27 +10,27 @@ from clip_jax.errors import InputError
 from clip_jax.text import check_encodable, read_json
 from experiments.data.sources.arrow_package import import_arrow, read_batch, runs_of
 from experiments.data.sources.columns import choose_columns
-from experiments.data.sources.plan import Options, Plan, stamps
+from experiments.data.sources.read_plan import ReadPlan, SourceConfig, file_fingerprints
 from experiments.data.sources.records import Candidate, Rejected
 
 UNIT = "rows"
 STATE, SPLITS = "state.json", "dataset_dict.json"
 
-# File, first batch, past the last one, number of the first row. What cannot be read is a piece too,
+# File, first batch, past the last one, number of the first row. What cannot be read is a chunk too,
 # so that it is reported.
-Piece = tuple[str, int, int, int]
+Chunk = tuple[str, int, int, int]
 
 
-def fits(source: Path) -> bool:
+def matches(source: Path) -> bool:
     return source.is_dir() and any((source / name).is_file() for name in (STATE, SPLITS))
 
 
-def plan(options: Options) -> Plan:
-    """Pieces are runs of record batches."""
+def plan(config: SourceConfig) -> ReadPlan:
+    """Chunks are runs of record batches."""
     lib = import_arrow("pyarrow.lib")
-    folder = _folder(options)
+    folder = _folder(config)
     files = _files(folder)
-    pieces: list[Piece] = []
+    chunks: list[Chunk] = []
     names: list[str] | None = None
     for file in files:
         rows: list[int] = []
@@ -41,45 +41,45 @@ def plan(options: Options) -> Plan:
             damaged = False
         except (lib.ArrowException, OSError):
             damaged = True
-        runs = list(runs_of(rows, options.piece_records))
-        pieces += [(file.name, run[0], run[-1] + 1, row) for run, row in runs]
+        runs = list(runs_of(rows, config.chunk_records))
+        chunks += [(file.name, run[0], run[-1] + 1, row) for run, row in runs]
         if damaged:
-            pieces.append((file.name, len(rows), len(rows) + 1, sum(rows)))
+            chunks.append((file.name, len(rows), len(rows) + 1, sum(rows)))
     if names is None:
         raise InputError(f"{folder}: none of its files can be read as Arrow")
-    options = choose_columns(names, options, folder)
-    return Plan(options, stamps(folder, [folder / STATE, *files]), pieces)
+    config = choose_columns(names, config, folder)
+    return ReadPlan(config, file_fingerprints(folder, [folder / STATE, *files]), chunks)
 
 
-def read(options: Options, piece: Piece) -> Iterator[Candidate | Rejected]:
+def read(config: SourceConfig, chunk: Chunk) -> Iterator[Candidate | Rejected]:
     lib = import_arrow("pyarrow.lib")
-    folder = _folder(options)
-    name, first, last, row = piece
+    folder = _folder(config)
+    name, first, last, row = chunk
     try:
         with _open(folder / name) as (_, batches):
             for i, batch in enumerate(batches):
                 if i >= last:
                     return
                 if i >= first:
-                    yield from read_batch(batch, options, folder, name, row)
+                    yield from read_batch(batch, config, folder, name, row)
                     row += batch.num_rows
     except (lib.ArrowException, OSError) as error:
         reason = " ".join(str(error).split())
         yield Rejected({"file": name, "row": row}, f"rows from here on cannot be read: {reason}")
 
 
-def _folder(options: Options) -> Path:
+def _folder(config: SourceConfig) -> Path:
     """The source's, or that of one split where it has several."""
-    source = Path(options.source)
+    source = Path(config.source)
     if (source / STATE).is_file():
         return source
     known = sorted(file.parent.name for file in source.glob(f"*/{STATE}"))
-    if options.from_split not in known:
+    if config.from_split not in known:
         raise InputError(
-            f"{source}: has no split {options.from_split!r}; say --from-split, one of "
+            f"{source}: has no split {config.from_split!r}; say --from-split, one of "
             f"{', '.join(known)}"
         )
-    return source / options.from_split
+    return source / config.from_split
 
 
 def _files(folder: Path) -> list[Path]:

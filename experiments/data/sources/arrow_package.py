@@ -10,7 +10,7 @@ from typing import Any
 
 from clip_jax.errors import InputError
 from experiments.data.sources.columns import read_image, read_texts
-from experiments.data.sources.plan import Options
+from experiments.data.sources.read_plan import SourceConfig
 from experiments.data.sources.records import BadRecord, Candidate, Rejected
 
 
@@ -42,26 +42,26 @@ def runs_of(rows: list[int], most: int) -> Iterator[tuple[list[int], int]]:
         yield run, first
 
 
-def stored_columns(names: Collection[str], options: Options) -> list[str]:
+def stored_columns(names: Collection[str], config: SourceConfig) -> list[str]:
     """The columns of a file that hold what the options name, each once: "a" where that is "a/b"."""
-    wanted = (c if c in names else c.partition("/")[0] for c in options.columns.values())
+    wanted = (c if c in names else c.partition("/")[0] for c in config.columns.values())
     return [column for column in dict.fromkeys(wanted) if column in names]
 
 
 def read_batch(
-    batch: Any, options: Options, folder: Path, file: str, first_row: int
+    batch: Any, config: SourceConfig, folder: Path, file: str, first_row: int
 ) -> Iterator[Candidate | Rejected]:
     """The rows of a pyarrow.RecordBatch, whose first one is the file's row `first_row`."""
-    columns = stored_columns(batch.schema.names, options)
+    columns = stored_columns(batch.schema.names, config)
     for i in range(batch.num_rows):
         row = first_row + i
         where = {"file": file, "row": row}
         try:
             cells = {column: _cell(batch, column, i) for column in columns}
             image = None
-            if options.what.picture:
-                image = read_image(cells, options, folder)
-            yield Candidate(f"{file}:{row}", where, image, read_texts(cells, options))
+            if config.schema.has_image:
+                image = read_image(cells, config, folder)
+            yield Candidate(f"{file}:{row}", where, image, read_texts(cells, config))
         except BadRecord as error:
             yield Rejected(where, str(error))
 

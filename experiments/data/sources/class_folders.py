@@ -43,7 +43,7 @@ def read_labels(folder: Path, source: LabelSource, split: str) -> LabelledRows:
             return files[index].read_bytes()
         except OSError as error:
             raise InputError(
-                f"{escape(str(files[index]))}: picture cannot be read ({error.strerror})"
+                f"{escape(str(files[index]))}: image cannot be read ({error.strerror})"
             ) from error
 
     tree = [folder, *(folder / name for name in known)]

@@ -1,4 +1,4 @@
-"""Questions as FBC2 has them: NAME.json beside NAME_answer.json, each an object of records by key.
+"""Reads FBC2's questions: NAME.json beside NAME_answer.json, each an object of records by key.
 
 A record is a list of {"type": "text" or "image", "content": ...}, an answer's content a text or a
 list of them, images are paths beside the files. Source: `create_dataset` of the FBC2 baseline,
@@ -14,57 +14,57 @@ from typing import Any
 from clip_jax.errors import InputError
 from clip_jax.text import escape, normalize_name, read_json
 from experiments.data.sources.files import read_inside
-from experiments.data.sources.plan import Options, Plan, stamps
+from experiments.data.sources.read_plan import ReadPlan, SourceConfig, file_fingerprints
 from experiments.data.sources.records import BadRecord, Candidate, Rejected
 
 UNIT = "entries"
-FORMS = ("questions", "picture-questions")
+QUESTION_SCHEMAS = ("questions", "picture-questions")
 
-# Key, what is asked, what is answered: lists of parts if all is well.
+# Key, question, answer: lists of parts if all is well.
 Entry = tuple[str, Any, Any]
 
 
-def fits(source: Path) -> bool:
+def matches(source: Path) -> bool:
     return source.suffix == ".json" and _answers(source).is_file()
 
 
-def plan(options: Options) -> Plan:
-    """Pieces are lists of entries."""
-    source = Path(options.source)
-    if options.form not in FORMS:
+def plan(config: SourceConfig) -> ReadPlan:
+    """Chunks are lists of entries."""
+    source = Path(config.source)
+    if config.form not in QUESTION_SCHEMAS:
         raise InputError(
-            f"{source}: holds questions, and --form is {options.form!r}; expected one of "
-            f"{', '.join(FORMS)}"
+            f"{source}: holds questions, and --form is {config.form!r}; expected one of "
+            f"{', '.join(QUESTION_SCHEMAS)}"
         )
-    if any(options.columns.values()):
+    if any(config.columns.values()):
         raise InputError(f"{source}: has no columns; leave the options that name them out")
     answers = _answers(source)
     if not answers.is_file():
         raise InputError(f"{answers}: no such file; it is to hold the answers to {source.name}")
-    asked, answered = _read(source), _read(answers)
-    entries = [(key, parts, answered.get(key)) for key, parts in asked.items()]
-    entries += [(key, None, parts) for key, parts in answered.items() if key not in asked]
-    size = options.piece_records
-    pieces = [entries[i : i + size] for i in range(0, len(entries), size)]
-    return Plan(options, stamps(source.parent, [source, answers]), pieces)
+    questions, answered = _read(source), _read(answers)
+    entries = [(key, parts, answered.get(key)) for key, parts in questions.items()]
+    entries += [(key, None, parts) for key, parts in answered.items() if key not in questions]
+    size = config.chunk_records
+    chunks = [entries[i : i + size] for i in range(0, len(entries), size)]
+    return ReadPlan(config, file_fingerprints(source.parent, [source, answers]), chunks)
 
 
-def read(options: Options, piece: list[Entry]) -> Iterator[Candidate | Rejected]:
-    source = Path(options.source)
-    for key, asked, answered in piece:
+def read(config: SourceConfig, chunk: list[Entry]) -> Iterator[Candidate | Rejected]:
+    source = Path(config.source)
+    for key, question_parts, answer_parts in chunk:
         where = {"file": source.name, "key": escape(key)}
         try:
             image = None
-            if options.what.picture:
-                names = _contents(asked, "image", "question")
+            if config.schema.has_image:
+                names = _contents(question_parts, "image", "question")
                 if len(names) != 1 or not isinstance(names[0], str):
-                    raise BadRecord(f"picture is missing: {len(names)} are named")
+                    raise BadRecord(f"image is missing: {len(names)} are named")
                 image = read_inside(source.parent, names[0])
-            texts = _contents(asked, "text", "question")
-            # What is no text is told by the check that all records go through.
+            texts = _contents(question_parts, "text", "question")
+            # What is no text is found by the check that all records go through.
             question = " ".join(texts) if all(isinstance(t, str) for t in texts) else texts
             answers: list[Any] = []
-            for content in _contents(answered, "text", "answer"):
+            for content in _contents(answer_parts, "text", "answer"):
                 answers += content if isinstance(content, list) else [content]
             yield Candidate(key, where, image, {"question": question, "answers": answers})
         except BadRecord as error:

@@ -32,11 +32,11 @@ def find_inside(folder: Path, name: str) -> Path:
             file = next((other for other in others if other.exists()), None)
             file = file or _resolve(folder, _by_components(folder, name))
         if not file.exists():
-            raise BadRecord(f"picture is missing: {name!r}")
+            raise BadRecord(f"image is missing: {name!r}")
         if not file.is_file():
-            raise BadRecord(f"picture is no file: {name!r}")
+            raise BadRecord(f"image is no file: {name!r}")
     except (OSError, RuntimeError, ValueError) as error:  # loops of links, names with zeros
-        raise BadRecord(f"picture cannot be read: {' '.join(str(error).split())}") from error
+        raise BadRecord(f"image cannot be read: {' '.join(str(error).split())}") from error
     return file
 
 
@@ -46,12 +46,12 @@ def read_inside(folder: Path, name: str) -> bytes:
     try:
         about = file.stat()
         if not stat.S_ISREG(about.st_mode):
-            raise BadRecord(f"picture is no file: {name!r}")
+            raise BadRecord(f"image is no file: {name!r}")
         if about.st_size > LARGEST_FILE:
-            raise BadRecord(f"picture is too large: {about.st_size} bytes")
+            raise BadRecord(f"image is too large: {about.st_size} bytes")
         return file.read_bytes()
     except OSError as error:
-        raise BadRecord(f"picture cannot be read: {' '.join(str(error).split())}") from error
+        raise BadRecord(f"image cannot be read: {' '.join(str(error).split())}") from error
 
 
 def read_range(file: Path, place: ByteRange) -> bytes:
@@ -89,7 +89,7 @@ def _by_components(folder: Path, name: str) -> str:
         if not (place / part).exists():
             spellings = _listing(str(place), place.stat().st_mtime_ns).get(normalize_name(part), ())
             if len(spellings) > 1:
-                raise BadRecord(f"picture's name fits {len(spellings)} files: {name!r}")
+                raise BadRecord(f"image's name fits {len(spellings)} files: {name!r}")
             if not spellings:
                 return name
             part = spellings[0]

@@ -15,7 +15,6 @@ from clip_jax.errors import InputError
 from clip_jax.text import check_encodable, escape, normalize_name
 from experiments.data.sources.columns import choose_columns, find_column, get_value, read_texts
 from experiments.data.sources.files import are_two_files, find_inside, read_inside
-from experiments.data.sources.forms import COLUMNS, LABELS
 from experiments.data.sources.labels import (
     VALIDATION,
     LabelledRows,
@@ -24,8 +23,9 @@ from experiments.data.sources.labels import (
     known_class_names,
     resolve_labels,
 )
-from experiments.data.sources.plan import Options, Plan, stamps
+from experiments.data.sources.read_plan import ReadPlan, SourceConfig, file_fingerprints
 from experiments.data.sources.records import BadRecord, Candidate, Ignored, Rejected
+from experiments.data.sources.schema import COLUMNS, LABELS
 from experiments.data.sources.tables import (
     JSON_LINES,
     TABLES,
@@ -53,39 +53,40 @@ class Entry:
     why: str | None = None
 
 
-def fits(source: Path) -> bool:
+def matches(source: Path) -> bool:
     return source.suffix.lower() in TABLES if source.is_file() else bool(_tables(source))
 
 
-def plan(options: Options) -> Plan:
-    """Pieces are lists of entries, in the order in which they first appear."""
-    table = _find_table(options)
+def plan(config: SourceConfig) -> ReadPlan:
+    """Chunks are lists of entries, in the order in which they first appear."""
+    table = _find_table(config)
     if table.suffix.lower() != JSON_LINES:
-        options = choose_columns(column_names(table), options, table)
-    entries = _entries(table, options)
-    size = options.piece_records
-    pieces = [entries[i : i + size] for i in range(0, len(entries), size)]
-    return Plan(options, stamps(table.parent, [table]), pieces)
+        config = choose_columns(column_names(table), config, table)
+    entries = _entries(table, config)
+    size = config.chunk_records
+    chunks = [entries[i : i + size] for i in range(0, len(entries), size)]
+    return ReadPlan(config, file_fingerprints(table.parent, [table]), chunks)
 
 
-def read(options: Options, piece: list[Entry]) -> Iterator[Candidate | Rejected | Ignored]:
-    source = Path(options.source)
+def read(config: SourceConfig, chunk: list[Entry]) -> Iterator[Candidate | Rejected | Ignored]:
+    source = Path(config.source)
     folder = source if source.is_dir() else source.parent
-    form = options.what
-    for entry in piece:
+    schema = config.schema
+    for entry in chunk:
         where = entry.rows[0]
         if entry.key is None:
             yield Ignored("blank line") if entry.why is None else Rejected(where, entry.why)
             continue
         image = None
-        if form.picture:
+        if schema.has_image:
             try:
                 image = read_inside(folder, entry.head[0])
             except BadRecord as error:
                 yield Rejected(where, str(error), len(entry.rows))
                 continue
-        texts: dict[str, Any] = dict(zip(form.single, entry.head[form.picture :], strict=True))
-        texts[form.several] = [text for listed in entry.texts for text in listed]
+        scalars = entry.head[schema.has_image :]
+        texts: dict[str, Any] = dict(zip(schema.scalar_features, scalars, strict=True))
+        texts[schema.repeated_feature] = [text for listed in entry.texts for text in listed]
         places = [
             row
             for row, listed in zip(entry.rows, entry.texts, strict=True)
@@ -166,14 +167,14 @@ def _tables(folder: Path) -> list[Path]:
     return sorted(f for f in folder.iterdir() if f.is_file() and f.suffix.lower() in TABLES)
 
 
-def _find_table(options: Options) -> Path:
-    source = Path(options.source)
+def _find_table(config: SourceConfig) -> Path:
+    source = Path(config.source)
     if source.is_file():
         return source
     if not source.is_dir():
         raise InputError(f"{source}: no such folder")
-    if options.table:
-        table = source / options.table
+    if config.table:
+        table = source / config.table
         if not table.is_file() or table.resolve().parent != source.resolve():
             raise InputError(f"{table}: no such table in the folder")
         return table
@@ -187,29 +188,29 @@ def _find_table(options: Options) -> Path:
     return tables[0]
 
 
-def _entries(table: Path, options: Options) -> list[Entry]:
+def _entries(table: Path, config: SourceConfig) -> list[Entry]:
     """Records in the order in which they first appear, then the rows that are left out."""
-    form = options.what
+    schema = config.schema
     records: dict[tuple[str, ...], list[tuple[dict[str, Any], list[Any]]]] = {}
     left_out = []
     names = _ImageNames(table.parent)
-    for row in table_rows(table, options.image_column):
+    for row in table_rows(table, config.image_column):
         where = _where(table, row)
         if row.value is None:
             left_out.append(Entry([where]))
             continue
         try:
-            head, several = _read_row(row.value, options)
+            head, several = _read_row(row.value, config)
         except BadRecord as error:
             left_out.append(Entry([where], why=str(error)))
             continue
-        if form.picture:
+        if schema.has_image:
             head[0] = names.spelling(head[0])
         records.setdefault(tuple(head), []).append((where, several))
     entries = []
     for head, rows in records.items():
         places = [where for where, _ in rows]
-        key = f"{table.name}:{places[0]['row']}" if form.single else names.key(head[0])
+        key = f"{table.name}:{places[0]['row']}" if schema.scalar_features else names.key(head[0])
         entries.append(Entry(places, key, head, tuple(several for _, several in rows)))
     return entries + left_out
 
@@ -219,25 +220,25 @@ def _where(table: Path, row: TableRow) -> dict[str, Any]:
     return where if row.line == row.number else {**where, "line": row.line}
 
 
-def _read_row(row: dict[str, Any] | BadRecord, options: Options) -> tuple[list[str], list[Any]]:
+def _read_row(row: dict[str, Any] | BadRecord, config: SourceConfig) -> tuple[list[str], list[Any]]:
     """The head of an entry, and the captions or answers of a row; else BadRecord."""
     if isinstance(row, BadRecord):
         raise row
-    form = options.what
+    schema = config.schema
     head = []
-    if form.picture:
-        image = get_value(row, COLUMNS["image"], options.image_column)
+    if schema.has_image:
+        image = get_value(row, COLUMNS["image"], config.image_column)
         if not isinstance(image, str) or not image.strip():
-            raise BadRecord("picture is missing")
+            raise BadRecord("image is missing")
         head.append(image.strip())
-    texts = read_texts(row, options)
-    for name in form.single:
+    texts = read_texts(row, config)
+    for name in schema.scalar_features:
         if not isinstance(texts[name], str):
             raise BadRecord(f"{COLUMNS[name].noun} is no text")
         head.append(texts[name])
-    if not texts[form.several]:
-        raise BadRecord(f"{COLUMNS[form.several].noun} is missing")
-    return head, texts[form.several]
+    if not texts[schema.repeated_feature]:
+        raise BadRecord(f"{COLUMNS[schema.repeated_feature].noun} is missing")
+    return head, texts[schema.repeated_feature]
 
 
 class _ImageNames:

@@ -21,15 +21,15 @@ from experiments.data.sources.arrow_package import (
     stored_columns,
 )
 from experiments.data.sources.columns import choose_columns, find_column, image_bytes
-from experiments.data.sources.forms import LABELS
 from experiments.data.sources.labels import (
     LabelledRows,
     LabelSource,
     known_class_names,
     resolve_labels,
 )
-from experiments.data.sources.plan import Options, Plan, stamps
+from experiments.data.sources.read_plan import ReadPlan, SourceConfig, file_fingerprints
 from experiments.data.sources.records import BadRecord, Candidate, Rejected
+from experiments.data.sources.schema import LABELS
 
 UNIT = "rows"
 ROWS_AT_ONCE = 64  # whose images are in memory together
@@ -37,18 +37,18 @@ ROWS_AT_ONCE = 64  # whose images are in memory together
 HUB_NAME = re.compile(r"(.+)-\d{5}-of-\d{5}(-[0-9a-f]+)?\.parquet")
 
 # File, row groups, number of the first row; None for a file that cannot be read.
-Piece = tuple[str, list[int] | None, int]
+Chunk = tuple[str, list[int] | None, int]
 
 
-def fits(source: Path) -> bool:
+def matches(source: Path) -> bool:
     return source.suffix == ".parquet" if source.is_file() else any(source.rglob("*.parquet"))
 
 
-def plan(options: Options) -> Plan:
-    """Pieces are runs of row groups."""
+def plan(config: SourceConfig) -> ReadPlan:
+    """Chunks are runs of row groups."""
     import_arrow("pyarrow.parquet")  # where it is not installed no file is damaged
-    folder, files = _files(options)
-    pieces: list[Piece] = []
+    folder, files = _files(config)
+    chunks: list[Chunk] = []
     names: list[str] | None = None
     for file in files:
         name = file.relative_to(folder).as_posix()
@@ -58,27 +58,27 @@ def plan(options: Options) -> Plan:
                 names = names or opened.schema_arrow.names
                 rows = _group_sizes(opened)
         except InputError:
-            pieces.append((name, None, 0))
+            chunks.append((name, None, 0))
             continue
-        pieces += [(name, groups, row) for groups, row in runs_of(rows, options.piece_records)]
+        chunks += [(name, groups, row) for groups, row in runs_of(rows, config.chunk_records)]
     if names is None:
-        raise InputError(f"{options.source}: none of its files can be read as Parquet")
-    options = choose_columns(names, options, options.source)
-    return Plan(options, stamps(folder, files), pieces)
+        raise InputError(f"{config.source}: none of its files can be read as Parquet")
+    config = choose_columns(names, config, config.source)
+    return ReadPlan(config, file_fingerprints(folder, files), chunks)
 
 
-def read(options: Options, piece: Piece) -> Iterator[Candidate | Rejected]:
-    source = Path(options.source)
+def read(config: SourceConfig, chunk: Chunk) -> Iterator[Candidate | Rejected]:
+    source = Path(config.source)
     folder = source if source.is_dir() else source.parent
-    name, groups, row = piece
+    name, groups, row = chunk
     end = row
     try:
         with _opened(folder / name) as opened:
             end += sum(opened.metadata.row_group(group).num_rows for group in groups or ())
             # Only these leave the disk.
-            wanted = stored_columns(opened.schema_arrow.names, options)
+            wanted = stored_columns(opened.schema_arrow.names, config)
             for batch in opened.iter_batches(ROWS_AT_ONCE, groups, wanted, use_threads=False):
-                yield from read_batch(batch, options, folder, name, row)
+                yield from read_batch(batch, config, folder, name, row)
                 row += batch.num_rows
     except InputError as error:
         reason = " ".join(str(error.__cause__).split())
@@ -86,9 +86,9 @@ def read(options: Options, piece: Piece) -> Iterator[Candidate | Rejected]:
         yield Rejected({"file": name, "row": row}, why, max(end - row, 1))
 
 
-def _files(options: Options) -> tuple[Path, list[Path]]:
+def _files(config: SourceConfig) -> tuple[Path, list[Path]]:
     """Those of `from_split` alone, where the names tell splits."""
-    source = Path(options.source)
+    source = Path(config.source)
     if source.is_file():
         return source.parent, [source]
     files = sorted(source.rglob("*.parquet"))
@@ -96,16 +96,16 @@ def _files(options: Options) -> tuple[Path, list[Path]]:
         raise InputError(f"{source}: no *.parquet here")
     splits = splits_by_name(files)
     if splits:
-        if options.from_split not in splits:
+        if config.from_split not in splits:
             known = ", ".join(sorted(splits))
             raise InputError(
-                f"{source}: has no split {options.from_split!r}; say --from-split, one of {known}"
+                f"{source}: has no split {config.from_split!r}; say --from-split, one of {known}"
             )
-        files = splits[options.from_split]
+        files = splits[config.from_split]
         folders = sorted({str(file.parent.relative_to(source)) for file in files})
         if len(folders) > 1:
             raise InputError(
-                f"{source}: has split {options.from_split!r} in several folders; name one as "
+                f"{source}: has split {config.from_split!r} in several folders; name one as "
                 f"SOURCE: {', '.join(folders)}"
             )
     return source, files
@@ -175,9 +175,8 @@ def _label_columns(names: list[str], file: Path) -> list[str]:
     for column in LABELS.columns.values():
         name = find_column(names, column)
         if name is None:
-            raise InputError(
-                f"{file}: columns are {', '.join(names)}; expected one of {', '.join(column.usual)}"
-            )
+            wish = ", ".join(column.default_names)
+            raise InputError(f"{file}: columns are {', '.join(names)}; expected one of {wish}")
         found.append(name)
     return found
 

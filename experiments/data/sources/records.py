@@ -1,4 +1,4 @@
-"""Records as a source gives them, and which of them are good enough to learn from."""
+"""Records as a source gives them, and the check of which are good enough to learn from."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from PIL import Image
 from clip_jax.errors import InputError
 from clip_jax.image_file import open_image
 from clip_jax.text import decode_text, escape, normalize_name
-from experiments.data.sources.forms import Form
+from experiments.data.sources.schema import RecordSchema
 
 # The ones that are stored as they are. Pillow reads more, some with the help of other programs.
 KEPT_FORMATS = ("JPEG", "MPO", "PNG", "WEBP")
@@ -74,47 +74,47 @@ class Record:
 
     @property
     def example(self) -> dict[str, Any]:
-        """By feature, as it is stored."""
-        picture = {} if self.image is None else {"image": self.image}
-        return {**picture, **self.texts, "key": self.key}
+        """Returns it by feature, as it is stored."""
+        image = {} if self.image is None else {"image": self.image}
+        return {**image, **self.texts, "key": self.key}
 
     @property
-    def subject(self) -> bytes:
-        """What decides the split: of questions on one image or text all are in the same."""
+    def split_key(self) -> bytes:
+        """Returns what decides the split: questions on one image or text share it."""
         if "question" not in self.texts:
             return self.key.encode()
         return self.image or self.texts.get("context", self.texts["question"]).encode()
 
 
 def check_record(
-    candidate: Candidate, form: Form, max_side: int | None, normalize_text: bool = False
+    candidate: Candidate, schema: RecordSchema, max_side: int | None, normalize_text: bool = False
 ) -> tuple[Record | None, list[Rejected]]:
-    """The record without its bad captions or answers, or None; and what was left out.
+    """Returns the record without its bad captions or answers, or None; and what was left out.
 
-    max_side: images with a longer side are encoded anew with this one, in pixels.
+    max_side: images with a longer side are encoded again with this one, in pixels.
     normalize_text: whether texts are stored in NFC. The items of all rejections together are those
     of the candidate that are not in the record.
     """
-    nouns = {name: column.noun for name, column in form.columns.items()}
-    given = candidate.texts[form.several]
+    nouns = {name: column.noun for name, column in schema.columns.items()}
+    given = candidate.texts[schema.repeated_feature]
     places = candidate.several_where or [candidate.where] * len(given)
     several: list[str] = []
     rejected = []
     good_rows = set()
     for text, where in zip(given, places, strict=True):
         try:
-            several.append(_check_text(text, nouns[form.several], normalize_text))
+            several.append(_check_text(text, nouns[schema.repeated_feature], normalize_text))
             good_rows.add(where.get("row"))
         except BadRecord as error:
             rejected.append(Rejected(where, str(error), items=0))
     try:
         if not several and not rejected:
-            raise BadRecord(f"{nouns[form.several]} is missing")
+            raise BadRecord(f"{nouns[schema.repeated_feature]} is missing")
         texts = {
             name: _check_text(candidate.texts[name], nouns[name], normalize_text)
-            for name in form.single
+            for name in schema.scalar_features
         }
-        image = _check_image(candidate.image, max_side) if form.picture and several else None
+        image = _check_image(candidate.image, max_side) if schema.has_image and several else None
     except BadRecord as error:
         lost = Rejected(candidate.where, str(error), candidate.items)
         return None, [*rejected, lost]
@@ -122,11 +122,11 @@ def check_record(
         return None, [dataclasses.replace(rejected[0], items=candidate.items), *rejected[1:]]
     rejected = _count_lost_rows(rejected, good_rows)
     key = escape(normalize_name(candidate.key))
-    return Record(key, image, {**texts, form.several: several}), rejected
+    return Record(key, image, {**texts, schema.repeated_feature: several}), rejected
 
 
 def _count_lost_rows(rejected: list[Rejected], good_rows: set[Any]) -> list[Rejected]:
-    """A row is lost, once, where none of its texts is good."""
+    """Counts a row as lost, once, where none of its texts is good."""
     counted, seen = [], set(good_rows)
     for line in rejected:
         row = line.where.get("row")
@@ -153,16 +153,16 @@ def _check_text(given: Any, noun: str, normalize: bool) -> str:
 
 
 def _check_image(data: bytes | None, max_side: int | None) -> bytes:
-    """The file itself, or an upright 8-bit one that keeps transparency."""
+    """Returns the file itself, or an upright 8-bit one that keeps transparency."""
     if not data:
-        raise BadRecord("picture is empty")
+        raise BadRecord("image is empty")
     try:
         image = open_image(data, formats=FORMATS)
     except InputError as error:
         reason = str(error).removeprefix("image bytes: ")
         if "in no known format" in reason:
             reason = f"not one of {', '.join(FORMATS)}"
-        raise BadRecord(f"picture cannot be read: {reason}") from error
+        raise BadRecord(f"image cannot be read: {reason}") from error
     small = max_side is None or max(image.size) <= max_side
     if small and image.format in KEPT_FORMATS:
         return data
@@ -181,7 +181,7 @@ def _check_image(data: bytes | None, max_side: int | None) -> bytes:
 
 
 def _resize(image: Image.Image, size: tuple[int, int]) -> Image.Image:
-    """Lanczos. What is transparent keeps its hidden colour, which some models see."""
+    """Resizes by Lanczos. What is transparent keeps its hidden colour, which some models see."""
     resized = image.resize(size, Image.Resampling.LANCZOS)
     if image.mode == "RGB":
         return resized

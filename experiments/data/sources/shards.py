@@ -1,4 +1,4 @@
-"""One piece of a source to shards of the prepared set, in any process."""
+"""Writes a chunk of a source to shards of the prepared set, in any process."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from clip_jax.atomic_file import replace_file
 from clip_jax.errors import InputError
 from clip_jax.text import escape, read_json
 from experiments.data import sources
-from experiments.data.sources.forms import Form
-from experiments.data.sources.plan import Options
+from experiments.data.sources.read_plan import SourceConfig
 from experiments.data.sources.records import Ignored, Rejected, check_record
+from experiments.data.sources.schema import RecordSchema
 
 # One record a chunk, so that reading one decompresses no other.
 WRITER = "group_size:1"
 
 
 @dataclasses.dataclass(frozen=True)
-class Rules:
-    """What becomes of the records.
+class WriteConfig:
+    """How the records of a source are written.
 
     validation: the share that goes into the split "validation", by a hash of what a record is
     about. max_side: of larger images, in pixels. normalize_text: whether texts are stored in NFC.
@@ -45,8 +45,8 @@ class Rules:
 
 
 @dataclasses.dataclass(frozen=True)
-class Written:
-    """What became of a piece.
+class ChunkResult:
+    """The result of writing a chunk.
 
     shards: [split, file, records] each. records: kept or not. rejected: where and why. Items of
     the source (rows, members or entries): kept_items, rejected_items, and ignored_items by rule.
@@ -60,11 +60,12 @@ class Written:
     ignored_items: dict[str, int]
 
 
-def features(form: Form, codes: int = 0) -> tfds.features.FeaturesDict:
-    """Of a prepared set; codes: how many an image has, 0 for none."""
-    described: dict[str, Any] = {name: tfds.features.Text() for name in (*form.single, "key")}
-    described[form.several] = tfds.features.Sequence(tfds.features.Text())
-    if form.picture:
+def features(schema: RecordSchema, codes: int = 0) -> tfds.features.FeaturesDict:
+    """Returns those of a prepared set. codes: how many an image has, 0 for none."""
+    texts = (*schema.scalar_features, "key")
+    described: dict[str, Any] = {name: tfds.features.Text() for name in texts}
+    described[schema.repeated_feature] = tfds.features.Sequence(tfds.features.Text())
+    if schema.has_image:
         described["image"] = tfds.features.Image(shape=(None, None, 3))
     if codes:
         described["codes"] = tfds.features.Tensor(shape=(codes,), dtype=np.int32)
@@ -72,7 +73,7 @@ def features(form: Form, codes: int = 0) -> tfds.features.FeaturesDict:
 
 
 def serializer(described: tfds.features.FeaturesDict) -> Callable[[Mapping[str, Any]], bytes]:
-    """From an example to its bytes, the same in every process."""
+    """Returns what turns an example into bytes, the same in every process."""
     examples = ExampleSerializer(described.get_serialized_info())
 
     def serialize(example: Mapping[str, Any]) -> bytes:
@@ -83,23 +84,23 @@ def serializer(described: tfds.features.FeaturesDict) -> Callable[[Mapping[str, 
     return serialize
 
 
-def split_of(subject: bytes, rules: Rules) -> str:
-    """By what a record is about alone, whatever else there is in the source."""
-    number = int.from_bytes(hashlib.sha256(subject).digest()[:8], "big")
-    return "validation" if number < rules.validation * 2**64 else rules.split
+def split_of(split_key: bytes, write_config: WriteConfig) -> str:
+    """Returns the split by what a record is about alone, whatever else there is in the source."""
+    number = int.from_bytes(hashlib.sha256(split_key).digest()[:8], "big")
+    return "validation" if number < write_config.validation * 2**64 else write_config.split
 
 
-def write_piece(
-    options: Options, piece: Any, rules: Rules, folder: Path, number: int
-) -> Written:
-    """Shards into `folder`, and last the file that says that they are whole."""
-    serialize = serializer(features(options.what))
+def write_chunk(
+    config: SourceConfig, chunk: Any, write_config: WriteConfig, folder: Path, number: int
+) -> ChunkResult:
+    """Writes shards into `folder`, and last the file that says that they are whole."""
+    serialize = serializer(features(config.schema))
     writers: dict[str, ShardWriter] = {}
     records = kept = lost = 0
     rejected: list[dict[str, Any]] = []
     ignored: Counter[str] = Counter()
     try:
-        for found in sources.KINDS[options.kind].read(options, piece):
+        for found in sources.KINDS[config.kind].read(config, chunk):
             if isinstance(found, Ignored):
                 ignored[found.why] += found.items
                 continue
@@ -109,41 +110,42 @@ def write_piece(
             else:
                 items = found.items
                 record, reasons = check_record(
-                    found, options.what, rules.max_side, rules.normalize_text
+                    found, config.schema, write_config.max_side, write_config.normalize_text
                 )
             rejected += [{**reason.where, "why": escape(reason.why)} for reason in reasons]
             lost += (left_out := sum(reason.items for reason in reasons))
             kept += items - left_out
             if record is None:
                 continue
-            split = split_of(record.subject, rules)
+            split = split_of(record.split_key, write_config)
             if split not in writers:
                 stem = f"piece-{number:06d}-{split}"
-                writers[split] = ShardWriter(folder, stem, rules.shard_records)
+                writers[split] = ShardWriter(folder, stem, write_config.shard_records)
             writers[split].write(serialize(record.example))
     finally:
         for writer in writers.values():
             writer.close()
     shards = [[split, *shard] for split in sorted(writers) for shard in writers[split].shards]
-    written = Written(shards, records, rejected, kept, lost, dict(sorted(ignored.items())))
+    written = ChunkResult(shards, records, rejected, kept, lost, dict(sorted(ignored.items())))
     replace_file(folder / result_name(number), json_line(dataclasses.asdict(written)))
     return written
 
 
 def result_name(number: int) -> str:
+    # Earlier versions wrote these names: they are still read.
     return f"piece-{number:06d}.json"
 
 
-def read_result(folder: Path, number: int) -> Written | None:
-    """What became of a piece; None for one that is to be written.
+def read_result(folder: Path, number: int) -> ChunkResult | None:
+    """Returns what became of a chunk; None for one that is to be written.
 
-    InputError for a file that `write_piece` has not written: the shards that it names are moved.
+    InputError for a file that `write_chunk` has not written: the shards that it names are moved.
     """
     file = folder / result_name(number)
     if not file.exists():
         return None
     try:
-        written = Written(**read_json(file))
+        written = ChunkResult(**read_json(file))
         ours = all(_is_shard(number, *shard) for shard in written.shards)
     except TypeError:
         ours = False
@@ -155,7 +157,7 @@ def read_result(folder: Path, number: int) -> Written | None:
 
 
 def _is_shard(number: int, split: Any, name: Any, count: Any) -> bool:
-    """Tells if a shard has the name of one of this piece, and its split that of no path."""
+    """Tells if a shard has the name of one of this chunk, and its split that of no path."""
     if not isinstance(split, str) or not isinstance(name, str) or type(count) is not int:
         return False
     stem = re.escape(f"piece-{number:06d}-{split}")
@@ -164,12 +166,12 @@ def _is_shard(number: int, split: Any, name: Any, count: Any) -> bool:
 
 
 def json_line(data: Mapping[str, Any]) -> str:
-    """JSON with letters as they are; a surrogate of an undecodable name is JSON's own escape."""
+    """Returns JSON with letters as they are; a surrogate of an undecodable name is escaped."""
     return escape(json.dumps(data, ensure_ascii=False)) + "\n"
 
 
 def summarize(rejected: list[dict[str, Any]]) -> Counter[str]:
-    """How often each reason was given, without its details."""
+    """Counts how often each reason was given, without its details."""
     return Counter(line["why"].partition(":")[0] for line in rejected)
 
 

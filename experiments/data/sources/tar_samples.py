@@ -205,7 +205,7 @@ class _Groups:
     def _lack(self, members: Sequence[_Member]) -> str:
         kinds = {member.kind for member in members}
         if self._wanted.images and not kinds.intersection(self._wanted.images):
-            return f"picture is missing: no member {', '.join(self._wanted.images)}"
+            return f"image is missing: no member {', '.join(self._wanted.images)}"
         return f"{self._wanted.noun} is missing: no member {' or '.join(self._wanted.texts)}"
 
 

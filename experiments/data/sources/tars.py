@@ -22,12 +22,12 @@ from experiments.data.sources.labels import (
     known_class_names,
     resolve_labels,
 )
-from experiments.data.sources.plan import Options, Plan, stamps
+from experiments.data.sources.read_plan import ReadPlan, SourceConfig, file_fingerprints
 from experiments.data.sources.records import BadRecord, Candidate, Ignored, Rejected
 from experiments.data.sources.tar_samples import Sample, Unusable, Wanted, samples
 
 UNIT = "members"
-PICTURES = tuple(suffix.removeprefix(".") for suffix in SUFFIXES)
+IMAGES = tuple(suffix.removeprefix(".") for suffix in SUFFIXES)
 TEXTS = ("txt", "json")
 LABEL = "cls"
 COMPRESSED = (
@@ -36,7 +36,7 @@ COMPRESSED = (
 _COMPRESSED_MARKS = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0", b"\x28\xb5\x2f\xfd", b"\x04\x22\x4d\x18")
 
 
-def fits(source: Path) -> bool:
+def matches(source: Path) -> bool:
     if source.is_file():
         return _is_tar(source) or is_compressed(source)
     return bool(tars(source))
@@ -66,34 +66,34 @@ def check_uncompressed(source: Path, files: list[Path]) -> None:
                 raise _compressed(file)
 
 
-def plan(options: Options) -> Plan:
-    """Pieces are whole tar files, named inside the source's folder."""
-    source = Path(options.source)
+def plan(config: SourceConfig) -> ReadPlan:
+    """Chunks are whole tar files, named inside the source's folder."""
+    source = Path(config.source)
     folder = source if source.is_dir() else source.parent
     files = tars(source) if source.is_dir() else [source] * source.is_file()
     check_uncompressed(source, files)
     if not files:
         raise InputError(f"{source}: no *.tar here")
-    return Plan(options, stamps(folder, files), [file.name for file in files])
+    return ReadPlan(config, file_fingerprints(folder, files), [file.name for file in files])
 
 
-def read(options: Options, piece: str) -> Iterator[Candidate | Rejected | Ignored]:
-    source = Path(options.source)
-    file = source / piece if source.is_dir() else source
-    for found in samples(file, _wanted(options)):
+def read(config: SourceConfig, chunk: str) -> Iterator[Candidate | Rejected | Ignored]:
+    source = Path(config.source)
+    file = source / chunk if source.is_dir() else source
+    for found in samples(file, _wanted(config)):
         if isinstance(found, Ignored):
             yield found
             continue
-        where = {"file": escape(piece)}
+        where = {"file": escape(chunk)}
         if found.key is not None:
             where["key"] = escape(found.key)
         try:
             if not isinstance(found, Sample):
                 raise BadRecord(found.why)
             members = {kind: read_range(file, place) for kind, place in found.members.items()}
-            image = next((members[kind] for kind in PICTURES if kind in members), None)
-            texts = _texts(members, options)
-            yield Candidate(f"{piece}/{found.key}", where, image, texts, items=found.items)
+            image = next((members[kind] for kind in IMAGES if kind in members), None)
+            texts = _texts(members, config)
+            yield Candidate(f"{chunk}/{found.key}", where, image, texts, items=found.items)
         except BadRecord as error:
             yield Rejected(where, str(error), found.items)
 
@@ -113,12 +113,12 @@ def read_labels(folder: Path, source: LabelSource, split: str) -> LabelledRows:
     check_uncompressed(folder / split, files)
     keys, longer, values, places = [], [], [], []
     for tar in files:
-        for found in samples(tar, Wanted(PICTURES, (LABEL,), "label")):
+        for found in samples(tar, Wanted(IMAGES, (LABEL,), "label")):
             if isinstance(found, Ignored):
                 continue
             if isinstance(found, Unusable):
                 key = f"{escape(found.key)}: " if found.key else ""
-                lack = f"has no picture or no {LABEL}: " if found.is_incomplete else ""
+                lack = f"has no image or no {LABEL}: " if found.is_incomplete else ""
                 raise InputError(f"{tar}: {key}{lack}{found.why}")
             keys.append(escape(found.key))
             longer.append(f"{tar.name}/{keys[-1]}")
@@ -136,15 +136,17 @@ def read_labels(folder: Path, source: LabelSource, split: str) -> LabelledRows:
     )
 
 
-def _wanted(options: Options) -> Wanted:
+def _wanted(config: SourceConfig) -> Wanted:
     """Captions are in key.txt or key.json; in the latter alone where a column is named."""
-    form = options.what
-    captions = options.form == "captions" and not options.caption_column
+    schema = config.schema
+    captions = config.form == "captions" and not config.caption_column
     texts = TEXTS if captions else ("json",)
-    return Wanted(PICTURES if form.picture else (), texts, form.columns[form.several].noun)
+    return Wanted(
+        IMAGES if schema.has_image else (), texts, schema.columns[schema.repeated_feature].noun
+    )
 
 
-def _texts(members: dict[str, bytes], options: Options) -> dict[str, Any]:
+def _texts(members: dict[str, bytes], config: SourceConfig) -> dict[str, Any]:
     """By feature, of the one text of a sample."""
     if "txt" in members:
         return {"captions": [members["txt"]]}
@@ -154,7 +156,7 @@ def _texts(members: dict[str, bytes], options: Options) -> dict[str, Any]:
         raise BadRecord(f"json cannot be read: {str(error).partition(': ')[2]}") from error
     if not isinstance(about, dict):
         raise BadRecord("json holds no object")
-    return read_texts(about, options)
+    return read_texts(about, config)
 
 
 def _is_tar(file: Path) -> bool:

@@ -14,7 +14,7 @@ from clip_jax.errors import InputError
 from experiments.data.sources import tf_records
 from experiments.data.sources.columns import choose_columns, read_image, read_texts
 from experiments.data.sources.labels import LabelledRows, LabelSource, first_unique
-from experiments.data.sources.plan import Options, Plan, stamps
+from experiments.data.sources.read_plan import ReadPlan, SourceConfig, file_fingerprints
 from experiments.data.sources.records import BadRecord, Candidate, Rejected
 
 UNIT = "rows"
@@ -31,64 +31,66 @@ def import_tfds() -> ModuleType:
     return tensorflow_datasets
 
 
-def fits(source: Path) -> bool:
+def matches(source: Path) -> bool:
     return source.is_dir() and (source / INFO).is_file() and (source / FEATURES).is_file()
 
 
-def plan(options: Options) -> Plan:
-    """Pieces are shards."""
-    folder = _folder(options)
+def plan(config: SourceConfig) -> ReadPlan:
+    """Chunks are shards."""
+    folder = _folder(config)
     builder = open_builder(folder)
     features, splits = builder.info.features, builder.info.splits
-    if options.from_split not in splits:
+    if config.from_split not in splits:
         known = ", ".join(splits)
         raise InputError(
-            f"{folder}: has no split {options.from_split!r}; say --from-split, one of {known}"
+            f"{folder}: has no split {config.from_split!r}; say --from-split, one of {known}"
         )
-    options = choose_columns(features, options, folder)
-    image, picture = options.image_column, import_tfds().features.Image
-    if image and not (image in features and isinstance(features[image], picture)):
-        raise InputError(f"{folder}: feature {image!r} is no picture; say --image-column")
-    files = split_files(builder, options.from_split)
-    return Plan(options, stamps(folder, [folder / INFO, *files]), [file.name for file in files])
+    config = choose_columns(features, config, folder)
+    image, image_feature = config.image_column, import_tfds().features.Image
+    if image and not (image in features and isinstance(features[image], image_feature)):
+        raise InputError(f"{folder}: feature {image!r} is no image; say --image-column")
+    files = split_files(builder, config.from_split)
+    return ReadPlan(
+        config, file_fingerprints(folder, [folder / INFO, *files]), [file.name for file in files]
+    )
 
 
-def read(options: Options, piece: str) -> Iterator[Candidate | Rejected]:
-    folder = _folder(options)
+def read(config: SourceConfig, chunk: str) -> Iterator[Candidate | Rejected]:
+    folder = _folder(config)
     builder = open_builder(folder)
     features = builder.info.features
-    picture = options.what.picture
-    skip = {options.image_column: import_tfds().decode.SkipDecoding()} if picture else None
-    files = split_files(builder, options.from_split)
-    lengths = builder.info.splits[options.from_split].shard_lengths
-    expected = dict(zip((file.name for file in files), lengths, strict=True))[piece]
+    has_image = config.schema.has_image
+    skip = {config.image_column: import_tfds().decode.SkipDecoding()} if has_image else None
+    files = split_files(builder, config.from_split)
+    lengths = builder.info.splits[config.from_split].shard_lengths
+    expected = dict(zip((file.name for file in files), lengths, strict=True))[chunk]
     number = -1
     try:
-        for number, serialized in enumerate(_READERS[form(builder)](folder / piece)):
-            where = {"file": piece, "row": number}
+        for number, serialized in enumerate(_READERS[file_format(builder)](folder / chunk)):
+            where = {"file": chunk, "row": number}
             try:
                 row = features.deserialize_example_np(serialized, decoders=skip)
-                image = read_image(row, options, folder) if picture else None
-                texts = read_texts(row, options)
+                image = read_image(row, config, folder) if has_image else None
+                texts = read_texts(row, config)
             except BadRecord as error:
                 yield Rejected(where, str(error))
             except Exception as error:  # the parser's own are many, and of no common kind
                 yield Rejected(where, f"record cannot be parsed: {' '.join(str(error).split())}")
             else:
-                yield Candidate(f"{piece}:{number}", where, image, texts)
+                yield Candidate(f"{chunk}:{number}", where, image, texts)
         reason = f"the file has {number + 1} records, its metadata {expected}"
         whole = number + 1 >= expected
     except (ValueError, OSError, RuntimeError, IndexError) as error:
         reason, whole = " ".join(str(error).split()), False
     if not whole:
-        where = {"file": piece, "row": max(number, 0)}
+        where = {"file": chunk, "row": max(number, 0)}
         why = f"records after this one cannot be read: {reason}"
         yield Rejected(where, why, max(expected - number - 1, 1))
 
 
 def label_splits(folder: Path) -> list[str]:
     """Returns the splits of one version's folder; none elsewhere."""
-    return list(open_builder(folder).info.splits) if fits(folder) else []
+    return list(open_builder(folder).info.splits) if matches(folder) else []
 
 
 def version(folder: Path) -> str:
@@ -135,7 +137,7 @@ def read_labels(folder: Path, source: LabelSource, split: str) -> LabelledRows:
 
 def _records(builder: Any, split: str) -> Sequence[bytes]:
     files = split_files(builder, split)
-    if form(builder) == "array_record":
+    if file_format(builder) == "array_record":
         return ArrayRecordDataSource([str(file) for file in files])
     try:
         return tf_records.TfRecords(files)
@@ -174,15 +176,15 @@ def _key(value: Any) -> str:
     return value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else str(value)
 
 
-def _folder(options: Options) -> Path:
+def _folder(config: SourceConfig) -> Path:
     """Of one version of one config, where there are several the source must name one."""
-    source = Path(options.data_dir) / options.source
-    if fits(source):
+    source = Path(config.data_dir) / config.source
+    if matches(source):
         return source
-    found = sorted({file.parent for file in source.rglob(INFO) if fits(file.parent)})
+    found = sorted({file.parent for file in source.rglob(INFO) if matches(file.parent)})
     if len(found) == 1:
         return found[0]
-    listed = ", ".join(str(folder.relative_to(options.data_dir or ".")) for folder in found)
+    listed = ", ".join(str(folder.relative_to(config.data_dir or ".")) for folder in found)
     raise InputError(
         f"{source}: {f'name one of {listed}' if found else 'no prepared TFDS set here'}"
     )
@@ -197,17 +199,17 @@ def open_builder(folder: Path) -> Any:
         raise InputError(f"{folder}: cannot be read as a TFDS set ({reason})") from error
 
 
-def form(builder: Any) -> str:
+def file_format(builder: Any) -> str:
     return builder.info.file_format.value
 
 
 def split_files(builder: Any, split: str) -> list[Path]:
-    """The files of a split, all there and in a form that can be read, or InputError."""
+    """Returns the files of a split, all there and in a form that can be read, or InputError."""
     folder = builder.data_path
-    if form(builder) not in _READERS:
+    if file_format(builder) not in _READERS:
         raise InputError(
-            f"{folder}: is in the form {form(builder)}; expected {' or '.join(_READERS)}: convert "
-            "it with tensorflow_datasets.scripts.convert_format"
+            f"{folder}: is in the form {file_format(builder)}; expected {' or '.join(_READERS)}: "
+            "convert it with tensorflow_datasets.scripts.convert_format"
         )
     files = [Path(path) for path in builder.info.splits[split].filepaths]
     absent = [file.name for file in files if not file.is_file()]

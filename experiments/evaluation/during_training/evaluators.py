@@ -106,7 +106,7 @@ class ReadableSplit:
     @cached_property
     def _places(self) -> list[int]:
         images = _Images(self._split)
-        reasons = find_unreadable(images, range(len(images))) if self._split.pictured else {}
+        reasons = find_unreadable(images, range(len(images))) if self._split.has_images else {}
         self.log.write_remarks(unreadable=listed(images, reasons), images=len(images))
         return [place for place in range(len(images)) if place not in reasons]
 

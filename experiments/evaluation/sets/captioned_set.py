@@ -1,4 +1,4 @@
-"""A prepared set of images with captions, several to a picture: what retrieval is measured on."""
+"""A prepared set of images with captions, several to an image: for retrieval."""
 
 from __future__ import annotations
 
@@ -13,53 +13,53 @@ from tqdm import tqdm
 from clip_jax.errors import InputError
 from clip_jax.text import escape, normalize_name
 from experiments.data.source import BUILTIN_SETS, Split, build_builtin_set
-from experiments.evaluation.sets.labelled_set import Pictures, hash_pictures, pictures_at
+from experiments.evaluation.sets.labelled_set import LazyImages, hash_images, images_at
 from experiments.evaluation.sets.loader import DATA_DIR, find_path
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class CaptionedSet:
-    """One split. captions: of each of N pictures, one or more. keys: N stable names of examples.
+    """One split. captions: of each of N images, one or more. keys: N stable names of examples.
 
-    pictures: N encoded files, read when they are asked for.
+    images: N encoded files, read when needed.
     """
 
     name: str
     split: str
     captions: tuple[tuple[str, ...], ...]
     keys: tuple[str, ...]
-    pictures: Sequence[bytes]
+    images: Sequence[bytes]
 
     def __len__(self) -> int:
         return len(self.captions)
 
     def image(self, index: int) -> bytes:
-        """The encoded file of the index-th picture."""
-        return self.pictures[index]
+        """Returns the encoded file of the index-th image."""
+        return self.images[index]
 
     def at(self, places: Sequence[int]) -> CaptionedSet:
-        """The examples at these places alone, in their order."""
+        """Returns the examples at these places alone, in their order."""
         return dataclasses.replace(
             self,
             captions=tuple(self.captions[place] for place in places),
             keys=tuple(self.keys[place] for place in places),
-            pictures=pictures_at(self.pictures, places),
+            images=images_at(self.images, places),
         )
 
     @functools.cached_property
     def source_hash(self) -> str:
-        """SHA-256 of all keys and captions, and of 16 images spread evenly."""
+        """Returns SHA-256 of all keys and captions, and of 16 images spread evenly."""
         digest = hashlib.sha256()
         for key, captions in zip(self.keys, self.captions, strict=True):
             digest.update(escape("\t".join((key, *captions, "\n"))).encode())
-        hash_pictures(digest, self.pictures)
+        hash_images(digest, self.images)
         return digest.hexdigest()
 
 
 def open_captioned(
     folder: str | Path, split: str = "test", data_dir: str | Path = DATA_DIR
 ) -> CaptionedSet:
-    """A split of a set that `experiments.prepare` made, or of a built-in one by its name.
+    """Opens a split of a set that `experiments.prepare` made, or of a built-in one by its name.
 
     data_dir: where built-in sets are built. A set without captions raises InputError.
     """
@@ -67,7 +67,7 @@ def open_captioned(
     if name in BUILTIN_SETS:
         place = build_builtin_set(name, Path(data_dir).expanduser())
     opened = Split(place, split)
-    opened.need_captions()
+    opened.require_captions()
     captions, keys = [], []
     for i in tqdm(range(len(opened)), f"captions of {name}", disable=None, leave=False):
         row = opened[i]
@@ -79,5 +79,5 @@ def open_captioned(
             )
         captions.append(tuple(found))
         keys.append(normalize_name(row.get("key") or f"{split}[{i}]"))
-    pictures = Pictures(len(opened), lambda i: opened[i]["image"])
-    return CaptionedSet(name, split, tuple(captions), tuple(keys), pictures)
+    images = LazyImages(len(opened), lambda i: opened[i]["image"])
+    return CaptionedSet(name, split, tuple(captions), tuple(keys), images)

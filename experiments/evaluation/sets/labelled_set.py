@@ -1,4 +1,4 @@
-"""What every reader gives: labels in memory, images as files, by their place."""
+"""A labelled set: labels in memory, images as files, by their place."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from clip_jax.errors import InputError
 from clip_jax.text import escape, normalize_name, warn_of_invisible
 from experiments.data.sources.labels import LabelledRows, first_unique, normalize_class_names
 
-PICTURES_HASHED = 16
+HASHED_IMAGES = 16
 
 
-class Pictures(Sequence[bytes]):
-    """Encoded images, each read when it is asked for; a slice is a list."""
+class LazyImages(Sequence[bytes]):
+    """Encoded images, each read when needed; a slice is a list."""
 
     def __init__(self, count: int, read: Callable[[int], bytes]) -> None:
         self._count, self._read = count, read
@@ -37,10 +37,10 @@ class Pictures(Sequence[bytes]):
 class LabelledSet:
     """One split of a labelled data set.
 
-    name, split: as they were asked for. version: "food101:2.0.0", or "folder". class_names: by
+    name, split: as they were requested. version: "food101:2.0.0", or "folder". class_names: by
     label, spelt as the source spells them, in NFC; Russian for built-in sets. labels: int64[N].
     keys: N names of examples that stay the same whenever and wherever this version is read.
-    pictures: N encoded files, read when they are asked for. ignored: see `LabelledRows`.
+    images: N encoded files, read when needed. ignored: see `LabelledRows`.
     """
 
     name: str
@@ -49,53 +49,53 @@ class LabelledSet:
     class_names: tuple[str, ...]
     labels: np.ndarray
     keys: tuple[str, ...]
-    pictures: Sequence[bytes]
+    images: Sequence[bytes]
     ignored: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def at(self, places: Sequence[int]) -> LabelledSet:
-        """The examples at these places alone, in their order."""
+        """Returns the examples at these places alone, in their order."""
         return dataclasses.replace(
             self,
             labels=self.labels[list(places)],
             keys=tuple(self.keys[place] for place in places),
-            pictures=pictures_at(self.pictures, places),
+            images=images_at(self.images, places),
         )
 
     def image(self, index: int) -> bytes:
-        """The encoded file of the index-th image; one that cannot be read raises InputError."""
-        return self.pictures[index]
+        """Returns the index-th image's encoded file; one that cannot be read raises InputError."""
+        return self.images[index]
 
     @functools.cached_property
     def source_hash(self) -> str:
-        """SHA-256 of the class names, of all keys and labels, and of 16 images spread evenly."""
+        """Hashes the class names, all keys and labels, and 16 images spread evenly, by SHA-256."""
         digest = hashlib.sha256()
         names = [self.class_names[label] for label in self.labels]
         lines = [*self.class_names, *map("\t".join, zip(self.keys, names, strict=True))]
         digest.update(escape("\n".join(lines)).encode("utf-8"))
-        hash_pictures(digest, self.pictures)
+        hash_images(digest, self.images)
         return digest.hexdigest()
 
 
-def hash_pictures(digest: Any, pictures: Sequence[bytes]) -> None:
-    """Adds 16 of the pictures, spread evenly, or all of fewer; a mark for an unreadable one."""
-    count = min(PICTURES_HASHED, len(pictures))
-    for place in np.linspace(0, len(pictures) - 1, count).astype(int).tolist():
+def hash_images(digest: Any, images: Sequence[bytes]) -> None:
+    """Adds 16 of the images, spread evenly, or all of fewer; a mark for an unreadable one."""
+    count = min(HASHED_IMAGES, len(images))
+    for place in np.linspace(0, len(images) - 1, count).astype(int).tolist():
         try:
-            digest.update(hashlib.sha256(pictures[place]).digest())
+            digest.update(hashlib.sha256(images[place]).digest())
         except (InputError, OSError):  # measurements leave it out and say so
             digest.update(b"unreadable")
 
 
-def pictures_at(pictures: Sequence[Any], places: Sequence[int]) -> Pictures:
-    """Those at these places alone."""
-    return Pictures(len(places), lambda i: pictures[places[i]])
+def images_at(images: Sequence[Any], places: Sequence[int]) -> LazyImages:
+    """Returns those at these places alone."""
+    return LazyImages(len(places), lambda i: images[places[i]])
 
 
 def labelled_set(name: str, split: str, version: str, rows: LabelledRows) -> LabelledSet:
-    """The set of these rows, with class names and keys in NFC.
+    """Makes the set of these rows, with class names and keys in NFC.
 
     Labels that are no class, one class in two normal forms, or a key given twice raise InputError.
     Invisible characters in class names are warned of.
@@ -115,12 +115,12 @@ def labelled_set(name: str, split: str, version: str, rows: LabelledRows) -> Lab
     keys = first_unique([normalize_name(key) for key in rows.keys], rows.keys)
     return LabelledSet(
         name, split, version, class_names, labels, tuple(keys),
-        Pictures(len(labels), rows.read), tuple(rows.ignored),
+        LazyImages(len(labels), rows.read), tuple(rows.ignored),
     )  # fmt: skip
 
 
 def join(parts: Sequence[LabelledSet]) -> LabelledSet:
-    """Splits of one set, one after another."""
+    """Joins splits of one set, one after another."""
     first = parts[0]
     if len(parts) == 1:
         return first
@@ -142,6 +142,6 @@ def join(parts: Sequence[LabelledSet]) -> LabelledSet:
         first.class_names,
         np.concatenate([part.labels for part in parts]),
         tuple(f"{part.split}/{key}" for part in parts for key in part.keys),
-        Pictures(int(ends[-1]), read),
+        LazyImages(int(ends[-1]), read),
         tuple(dict.fromkeys(line for part in parts for line in part.ignored)),
     )

@@ -1,4 +1,4 @@
-"""A labelled set by its name, from wherever it lies on disk."""
+"""A labelled set by its name, from wherever it is on disk."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ def open_set(
     data_dir: str | Path = DATA_DIR,
     records: Mapping[str, SetRecord] = RECORDS,
 ) -> LabelledSet:
-    """A split of one of the known sets, or of a user's own in a folder called `name`.
+    """Opens a split of one of the known sets, or of a user's own in a folder called `name`.
 
     split: train, validation, test or another of the set's; "train+validation" is both. data_dir:
-    where TFDS sets lie, and folders by the sets' names; built-in sets are built there.
+    where TFDS sets are, and folders by the sets' names; built-in sets are built there.
     Raises MissingSet where the set is not on disk, InputError where it is not the expected one.
     """
     place = find_path(name)
@@ -56,9 +56,9 @@ def open_set(
 
 
 def find_path(path: str | Path) -> Path:
-    """A path of the user's as it lies on disk, where names may be in another normal form.
+    """Returns a path of the user's as it is on disk, where names may be in another normal form.
 
-    One that does not exist is given back as it is.
+    One that does not exist is returned as it is.
     """
     path = Path(path).expanduser()
     if path.exists() or path.parent == path:
@@ -72,7 +72,7 @@ def find_path(path: str | Path) -> Path:
 
 
 def _locate(record: SetRecord, data_dir: Path) -> Path:
-    """The version of TFDS, or else a folder by the set's own name."""
+    """Returns the version of TFDS, or else a folder by the set's own name."""
     if record.source == BUILTIN:
         return build_builtin_set(record.name, data_dir)
     place, folder = data_dir / record.source.replace(":", "/"), data_dir / record.name
@@ -84,14 +84,14 @@ def _locate(record: SetRecord, data_dir: Path) -> Path:
 
 
 def _layouts(folder: Path) -> list[str]:
-    """Those that fit what lies there."""
+    """Returns the layouts that fit what is there."""
     if not folder.is_dir():
         return []
     return [name for name, reader in LAYOUTS.items() if reader.label_splits(folder)]
 
 
 def _layout(folder: Path) -> str:
-    """The one that fits."""
+    """Returns the one that fits."""
     found = _layouts(folder)
     if len(found) != 1:
         seen = f"could be {' or '.join(found)}" if found else f"is none of {', '.join(LAYOUTS)}"
@@ -109,7 +109,7 @@ def _open_split(folder: Path, layout: str, record: SetRecord, split: str) -> Lab
 
 
 def _check(record: SetRecord, split: str, rows: LabelledRows) -> None:
-    """The expected numbers of classes and examples."""
+    """Raises InputError unless the numbers of classes and examples are the expected ones."""
     found = len(rows.class_names)
     if record.classes is not None and found != record.classes:
         raise InputError(f"{record.name}: has {found} classes; expected {record.classes}")

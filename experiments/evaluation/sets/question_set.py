@@ -1,4 +1,4 @@
-"""A prepared set of questions, on images, on texts, or by themselves."""
+"""A prepared set of questions, on images, on texts, or alone."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from pathlib import Path
 from tqdm import tqdm
 
 from experiments.data.source import Split
-from experiments.evaluation.sets.labelled_set import Pictures, hash_pictures, pictures_at
+from experiments.evaluation.sets.labelled_set import LazyImages, hash_images, images_at
 from experiments.evaluation.sets.loader import find_path
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class QuestionSet:
     """One split of N questions. answers: of each, the right ones. contexts: the texts that they are
-    on, "" where there is none. pictures: N encoded files, or N times None. keys: N names of
+    on, "" where there is none. images: N encoded files, or N times None. keys: N names of
     questions.
     """
 
@@ -27,50 +27,50 @@ class QuestionSet:
     questions: tuple[str, ...]
     answers: tuple[tuple[str, ...], ...]
     contexts: tuple[str, ...]
-    pictures: Sequence[bytes | None]
-    pictured: bool
+    images: Sequence[bytes | None]
+    has_images: bool
     keys: tuple[str, ...]
 
     def __len__(self) -> int:
         return len(self.questions)
 
     def image(self, index: int) -> bytes | None:
-        """The encoded file of the index-th picture."""
-        return self.pictures[index]
+        """Returns the encoded file of the index-th image."""
+        return self.images[index]
 
     def at(self, places: Sequence[int]) -> QuestionSet:
-        """The questions at these places alone, in their order."""
+        """Returns the questions at these places alone, in their order."""
         texts = {
             name: tuple(getattr(self, name)[place] for place in places)
             for name in ("questions", "answers", "contexts", "keys")
         }
-        return dataclasses.replace(self, **texts, pictures=pictures_at(self.pictures, places))
+        return dataclasses.replace(self, **texts, images=images_at(self.images, places))
 
     @functools.cached_property
     def source_hash(self) -> str:
-        """SHA-256 of all texts, and of 16 images spread evenly."""
+        """Returns SHA-256 of all texts, and of 16 images spread evenly."""
         digest = hashlib.sha256()
         for row in zip(self.questions, self.contexts, self.answers, strict=True):
             digest.update("\t".join((row[0], row[1], *row[2], "\n")).encode())
-        if self.pictured:
-            hash_pictures(digest, self.pictures)
+        if self.has_images:
+            hash_images(digest, self.images)
         return digest.hexdigest()
 
 
 def open_questions(folder: str | Path, split: str = "test") -> QuestionSet:
-    """A split of a set that `experiments.prepare` made; one without questions raises InputError."""
+    """Opens a split that `experiments.prepare` made; one without questions raises InputError."""
     opened = Split(find_path(folder), split)
-    opened.need_questions()
+    opened.require_questions()
     questions, answers, contexts = [], [], []
     for i in tqdm(range(len(opened)), f"questions of {folder}", disable=None, leave=False):
         row = opened[i]
         questions.append(row["question"])
         answers.append(tuple(row["answers"]))
         contexts.append(row.get("context", ""))
-    pictures = [None] * len(questions)
-    if opened.pictured:
-        pictures = Pictures(len(opened), lambda i: opened[i]["image"])
+    images = [None] * len(questions)
+    if opened.has_images:
+        images = LazyImages(len(opened), lambda i: opened[i]["image"])
     return QuestionSet(
-        str(folder), split, tuple(questions), tuple(answers), tuple(contexts), pictures,
-        opened.pictured, tuple(f"{split}[{i}]" for i in range(len(questions))),
+        str(folder), split, tuple(questions), tuple(answers), tuple(contexts), images,
+        opened.has_images, tuple(f"{split}[{i}]" for i in range(len(questions))),
     )  # fmt: skip

@@ -47,9 +47,9 @@ _ALL = (
         name="birdsnap", title="Birdsnap", source=FOLDER, metric="accuracy", classes=500,
         examples={"train": 42283, "test": 2149}, fixed_size=False,
         download_hint="fetch what is left of it with get_birdsnap.py from "
-        "https://thomasberg.org/datasets/birdsnap/1.1/birdsnap.tgz and put the pictures of "
+        "https://thomasberg.org/datasets/birdsnap/1.1/birdsnap.tgz and put the images of "
         "test_images.txt into {folder}/test/SPECIES, the others into {folder}/train/SPECIES",
-        note="The pictures' links die, so that copies differ in size.",
+        note="The images' links die, so that copies differ in size.",
     ),
     _tfds(
         "sun397/standard-part1-120k:4.0.0",
@@ -76,7 +76,7 @@ _ALL = (
         "stl10:1.0.0",
         name="stl10", title="STL10", metric="accuracy", classes=10,
         examples={"train": 5000, "test": 8000},
-        note="TFDS lacks the ten folds of 1,000 training pictures (openai/CLIP#45).",
+        note="TFDS lacks the ten folds of 1,000 training images (openai/CLIP#45).",
     ),
     _tfds(
         "patch_camelyon:2.0.0",
@@ -119,7 +119,7 @@ _ALL = (
         "caltech101:3.0.2",
         name="caltech101", title="Caltech101", metric="mean_per_class", classes=102,
         examples={"train": 3060, "test": 6084},
-        note="TFDS's own random split, not CLIP's, whose test has 6,085 pictures.",
+        note="TFDS's own random split, not CLIP's, whose test has 6,085 images.",
     ),
     _tfds(
         "oxford_flowers102:2.1.1",

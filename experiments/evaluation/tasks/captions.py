@@ -76,7 +76,7 @@ def measure_set(
     inputs = {**written_by, "ruclip": clip and clip.metadata()}
 
     def compute(readable: ReadableExamples) -> Result:
-        images, references = readable.examples.pictures, readable.examples.captions
+        images, references = readable.examples.images, readable.examples.captions
         captions = run.cached_map(
             "captions", written_by, readable, lambda rows: _write(run.model, images, writing, rows)
         ).tolist()

@@ -76,7 +76,7 @@ def measure_set(
     rudolph = run.model.rudolph
 
     def compute(readable: ReadableExamples) -> Result:
-        images = readable.examples.pictures
+        images = readable.examples.images
         captions = [several[0] for several in readable.examples.captions]
         drawn = run.cached_map(
             "drawings",

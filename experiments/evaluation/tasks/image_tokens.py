@@ -43,7 +43,7 @@ def measure_set(run: EvalRun[RudolphModel], examples: CaptionedSet) -> Result:
     inputs, rudolph = run.metadata(examples), run.model.rudolph
 
     def compute(readable: ReadableExamples) -> Result:
-        images = readable.examples.pictures
+        images = readable.examples.images
         captions = [several[0] for several in readable.examples.captions]
         sums = run.cached_map(
             "losses",

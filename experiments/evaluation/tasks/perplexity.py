@@ -51,7 +51,7 @@ def measure_set(
     metric = set_record(examples.name).metric
 
     def compute(readable: ReadableExamples) -> Result:
-        images = readable.examples.pictures
+        images = readable.examples.images
         perplexities = run.cached_map(
             "class perplexities",
             inputs,

@@ -49,7 +49,7 @@ def measure_set(
 
         def answer(rows: slice) -> np.ndarray:
             found = answer_questions(
-                run.model.rudolph, chosen.questions[rows], chosen.pictures[rows],
+                run.model.rudolph, chosen.questions[rows], chosen.images[rows],
                 chosen.contexts[rows], about=about, batch_size=run.model.batch_size, quiet=True,
             )  # fmt: skip
             return np.array(found)

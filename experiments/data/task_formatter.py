@@ -38,53 +38,55 @@ class Question(NamedTuple):
 Texts = list[str] | Question  # captions, or a question
 
 
-class TaskForms:
-    """Draws of a row's texts, with the special tokens of `rudolph_jax.image_to_text`."""
+class TaskFormatter:
+    """Samples of a row's texts, with the special tokens of `rudolph_jax.image_to_text`."""
 
     def __init__(
         self, split: Split, model: RudolphConfig, settings: RudolphSettings, tokenizer: Tokenizer
     ) -> None:
         """A split without the texts that the tasks are made of raises InputError."""
         if settings.asks:
-            split.need_questions()
+            split.require_questions()
         else:
-            split.need_captions()
+            split.require_captions()
         self._model, self._settings, self._tokenizer = model, settings, tokenizer
         self._layout = Layout(model)
         # Small sets draw the same texts again and again.
         self._encoded: dict[tuple[str, str, int | None, int], np.ndarray] = {}
 
     def read(self, row: dict[str, Any]) -> Texts:
-        """What `draw` is to get of a row."""
+        """Returns what `sample` needs of a row."""
         if self._settings.asks:
             return Question(row["question"], row["answers"], row.get("context", ""))
         return row["captions"]
 
-    def draw(self, texts: Texts, rng: np.random.Generator) -> np.ndarray:
+    def sample(self, texts: Texts, rng: np.random.Generator) -> np.ndarray:
         """int32[T], zeros in the codes' place."""
         tasks, layout = self._settings.tasks, self._layout
         shares = np.cumsum(list(tasks.values())) / sum(tasks.values())
         task = list(tasks)[int(np.searchsorted(shares, rng.random(), side="right"))]
         choices = texts.answers if isinstance(texts, Question) else texts
         text = choices[rng.integers(len(choices))]
-        told = rng.random() >= self._settings.unknown_token_share
+        use_task_token = rng.random() >= self._settings.unknown_token_share
         ids = np.full(layout.length, PAD, np.int32)
         if isinstance(texts, Question):
-            left, right = QUESTIONS[self._settings.question_about if told else "plain"]
+            left, right = QUESTIONS[self._settings.question_about if use_task_token else "plain"]
             ids[layout.left] = self._encode(texts.question, left, layout.left, texts.context)
             ids[layout.right] = self._encode(text, right, layout.right)
         elif task == "image_to_text":
-            token = "LT_I2T" if told else "LT_UNK"
+            token = "LT_I2T" if use_task_token else "LT_UNK"
             ids[layout.left] = encode_left(self._tokenizer, self._model, "", token)
-            token = "RT_I2T" if told else "RT_UNK"
+            token = "RT_I2T" if use_task_token else "RT_UNK"
             ids[layout.right] = self._encode(text, token, layout.right)
         else:
             token = "LT_T2I" if task == "text_to_image" else "LT_T2T"
-            ids[layout.left] = self._encode(text, token if told else "LT_UNK", layout.left)
+            ids[layout.left] = self._encode(
+                text, token if use_task_token else "LT_UNK", layout.left
+            )
         return ids
 
     def _encode(self, text: str, token: str, place: slice, context: str = "") -> np.ndarray:
-        """A text that is too long is cut without a word: training sets hold many."""
+        """Encodes a text; one too long is cut without a warning: training sets hold many."""
         special = self._layout.special_id(token) if self._model.text_special_tokens else None
         key = text, context, special, place.start
         if key not in self._encoded:

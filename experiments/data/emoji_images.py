@@ -21,7 +21,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from clip_jax.errors import InputError
 
-PICTURE_SIZE = 72  # the side of Twemoji's files: they are taken as they are
+IMAGE_SIZE = 72  # the side of Twemoji's files: they are taken as they are
 STYLES = ("twemoji", "openmoji")
 
 _SKIN_TONES = frozenset(range(0x1F3FB, 0x1F400))
@@ -70,7 +70,7 @@ def _folder(name: str) -> pathlib.Path:
 
 
 def _spellings(characters: str) -> tuple[str, str]:
-    """Fonts and file names may or may not spell out U+FE0F, 'draw this as an image'."""
+    """Returns both: fonts and file names may leave out U+FE0F, 'draw this as an image'."""
     return characters, characters.replace(_VARIATION_SELECTOR, "")
 
 
@@ -92,7 +92,7 @@ def _categories() -> dict[str, tuple[str, str]]:
 
 @functools.cache
 def all_emoji() -> tuple[Emoji, ...]:
-    """Every emoji without skin tone that both styles draw, in the order of the `emoji` package."""
+    """Lists every emoji without skin tone that both styles draw, in the `emoji` package's order."""
     package = _package("emoji")
     package.config.load_language("ru")
     categories, drawn = _categories(), _openmoji_glyphs()[1]
@@ -114,10 +114,10 @@ def all_emoji() -> tuple[Emoji, ...]:
 
 
 def draw(characters: str, style: str) -> np.ndarray:
-    """The image of an emoji in a style, on white: uint8[72, 72, 3]."""
-    picture = {"twemoji": _draw_twemoji, "openmoji": _draw_openmoji}[style](characters)
-    background = Image.new("RGBA", picture.size, "white")
-    background.alpha_composite(picture)
+    """Draws an emoji in a style, on white: uint8[72, 72, 3]."""
+    image = {"twemoji": _draw_twemoji, "openmoji": _draw_openmoji}[style](characters)
+    background = Image.new("RGBA", image.size, "white")
+    background.alpha_composite(image)
     return np.asarray(background.convert("RGB"))
 
 
@@ -133,7 +133,7 @@ def _draw_twemoji(characters: str) -> Image.Image:
 
 @functools.cache
 def _openmoji_glyphs() -> tuple[ImageFont.FreeTypeFont, dict[str, str]]:
-    """The OpenMoji font with every emoji under a single private code point, and that mapping.
+    """Returns the OpenMoji font with each emoji under one private code point, and that mapping.
 
     An emoji of several characters is a ligature, which Pillow finds only with libraqm and FriBiDi,
     and its wheels leave FriBiDi to the system. So the ligatures are looked up here and the font's
@@ -170,12 +170,12 @@ def _openmoji_glyphs() -> tuple[ImageFont.FreeTypeFont, dict[str, str]]:
     font.save(file, reorderTables=None)
     file.seek(0)
     basic = ImageFont.Layout.BASIC
-    return ImageFont.truetype(file, PICTURE_SIZE, layout_engine=basic), private
+    return ImageFont.truetype(file, IMAGE_SIZE, layout_engine=basic), private
 
 
 def _draw_openmoji(characters: str) -> Image.Image:
     font, private = _openmoji_glyphs()
-    side = PICTURE_SIZE
+    side = IMAGE_SIZE
     sheet = Image.new("RGBA", (2 * side, 2 * side))
     ImageDraw.Draw(sheet).text(
         (side // 2, side // 4), private[characters], font=font, embedded_color=True

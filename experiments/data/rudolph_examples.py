@@ -14,11 +14,11 @@ from clip_jax.errors import InputError
 from clip_jax.tokenizer import Tokenizer
 from experiments.config.data import DataConfig
 from experiments.config.objective import RudolphSettings
-from experiments.data.codes import Codes
-from experiments.data.examples import RENDERING, Example, Pictures
+from experiments.data.examples import RENDERING, Example, ImageExamples
+from experiments.data.image_codes import CodeMetadata
 from experiments.data.source import Split
-from experiments.data.sources.forms import CODES
-from experiments.data.task_forms import TaskForms, Texts
+from experiments.data.sources.schema import CODES
+from experiments.data.task_formatter import TaskFormatter, Texts
 from rudolph_jax.config import RudolphConfig
 from rudolph_jax.layout import Layout
 
@@ -28,7 +28,7 @@ ENCODED_AT_ONCE = 128  # images; one shape, so that the encoder compiles once
 Encode = Callable[[np.ndarray], np.ndarray]
 
 
-class Sequences(Pictures):
+class RudolphExamples(ImageExamples):
     """{"input_ids": int32[T]} of sets prepared with codes, or in memory, encoded once at the start.
 
     Of others {"image": uint8[size, size, 3], "input_ids": int32[T]} with zeros in the codes' place.
@@ -45,58 +45,58 @@ class Sequences(Pictures):
         image: ImageConfig,
         encode: Encode,
     ) -> None:
-        self._forms = TaskForms(split, model, settings, tokenizer)
+        self._formatter = TaskFormatter(split, model, settings, tokenizer)
         self._layout = Layout(model)
-        # Renderings are not kept: codes are, of as many whole views.
+        # Renderings are not stored: codes are, of as many whole views.
         super().__init__(split, dataclasses.replace(config, in_memory=False), size, image)
         self._codes: np.ndarray | None = None
         self._coded = CODES in split.features and CODES in split.metadata
         if self._coded:
             self._check_codes(config, settings)
         if config.in_memory and self._coded:
-            rows = [(self._forms.read(row), row[CODES][None]) for row in split]
+            rows = [(self._formatter.read(row), row[CODES][None]) for row in split]
             self._texts = [texts for texts, _ in rows]
             self._codes = np.stack([codes for _, codes in rows])
         elif config.in_memory:
             variants = config.augment.variants if config.augment.changes else 1
-            self._texts = [self._forms.read(row) for row in split]
+            self._texts = [self._formatter.read(row) for row in split]
             self._codes = self._encode_all(encode, variants)
 
-    def draw(self, index: int, rng: np.random.Generator) -> Example:
+    def sample(self, index: int, rng: np.random.Generator) -> Example:
         if self._codes is not None:
             texts, variants = self._texts[index], self._codes[index]
         elif self._coded:
             row = self.split[index]
-            texts, variants = self._forms.read(row), row[CODES][None]
+            texts, variants = self._formatter.read(row), row[CODES][None]
         else:
-            return super().draw(index, rng)
-        example = self.draw_text(texts, rng)
+            return super().sample(index, rng)
+        example = self.sample_text(texts, rng)
         example["input_ids"][self._layout.image] = variants[rng.integers(len(variants))]
         return example
 
     def read_text(self, row: dict[str, Any]) -> Texts:
-        return self._forms.read(row)
+        return self._formatter.read(row)
 
-    def draw_text(self, text: Texts, rng: np.random.Generator) -> Example:
-        return {"input_ids": self._forms.draw(text, rng)}
+    def sample_text(self, text: Texts, rng: np.random.Generator) -> Example:
+        return {"input_ids": self._formatter.sample(text, rng)}
 
     def _check_codes(self, config: DataConfig, settings: RudolphSettings) -> None:
-        """InputError unless the set's codes are those of the views that are asked for."""
+        """Raises InputError unless the set's codes are those of the views that the config makes."""
         if config.augment.changes:
             raise InputError(
-                f"{self.split}: has the codes of unchanged pictures, and config.data.augment "
-                "changes pictures; turn it off, or prepare the set without --vqgan"
+                f"{self.split}: has the codes of unchanged images, and config.data.augment "
+                "changes images; turn it off, or prepare the set without --vqgan"
             )
-        codes = Codes(**self.split.metadata[CODES])
+        codes = CodeMetadata(**self.split.metadata[CODES])
         codes.check(settings.vqgan, self._layout.image_length, self.split)
 
     def _encode_all(self, encode: Encode, variants: int) -> np.ndarray:
-        """int32[rows, variants, n]: codes of so many views of each picture."""
+        """int32[rows, variants, n]: codes of so many views of each image."""
         total = len(self.split) * variants
         codes = np.empty((total, self._layout.image_length), np.int32)
         views = self._views(variants)
         for start in tqdm(
-            range(0, total, ENCODED_AT_ONCE), "encoding pictures", disable=None, leave=False
+            range(0, total, ENCODED_AT_ONCE), "encoding images", disable=None, leave=False
         ):
             count = min(ENCODED_AT_ONCE, total - start)
             batch = np.zeros((ENCODED_AT_ONCE, self._size, self._size, 3), np.uint8)
@@ -113,8 +113,8 @@ class Sequences(Pictures):
                 yield self._view([rendering], rng)
 
 
-class TextSequences:
-    """{"input_ids": int32[T]} of a set without pictures: zeros in the codes' place.
+class TextExamples:
+    """{"input_ids": int32[T]} of a set without images: zeros in the codes' place.
 
     Source: RUDOLPH's fine-tune on SberQuAD.
     """
@@ -129,12 +129,14 @@ class TextSequences:
     ) -> None:
         if config.augment.changes:
             raise InputError(
-                f"{split}: has no pictures, and config.data.augment changes pictures; turn it off"
+                f"{split}: has no images, and config.data.augment changes images; turn it off"
             )
         self.split = split
-        self._forms = TaskForms(split, model, settings, tokenizer)
-        self._texts = [self._forms.read(row) for row in split] if config.in_memory else None
+        self._formatter = TaskFormatter(split, model, settings, tokenizer)
+        self._texts = [self._formatter.read(row) for row in split] if config.in_memory else None
 
-    def draw(self, index: int, rng: np.random.Generator) -> Example:
-        texts = self._forms.read(self.split[index]) if self._texts is None else self._texts[index]
-        return {"input_ids": self._forms.draw(texts, rng)}
+    def sample(self, index: int, rng: np.random.Generator) -> Example:
+        texts = (
+            self._formatter.read(self.split[index]) if self._texts is None else self._texts[index]
+        )
+        return {"input_ids": self._formatter.sample(texts, rng)}

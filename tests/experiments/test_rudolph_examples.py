@@ -49,7 +49,7 @@ def make(rudolph_train_config):
 def drawn(examples, count):
     return np.stack(
         [
-            examples.draw(i % len(examples.split), np.random.default_rng(i))["input_ids"]
+            examples.sample(i % len(examples.split), np.random.default_rng(i))["input_ids"]
             for i in range(count)
         ]
     )
@@ -90,7 +90,7 @@ def test_every_caption_of_a_picture_is_drawn(make):
     examples, _, config, tokenizer = make(settings={"image_to_text": 0.0})
     left = Layout(config.model).left
     texts = {
-        decode_text(tokenizer, examples.draw(0, np.random.default_rng(i))["input_ids"][left])
+        decode_text(tokenizer, examples.sample(0, np.random.default_rng(i))["input_ids"][left])
         for i in range(80)
     }
     captions = examples.split[0]["captions"]
@@ -122,7 +122,7 @@ def test_examples_are_what_the_tasks_read(make):
     }
     seen_left, seen_right = set(), set()
     for seed in range(200):
-        ids = examples.draw(7, np.random.default_rng(seed))["input_ids"]
+        ids = examples.sample(7, np.random.default_rng(seed))["input_ids"]
         seen_left.add(tuple(ids[layout.left]))
         seen_right.add(tuple(ids[layout.right]))
     assert left <= seen_left and right <= seen_right
@@ -139,9 +139,9 @@ def test_codes_are_the_likeliest_ones_kept_or_found_batch_by_batch(make, small_v
     assert len(np.unique(expected)) > 4
     rngs = [np.random.default_rng(i) for i in range(24)]
     image = Layout(config.model).image
-    found = np.stack([kept.draw(i, rng)["input_ids"] for i, rng in enumerate(rngs)])
+    found = np.stack([kept.sample(i, rng)["input_ids"] for i, rng in enumerate(rngs)])
     np.testing.assert_array_equal(found[:, image], expected)
-    unread = [read.draw(i, np.random.default_rng(i)) for i in range(24)]
+    unread = [read.sample(i, np.random.default_rng(i)) for i in range(24)]
     batch = {key: np.stack([e[key] for e in unread]) for key in ("image", "input_ids")}
     assert not batch["input_ids"][:, image].any()
     prepare = objective.batch_transform
@@ -156,7 +156,7 @@ def test_kept_codes_are_of_several_views(make):
     examples, _, config, _ = make(augment=augment)
     image = Layout(config.model).image
     views = {
-        tuple(examples.draw(3, np.random.default_rng(i))["input_ids"][image]) for i in range(60)
+        tuple(examples.sample(3, np.random.default_rng(i))["input_ids"][image]) for i in range(60)
     }
     assert 2 <= len(views) <= 6
 
@@ -185,7 +185,7 @@ def test_logged_rows_are_those_whose_codes_the_sequences_hold(make):
     rows = batch.pop(ROW)
     assert set(batch) == {"input_ids"} and len(set(rows)) == 16
     for row, ids in zip(rows, batch["input_ids"], strict=True):
-        codes = examples.draw(int(row), rng)["input_ids"][image]
+        codes = examples.sample(int(row), rng)["input_ids"][image]
         np.testing.assert_array_equal(ids[image], codes)
 
 

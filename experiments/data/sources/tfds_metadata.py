@@ -1,4 +1,4 @@
-"""The end of a preparation: shards get their names and the set its metadata."""
+"""Ends a preparation: shards get their names and the set its metadata."""
 
 from __future__ import annotations
 
@@ -8,14 +8,16 @@ from typing import Any
 
 import tensorflow_datasets as tfds
 
-from experiments.data.sources.forms import CODES, Form
+from experiments.data.sources.schema import CODES, RecordSchema
 from experiments.data.sources.shards import features
 
 NAME, VERSION = "prepared", "1.0.0"
 UNFINISHED, INFO = "unfinished", "dataset_info.json"
 
 
-def finish(out: Path, form: Form, shards: list[list[Any]], codes: dict[str, Any] | None) -> None:
+def write_tfds_metadata(
+    out: Path, schema: RecordSchema, shards: list[list[Any]], codes: dict[str, Any] | None
+) -> None:
     """Renames the shards as TFDS wants them, and writes the metadata."""
     template = tfds.core.ShardedFileTemplate(
         data_dir=out, dataset_name=NAME, filetype_suffix="array_record"
@@ -42,7 +44,7 @@ def finish(out: Path, form: Form, shards: list[list[Any]], codes: dict[str, Any]
         builder=tfds.core.dataset_info.DatasetIdentity(
             name=NAME, version=tfds.core.Version(VERSION), data_dir=str(out), module_name=""
         ),
-        features=features(form, codes["count"] if codes else 0),
+        features=features(schema, codes["count"] if codes else 0),
         metadata=tfds.core.MetadataDict({CODES: codes}) if codes else None,
     )
     info.set_file_format("array_record")

@@ -1,4 +1,4 @@
-"""Codes of an image tokenizer, found once when a set is prepared and stored beside its pictures."""
+"""Writes the codes of an image tokenizer, found once when a set is prepared, beside its images."""
 
 from __future__ import annotations
 
@@ -16,52 +16,54 @@ from array_record.python.array_record_module import ArrayRecordWriter
 from clip_jax.atomic_file import replacing
 from clip_jax.errors import InputError
 from clip_jax.image import open_image, resize_square
-from experiments.data.codes import Codes, tokenizer_digest
-from experiments.data.sources.forms import Form
+from experiments.data.image_codes import CodeMetadata, tokenizer_digest
+from experiments.data.sources.schema import RecordSchema
 from experiments.data.sources.shards import WRITER, features, serializer
 from rudolph_jax.image_tokenizer import image_config, load_vqgan
 
 ENCODED_AT_ONCE = 64  # images; one shape, so that the encoder compiles once
 
 
-class Coder:
+class CodeWriter:
     """Adds codes to shards; what `split[i]["codes"]` gives later is int32[count]."""
 
-    def __init__(self, folder: str, image_size: int, form: Form) -> None:
+    def __init__(self, folder: str, image_size: int, schema: RecordSchema) -> None:
         vqgan = load_vqgan(folder)
         patch = vqgan.config.patch_size
         if image_size <= 0 or image_size % patch:
             raise InputError(f"--image-size is {image_size}; expected a multiple of {patch} pixels")
-        self._form = form
-        self.about = Codes(tokenizer_digest(folder), image_size, (image_size // patch) ** 2)
+        self._schema = schema
+        self.metadata = CodeMetadata(
+            tokenizer_digest(folder), image_size, (image_size // patch) ** 2
+        )
         self._encode: Callable[[np.ndarray], Any] = vqgan.encode
         self._image = image_config(vqgan.config)
 
-    def write(self, pictures: Path, coded: Path, threads: int) -> None:
-        """A shard with codes from one without. Threads decode pictures."""
-        plain = features(self._form)
-        serialize = serializer(features(self._form, self.about.count))
+    def write(self, plain: Path, coded: Path, threads: int) -> None:
+        """Writes a shard with codes from one without. Threads decode images."""
+        described = features(self._schema)
+        serialize = serializer(features(self._schema, self.metadata.count))
         skip = {"image": tfds.decode.SkipDecoding()}
         with (
             replacing(coded) as beside,
             contextlib.closing(ArrayRecordWriter(str(beside), WRITER)) as writer,
-            ArrayRecordDataSource([str(pictures)]) as source,
+            ArrayRecordDataSource([str(plain)]) as source,
             ThreadPoolExecutor(threads) as pool,
         ):
             for start in range(0, len(source), ENCODED_AT_ONCE):
                 rows = [
-                    plain.deserialize_example_np(source[i], decoders=skip)
+                    described.deserialize_example_np(source[i], decoders=skip)
                     for i in range(start, min(start + ENCODED_AT_ONCE, len(source)))
                 ]
                 views = pool.map(self._view, [row["image"] for row in rows])
                 for row, codes in zip(rows, self._codes(views), strict=True):
                     writer.write(serialize({**row, "codes": codes}))
 
-    def _view(self, picture: bytes) -> np.ndarray:
-        return resize_square(open_image(picture), self.about.image_size, self._image)
+    def _view(self, image: bytes) -> np.ndarray:
+        return resize_square(open_image(image), self.metadata.image_size, self._image)
 
     def _codes(self, views: Iterator[np.ndarray]) -> np.ndarray:
-        size = self.about.image_size
+        size = self.metadata.image_size
         batch = np.zeros((ENCODED_AT_ONCE, size, size, 3), np.float32)
         count = 0
         for count, view in enumerate(views, 1):

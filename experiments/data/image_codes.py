@@ -1,4 +1,4 @@
-"""What the codes that a prepared set stores beside its images were made with."""
+"""The metadata of the codes that a prepared set stores beside its images."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from clip_jax.errors import InputError
 
 
 @dataclasses.dataclass(frozen=True)
-class Codes:
+class CodeMetadata:
     """tokenizer: `tokenizer_digest`. image_size: in pixels."""
 
     tokenizer: str
@@ -24,10 +24,10 @@ class Codes:
     count: int
 
     def check(self, folder: str, count: int, place: Any) -> None:
-        """InputError unless the tokenizer in `folder` would give so many, and these."""
+        """Raises InputError unless the tokenizer in `folder` would give so many, and these."""
         if self.count != count:
             raise InputError(
-                f"{place}: has {self.count} codes a picture (of {self.image_size} pixels); "
+                f"{place}: has {self.count} codes an image (of {self.image_size} pixels); "
                 f"config.model has room for {count}; prepare it again with another --image-size"
             )
         if self.tokenizer != tokenizer_digest(folder):
@@ -39,7 +39,7 @@ class Codes:
 
 @functools.cache
 def tokenizer_digest(folder: str) -> str:
-    """The same for folders with the same config and parameters, however they are stored."""
+    """Returns the same for folders of the same config and parameters, however they are stored."""
     config = dict(model_folder.read_config(folder)["config"])
     if config.get("background") is None:
         config.pop("background", None)  # folders of before the field existed have the same codes

@@ -1,4 +1,4 @@
-"""What a record is made of: the columns it needs, and the features that a prepared set shows."""
+"""Schemas of records: the columns they need, and the features that a prepared set shows."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import dataclasses
 
 @dataclasses.dataclass(frozen=True)
 class Column:
-    """noun: what messages call a value. usual: names by preference, where none is given."""
+    """noun: what messages call a value. default_names: names by preference, where none is given."""
 
     noun: str
-    usual: tuple[str, ...]
+    default_names: tuple[str, ...]
 
     @property
     def option(self) -> str:
@@ -18,7 +18,7 @@ class Column:
 
     @property
     def field(self) -> str:
-        """Of `plan.Options`."""
+        """Returns its field in `SourceConfig`."""
         return f"{self.noun}_column"
 
 
@@ -44,29 +44,29 @@ LABEL = Column("label", (
 
 
 @dataclasses.dataclass(frozen=True)
-class Form:
+class RecordSchema:
     """A kind of record.
 
-    picture: whether it has one. single: its features of one text. several: the one of which a
-    record may have more, and bad ones are left out alone.
+    has_image: whether it has one. scalar_features: those of one text. repeated_feature: the one of
+    which a record may have more, and bad ones are left out alone.
     """
 
-    picture: bool
-    single: tuple[str, ...]
-    several: str
+    has_image: bool
+    scalar_features: tuple[str, ...]
+    repeated_feature: str
 
     @property
     def columns(self) -> dict[str, Column]:
-        """By feature, the image first and `several` last."""
-        names = ("image",) * self.picture + (*self.single, self.several)
+        """Returns them by feature, the image first and the repeated one last."""
+        names = ("image",) * self.has_image + (*self.scalar_features, self.repeated_feature)
         return {name: COLUMNS.get(name, LABEL) for name in names}
 
 
-FORMS = {
-    "captions": Form(True, (), "captions"),
-    "picture-questions": Form(True, ("question",), "answers"),
-    "text-questions": Form(False, ("context", "question"), "answers"),
+SCHEMAS = {
+    "captions": RecordSchema(True, (), "captions"),
+    "picture-questions": RecordSchema(True, ("question",), "answers"),
+    "text-questions": RecordSchema(False, ("context", "question"), "answers"),
     # The question says all.
-    "questions": Form(False, ("question",), "answers"),
+    "questions": RecordSchema(False, ("question",), "answers"),
 }
-LABELS = Form(True, (), "label")
+LABELS = RecordSchema(True, (), "label")

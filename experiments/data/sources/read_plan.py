@@ -1,0 +1,63 @@
+"""How a source is read, and in which chunks."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from experiments.data.sources.schema import SCHEMAS, RecordSchema
+
+
+@dataclasses.dataclass(frozen=True)
+class SourceConfig:
+    """How a source is read; "" leaves the choice to what lies there.
+
+    source: file or folder, or a TFDS name under `data_dir`. form: one of SCHEMAS. from_split: of a
+    source that has several. table: the file that lists the records of a folder. chunk_records: how
+    many records a chunk has at most where that can be chosen.
+    """
+
+    source: str
+    kind: str = ""
+    form: str = "captions"
+    image_column: str = ""
+    caption_column: str = ""
+    question_column: str = ""
+    answer_column: str = ""
+    context_column: str = ""
+    from_split: str = "train"
+    table: str = ""
+    data_dir: str = ""
+    chunk_records: int = 4096
+
+    @property
+    def schema(self) -> RecordSchema:
+        return SCHEMAS[self.form]
+
+    @property
+    def columns(self) -> dict[str, str]:
+        """Returns the column of each feature that the form has, "" where none was named."""
+        return {name: getattr(self, column.field) for name, column in self.schema.columns.items()}
+
+
+@dataclasses.dataclass(frozen=True)
+class ReadPlan:
+    """options: with nothing left open. files: [size in bytes, time of change in ns] by name.
+
+    chunks: plain data, each for one call of `read`.
+    """
+
+    config: SourceConfig
+    files: dict[str, list[int]]
+    chunks: Sequence[Any]
+
+
+def file_fingerprints(folder: Path, files: Iterable[Path]) -> dict[str, list[int]]:
+    """Returns, by the names inside `folder`, what changes when a file is written again."""
+    found = {}
+    for file in files:
+        stat = file.stat()
+        found[file.relative_to(folder).as_posix()] = [stat.st_size, stat.st_mtime_ns]
+    return found
