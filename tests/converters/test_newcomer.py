@@ -190,7 +190,7 @@ def test_every_command_of_a_page_is_understood(page, monkeypatch):
     ]
     monkeypatch.setattr(Parser, "parse_args", parse_args)
     monkeypatch.setattr("experiments.train.train", stop)
-    monkeypatch.setattr("experiments.train.start", lambda how: None)
+    monkeypatch.setattr("experiments.train.initialize", lambda how: None)
     monkeypatch.setattr("experiments.sweep.run_sweep", stop_sweep)
     for module, main, arguments in commands:
         with contextlib.redirect_stderr(io.StringIO()) as error:

@@ -19,7 +19,7 @@ def test_ruclip_small_is_asked_as_its_authors_did():
     assert opening(PRESETS["ruclip-vit-base-patch32-224"]) == ""
     assert opening(RUCLIP_SMALL) == "Изображение "
     pictures = SimpleNamespace(name="cifar10", class_names=("cat", "truck"))
-    prompts = prompts_for(pictures, "ru", opening=opening(RUCLIP_SMALL))
+    prompts = prompts_for(pictures, "ru", prefix=opening(RUCLIP_SMALL))
     assert prompts.by_class == [["Изображение кошки"], ["Изображение грузовика"]]
     assert prompts.source["opening"] == "Изображение "
     every = prompts_for(pictures, "ru")
@@ -30,7 +30,7 @@ def test_ruclip_small_is_asked_as_its_authors_did():
 def test_each_set_has_one_prompt_of_that_opening(name):
     classes = tuple(load_class_names(name, "ru").names)
     pictures = SimpleNamespace(name=name, class_names=classes)
-    prompts = prompts_for(pictures, "ru", opening="Изображение ")
+    prompts = prompts_for(pictures, "ru", prefix="Изображение ")
     assert [len(of_class) for of_class in prompts.by_class] == [1] * len(classes)
     assert all(of_class[0].startswith("Изображение ") for of_class in prompts.by_class)
 
@@ -38,4 +38,4 @@ def test_each_set_has_one_prompt_of_that_opening(name):
 def test_an_opening_that_no_template_has():
     pictures = SimpleNamespace(name="cifar10", class_names=("cat", "truck"))
     with pytest.raises(InputError, match="no template begins with 'рисуем '"):
-        prompts_for(pictures, "ru", opening="рисуем ")
+        prompts_for(pictures, "ru", prefix="рисуем ")
