@@ -19,7 +19,7 @@ from benchmarks import roofline
 from benchmarks.options import Options, words
 from benchmarks.random_models import FOLDER
 from benchmarks.result import write_json
-from clip_jax.command import Parser, exit_status
+from clip_jax.cli import Parser, run_cli
 from clip_jax.errors import InputError
 
 BENCHMARKS = ("decode", "encode", "train", "loss", "convert", "data", "startup", "growth")
@@ -27,9 +27,9 @@ ORIGINAL = Path(__file__).parent.parent / ".venv-original/bin/python"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The exit status: see `clip_jax.command`."""
+    """Runs the command and returns its exit status (`clip_jax.cli`)."""
     argv = sys.argv[1:] if argv is None else argv
-    return exit_status(lambda: _run(make_parser().parse_args(argv)), argv)
+    return run_cli(lambda: _run(make_parser().parse_args(argv)), argv)
 
 
 def _run(args: argparse.Namespace) -> None:

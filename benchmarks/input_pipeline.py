@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from clip_jax.command import Parser
+from clip_jax.cli import Parser
 from clip_jax.config import PRESETS, ClipConfig
 from clip_jax.errors import InputError
 from clip_jax.image import open_image, resize_square

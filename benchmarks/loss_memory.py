@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from clip_jax.command import Parser
+from clip_jax.cli import Parser
 from clip_jax.contrastive import FORMS, contrastive_loss, sigmoid_loss
 from clip_jax.errors import InputError
 from experiments.cli.exit_status import exit_status

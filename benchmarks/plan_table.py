@@ -20,7 +20,7 @@ import jax
 from tqdm import tqdm
 
 from clip_jax.atomic_file import replace_file
-from clip_jax.command import Parser
+from clip_jax.cli import Parser
 from clip_jax.config import check_choice
 from experiments.cli.exit_status import exit_status
 from experiments.config.run import MeshConfig, TrainConfig

@@ -19,14 +19,14 @@ import clip_jax.model
 import rudolph_jax.config
 import rudolph_jax.model
 from clip_jax import model_folder
-from clip_jax.cache import cache_folder
+from clip_jax.cache_dir import cache_dir
 from clip_jax.layers import unstack_layers
 from converters import export
 from experiments.data.vocabulary import train_tokenizer
 
 SPREAD = 0.05  # of kernels and tables; norms' scales lie around 1
 VOCABULARY = 100  # pieces at most
-FOLDER = cache_folder() / "benchmarks"
+FOLDER = cache_dir() / "benchmarks"
 
 
 def rudolph_folder(preset: str, work: Path = FOLDER) -> Path:

@@ -1,4 +1,4 @@
-"""The shell: python -m clip_jax search "кошка" FOLDER --model=FOLDER"""
+"""Command line: python -m clip_jax search "кошка" FOLDER --model=FOLDER"""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from clip_jax.command import Parser, exit_status, positive
+from clip_jax.cli import Parser, positive_int, run_cli
 from clip_jax.config import Compute
 from clip_jax.embedding_store import EmbeddingStore
 from clip_jax.errors import PartialResultError
@@ -22,12 +22,12 @@ EXAMPLES = """примеры:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The exit status: 0, or what `command.py` says."""
+    """Runs the command and returns its exit status (`cli.py`)."""
     argv = sys.argv[1:] if argv is None else argv
-    return exit_status(
+    return run_cli(
         lambda: _search(make_parser().parse_args(argv)),
         argv,
-        less_memory="a smaller --batch-size or --dtype=bfloat16",
+        oom_hint="a smaller --batch-size or --dtype=bfloat16",
     )
 
 
@@ -60,27 +60,27 @@ def _search(args: argparse.Namespace) -> None:
 def make_parser() -> Parser:
     parser = Parser(
         prog="python -m clip_jax",
-        description="ruCLIP finds pictures by text.",
+        description="Search images by text with ruCLIP.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     subparsers = parser.add_subparsers(dest="command", required=True)
-    about = "pictures of a folder, the most similar to a text first"
+    summary = "list the images of a folder that are most similar to a text"
     search = subparsers.add_parser(
-        "search", help=about, description=about, epilog=EXAMPLES,
+        "search", help=summary, description=summary, epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
-    search.add_argument("text", help="what the picture shows")
-    search.add_argument("folder", type=Path, help="pictures, in folders below it too")
-    search.add_argument("--model", type=Path, required=True, help="the ruCLIP folder")
-    search.add_argument("--count", type=positive, default=10, help="pictures to name (10)")
-    search.add_argument("--batch-size", type=positive, default=32, help="pictures at once (32)")
+    search.add_argument("text", help="what the image shows")
+    search.add_argument("folder", type=Path, help="folder of images, searched recursively")
+    search.add_argument("--model", type=Path, required=True, help="folder of a ruCLIP model")
+    search.add_argument("--count", type=positive_int, default=10, help="images to list (10)")
+    search.add_argument("--batch-size", type=positive_int, default=32, help="images per batch (32)")
     search.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     search.add_argument(
         "--no-cache", action="store_true",
-        help="keep no embeddings; else each picture is encoded once for a model",
+        help="do not store embeddings; by default an image is encoded once per model",
     )  # fmt: skip
-    search.add_argument("--json", action="store_true", help="one JSON object a line")
+    search.add_argument("--json", action="store_true", help="print one JSON object per line")
     search.add_argument("--quiet", action="store_true", help="no progress bar")
     return parser
 

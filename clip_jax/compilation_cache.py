@@ -13,7 +13,7 @@ from pathlib import Path
 import jax
 from filelock import FileLock, Timeout
 
-from clip_jax.cache import cache_folder
+from clip_jax.cache_dir import cache_dir
 
 FOLDER = "programs"
 LOCK = ".lockfile"  # as JAX names its own
@@ -45,7 +45,7 @@ def enable_compilation_cache() -> None:
 
 def compilation_cache_dir() -> Path:
     """Of this kind of processor: another one, with the same home, may lack what programs use."""
-    return cache_folder() / FOLDER / _processor()
+    return cache_dir() / FOLDER / _processor()
 
 
 @cache

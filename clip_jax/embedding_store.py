@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import xxhash
 
-from clip_jax.cache import cache_folder
+from clip_jax.cache_dir import cache_dir
 from clip_jax.errors import InputError
 
 FILE_NAME = "embeddings.sqlite"
@@ -21,13 +21,13 @@ PATIENCE = 60.0  # seconds that one process waits while another writes
 class EmbeddingStore:
     """float32[E] by (model, image), both named by hashes.
 
-    file: a SQLite file, made where it is not there; None: `cache_folder()/embeddings.sqlite`;
+    file: a SQLite file, made where it is not there; None: `cache_dir()/embeddings.sqlite`;
     ":memory:": nothing is kept. What `put` was given is there whole or not at all, and several
     processes may use one file. A file that is something else raises InputError.
     """
 
     def __init__(self, file: str | Path | None = None) -> None:
-        self.file = cache_folder() / FILE_NAME if file is None else file
+        self.file = cache_dir() / FILE_NAME if file is None else file
         if self.file != ":memory:":
             Path(self.file).parent.mkdir(parents=True, exist_ok=True)
         with self._errors():

@@ -20,8 +20,8 @@ import numpy as np
 
 from clip_jax.activation import activate
 from clip_jax.attention import attention
-from clip_jax.compiled import param_shapes
 from clip_jax.config import ClipConfig, Compute, TextConfig, VisionConfig
+from clip_jax.jit_apply import param_shapes
 from clip_jax.linear import MATMUL, einsum, linear
 from clip_jax.sharding import constrain_batch, constrain_embedding
 

@@ -17,11 +17,11 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from clip_jax import batch_padding, cpu, digests, model_folder
 from clip_jax.byte_bpe import ByteBpe
 from clip_jax.compilation_cache import enable_compilation_cache
-from clip_jax.compiled import compiled
 from clip_jax.config import ClipConfig, Compute, RuclipSmallConfig
 from clip_jax.content_hash import content_hash
 from clip_jax.cpu.transposed import transpose_kernels
 from clip_jax.errors import InputError
+from clip_jax.jit_apply import jit_apply
 from clip_jax.layers import MATMUL_MODULES, is_stacked, stack_layers, unstack_layers
 from clip_jax.leading_shapes import leading_shapes
 from clip_jax.model import Clip, abstract_params, normalize
@@ -57,7 +57,7 @@ class PretrainedClip:
     ) -> None:
         """params: layers stacked, or one by one, which encode faster on a CPU.
 
-        mesh: what `over_devices` lays the parameters on; None: wherever they are.
+        mesh: the devices that `replicate` put the parameters on; None: wherever they are.
         """
         self.kind = next(kind for kind, (made_of, _) in KINDS.items() if type(config) is made_of)
         self.config = config
@@ -91,11 +91,11 @@ class PretrainedClip:
             params = jax.device_put(transpose_kernels(params))
         return params
 
-    def over_devices(self, devices: Sequence[jax.Device]) -> PretrainedClip:
-        """The same model, whole on each of these devices: they share a batch's rows evenly.
+    def replicate(self, devices: Sequence[jax.Device]) -> PretrainedClip:
+        """Returns the model replicated on these devices, which share a batch's rows evenly.
 
-        A batch may have any number of rows. Rows get the same features as on one device that is
-        given as many at once.
+        A batch may have any number of rows. Features equal those of one device that is given as
+        many rows at once.
         """
         mesh = Mesh(np.asarray(devices), ("rows",), axis_types=(AxisType.Auto,))
         params = jax.device_put(dict(self._params), NamedSharding(mesh, PartitionSpec()))
@@ -213,7 +213,7 @@ class PretrainedClip:
 
     def _run_rows(self, method: str, rows: np.ndarray | jax.Array, unpad: bool) -> jax.Array:
         model = KINDS[self.kind][1]
-        function = compiled(model, self.config, self.compute, self._stacked, method=method)
+        function = jit_apply(model, self.config, self.compute, self._stacked, method=method)
         padded = batch_padding.pad_to_bucket(rows, 1 if self._mesh is None else self._mesh.size)
         if self._mesh is not None:
             padded = jax.device_put(padded, NamedSharding(self._mesh, PartitionSpec("rows")))

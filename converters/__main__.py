@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from clip_jax.command import Parser, exit_status
+from clip_jax.cli import Parser, run_cli
 from clip_jax.digests import TO_DO
 from clip_jax.errors import InputError
 from converters import KINDS, convert, export, presets, pretrained, share
@@ -21,7 +21,7 @@ ABOUT = "Foreign checkpoints to model folders (KIND) and back (export); models f
 
 def main(argv: Sequence[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
-    return exit_status(lambda: print(_run(argv)), argv)
+    return run_cli(lambda: print(_run(argv)), argv)
 
 
 def _run(argv: Sequence[str]) -> object:

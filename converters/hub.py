@@ -20,7 +20,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from clip_jax import byte_bpe, model_folder
-from clip_jax.cache import cache_folder
+from clip_jax.cache_dir import cache_dir
 from clip_jax.errors import InputError
 from converters import (
     byte_vocabulary,
@@ -50,7 +50,7 @@ def pretrained(model: str | Path, dtype: str = "float32") -> Path:
         returned as it is.
     dtype: of the parameters, where they are converted.
     The newest commit is downloaded with huggingface_hub, checked against the sizes and hashes that
-    the hub tells, converted, and kept in `cache_folder()/models`; without a network what was made
+    the hub tells, converted, and kept in `cache_dir()/models`; without a network what was made
     last is returned. Several processes may ask at once: one works, the others wait.
     InputError for anything that cannot be had; then nothing new is in the cache.
     """
@@ -61,7 +61,7 @@ def pretrained(model: str | Path, dtype: str = "float32") -> Path:
         raise InputError(f"dtype is {dtype!r}; expected one of {', '.join(DTYPES)}")
     model = str(model)
     release = RELEASED.get(model) or _repository(model)
-    place = cache_folder() / "models"
+    place = cache_dir() / "models"
     stem = f"{model.replace('/', '--')}--{dtype}--"
     with _alone(place, stem, model):
         try:

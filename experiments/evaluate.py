@@ -14,7 +14,7 @@ import sys
 from collections.abc import Sequence
 from types import ModuleType
 
-from clip_jax.command import Parser
+from clip_jax.cli import Parser
 from experiments.cli.command_line import take_distributed
 from experiments.cli.exit_status import exit_status
 from experiments.distributed.processes import initialize, run_and_shutdown
@@ -58,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         with warning_lines():
             TASKS[args.task].run(args)
 
-    return run_and_shutdown(lambda: exit_status(work, argv, less_memory="a smaller --batch-size"))
+    return run_and_shutdown(lambda: exit_status(work, argv, oom_hint="a smaller --batch-size"))
 
 
 def _parser() -> Parser:

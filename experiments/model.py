@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import jax
 
-from clip_jax.command import Parser
+from clip_jax.cli import Parser
 from clip_jax.compilation_cache import enable_compilation_cache
 from clip_jax.errors import InputError
 from clip_jax.tokenizer import FILE_NAME, Tokenizer, load_tokenizer

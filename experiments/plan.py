@@ -16,7 +16,7 @@ from typing import Any
 
 import jax
 
-from clip_jax.command import Parser
+from clip_jax.cli import Parser
 from clip_jax.errors import InputError
 from experiments.cli.command_line import parse_command_line
 from experiments.cli.exit_status import exit_status

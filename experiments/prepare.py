@@ -13,7 +13,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from clip_jax.command import Parser
+from clip_jax.cli import Parser
 from clip_jax.errors import InputError, PartialResultError
 from clip_jax.text import escape
 from experiments.cli.exit_status import exit_status

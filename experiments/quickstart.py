@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from clip_jax import PretrainedClip
-from clip_jax.command import Parser
+from clip_jax.cli import Parser
 from experiments.cli.exit_status import exit_status
 from experiments.config.run import TrainConfig
 from experiments.configs import (

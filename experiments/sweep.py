@@ -35,7 +35,7 @@ from pathlib import Path
 from types import ModuleType
 
 from clip_jax.atomic_file import replace_file
-from clip_jax.command import Parser
+from clip_jax.cli import Parser
 from clip_jax.errors import InputError
 from experiments.cli.command_line import experiment_file, parse_command_line
 from experiments.cli.exit_status import DivergedError, exit_status

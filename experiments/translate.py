@@ -16,7 +16,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from clip_jax.command import Parser
+from clip_jax.cli import Parser
 from clip_jax.errors import InputError
 from clip_jax.text import normalize_name, read_lines
 from experiments.cli.exit_status import exit_status
@@ -34,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         with warning_lines():
             _run(argv)
 
-    return exit_status(work, argv, less_memory="a smaller --batch-size")
+    return exit_status(work, argv, oom_hint="a smaller --batch-size")
 
 
 def _run(argv: Sequence[str]) -> None:

@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from clip_jax.command import Parser, exit_status, positive
+from clip_jax.cli import Parser, positive_int, run_cli
 from clip_jax.config import Compute
 from clip_jax.errors import PartialResultError
 from clip_jax.model_folder import read_config
@@ -34,10 +34,10 @@ EXAMPLES = """примеры:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The exit status: 0, or what `clip_jax.command` says."""
+    """Runs the command and returns its exit status (`clip_jax.cli`)."""
     argv = sys.argv[1:] if argv is None else argv
-    return exit_status(
-        lambda: _run(argv), argv, less_memory="a smaller --batch-size or --dtype=bfloat16"
+    return run_cli(
+        lambda: _run(argv), argv, oom_hint="a smaller --batch-size or --dtype=bfloat16"
     )
 
 
@@ -102,9 +102,9 @@ def make_parser() -> Parser:
         )  # fmt: skip
         _common(added)
         if count:
-            added.add_argument("--count", type=positive, default=count, help="results to keep")
+            added.add_argument("--count", type=positive_int, default=count, help="results to keep")
             added.add_argument(
-                "--candidates", type=positive, default=candidates,
+                "--candidates", type=positive_int, default=candidates,
                 help="results to choose them from",
             )  # fmt: skip
         return added
@@ -154,7 +154,7 @@ def _common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--temperature", type=float, help="0: the likeliest token always")
     parser.add_argument("--top-k", type=int, help="0: off")
     parser.add_argument("--top-p", type=float, help="1: off")
-    parser.add_argument("--batch-size", type=positive, default=24, help="samples at once")
+    parser.add_argument("--batch-size", type=positive_int, default=24, help="samples at once")
     parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), default="float32")
     parser.add_argument(
         "--weights", choices=WEIGHTS, default=WEIGHTS[0],

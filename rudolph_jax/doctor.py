@@ -11,8 +11,8 @@ import jax
 import numpy as np
 from huggingface_hub import constants
 
-from clip_jax.cache import cache_folder
-from clip_jax.command import DISTRIBUTION, version
+from clip_jax.cache_dir import cache_dir
+from clip_jax.cli import DISTRIBUTION, version
 from clip_jax.compilation_cache import enable_compilation_cache
 from clip_jax.layers import unstack_layers
 from rudolph_jax.config import RudolphConfig
@@ -39,7 +39,7 @@ def examine() -> None:
     for name in VARIABLES:
         if name in os.environ:
             print(f"{name}={os.environ[name]}")
-    print(f"converted models: {cache_folder() / 'models'}")
+    print(f"converted models: {cache_dir() / 'models'}")
     offline = ", offline" if constants.is_offline_mode() else ""
     print(f"downloads: {constants.HF_HUB_CACHE}{offline}")
     enable_compilation_cache()

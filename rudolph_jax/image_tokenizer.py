@@ -14,9 +14,9 @@ import numpy as np
 from clip_jax import model_folder
 from clip_jax.batch_padding import run_padded
 from clip_jax.compilation_cache import enable_compilation_cache
-from clip_jax.compiled import compiled
 from clip_jax.config import Compute, ImageConfig
 from clip_jax.errors import InputError
+from clip_jax.jit_apply import jit_apply
 from rudolph_jax.config import VqganConfig
 from rudolph_jax.leading_shapes import vqgan_leading_shapes
 from rudolph_jax.vqgan import Vqgan, abstract_params
@@ -114,7 +114,7 @@ class PretrainedVqgan:
         return rows, columns
 
     def _run(self, method: str, argument: Any) -> jax.Array:
-        function = compiled(Vqgan, self.config, self.compute, method=method)
+        function = jit_apply(Vqgan, self.config, self.compute, method=method)
         precision = "highest" if self.compute.dtype == "float32" else "default"
         with jax.default_matmul_precision(precision):
             return run_padded(lambda rows: function(self.params, rows), argument)

@@ -22,8 +22,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from clip_jax.activation import activate
-from clip_jax.compiled import param_shapes
 from clip_jax.config import Compute
+from clip_jax.jit_apply import param_shapes
 from clip_jax.linear import einsum, get_kernel, linear
 from clip_jax.model import LayerNorm, maybe_remat
 from clip_jax.per_example_rng import dropout, fold_in

@@ -14,12 +14,12 @@ from PIL import Image
 
 from clip_jax import cpu, model_folder
 from clip_jax.compilation_cache import enable_compilation_cache
-from clip_jax.compiled import compiled
 from clip_jax.config import Compute, check_choice
 from clip_jax.cpu.transposed import is_transposed, restore_kernels, transpose_kernels_in_place
 from clip_jax.errors import InputError
 from clip_jax.image import preprocess
 from clip_jax.input_files import MAX_VOCABULARY_BYTES, read_limited
+from clip_jax.jit_apply import jit_apply
 from clip_jax.layers import unstack_layers
 from clip_jax.tokenizer import FILE_NAME, Tokenizer
 from rudolph_jax.config import RudolphConfig
@@ -195,7 +195,7 @@ class PretrainedRudolph:
 
     def _run(self, method: str, ids: np.ndarray | jax.Array) -> jax.Array:
         # Layers lie one by one.
-        function = compiled(Rudolph, self.config, self.compute, False, method=method)
+        function = jit_apply(Rudolph, self.config, self.compute, False, method=method)
         with self.precision:
             return function(self.inference_params, self.check_ids(ids))
 

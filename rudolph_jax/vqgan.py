@@ -16,8 +16,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from clip_jax.compiled import param_shapes
 from clip_jax.config import Compute
+from clip_jax.jit_apply import param_shapes
 from rudolph_jax.config import VqganConfig
 from rudolph_jax.wavelet import synthesis
 

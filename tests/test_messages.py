@@ -13,7 +13,7 @@ from PIL import Image
 import clip_jax
 import converters
 import rudolph_jax
-from clip_jax.command import OUT_OF_MEMORY
+from clip_jax.cli import OUT_OF_MEMORY
 from clip_jax.layers import unstack_layers
 from rudolph_jax import PretrainedRudolph, PretrainedVqgan, RudolphConfig, VqganConfig
 from rudolph_jax.model import abstract_params

@@ -15,7 +15,7 @@ from pathlib import Path
 from PIL import Image
 
 from clip_jax.atomic_file import replace_file
-from clip_jax.command import Parser
+from clip_jax.cli import Parser
 from clip_jax.model_folder import read_config
 from docs.tools.browser import Page, browser, served
 from experiments.cli.exit_status import exit_status

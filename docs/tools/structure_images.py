@@ -17,7 +17,7 @@ import numpy as np
 from matplotlib.colors import ListedColormap
 
 from clip_jax.atomic_file import replace_file
-from clip_jax.command import Parser
+from clip_jax.cli import Parser
 from experiments.cli.exit_status import exit_status
 from experiments.evaluation.report.figures import as_png
 from rudolph_jax import PRESETS, RudolphConfig

@@ -5,10 +5,9 @@ from __future__ import annotations
 import signal
 from collections.abc import Callable, Sequence
 
-from clip_jax import command
-from clip_jax.command import INTERRUPTED
+from clip_jax.cli import INTERRUPTED, run_cli
 
-# 2, 6, 7 and 130 are those of any command: `clip_jax/command.py`.
+# 2, 6, 7 and 130 are those of any command: `clip_jax/cli.py`.
 DIVERGED, STORAGE, LEFT_BEHIND = 3, 4, 5
 # Stopped by SIGTERM with a checkpoint of the last finished step: EX_TEMPFAIL of sysexits.h, "try
 # again". A process that SIGTERM ended at once has 143: an earlier checkpoint is the last one.
@@ -39,15 +38,15 @@ class Stopped(BaseException):
 
 
 def exit_status(
-    work: Callable[[], object], argv: Sequence[str] = (), less_memory: str = LESS_MEMORY
+    work: Callable[[], object], argv: Sequence[str] = (), oom_hint: str = LESS_MEMORY
 ) -> int:
-    """`clip_jax.command.exit_status`, and the ends that only training has."""
+    """Runs `clip_jax.cli.run_cli` with the exit statuses that only training has."""
     try:
-        return command.exit_status(
+        return run_cli(
             work,
             argv,
-            less_memory=less_memory,
-            others={
+            oom_hint=oom_hint,
+            extra_exit_codes={
                 DivergedError: DIVERGED,
                 StorageError: STORAGE,
                 PeerLostError: LEFT_BEHIND,

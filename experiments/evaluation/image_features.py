@@ -57,7 +57,7 @@ class FeatureExtractor:
     def __init__(
         self, clip: PretrainedClip, rows: int, devices: Sequence[jax.Device] | None = None
     ) -> None:
-        self._clip = clip.over_devices(devices) if devices else clip
+        self._clip = clip.replicate(devices) if devices else clip
         self._batch = rows * len(devices or (None,))
         self._shared = bool(devices)
 

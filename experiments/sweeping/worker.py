@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from clip_jax.atomic_file import replace_file
-from clip_jax.command import Parser
+from clip_jax.cli import Parser
 from clip_jax.errors import InputError
 from experiments.cli.exit_status import exit_status
 from experiments.config.run import TrainConfig

@@ -7,7 +7,7 @@ import dataclasses
 from pathlib import Path
 
 import clip_jax
-from clip_jax.command import positive
+from clip_jax.cli import positive_int
 from clip_jax.config import Compute
 from clip_jax.errors import InputError
 from clip_jax.model_folder import read_config
@@ -46,14 +46,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="under which a proxy shows the page, such as https://studio.example; several times",
     )  # fmt: skip
     parser.add_argument(
-        "--batch-size", type=positive, default=4,
+        "--batch-size", type=positive_int, default=4,
         help="pictures at once, between which a drawing can be stopped (4)",
     )  # fmt: skip
     parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), default="float32")
     limits = parser.add_argument_group("limits")
     for field in dataclasses.fields(Limits):
         limits.add_argument(
-            f"--max-{field.name.replace('_', '-')}", type=positive, default=field.default,
+            f"--max-{field.name.replace('_', '-')}", type=positive_int, default=field.default,
             metavar="N", help=f"{LIMITS[field.name]} ({field.default})",
         )  # fmt: skip
 

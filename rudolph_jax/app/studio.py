@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from clip_jax import Predictor
-from clip_jax.command import told
+from clip_jax.cli import describe_error
 from clip_jax.text import escape
 from rudolph_jax.app.limits import Limits
 from rudolph_jax.app.searching import Shelf
@@ -57,7 +57,7 @@ def errors_on_the_page() -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        line, status = told(error, LESS_MEMORY, {})
+        line, status = describe_error(error, LESS_MEMORY, {})
         if not status:
             raise
         line = html.escape(escape(" ".join(line.split())))

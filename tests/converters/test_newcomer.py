@@ -22,7 +22,7 @@ from PIL import Image
 import clip_jax
 import converters
 import rudolph_jax
-from clip_jax.command import Parser
+from clip_jax.cli import Parser
 from clip_jax.layers import unstack_layers
 from experiments import train
 from experiments.cli.command_line import parse_command_line

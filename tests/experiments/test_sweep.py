@@ -8,7 +8,7 @@ import jax
 import pytest
 
 from clip_jax import InputError
-from clip_jax.command import WRONG_INPUT
+from clip_jax.cli import WRONG_INPUT
 from experiments import sweep as sweep_module
 from experiments.cli.exit_status import DIVERGED, DivergedError
 from experiments.config.data import AugmentConfig

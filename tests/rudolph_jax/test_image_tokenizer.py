@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import rudolph_jax
-from clip_jax import Compute, InputError, compiled, model_folder
+from clip_jax import Compute, InputError, jit_apply, model_folder
 from rudolph_jax import PretrainedVqgan, VqganConfig
 from rudolph_jax.vqgan import abstract_params
 
@@ -94,12 +94,12 @@ def test_each_shape_compiles_once(vqgan, rng):
     images = rng.random((5, 4, 8, 3), dtype=np.float32)
     ids = vqgan.encode(images)
     vqgan.decode(ids, (1, 2))
-    programs = compiled._apply._cache_size()
+    programs = jit_apply._apply._cache_size()
     vqgan.decode(vqgan.encode(1 - images), (1, 2))
     # Not even for another model of the same config.
     other = PretrainedVqgan(vqgan.config, jax.tree.map(lambda x: 0.5 * x, vqgan.params))
     assert (other.decode(other.encode(images), (1, 2)) != vqgan.decode(ids, (1, 2))).any()
-    assert compiled._apply._cache_size() == programs
+    assert jit_apply._apply._cache_size() == programs
 
 
 @pytest.mark.parametrize(

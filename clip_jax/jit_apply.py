@@ -1,4 +1,4 @@
-"""A module's methods, compiled once for all models of the same config."""
+"""Jitted `apply` of module methods, compiled once for all models of the same config."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ import jax
 import numpy as np
 
 
-def compiled(
-    module: type[nn.Module], *settings: Any, method: str = "__call__"
+def jit_apply(
+    module: type[nn.Module], *module_args: Any, method: str = "__call__"
 ) -> Callable[[Mapping[str, Any], np.ndarray | jax.Array], Any]:
-    """(parameters, input) -> what a method of `module(*settings)` makes of the input.
+    """Returns a jitted function (params, x) -> method of `module(*module_args)` on x.
 
-    settings: hashable. A model that is made anew of the same ones, as each evaluation of a run
-    does, finds the programs of the one before.
+    module_args: hashable; part of the compilation key, so that another model of equal arguments,
+        such as the next evaluation's of a run, reuses the programs.
     """
-    return partial(_apply, module, settings, method)
+    return partial(_apply, module, module_args, method)
 
 
 def param_shapes(module: Any, config: Any, *inputs: jax.ShapeDtypeStruct) -> dict[str, Any]:
@@ -39,9 +39,9 @@ def _param_shapes(module: Any, config: Any, *inputs: jax.ShapeDtypeStruct) -> di
 @partial(jax.jit, static_argnums=(0, 1, 2))
 def _apply(
     module: type[nn.Module],
-    settings: tuple[Any, ...],
+    module_args: tuple[Any, ...],
     method: str,
     params: Mapping[str, Any],
     x: jax.Array,
 ) -> Any:
-    return module(*settings).apply({"params": params}, x, method=method)
+    return module(*module_args).apply({"params": params}, x, method=method)

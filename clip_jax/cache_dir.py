@@ -1,4 +1,4 @@
-"""Where this user's files are kept that can be made again."""
+"""The directory of this user's files that can be made again."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import os
 from pathlib import Path
 
 
-def cache_folder() -> Path:
-    """$XDG_CACHE_HOME/rudolph-jax, or ~/.cache/rudolph-jax; it need not exist."""
+def cache_dir() -> Path:
+    """Returns $XDG_CACHE_HOME/rudolph-jax, or ~/.cache/rudolph-jax; it need not exist."""
     base = os.environ.get("XDG_CACHE_HOME", "")
     # A relative one is to be ignored (XDG Base Directory Specification).
     return (Path(base) if os.path.isabs(base) else Path.home() / ".cache") / "rudolph-jax"

@@ -29,7 +29,7 @@ def test_features_are_what_is_projected(clip, rng):
 
 def test_rows_get_the_same_features_on_any_number_of_devices(clip, rng):
     images = pixels(rng, 21)
-    spread = clip.over_devices(jax.devices())
+    spread = clip.replicate(jax.devices())
     features = spread.encode_image(images)  # three rows a device, the last repeated
     alone = [clip.encode_image(images[i : i + 3]) for i in range(0, 21, 3)]
     # Two programs, one of them partitioned: the compiler may order their sums differently.
@@ -41,7 +41,7 @@ def test_rows_get_the_same_features_on_any_number_of_devices(clip, rng):
 
 
 def test_each_device_holds_an_even_share(clip, rng):
-    spread = clip.over_devices(jax.devices()[:4])
+    spread = clip.replicate(jax.devices()[:4])
     assert spread.encode_image(pixels(rng, 8)).sharding.shard_shape((8, 20)) == (2, 20)
     larger = spread.with_image_size(32)
     assert larger.encode_image_features(rng.normal(size=(3, 32, 32, 3))).shape == (3, 32)

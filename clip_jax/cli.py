@@ -1,4 +1,4 @@
-"""How every command line reads its arguments and ends: one line for a person, an exit status."""
+"""Arguments, error lines and exit statuses that all commands have in common."""
 
 from __future__ import annotations
 
@@ -13,54 +13,58 @@ import jax
 
 from clip_jax.errors import InputError, PartialResultError, one_line
 
-# 3, 4 and 5 are of training: `experiments/cli/exit_status.py`.
+# 3, 4 and 5 are for training: `experiments/cli/run_cli.py`.
 WRONG_INPUT, OUT_OF_MEMORY, PARTIAL, INTERRUPTED = 2, 6, 7, 130
 DISTRIBUTION = "rudolph-jax"
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse's, with the arguments that every command has and errors of one line."""
+    """Parses arguments as argparse does, adds those of every command, and raises InputError."""
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
         self.add_argument(
-            "--debug", action="store_true", default=argparse.SUPPRESS, help="trace an error"
-        )
+            "--debug", action="store_true", default=argparse.SUPPRESS,
+            help="print the traceback of an error",
+        )  # fmt: skip
         self.add_argument(
-            "--version", action="store_true", default=argparse.SUPPRESS, help="print it and end"
-        )
+            "--version", action="store_true", default=argparse.SUPPRESS,
+            help="print the version and exit",
+        )  # fmt: skip
 
     def error(self, message: str) -> NoReturn:
-        raise InputError(f"{message}; {self.prog} --help tells what there is")
+        raise InputError(f"{message}; {self.prog} --help lists the options")
 
 
-def positive(text: str) -> int:
-    """A positive integer of a command line."""
+def positive_int(text: str) -> int:
+    """Parses a positive integer, as the `type` of an argument."""
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a positive integer")
     return int(text)
 
 
 def version() -> str:
-    """Of the installed distribution."""
+    """Returns the version of the installed distribution."""
     try:
         return metadata.version(DISTRIBUTION)
     except metadata.PackageNotFoundError:
         return "not installed"
 
 
-def exit_status(
+def run_cli(
     work: Callable[[], object],
     argv: Sequence[str] = (),
     *,
-    less_memory: str = "a smaller batch or --dtype=bfloat16",
-    others: Mapping[type[Exception], int] | None = None,
+    oom_hint: str = "a smaller batch or --dtype=bfloat16",
+    extra_exit_codes: Mapping[type[Exception], int] | None = None,
 ) -> int:
-    """Runs `work`; 0, or a line on stderr and the status of what went wrong.
+    """Runs `work` and returns the exit status: 0, or an error's, whose line goes to stderr.
 
-    argv: the command's arguments; --version is answered here, and --debug adds an error's trace.
-    less_memory: what to try on a device that is too small. others: further errors that are told
-    in a line -> their statuses. An error that is nobody's input keeps its trace and passes.
+    argv: the command's arguments; --version is handled here, --debug prints tracebacks.
+    oom_hint: what to try where memory runs out.
+    extra_exit_codes: exception type -> exit status, for errors beside those known here.
+
+    An error that no input caused is raised again.
     """
     if "--version" in argv:
         print(DISTRIBUTION, version())
@@ -71,7 +75,7 @@ def exit_status(
         print("interrupted", file=sys.stderr)
         return INTERRUPTED
     except Exception as error:
-        line, status = told(error, less_memory, others or {})
+        line, status = describe_error(error, oom_hint, extra_exit_codes or {})
         if not status:
             raise
         if "--debug" in argv:
@@ -81,11 +85,11 @@ def exit_status(
     return 0
 
 
-def told(
-    error: Exception, less_memory: str, others: Mapping[type[Exception], int]
+def describe_error(
+    error: Exception, oom_hint: str, extra_exit_codes: Mapping[type[Exception], int]
 ) -> tuple[str, int]:
-    """The line and the status of an error; no status for one that is nobody's input."""
-    for kind, status in others.items():
+    """Returns the line and the exit status of an error; status 0 for one that no input caused."""
+    for kind, status in extra_exit_codes.items():
         if isinstance(error, kind):
             return str(error), status
     if isinstance(error, InputError):
@@ -96,9 +100,9 @@ def told(
         named = error.filename is not None and error.strerror
         return f"{error.filename}: {error.strerror}" if named else str(error), WRONG_INPUT
     if isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" in str(error):
-        return f"no memory left on the device ({error}); try {less_memory}", OUT_OF_MEMORY
+        return f"no memory left on the device ({error}); try {oom_hint}", OUT_OF_MEMORY
     if isinstance(error, MemoryError):
-        return f"no memory left on the host ({error}); try {less_memory}", OUT_OF_MEMORY
+        return f"no memory left on the host ({error}); try {oom_hint}", OUT_OF_MEMORY
     if isinstance(error, RuntimeError) and "Unable to initialize backend" in str(error):
         return f"{error}; JAX_PLATFORMS=cpu runs without one", WRONG_INPUT
     return "", 0
