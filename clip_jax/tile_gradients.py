@@ -1,6 +1,6 @@
-"""Gradients of a loss that is a function of all pairs' products, from its slope at each pair.
+"""Gradients of a loss over all pairs' similarities, from its derivative by each pair's logit.
 
-# R rows, C columns of a tile, E embedding
+# B local batch, R rows, C columns of a tile, E embedding
 """
 
 from __future__ import annotations
@@ -11,14 +11,15 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from clip_jax.pair_masks import Rows, exactly, products
-from clip_jax.tile_loop import Tree, Walk, Work, sum_at_home, walk
+from clip_jax.pair_masks import Embeddings, einsum_options, similarities
+from clip_jax.tile_loop import TileKernel, TilePlan, Tree, map_tiles, reduce_scatter_columns
 
 
 class Gradients(NamedTuple):
-    """rows, columns: float32[B, E] for logits that are the products themselves.
+    """Holds the gradients of a loss whose logits are scale * similarity + bias.
 
-    scale, bias: float32[], this shard's part of the sums of slope times product and of slope.
+    rows, columns: float32[B, E], still to be multiplied by the scale.
+    scale, bias: float32[], this shard's part of the sums over pairs.
     """
 
     rows: jax.Array
@@ -28,36 +29,38 @@ class Gradients(NamedTuple):
 
 
 def gradients(
-    plan: Walk,
-    slope: Callable[[Tree, Tree, jax.Array], jax.Array],
-    rows: tuple[Rows, Tree],
-    columns: tuple[Rows, Tree],
+    plan: TilePlan,
+    dlogits: Callable[[Tree, Tree, jax.Array], jax.Array],
+    rows: tuple[Embeddings, Tree],
+    columns: tuple[Embeddings, Tree],
 ) -> Gradients:
-    """slope: (rows, columns, products float32[R, C]) to the loss's derivatives by the logits.
+    """Sums the gradients over all tiles.
 
-    rows, columns: with what the slope needs to know of them besides; all [B, ...].
+    dlogits: (rows, columns, similarities float32[R, C]) -> the loss's derivative by each logit,
+        float32[R, C].
+    rows, columns: embeddings, and a tree of whatever else `dlogits` reads of them; all [B, ...].
     """
     width = rows[0].features.shape[-1]
 
-    def visit(rows: Tree, columns: Tree, row_sum: Tree, column_sum: Tree) -> tuple[Tree, ...]:
+    def tile_fn(rows: Tree, columns: Tree, row_sum: Tree, column_sum: Tree) -> tuple[Tree, ...]:
         x, y = rows[0].features, columns[0].features
-        product = products(rows[0], columns[0])
-        d = slope(rows, columns, product)
-        totals = ((d * product).sum(), d.sum())
+        similarity = similarities(rows[0], columns[0])
+        d = dlogits(rows, columns, similarity)
+        totals = ((d * similarity).sum(), d.sum())
         d = d.astype(x.dtype)
-        row_sum += jnp.einsum("RC,CE->RE", d, y, **exactly(y))
-        column_sum += jnp.einsum("RC,RE->CE", d, x, **exactly(x))
+        row_sum += jnp.einsum("RC,CE->RE", d, y, **einsum_options(y))
+        column_sum += jnp.einsum("RC,RE->CE", d, x, **einsum_options(x))
         return row_sum, column_sum, totals
 
-    def start(shape: tuple[int, ...]) -> jax.Array:
+    def init(shape: tuple[int, ...]) -> jax.Array:
         return jnp.zeros((*shape, width))
 
     zeros = (jnp.zeros(()), jnp.zeros(()))
-    work = Work(visit, start, start, zeros, sum_at_home)
-    row_sum, column_sum, totals = walk(plan, work, rows, columns)
+    kernel = TileKernel(tile_fn, init, init, zeros, reduce_scatter_columns)
+    row_sum, column_sum, totals = map_tiles(plan, kernel, rows, columns)
     return Gradients(row_sum, column_sum, *totals)
 
 
-def cotangent(rows: Rows, gradient: jax.Array) -> Rows:
-    """The gradient of features as JAX wants it of the rows that they belong to."""
-    return Rows(gradient.astype(rows.features.dtype), None, None, None)
+def cotangent(rows: Embeddings, gradient: jax.Array) -> Embeddings:
+    """Wraps the gradient of features, float32[B, E], as the cotangent of their Embeddings."""
+    return Embeddings(gradient.astype(rows.features.dtype), None, None, None)

@@ -1,7 +1,7 @@
-"""A walk over all pairs of a batch's rows, tile by tile, on one device or around many.
+"""A loop over all pairs of a batch's rows in tiles, on one device or sharded over several.
 
-One side, the rows, stays where it is. The other, the columns, is gathered on every device
-("tiled") or travels from device to device ("ring"). Nothing grows with the number of pairs.
+One side, the rows, stays in place. The other, the columns, is all-gathered ("tiled") or passed
+around a ring of devices ("ring"). Memory does not grow with the number of pairs.
 
 # B local batch, N tiles of a side, T rows of a tile, D shards
 
@@ -23,10 +23,12 @@ AxisName = str | tuple[str, ...] | None
 
 
 @dataclasses.dataclass(frozen=True)
-class Walk:
-    """form: "tiled" or "ring". axis_name: over which the batch is sharded; None: it is whole.
+class TilePlan:
+    """Sets how pairs are split into tiles.
 
-    tile: rows and columns that a tile has at most.
+    form: "tiled" or "ring".
+    axis_name: mesh axis, or axes, over which the batch is sharded; None: it is not.
+    tile: most rows, and columns, of a tile.
     """
 
     form: str
@@ -35,59 +37,63 @@ class Walk:
 
 
 @dataclasses.dataclass(frozen=True)
-class Work:
-    """What is learned at a tile, and how it is collected.
+class TileKernel:
+    """Defines the computation at a tile and the reduction of its results.
 
-    visit: (rows, columns, row state, column state), each of one tile, to the new states and what
-        is added to the totals.
-    rows, columns: from leading sizes to the states before any visit.
-    totals: zeros.
-    bring_home: of the tiled form over devices: from this shard's states of all shards' columns,
-        and the axis, to the states of this shard's columns after every shard's visits.
+    tile_fn: (rows, columns, row state, column state), each of one tile, -> the new states, and
+        addends of the totals.
+    init_rows, init_columns: leading sizes -> initial states.
+    init_totals: zeros.
+    reduce_columns: for the tiled form over devices: (this shard's states of all shards' columns,
+        axis name) -> the states of this shard's columns, reduced over all shards.
     """
 
-    visit: Callable[[Tree, Tree, Tree, Tree], tuple[Tree, Tree, Tree]]
-    rows: Callable[[tuple[int, ...]], Tree]
-    columns: Callable[[tuple[int, ...]], Tree]
-    totals: Tree
-    bring_home: Callable[[Tree, AxisName], Tree]
+    tile_fn: Callable[[Tree, Tree, Tree, Tree], tuple[Tree, Tree, Tree]]
+    init_rows: Callable[[tuple[int, ...]], Tree]
+    init_columns: Callable[[tuple[int, ...]], Tree]
+    init_totals: Tree
+    reduce_columns: Callable[[Tree, AxisName], Tree]
 
 
-def walk(plan: Walk, work: Work, rows: Tree, columns: Tree) -> tuple[Tree, Tree, Tree]:
-    """Visits every pair of this shard's rows and all shards' columns once.
+def map_tiles(
+    plan: TilePlan, kernel: TileKernel, rows: Tree, columns: Tree
+) -> tuple[Tree, Tree, Tree]:
+    """Applies a kernel once to every pair of this shard's rows and all shards' columns.
 
-    rows, columns: trees of arrays [B, ...]. Returns the states [B, ...] of this shard's rows and of
-    this shard's columns, the latter after the visits of all shards, and this shard's totals.
+    rows, columns: trees of arrays [B, ...].
 
-    Sides that a tile does not divide are cut evenly and padded with zeros: a tree that must know
-    its real rows carries a mark of them.
+    Returns the states [B, ...] of this shard's rows, those of this shard's columns reduced over
+    all shards, and this shard's totals.
+
+    Sides that a tile does not divide are split evenly and padded with zeros: a tree whose valid
+    rows matter has to carry a mask of them.
     """
     batch = jax.tree.leaves(rows)[0].shape[0]
     axis_name = plan.axis_name
     form = "whole" if axis_name is None or lax.axis_size(axis_name) == 1 else plan.form
     if form == "tiled":
         columns = jax.tree.map(lambda x: lax.all_gather(x, axis_name, tiled=True), columns)
-    visited = jax.tree.leaves(columns)[0].shape[0]
-    rows, columns = _cut(rows, plan.tile), _cut(columns, plan.tile)
-    states = (work.rows(_sizes(rows)), work.columns(_sizes(columns)), work.totals)
-    states = vary(states, (rows, columns))
+    num_columns = jax.tree.leaves(columns)[0].shape[0]
+    rows, columns = _split(rows, plan.tile), _split(columns, plan.tile)
+    init_rows, init_columns = kernel.init_rows(_sizes(rows)), kernel.init_columns(_sizes(columns))
+    states = pvary_like((init_rows, init_columns, kernel.init_totals), (rows, columns))
     if form == "ring":
-        states = _around(axis_name, work.visit, rows, columns, states)
+        states = _ring_loop(axis_name, kernel.tile_fn, rows, columns, states)
     else:
-        states = _visit_all(work.visit, rows, columns, states)
+        states = _tile_loop(kernel.tile_fn, rows, columns, states)
     row_state, column_state, totals = states
-    row_state, column_state = _join(row_state, batch), _join(column_state, visited)
+    row_state, column_state = _join(row_state, batch), _join(column_state, num_columns)
     if form == "tiled":
-        column_state = work.bring_home(column_state, axis_name)
+        column_state = kernel.reduce_columns(column_state, axis_name)
     return row_state, column_state, totals
 
 
-def vary(tree: Tree, like: Tree) -> Tree:
-    """The same values, marked as differing between shards wherever any leaf of `like` does.
+def pvary_like(tree: Tree, like: Tree) -> Tree:
+    """Marks values as varying over the shards wherever any leaf of `like` varies.
 
-    Where JAX tracks this (`shard_map` with check_vma), a loop's states need the mark, and the
-    gradients of what was the same on all shards are then summed over them. Elsewhere nothing is
-    done. Unlike `lax.pcast`, this neither asks for the axes nor minds what is marked already.
+    Where JAX tracks this (`shard_map` with check_vma), a loop's carry needs the mark, and the
+    gradients of replicated values are then summed over the shards. Elsewhere nothing is done.
+    Unlike `lax.pcast`, this neither takes the axes nor minds what is marked already.
     """
     false = jnp.bool_(False)
     for leaf in jax.tree.leaves(like):
@@ -95,81 +101,81 @@ def vary(tree: Tree, like: Tree) -> Tree:
     return jax.tree.map(lambda x: jnp.where(false, x, x), tree)
 
 
-def sum_at_home(partial_sums: Tree, axis_name: AxisName) -> Tree:
-    """A `bring_home` for states that are sums."""
+def reduce_scatter_columns(partial_sums: Tree, axis_name: AxisName) -> Tree:
+    """Sums states over the shards, [D * B, ...] -> [B, ...]: a `reduce_columns` of sums."""
     return jax.tree.map(lambda x: lax.psum_scatter(x, axis_name, tiled=True), partial_sums)
 
 
-def from_all_shards(states: Tree, axis_name: AxisName) -> Tree:
-    """This shard's states [D * B] of all shards' columns -> all shards' [D, B] of its own.
+def all_to_all_columns(states: Tree, axis_name: AxisName) -> Tree:
+    """Exchanges this shard's states [D * B] of all columns for all shards' [D, B] of its own.
 
-    Leaves are float32, int32 or bool; one exchange of 32-bit words serves them all.
+    Leaves are float32, int32 or bool; one all-to-all of 32-bit words serves them all.
     """
     leaves, tree = jax.tree.flatten(states)
-    words = [lax.bitcast_convert_type(_wide(x), jnp.int32) for x in leaves]
+    words = [lax.bitcast_convert_type(_as_word(x), jnp.int32) for x in leaves]
     words = jnp.stack(words).reshape(len(leaves), lax.axis_size(axis_name), -1)
     words = lax.all_to_all(words, axis_name, split_axis=1, concat_axis=1)
-    back = [
-        lax.bitcast_convert_type(word, _wide(x).dtype).astype(x.dtype)
+    exchanged = [
+        lax.bitcast_convert_type(word, _as_word(x).dtype).astype(x.dtype)
         for word, x in zip(words, leaves, strict=True)
     ]
-    return tree.unflatten(back)
+    return tree.unflatten(exchanged)
 
 
-def _wide(x: jax.Array) -> jax.Array:
+def _as_word(x: jax.Array) -> jax.Array:
     return x.astype(jnp.int32) if x.dtype == bool else x
 
 
-def _around(axis_name, visit, rows, columns, states) -> Tree:
-    """As many turns as shards; the columns and what is known of them end where they began."""
+def _ring_loop(axis_name, tile_fn, rows, columns, states) -> Tree:
+    """Takes as many ring steps as shards, so that columns and their states end where they began."""
     shards = lax.axis_size(axis_name)
     to_next = [(shard, (shard + 1) % shards) for shard in range(shards)]
 
     def send(tree: Tree) -> Tree:
         return jax.tree.map(lambda x: lax.ppermute(x, axis_name, to_next), tree)
 
-    def turn(_: jax.Array, carry: Tree) -> Tree:
+    def ring_step(_: jax.Array, carry: Tree) -> Tree:
         columns, states = carry
-        # The columns do not wait for the visit: they can travel while it computes.
-        coming = send(columns)
-        row_state, column_state, totals = _visit_all(visit, rows, columns, states)
-        return coming, (row_state, send(column_state), totals)
+        # The columns do not depend on the tiles: they can be sent while those are computed.
+        received = send(columns)
+        row_state, column_state, totals = _tile_loop(tile_fn, rows, columns, states)
+        return received, (row_state, send(column_state), totals)
 
-    return lax.fori_loop(0, shards, turn, (columns, states))[1]
+    return lax.fori_loop(0, shards, ring_step, (columns, states))[1]
 
 
-def _visit_all(visit, rows, columns, states) -> Tree:
-    """All tiles of rows [N, T, ...] and columns [M, T, ...], one after another.
+def _tile_loop(tile_fn, rows, columns, states) -> Tree:
+    """Loops over all tiles of rows [N, T, ...] and columns [M, T, ...].
 
-    One flat loop whose states are changed in place: nested loops would copy them.
+    One flat loop whose states are updated in place: nested loops would copy them.
     """
     N, M = _sizes(rows)[0], _sizes(columns)[0]
 
-    def step(number: jax.Array, states: Tree) -> Tree:
+    def step(index: jax.Array, states: Tree) -> Tree:
         row_states, column_states, totals = states
-        r, c = number % N, number // N
-        row_state, column_state, more = visit(
-            _at(rows, r), _at(columns, c), _at(row_states, r), _at(column_states, c)
+        r, c = index % N, index // N
+        row_state, column_state, addends = tile_fn(
+            _get(rows, r), _get(columns, c), _get(row_states, r), _get(column_states, c)
         )
         return (
-            _put(row_states, row_state, r),
-            _put(column_states, column_state, c),
-            jax.tree.map(jnp.add, totals, more),
+            _set(row_states, row_state, r),
+            _set(column_states, column_state, c),
+            jax.tree.map(jnp.add, totals, addends),
         )
 
     return lax.fori_loop(0, N * M, step, states)
 
 
-def _cut(tree: Tree, tile: int) -> Tree:
+def _split(tree: Tree, tile: int) -> Tree:
     """[B, ...] -> [N, T, ...] with N the fewest tiles that suffice and T as small as N allows."""
 
-    def cut(x: jax.Array) -> jax.Array:
+    def split(x: jax.Array) -> jax.Array:
         N = -(-x.shape[0] // tile)
         T = -(-x.shape[0] // N)
         padding = [(0, N * T - x.shape[0])] + [(0, 0)] * (x.ndim - 1)
         return jnp.pad(x, padding).reshape(N, T, *x.shape[1:])
 
-    return jax.tree.map(cut, tree)
+    return jax.tree.map(split, tree)
 
 
 def _join(tree: Tree, batch: int) -> Tree:
@@ -181,9 +187,9 @@ def _sizes(tree: Tree) -> tuple[int, int]:
     return jax.tree.leaves(tree)[0].shape[:2]
 
 
-def _at(tree: Tree, i: jax.Array) -> Tree:
+def _get(tree: Tree, i: jax.Array) -> Tree:
     return jax.tree.map(lambda x: lax.dynamic_index_in_dim(x, i, keepdims=False), tree)
 
 
-def _put(tree: Tree, part: Tree, i: jax.Array) -> Tree:
+def _set(tree: Tree, part: Tree, i: jax.Array) -> Tree:
     return jax.tree.map(lambda x, y: lax.dynamic_update_index_in_dim(x, y, i, 0), tree, part)

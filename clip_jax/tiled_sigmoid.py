@@ -1,4 +1,4 @@
-"""The sigmoid loss over tiles: its forward pass keeps nothing of the pairs.
+"""The sigmoid loss in tiles: its forward pass stores nothing per pair.
 
 # R rows, C columns of a tile
 """
@@ -10,47 +10,57 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
-from clip_jax.pair_masks import LOWEST, Best, Rows, products, relation, stack
+from clip_jax.pair_masks import MASK_VALUE, Embeddings, Top1, pair_masks, similarities, stack
 from clip_jax.tile_gradients import cotangent, gradients
-from clip_jax.tile_loop import AxisName, Tree, Walk, Work, from_all_shards, walk
+from clip_jax.tile_loop import AxisName, TileKernel, TilePlan, Tree, all_to_all_columns, map_tiles
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0, 1))
 def tiled_sigmoid(
-    plan: Walk, duplicates: str, image: Rows, text: Rows, scale: jax.Array, bias: jax.Array
+    plan: TilePlan,
+    duplicates: str,
+    image: Embeddings,
+    text: Embeddings,
+    scale: jax.Array,
+    bias: jax.Array,
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """`contrastive.sigmoid_loss` of rows whose arrays, scale and bias vary over the shards."""
+    """Computes `contrastive.sigmoid_loss`; all arrays are marked as varying over the shards."""
     return _forward(plan, duplicates, image, text, scale, bias)[0]
 
 
 def _forward(
-    plan: Walk, duplicates: str, image: Rows, text: Rows, scale: jax.Array, bias: jax.Array
+    plan: TilePlan,
+    duplicates: str,
+    image: Embeddings,
+    text: Embeddings,
+    scale: jax.Array,
+    bias: jax.Array,
 ) -> Tree:
-    def visit(rows: Rows, columns: Rows, row_best: Best, column_best: Best) -> Tree:
-        counts, belongs = relation(rows, columns, duplicates)
-        similarity = scale * products(rows, columns)
-        total = surprise(similarity + bias, counts, belongs).sum()
-        similarity = jnp.where(counts, similarity, LOWEST)
-        of_rows = Best.of(similarity, belongs, columns.number[None, :], axis=1)
-        of_columns = Best.of(similarity, belongs, rows.number[:, None], axis=0)
-        row_best = Best.merge(stack(row_best, of_rows))
-        return row_best, Best.merge(stack(column_best, of_columns)), total
+    def tile_fn(rows: Embeddings, columns: Embeddings, row_top: Top1, column_top: Top1) -> Tree:
+        valid, positive = pair_masks(rows, columns, duplicates)
+        logits = scale * similarities(rows, columns)
+        total = pair_nll(logits + bias, valid, positive).sum()
+        logits = jnp.where(valid, logits, MASK_VALUE)
+        of_rows = Top1.of(logits, positive, columns.index[None, :], axis=1)
+        of_columns = Top1.of(logits, positive, rows.index[:, None], axis=0)
+        row_top = Top1.merge(stack(row_top, of_rows))
+        return row_top, Top1.merge(stack(column_top, of_columns)), total
 
-    work = Work(visit, Best.start, Best.start, jnp.zeros(()), _merge_at_home)
-    image_best, text_best, total = walk(plan, work, image, text)
-    metrics = {"image_accuracy": image_best.accuracy(), "text_accuracy": text_best.accuracy()}
-    return (total / image.number.shape[0], metrics), (image, text, scale, bias)
+    kernel = TileKernel(tile_fn, Top1.init, Top1.init, jnp.zeros(()), _reduce_columns)
+    image_top, text_top, total = map_tiles(plan, kernel, image, text)
+    metrics = {"image_accuracy": image_top.accuracy(), "text_accuracy": text_top.accuracy()}
+    return (total / image.index.shape[0], metrics), (image, text, scale, bias)
 
 
-def _backward(plan: Walk, duplicates: str, residuals: Tree, cotangents: Tree) -> Tree:
+def _backward(plan: TilePlan, duplicates: str, residuals: Tree, cotangents: Tree) -> Tree:
     image, text, scale, bias = residuals
-    weight = cotangents[0] / image.number.shape[0]
+    weight = cotangents[0] / image.index.shape[0]
 
-    def slope(rows: Tree, columns: Tree, product: jax.Array) -> jax.Array:
-        counts, belongs = relation(rows[0], columns[0], duplicates)
-        return jnp.where(counts, weight * (jax.nn.sigmoid(scale * product + bias) - belongs), 0)
+    def dlogits(rows: Tree, columns: Tree, similarity: jax.Array) -> jax.Array:
+        valid, positive = pair_masks(rows[0], columns[0], duplicates)
+        return jnp.where(valid, weight * (jax.nn.sigmoid(scale * similarity + bias) - positive), 0)
 
-    found = gradients(plan, slope, (image, ()), (text, ()))
+    found = gradients(plan, dlogits, (image, ()), (text, ()))
     return (
         cotangent(image, scale * found.rows),
         cotangent(text, scale * found.columns),
@@ -59,13 +69,16 @@ def _backward(plan: Walk, duplicates: str, residuals: Tree, cotangents: Tree) ->
     )
 
 
-def surprise(logits: jax.Array, counts: jax.Array, belongs: jax.Array) -> jax.Array:
-    """Minus the log of the probability that each pair is told rightly; 0 where none counts."""
-    return jnp.where(counts, jax.nn.softplus(jnp.where(belongs, -logits, logits)), 0)
+def pair_nll(logits: jax.Array, valid: jax.Array, positive: jax.Array) -> jax.Array:
+    """Returns each pair's negative log-likelihood, float32[R, C]; 0 for pairs that are not valid.
+
+    Positive pairs are the event, with probability sigmoid(logit).
+    """
+    return jnp.where(valid, jax.nn.softplus(jnp.where(positive, -logits, logits)), 0)
 
 
-def _merge_at_home(bests: Best, axis_name: AxisName) -> Best:
-    return Best.merge(from_all_shards(bests, axis_name))
+def _reduce_columns(tops: Top1, axis_name: AxisName) -> Top1:
+    return Top1.merge(all_to_all_columns(tops, axis_name))
 
 
 tiled_sigmoid.defvjp(_forward, _backward)

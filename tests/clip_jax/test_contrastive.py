@@ -13,7 +13,7 @@ from jax.sharding import AxisType, PartitionSpec
 from clip_jax import InputError
 from clip_jax.contrastive import DUPLICATES, contrastive_loss, sigmoid_loss
 from clip_jax.model import normalize
-from clip_jax.pair_masks import Rows, relation
+from clip_jax.pair_masks import Embeddings, pair_masks
 
 # No tile below divides a side: eight shards of five rows, tiles of at most three.
 ROWS, SHARDS, WIDTH = 40, 8, 12
@@ -31,27 +31,28 @@ def inputs(rng):
 def dense(name, duplicates, image, text, scale, bias):
     """((loss, (image accuracy, text accuracy)), gradients) in float64."""
     x, y, scale, bias = (np.asarray(a, np.float64) for a in (image, text, scale, bias))
-    own, alike = np.eye(len(x), dtype=bool), GROUPS[:, None] == GROUPS[None, :]
-    belongs = alike if duplicates == "positives" else own
-    counts = own | ~alike if duplicates == "masked" else np.ones_like(own)
-    products = x @ y.T
-    logits = np.where(counts, scale * products, -np.inf)
+    diagonal, same_group = np.eye(len(x), dtype=bool), GROUPS[:, None] == GROUPS[None, :]
+    positive = same_group if duplicates == "positives" else diagonal
+    valid = diagonal | ~same_group if duplicates == "masked" else np.ones_like(diagonal)
+    similarities = x @ y.T
+    logits = np.where(valid, scale * similarities, -np.inf)
     rows = np.arange(len(x))
-    accuracies = belongs[rows, logits.argmax(1)].mean(), belongs[rows, logits.argmax(0)].mean()
+    accuracies = positive[rows, logits.argmax(1)].mean(), positive[rows, logits.argmax(0)].mean()
     if name == "contrastive":
-        loss, slope = 0.0, 0.0
-        target = belongs / belongs.sum(1, keepdims=True)
+        loss, dlogits = 0.0, 0.0
+        target = positive / positive.sum(1, keepdims=True)
         for axis in (0, 1):
             top = logits.max(axis, keepdims=True)
-            log_total = top + np.log(np.exp(logits - top).sum(axis, keepdims=True))
-            shares = target.T if axis == 0 else target
-            loss += (log_total.sum() - (shares * scale * products).sum()) / (2 * len(x))
-            slope += (np.exp(logits - log_total) - shares) / (2 * len(x))
+            logsumexp = top + np.log(np.exp(logits - top).sum(axis, keepdims=True))
+            labels = target.T if axis == 0 else target
+            loss += (logsumexp.sum() - (labels * scale * similarities).sum()) / (2 * len(x))
+            dlogits += (np.exp(logits - logsumexp) - labels) / (2 * len(x))
     else:
-        z = scale * products + bias
-        loss = (counts * np.logaddexp(0, np.where(belongs, -z, z))).sum() / len(x)
-        slope = counts * (1 / (1 + np.exp(-z)) - belongs) / len(x)
-    gradients = scale * slope @ y, scale * slope.T @ x, (slope * products).sum(), slope.sum()
+        z = scale * similarities + bias
+        loss = (valid * np.logaddexp(0, np.where(positive, -z, z))).sum() / len(x)
+        dlogits = valid * (1 / (1 + np.exp(-z)) - positive) / len(x)
+    dscale, dbias = (dlogits * similarities).sum(), dlogits.sum()
+    gradients = scale * dlogits @ y, scale * dlogits.T @ x, dscale, dbias
     if name == "contrastive":
         gradients = (*gradients[:3], 0.0)
     return (loss, accuracies), gradients
@@ -105,7 +106,7 @@ def in_pmap(form, cases):
         for case in cases:
             loss = differentiate(local_loss(*case, form, "data"))
             value, (*features, scale_, bias_) = loss(image, text, scale, bias, groups)
-            # A feature's own shard alone has a gradient: its share of the mean.
+            # Only a feature's own shard has a gradient: its term of the mean.
             features = [gradient / SHARDS for gradient in features]
             found[case] = (*lax.pmean((value, scale_, bias_), "data"), *features)
         return found
@@ -156,7 +157,7 @@ def test_equals_the_dense_definition(inputs, runner, form, cases):
     found = run(*inputs)
     for case in cases:
         assert_equal(found[case], dense(*case, *inputs))
-    # At CLIP's largest scale the right answers are the least likely: nothing over- or underflows.
+    # At CLIP's largest scale the positives are the least likely: nothing over- or underflows.
     image, _, _, bias = inputs
     extreme = (image, -image, np.float32(100), bias)
     found = run(*extreme)
@@ -187,18 +188,18 @@ def test_gradients_taken_inside_shard_map_are_counted_once(inputs):
 
 
 @pytest.mark.parametrize(
-    ("duplicates", "counts", "belongs"),
+    ("duplicates", "valid", "positive"),
     [
         ("negatives", ["1110", "1110", "1110", "0000"], ["1000", "0100", "0010", "0000"]),
         ("positives", ["1110", "1110", "1110", "0000"], ["1010", "0100", "1010", "0000"]),
         ("masked", ["1100", "1110", "0110", "0000"], ["1000", "0100", "0010", "0000"]),
     ],
 )
-def test_relation_of_groups_a_b_a_and_padding(duplicates, counts, belongs):
-    number, group = np.array([0, 1, 2, 0]), np.array([5, 6, 5, 5])
-    rows = Rows(np.zeros((4, 1)), number, group, np.array([True, True, True, False]))
-    found = [np.asarray(x, int).astype(str) for x in relation(rows, rows, duplicates)]
-    assert [["".join(row) for row in x] for x in found] == [counts, belongs]
+def test_pair_masks_of_groups_a_b_a_and_padding(duplicates, valid, positive):
+    index, group = np.array([0, 1, 2, 0]), np.array([5, 6, 5, 5])
+    rows = Embeddings(np.zeros((4, 1)), index, group, np.array([True, True, True, False]))
+    found = [np.asarray(x, int).astype(str) for x in pair_masks(rows, rows, duplicates)]
+    assert [["".join(row) for row in x] for x in found] == [valid, positive]
 
 
 def test_the_dense_definition_is_two_cross_entropies(inputs):
@@ -210,8 +211,8 @@ def test_the_dense_definition_is_two_cross_entropies(inputs):
     np.testing.assert_allclose(loss, expected, rtol=1e-5)  # sums in another order
 
 
-def test_of_equal_columns_the_first_is_chosen():
-    """Embeddings that have collapsed to one point name one of 40 images rightly, not all."""
+def test_top1_accuracy_takes_the_first_of_equal_columns():
+    """Embeddings that have collapsed to one point classify one of 40 images correctly, not all."""
     rows = PartitionSpec("data")
 
     @partial(
@@ -228,7 +229,7 @@ def test_of_equal_columns_the_first_is_chosen():
     np.testing.assert_allclose(jax.jit(accuracies)(ones, ones), 1 / ROWS, rtol=1e-6)
 
 
-def test_bfloat16_rows_are_summed_in_float32(inputs):
+def test_bfloat16_embeddings_are_summed_in_float32(inputs):
     image, text, scale, bias = inputs
     image, text = jnp.asarray(image, jnp.bfloat16), jnp.asarray(text, jnp.bfloat16)
     (case,) = CONTRASTIVE

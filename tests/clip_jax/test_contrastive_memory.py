@@ -34,12 +34,12 @@ def temporaries(form, batch, devices=1):
 
 
 @pytest.mark.parametrize(("form", "growth"), [("gathered", (3.5, 4.1)), ("tiled", (1, 2.1))])
-def test_growth_when_the_batch_doubles(form, growth):
+def test_memory_growth_when_the_batch_doubles(form, growth):
     ratio = temporaries(form, 1024) / temporaries(form, 512)
     assert growth[0] < ratio < growth[1]
 
 
-def test_a_rings_devices_hold_the_same_however_many_they_are():
+def test_ring_memory_per_device_is_independent_of_their_number():
     two, four, eight = (temporaries("ring", 256 * devices, devices) for devices in (2, 4, 8))
     assert two == four == eight
     assert temporaries("ring", 512 * 2, 2) < 2.1 * two
