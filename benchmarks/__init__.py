@@ -1,1 +1,1 @@
-"""Speed and memory beside the original packages and today's PyTorch: python -m benchmarks."""
+"""Speed and memory against the original packages and today's PyTorch: python -m benchmarks."""

@@ -1,4 +1,4 @@
-"""Speed side by side: python -m benchmarks NAME|all [--out=FILE.json]"""
+"""Compare speed and memory: python -m benchmarks NAME|all [--out=FILE.json]"""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import roofline
-from benchmarks.options import Options, words
-from benchmarks.random_models import FOLDER
+from benchmarks.options import Options, comma_separated
+from benchmarks.random_models import DEFAULT_FOLDER
 from benchmarks.result import write_json
 from clip_jax.cli import Parser, run_cli
 from clip_jax.errors import InputError
 
-BENCHMARKS = ("decode", "encode", "train", "loss", "convert", "data", "startup", "growth")
+BENCHMARKS = ("decode", "encode", "train", "loss", "convert", "data", "startup", "scaling")
 ORIGINAL = Path(__file__).parent.parent / ".venv-original/bin/python"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command and returns its exit status (`clip_jax.cli`)."""
+    """Run the command and return its exit status (`clip_jax.cli`)."""
     argv = sys.argv[1:] if argv is None else argv
     return run_cli(lambda: _run(make_parser().parse_args(argv)), argv)
 
@@ -36,9 +36,9 @@ def _run(args: argparse.Namespace) -> None:
     if args.rounds < 1:
         raise InputError(f"--rounds is {args.rounds}; expected at least 1")
     options = _options(args)
-    for name, there in (("PyTorch", options.torch), ("the original", options.original_python)):
-        if not there:
-            print(f"{name} takes no part (docs/performance.md tells how to install it)")
+    for name, present in (("PyTorch", options.torch), ("the original", options.original_python)):
+        if not present:
+            print(f"{name} is left out (docs/performance.md says how to install it)")
     machine = roofline.measure()
     print(f"{machine.device}, {os.cpu_count()} cores: ", end="")
     print(", ".join(f"{rate / 1e9:,.0f} GFLOP/s {dtype}" for dtype, rate in machine.flops.items()))
@@ -50,13 +50,13 @@ def _run(args: argparse.Namespace) -> None:
     }
     for name in BENCHMARKS if args.benchmark == "all" else (args.benchmark,):
         module = importlib.import_module(f"benchmarks.{name}")
-        begun = time.monotonic()
+        start = time.monotonic()
         tables = results[name] = []
-        for table in module.measure(args_of(name, args), options, machine):
+        for table in module.measure(args_for(name, args), options, machine):
             print("", *table.lines(), sep="\n", flush=True)
             tables.append(table.to_json())
             write_json(args.out, results)
-        print(f"\n{name}: {time.monotonic() - begun:.0f} s", flush=True)
+        print(f"\n{name}: {time.monotonic() - start:.0f} s", flush=True)
     print(f"written to {args.out}")
 
 
@@ -73,8 +73,8 @@ def _options(args: argparse.Namespace) -> Options:
     )
 
 
-def args_of(name: str, args: argparse.Namespace) -> argparse.Namespace:
-    """A benchmark's own arguments; with "all" those that it has by itself."""
+def args_for(name: str, args: argparse.Namespace) -> argparse.Namespace:
+    """Return a benchmark's arguments; with "all" its defaults."""
     if args.benchmark == name:
         return args
     parser = Parser()
@@ -86,23 +86,32 @@ def make_parser() -> Parser:
     parser = Parser(prog="python -m benchmarks", description=(__doc__ or "").partition(":")[0])
     subparsers = parser.add_subparsers(dest="benchmark", required=True)
     for name in (*BENCHMARKS, "all"):
-        about = "each of them"
+        description = "all of them"
         if name != "all":
             module = importlib.import_module(f"benchmarks.{name}")
-            about = (module.__doc__ or "").strip()
-        added = subparsers.add_parser(name, help=about, description=about)
+            description = (module.__doc__ or "").strip()
+        subparser = subparsers.add_parser(name, help=description, description=description)
         if name != "all":
-            module.add_options(added)
-        added.add_argument("--rounds", type=int, default=3, help="turns of each peer (3)")
-        added.add_argument("--work", type=Path, default=FOLDER, help="where models are kept")
-        added.add_argument(
-            "--without", type=words, default=(), help="peers that take no part: torch,original"
+            module.add_options(subparser)
+        subparser.add_argument(
+            "--rounds", type=int, default=3, help="timed calls of each implementation (3)"
         )
-        added.add_argument(
-            "--original-python", type=Path, help=f"({'/'.join(ORIGINAL.parts[-3:])})"
+        subparser.add_argument(
+            "--work", type=Path, default=DEFAULT_FOLDER, help="folder of the random models"
         )
-        added.add_argument(
-            "--out", type=Path, default=Path("benchmarks.json"), help="(benchmarks.json)"
+        subparser.add_argument(
+            "--without", type=comma_separated, default=(), help="leave out: torch,original"
+        )
+        subparser.add_argument(
+            "--original-python",
+            type=Path,
+            help=f"interpreter with the original packages ({'/'.join(ORIGINAL.parts[-3:])})",
+        )
+        subparser.add_argument(
+            "--out",
+            type=Path,
+            default=Path("benchmarks.json"),
+            help="JSON file of all results (benchmarks.json)",
         )
     return parser
 

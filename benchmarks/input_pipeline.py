@@ -1,7 +1,7 @@
-"""How many images a second one core prepares: python -m benchmarks.input_pipeline [--pictures 512]
+"""Images a second that one core prepares: python -m benchmarks.input_pipeline [--images 512]
 
-Prints a Markdown table. The images are made on the spot, JPEG files of 640x480 pixels, prepared
-as any source is and read back from their shards.
+Prints a Markdown table. The images are generated JPEG files of 640x480 pixels, prepared
+as any source and read back from the shards.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from experiments.data.vocabulary import train_tokenizer
 SIZE = 640, 480
 QUALITY = 90
 BATCH_SIZE = 32
-REPEATS = 3  # of which the fastest counts: others use the machine too
+REPEATS = 3  # the fastest counts: others use the machine too
 PRESET = "ruclip-vit-base-patch32-224"
 WORDS = (
     "кот", "дом", "красный", "старый", "на", "под", "дерево", "стоит", "лежит", "большая",
@@ -46,26 +46,26 @@ WORDS = (
 
 @dataclasses.dataclass(frozen=True)
 class Rate:
-    """seconds: of wall and of processor time, for so many pictures."""
+    """Hold the seconds of wall and of CPU time that so many images took."""
 
-    pictures: int
-    wall: float
-    processor: float
+    images: int
+    wall_seconds: float
+    cpu_seconds: float
 
     def __str__(self) -> str:
-        return f"{self.pictures / self.wall:.0f} | {self.pictures / self.processor:.0f}"
+        return f"{self.images / self.wall_seconds:.0f} | {self.images / self.cpu_seconds:.0f}"
 
 
-def measure(pictures: int, image_size: int, threads: int) -> list[str]:
-    """The lines of the table."""
+def measure(images: int, image_size: int, threads: int) -> list[str]:
+    """Return the lines of the table."""
     model = PRESETS[PRESET]
     model = dataclasses.replace(
         model, vision=dataclasses.replace(model.vision, image_size=image_size)
     )
     with tempfile.TemporaryDirectory() as folder:
         source, out = Path(folder) / "source", Path(folder) / "prepared"
-        kilobytes = write_source(source, pictures)
-        prepared = _time(lambda: prepare(SourceConfig(str(source)), out), pictures)
+        kilobytes = write_source(source, images)
+        prepared = _time(lambda: prepare(SourceConfig(str(source)), out), images)
         config = DataConfig(name=str(out), batch_size=BATCH_SIZE, in_memory=False, threads=threads)
         split = open_split(config, "train")
         tokenizer = train_tokenizer([c for row in split for c in row["captions"]], 400)
@@ -77,13 +77,13 @@ def measure(pictures: int, image_size: int, threads: int) -> list[str]:
             chosen = dataclasses.replace(config, draft=draft)
             examples = ImageTextExamples(split, chosen, model, tokenizer)
             rates.setdefault(f"whole stream, {threads} threads", []).append(
-                _time_stream(examples, chosen, max(pictures // BATCH_SIZE, 1))
+                _time_stream(examples, chosen, max(images // BATCH_SIZE, 1))
             )
     return [
-        f"{pictures} JPEG files of {SIZE[0]}x{SIZE[1]} pixels, {kilobytes:.0f} KiB each, to "
+        f"{images} JPEG files of {SIZE[0]}x{SIZE[1]} pixels, {kilobytes:.0f} KiB each, to "
         f"{image_size} pixels",
         "",
-        "| stage | pictures/s | a core | with draft | a core |",
+        "| stage | images/s | a core | with draft | a core |",
         "|---|---|---|---|---|",
         f"| prepare, one process | {prepared} | | |",
         *(f"| {name} | {full} | {draft} |" for name, (full, draft) in rates.items()),
@@ -93,6 +93,7 @@ def measure(pictures: int, image_size: int, threads: int) -> list[str]:
 def stages(
     split: Split, tokenizer: Tokenizer, model: ClipConfig, draft: bool
 ) -> dict[str, Callable[[int], object]]:
+    """Return what is timed, each including the one before it: functions of an image's index."""
     size = model.vision.image_size
 
     def decode(i: int) -> Image.Image:
@@ -129,25 +130,28 @@ def _time_stream(examples: ImageTextExamples, config: DataConfig, count: int) ->
     return rate
 
 
-def _fastest(work: Callable[[], object], pictures: int) -> Rate:
-    return min((_time(work, pictures) for _ in range(REPEATS)), key=lambda rate: rate.wall)
+def _fastest(work: Callable[[], object], images: int) -> Rate:
+    return min((_time(work, images) for _ in range(REPEATS)), key=lambda rate: rate.wall_seconds)
 
 
-def _time(work: Callable[[], object], pictures: int) -> Rate:
-    wall, processor = time.perf_counter(), time.process_time()
+def _time(work: Callable[[], object], images: int) -> Rate:
+    wall, cpu = time.perf_counter(), time.process_time()
     work()
-    return Rate(pictures, time.perf_counter() - wall, time.process_time() - processor)
+    return Rate(images, time.perf_counter() - wall, time.process_time() - cpu)
 
 
-def write_source(folder: Path, pictures: int) -> float:
-    """Smooth shapes under fine noise, so that files are as large as photographs; KiB of each."""
+def write_source(folder: Path, images: int) -> float:
+    """Write captioned JPEG files and return their mean KiB.
+
+    Smooth shapes under fine noise make files as large as photographs.
+    """
     folder.mkdir()
     rng = np.random.default_rng(0)
     size = 0
     with (folder / "list.csv").open("w", encoding="utf-8", newline="") as file:
         table = csv.writer(file)
         table.writerow(["image", "caption"])
-        for i in range(pictures):
+        for i in range(images):
             coarse = rng.integers(0, 256, (16, 20, 3), dtype=np.uint8)
             smooth = Image.fromarray(coarse).resize(SIZE, Image.Resampling.BICUBIC)
             noise = rng.normal(0, 6, (SIZE[1], SIZE[0], 1))
@@ -157,7 +161,7 @@ def write_source(folder: Path, pictures: int) -> float:
             (folder / f"{i}.jpg").write_bytes(buffer.getvalue())
             size += buffer.tell()
             table.writerow([f"{i}.jpg", " ".join(rng.choice(WORDS, 10))])
-    return size / pictures / 1024
+    return size / images / 1024
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -169,17 +173,17 @@ def _run(argv: Sequence[str]) -> None:
     parser = Parser(
         prog="python -m benchmarks.input_pipeline", description=(__doc__ or "").partition(":")[0]
     )
-    parser.add_argument("--pictures", type=int, default=512, metavar="N", help="(512)")
+    parser.add_argument("--images", type=int, default=512, metavar="N", help="(512)")
     parser.add_argument("--image-size", type=int, default=224, metavar="PIXELS", help="(224)")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), metavar="N",
                         help="of the stream (all cores)")  # fmt: skip
     args = parser.parse_args(argv)
-    for name in ("pictures", "image_size", "threads"):
+    for name in ("images", "image_size", "threads"):
         if getattr(args, name) < 1:
             raise InputError(
                 f"--{name.replace('_', '-')} is {getattr(args, name)}; expected at least 1"
             )
-    print("\n".join(measure(args.pictures, args.image_size, args.threads)))
+    print("\n".join(measure(args.images, args.image_size, args.threads)))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Memory of the losses over all pairs: python -m benchmarks.loss_memory [--batch 32768]
 
-Compiles loss and gradient of every form for CPU devices, of which one machine can pretend to have
-many, runs none of them, and prints a Markdown table of their temporaries per device.
+Compiles loss and gradient of every form for simulated CPU devices, runs none of them, and prints a
+Markdown table of their temporaries per device.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ DEVICES = (1, 8, 16, 32, 64)
 LOSSES = ("contrastive", "sigmoid")
 
 
-def temporaries(loss: str, form: str, batch: int, devices: int, width: int, tile: int) -> int:
-    """Bytes of one device's temporaries for loss and gradient; its inputs and results not counted.
+def temporary_bytes(loss: str, form: str, batch: int, devices: int, width: int, tile: int) -> int:
+    """Return bytes of a device's temporaries for loss and gradient, without inputs and outputs.
 
-    batch: rows in all, float32[batch, width] of images and as many of captions.
+    batch: on all devices together, float32[batch, width] of images and of captions.
     """
     mesh = jax.make_mesh(
         (devices,), ("data",), axis_types=(AxisType.Auto,), devices=jax.devices()[:devices]
     )
-    rows, everywhere = PartitionSpec("data"), PartitionSpec()
-    specs = (rows, rows, everywhere, everywhere)
+    sharded, replicated = PartitionSpec("data"), PartitionSpec()
+    specs = (sharded, sharded, replicated, replicated)
     options = {"form": form, "tile": tile, "axis_name": "data"}
 
     def mean_loss(image, text, scale, bias):
@@ -43,7 +43,7 @@ def temporaries(loss: str, form: str, batch: int, devices: int, width: int, tile
             local = sigmoid_loss(image, text, scale, bias, **options)
         return lax.pmean(local, "data")
 
-    mapped = jax.shard_map(mean_loss, mesh=mesh, in_specs=specs, out_specs=everywhere)
+    mapped = jax.shard_map(mean_loss, mesh=mesh, in_specs=specs, out_specs=replicated)
     shapes = [
         jax.ShapeDtypeStruct(shape, jnp.float32, sharding=NamedSharding(mesh, spec))
         for shape, spec in zip([(batch, width)] * 2 + [()] * 2, specs, strict=True)
@@ -52,15 +52,15 @@ def temporaries(loss: str, form: str, batch: int, devices: int, width: int, tile
     return step.lower(*shapes).compile().memory_analysis().temp_size_in_bytes
 
 
-def table(batch: int, width: int, tile: int, devices: tuple[int, ...] = DEVICES) -> str:
-    """Markdown: a row for each loss and form, a column for each number of devices, in MB."""
+def memory_table(batch: int, width: int, tile: int, devices: tuple[int, ...] = DEVICES) -> str:
+    """Return Markdown: a row for each loss and form, a column for each number of devices, in MB."""
     shard = batch // 8
     titles = [f"{n} x {batch if n == 1 else shard:,}" for n in devices]
     lines = ["| loss | form | " + " | ".join(titles) + " |", "|---|---|" + "---|" * len(devices)]
     for loss in LOSSES:
         for form in FORMS:
             sizes = (
-                temporaries(loss, form, batch if n == 1 else n * shard, n, width, tile)
+                temporary_bytes(loss, form, batch if n == 1 else n * shard, n, width, tile)
                 for n in devices
             )
             cells = " | ".join(f"{size / 1e6:,.1f}" for size in sizes)
@@ -78,7 +78,7 @@ def run(batch: int, width: int, tile: int) -> None:
     jax.config.update("jax_num_cpu_devices", max(DEVICES))
     print(
         f"Temporaries per device in MB; devices x rows of each; width {width}, float32, tile {tile}"
-        f", jax {jax.__version__}\n\n{table(batch, width, tile)}"
+        f", jax {jax.__version__}\n\n{memory_table(batch, width, tile)}"
     )
 
 
@@ -89,9 +89,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(argv: Sequence[str]) -> None:
     parser = Parser(prog="python -m benchmarks.loss_memory", description=__doc__)
-    parser.add_argument("--batch", type=int, default=32768, help="rows in all, on 1 and 8 devices")
-    parser.add_argument("--width", type=int, default=512, help="of the embeddings")
-    parser.add_argument("--tile", type=int, default=1024, help="rows and columns of a tile")
+    parser.add_argument("--batch", type=int, default=32768, help="on all devices, 1 or 8 (32768)")
+    parser.add_argument("--width", type=int, default=512, help="of the embeddings (512)")
+    parser.add_argument("--tile", type=int, default=1024, help="rows and columns of a tile (1024)")
     args = parser.parse_args(argv)
     run(args.batch, args.width, args.tile)
 

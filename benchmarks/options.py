@@ -1,4 +1,4 @@
-"""What every benchmark is told, and how lists are read from a command line."""
+"""Options of every benchmark, and parsers of lists on the command line."""
 
 from __future__ import annotations
 
@@ -9,8 +9,12 @@ from pathlib import Path
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """rounds: turns of each peer. work: where random models are kept. original_python: of the
-    environment with the original packages; None: they take no part. torch: whether PyTorch does.
+    """Hold what all benchmarks need.
+
+    rounds: timed calls of each implementation.
+    work: folder of the models with random weights.
+    original_python: interpreter with the original packages; None: they are left out.
+    torch: whether PyTorch is compared.
     """
 
     rounds: int
@@ -19,13 +23,14 @@ class Options:
     torch: bool
 
 
-def numbers(text: str) -> tuple[int, ...]:
-    """1,4,32"""
-    found = tuple(int(part) if part.isdecimal() else 0 for part in text.split(","))
-    if min(found) < 1:
+def positive_ints(text: str) -> tuple[int, ...]:
+    """Parse 1,4,32."""
+    values = tuple(int(part) if part.isdecimal() else 0 for part in text.split(","))
+    if min(values) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is no list of positive numbers: 1,4,32")
-    return found
+    return values
 
 
-def words(text: str) -> tuple[str, ...]:
+def comma_separated(text: str) -> tuple[str, ...]:
+    """Parse a,b."""
     return tuple(text.split(","))

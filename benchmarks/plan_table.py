@@ -28,8 +28,8 @@ from experiments.planning.chips import CHIPS
 from experiments.planning.plan import make_plan
 from experiments.planning.topology import slice_devices
 
-# Rows that a device has in a micro-batch at most, chosen for 16 GB a device.
-CONFIGS = {
+# Largest micro-batch of a device, chosen for 16 GB a device.
+MAX_MICROBATCH = {
     "ruclip_vit_base_patch32_224": 1024,
     "ruclip_vit_base_patch16_224": 256,
     "ruclip_vit_base_patch32_384": 512,
@@ -51,23 +51,23 @@ COLUMNS = (
     "config", "slice", "devices", "mesh", "micro-batches", "parameters", "optimiser", "batch",
     "temporaries", "peak", "fits", "sent",
 )  # fmt: skip
-SHOWN = ("v5e:16x16",)
+DEFAULT_SLICES = ("v5e:16x16",)
 
 
 def planned_config(name: str, devices: int) -> TrainConfig:
-    """Returns an experiment's config with the micro-batches that its rows need on these devices."""
+    """Return an experiment's config with the micro-batches that it needs on these devices."""
     module = importlib.import_module(f"experiments.configs.{name}")
     config: TrainConfig = module.train_config()
     rows = config.data.batch_size // devices
-    return dataclasses.replace(config, grad_accum_steps=max(rows // CONFIGS[name], 1))
+    return dataclasses.replace(config, grad_accum_steps=max(rows // MAX_MICROBATCH[name], 1))
 
 
-def fill(path: Path, configs: Sequence[str], topologies: Sequence[str]) -> None:
-    """Appends the plans that the file lacks."""
+def add_missing_plans(path: Path, configs: Sequence[str], topologies: Sequence[str]) -> None:
+    """Append the plans that the file lacks."""
     for name in configs:
-        check_choice("--configs", name, tuple(CONFIGS))
-    known = {(row["config"], row["topology"]) for row in read_plans(path)}
-    wanted = [(c, t) for t in topologies for c in configs if (c, t) not in known]
+        check_choice("--configs", name, tuple(MAX_MICROBATCH))
+    done = {(row["config"], row["topology"]) for row in read_plans(path)}
+    wanted = [(c, t) for t in topologies for c in configs if (c, t) not in done]
     for name, topology in tqdm(wanted, "planning"):
         devices = slice_devices(topology)
         chip = CHIPS[topology.partition(":")[0]]
@@ -85,13 +85,13 @@ def read_plans(path: Path) -> list[dict[str, Any]]:
 
 
 def to_markdown(rows: Sequence[dict[str, Any]]) -> str:
-    """Sizes in GB of one device, what a device sends in a step in GB."""
+    """Return the table in Markdown: memory of a device and bytes that it sends in a step, in GB."""
     head = f"| {' | '.join(COLUMNS)} |\n" + "|---" * len(COLUMNS) + "|"
     return "\n".join([head, *(f"| {' | '.join(_cells(row))} |" for row in _sorted(rows))])
 
 
 def to_csv(rows: Sequence[dict[str, Any]]) -> str:
-    """The same columns, one line a plan."""
+    """Return the same columns as CSV, a line a plan."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)
@@ -100,7 +100,7 @@ def to_csv(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def _sorted(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    configs, generations = list(CONFIGS), ["v4", "v5e", "v5p", "v6e"]
+    configs, generations = list(MAX_MICROBATCH), ["v4", "v5e", "v5p", "v6e"]
 
     def position(row: dict[str, Any]) -> tuple[int, int, int]:
         generation = row["topology"].partition(":")[0]
@@ -143,16 +143,18 @@ def main(argv: Sequence[str] | None = None) -> int:
 def run(argv: Sequence[str]) -> None:
     parser = Parser(prog="python -m benchmarks.plan_table", description=__doc__)
     parser.add_argument("--rows", required=True, help="JSONL file of the plans made so far")
-    parser.add_argument("--configs", default=",".join(CONFIGS), help="some of the configs")
+    parser.add_argument(
+        "--configs", default=",".join(MAX_MICROBATCH), help="comma-separated (all large configs)"
+    )
     parser.add_argument("--topologies", default=",".join(TOPOLOGIES), help="slices, in this order")
-    parser.add_argument("--print-only", action="store_true", help="plan nothing more")
+    parser.add_argument("--print-only", action="store_true", help="print without planning more")
     parser.add_argument("--csv", help="file for the table of all plans")
-    parser.add_argument("--show", default=",".join(SHOWN), help="slices to print")
+    parser.add_argument("--show", default=",".join(DEFAULT_SLICES), help="slices to print")
     args = parser.parse_args(argv)
     jax.config.update("jax_platforms", "cpu")
     path = Path(args.rows)
     if not args.print_only:
-        fill(path, args.configs.split(","), args.topologies.split(","))
+        add_missing_plans(path, args.configs.split(","), args.topologies.split(","))
     rows = read_plans(path)
     if args.csv:
         replace_file(Path(args.csv), to_csv(rows))

@@ -1,7 +1,7 @@
 """Models of published sizes with random weights, as folders of ours and as the originals' files.
 
-Speed does not depend on what the numbers are. They are large enough for logits to spread, so that
-a comparison of outputs can fail.
+Speed does not depend on the values. They are large enough for logits to differ, so that a
+comparison of outputs can fail.
 """
 
 from __future__ import annotations
@@ -24,35 +24,35 @@ from clip_jax.layers import unstack_layers
 from converters import export
 from experiments.data.vocabulary import train_tokenizer
 
-SPREAD = 0.05  # of kernels and tables; norms' scales lie around 1
-VOCABULARY = 100  # pieces at most
-FOLDER = cache_dir() / "benchmarks"
+STDDEV = 0.05  # of kernels and embeddings; scales of norms are around 1
+MAX_VOCAB_SIZE = 100
+DEFAULT_FOLDER = cache_dir() / "benchmarks"
 
 
-def rudolph_folder(preset: str, work: Path = FOLDER) -> Path:
-    """A RUDOLPH model folder; made where it is not there yet."""
+def rudolph_folder(preset: str, work: Path = DEFAULT_FOLDER) -> Path:
+    """Return a RUDOLPH model folder; write it if it is absent."""
     config = rudolph_jax.config.PRESETS[preset]
     shapes = rudolph_jax.model.abstract_params(config)
     return _folder(work / f"rudolph-{preset}", "rudolph", config, shapes)
 
 
-def clip_folder(preset: str, work: Path = FOLDER) -> Path:
-    """A ruCLIP model folder; made where it is not there yet."""
+def clip_folder(preset: str, work: Path = DEFAULT_FOLDER) -> Path:
+    """Return a ruCLIP model folder; write it if it is absent."""
     config = clip_jax.config.PRESETS[preset]
     shapes = clip_jax.model.abstract_params(config)
     # The original's files have a vocabulary, if a short one.
-    files = train_tokenizer([string.ascii_lowercase], VOCABULARY).files
+    files = train_tokenizer([string.ascii_lowercase], MAX_VOCAB_SIZE).files
     return _folder(work / preset, "clip", config, shapes, files)
 
 
-def parameters(preset: str) -> int:
-    """How many numbers a RUDOLPH has."""
+def parameter_count(preset: str) -> int:
+    """Count the parameters of a RUDOLPH."""
     shapes = rudolph_jax.model.abstract_params(rudolph_jax.config.PRESETS[preset])
     return sum(leaf.size for leaf in jax.tree.leaves(shapes))
 
 
 def original_folder(folder: Path) -> Path:
-    """The same model as the original's files; made where they are not there yet."""
+    """Return the same model as the original's files; export them if they are absent."""
     out = folder.with_name(folder.name + "-original")
     if not out.exists():
         export(folder, out)
@@ -68,18 +68,18 @@ def _folder(
 ) -> Path:
     if not out.exists():
         params = random_params(unstack_layers(shapes))
-        given = {"config": config.to_dict(), "params": params, "files": files or {}}
-        model_folder.write(out, kind=kind, **given)
+        contents = {"config": config.to_dict(), "params": params, "files": files or {}}
+        model_folder.write(out, kind=kind, **contents)
     return out
 
 
 def random_params(shapes: Mapping[str, Any], seed: int = 0) -> dict[str, Any]:
-    """Arrays of these shapes and dtypes."""
+    """Return random arrays of these shapes and dtypes."""
     rng = np.random.default_rng(seed)
 
     def fill(path: tuple[Any, ...], leaf: jax.ShapeDtypeStruct) -> np.ndarray:
-        array = SPREAD * rng.standard_normal(leaf.shape, dtype=np.float32)
+        array = STDDEV * rng.standard_normal(leaf.shape, dtype=np.float32)
         return (array + (path[-1].key == "scale")).astype(leaf.dtype)
 
-    filled: dict[str, Any] = jax.tree_util.tree_map_with_path(fill, shapes)
-    return filled
+    params: dict[str, Any] = jax.tree_util.tree_map_with_path(fill, shapes)
+    return params

@@ -54,7 +54,7 @@ def test_arrows(package):
 @pytest.mark.parametrize("package", [p for p in MAY_IMPORT if (ROOT / p).is_dir()])
 def test_optional_packages_stay_optional(package):
     for file in files(package):
-        if (ROOT / "benchmarks/peers") not in file.parents:  # each in a process of its own
+        if (ROOT / "benchmarks/workers") not in file.parents:  # each in a process of its own
             assert not imported(file, whole_file=False) & NOT_AT_RUN_TIME, file
 
 

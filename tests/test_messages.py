@@ -26,7 +26,7 @@ COMMANDS = sorted(
     ".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__main__")
     for package in ("benchmarks", "clip_jax", "converters", "experiments", "rudolph_jax")
     for file in (ROOT / package).rglob("*.py")
-    if "peers" not in file.parts  # they take orders from benchmarks, not from people
+    if "workers" not in file.parts  # requests come from benchmarks, not from people
     and 'if __name__ == "__main__"' in file.read_text(encoding="utf-8")
 )
 
@@ -93,8 +93,8 @@ WALK = [
     ("benchmarks", "loss --batches=no", "'no' is no list of positive numbers"),
     ("benchmarks", "encode --preset=clip-vit-base-patch32", "invalid choice: 'clip-vit-base"),
     ("benchmarks", "convert --preset=big", "invalid choice: 'big'"),
-    ("benchmarks", "data --pictures=few", "'few' is no list of positive numbers"),
-    ("benchmarks", "growth --sides=0", "'0' is no list of positive numbers"),
+    ("benchmarks", "data --images=few", "'few' is no list of positive numbers"),
+    ("benchmarks", "scaling --sides=0", "'0' is no list of positive numbers"),
     ("benchmarks", "startup --preset=big", "invalid choice: 'big'"),
     ("benchmarks", "train --batch=0", "--batch is 0; expected at least 1"),
     ("benchmarks", "train --models=clop", "'clop' is unknown; expected clip, rudolph"),
@@ -186,7 +186,7 @@ WALK = [
     ("experiments.quickstart", "--workdir={H}/text.txt", "text.txt"),
     ("benchmarks.loss_memory", "--batch=7", "--batch is 7; expected a positive multiple of 8"),
     ("docs.tools.structure_images", "{H}/text.txt/out", "text.txt"),
-    ("benchmarks.input_pipeline", "--pictures=0", "--pictures is 0; expected at least 1"),
+    ("benchmarks.input_pipeline", "--images=0", "--images is 0; expected at least 1"),
 ]  # fmt: skip
 
 

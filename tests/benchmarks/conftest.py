@@ -11,7 +11,7 @@ MACHINE = Machine("none", {"float32": 1e12, "bfloat16": 2e12}, read=1e10, copy=1
 
 @pytest.fixture
 def tables(tmp_path, monkeypatch):
-    """Runs a benchmark in one short round, ours alone, on a machine that is not measured."""
+    """Run a benchmark in one short round, ours alone, with a made-up roofline."""
 
     def run(name, *argv):
         module = importlib.import_module(f"benchmarks.{name}")

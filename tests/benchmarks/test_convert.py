@@ -1,7 +1,7 @@
 from benchmarks import convert
 
 
-def test_a_conversion_is_timed_beside_a_copy_and_leaves_nothing(tables, tmp_path):
+def test_a_conversion_is_timed_against_a_copy_and_leaves_nothing(tables, tmp_path):
     (table,) = tables("convert", "--preset=tiny")
     assert table["base"] == convert.BASE and table["unit"] == "MB"
     assert [row["name"] for row in table["rows"]] == ["a copy", "ours"]

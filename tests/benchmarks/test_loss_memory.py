@@ -3,9 +3,9 @@ import pytest
 from benchmarks import loss_memory
 
 
-def test_the_table_shows_what_each_form_holds(monkeypatch):
+def test_the_table_shows_the_memory_of_each_form(monkeypatch):
     monkeypatch.setattr(loss_memory, "LOSSES", ("contrastive",))
-    lines = loss_memory.table(1024, 16, 64, devices=(1, 8)).splitlines()
+    lines = loss_memory.memory_table(1024, 16, 64, devices=(1, 8)).splitlines()
     assert lines[0] == "| loss | form | 1 x 1,024 | 8 x 128 |"
     cells = {line.split(" | ")[1]: line.strip(" |").split(" | ")[2:] for line in lines[2:]}
     megabytes = {form: [float(cell) for cell in row] for form, row in cells.items()}

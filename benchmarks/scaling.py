@@ -1,4 +1,4 @@
-"""How drawing grows with the batch, the image and the model: seconds a code, and bytes."""
+"""Scaling of image generation with batch, image and model: seconds a code, and bytes."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from benchmarks.options import Options, numbers
-from benchmarks.random_models import parameters, random_params
+from benchmarks.options import Options, comma_separated, positive_ints
+from benchmarks.random_models import parameter_count, random_params
 from benchmarks.result import Series
 from benchmarks.roofline import Machine
 from clip_jax import Compute
@@ -39,73 +39,75 @@ from rudolph_jax.sampling import IMAGE_SAMPLING
 
 PLANS = Path(__file__).parent.parent / "docs/plans.jsonl"
 CHIP, PLANNED = "v4", ("ruclip_vit_large_patch14_224", "rudolph_2_7b")
-CODES = 4  # of a turn that is timed
-LAYERS = 4  # of every model that is run: all kinds of mask
-STEP = partial(jax.jit, static_argnums=(0, 5), donate_argnums=4)
+CODES = 4  # in a timed call
+LAYERS = 4  # of every model that is run: enough for all kinds of mask
+SAMPLE_LOOP = partial(jax.jit, static_argnums=(0, 5), donate_argnums=4)
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--batches", type=numbers, default=(1, 4, 16, 64), help="(1,4,16,64)")
-    parser.add_argument("--sides", type=numbers, default=(8, 16, 32),
-                        help="of pictures in codes (8,16,32)")  # fmt: skip
-    parser.add_argument("--presets", type=lambda text: tuple(text.split(",")),
+    parser.add_argument("--batches", type=positive_ints, default=(1, 4, 16, 64), help="(1,4,16,64)")
+    parser.add_argument("--sides", type=positive_ints, default=(8, 16, 32),
+                        help="of images in codes (8,16,32)")  # fmt: skip
+    parser.add_argument("--presets", type=comma_separated,
                         default=("350M", "1.3B", "2.7B"), help="(350M,1.3B,2.7B)")  # fmt: skip
-    parser.add_argument("--picture", type=Path, help="a PNG of all of them to draw")
+    parser.add_argument("--plot", type=Path, help="PNG file of all plots")
 
 
 def measure(args: argparse.Namespace, options: Options, machine: Machine) -> Iterator[Series]:
-    """Time by batch and by image, of the first layers of a model; memory of whole models."""
+    """Yield time of a model's first layers by batch and by image; memory of whole models."""
     found = []
-    for growth in _all(args, options):
-        found.append(growth)
-        yield growth
-    if args.picture:
-        from benchmarks.growth_picture import draw
+    for series in _all_series(args, options):
+        found.append(series)
+        yield series
+    if args.plot:
+        from benchmarks.scaling_plot import plot
 
-        draw(found, args.picture)
+        plot(found, args.plot)
 
 
-def _all(args: argparse.Namespace, options: Options) -> Iterator[Series]:
-    first, small = args.presets[0], dataclasses.replace(PRESETS[args.presets[0]], layers=LAYERS)
-    sided = [dataclasses.replace(small, image_tokens_per_side=side) for side in args.sides]
-    kept = {"keys that masks see": True, "all keys": False}
+def _all_series(args: argparse.Namespace, options: Options) -> Iterator[Series]:
+    first = args.presets[0]
+    small = dataclasses.replace(PRESETS[first], layers=LAYERS)
+    configs = [dataclasses.replace(small, image_tokens_per_side=side) for side in args.sides]
+    caches = {"windowed cache": True, "full cache": False}
     yield Series(
         f"A step of {LAYERS} layers of {first}", "batch", "milliseconds", args.batches,
         {name: [1e3 * seconds(small, batch, trimmed, options.rounds) for batch in args.batches]
-         for name, trimmed in kept.items()},
+         for name, trimmed in caches.items()},
     )  # fmt: skip
     yield Series(
-        f"A step of {LAYERS} layers of {first} for 16 pictures", "side in codes", "milliseconds",
+        f"A step of {LAYERS} layers of {first} for 16 images", "side in codes", "milliseconds",
         args.sides,
-        {name: [1e3 * seconds(config, 16, trimmed, options.rounds) for config in sided]
-         for name, trimmed in kept.items()},
+        {name: [1e3 * seconds(config, 16, trimmed, options.rounds) for config in configs]
+         for name, trimmed in caches.items()},
     )  # fmt: skip
     yield Series(
-        f"What a picture adds to memory, {LAYERS} layers of {first} in bfloat16",
+        f"What an image adds to memory, {LAYERS} layers of {first} in bfloat16",
         "side in codes",
         "MB",
         args.sides,
         {
-            name: [_cache_megabytes(config, trimmed) for config in sided]
-            for name, trimmed in kept.items()
+            name: [_cache_megabytes(config, trimmed) for config in configs]
+            for name, trimmed in caches.items()
         },
     )
     models = [PRESETS[name] for name in args.presets]
     yield Series(
         "Parameters in bfloat16", "model", "MB", args.presets,
-        {"parameters": [2 * parameters(name) / 1e6 for name in args.presets]},
+        {"parameters": [2 * parameter_count(name) / 1e6 for name in args.presets]},
     )  # fmt: skip
     yield Series(
-        "What a picture adds to memory, bfloat16", "model", "MB", args.presets,
+        "What an image adds to memory, bfloat16", "model", "MB", args.presets,
         {name: [_cache_megabytes(config, trimmed) for config in models]
-         for name, trimmed in kept.items()},
+         for name, trimmed in caches.items()},
     )  # fmt: skip
-    yield pods(map(json.loads, PLANS.read_text(encoding="utf-8").splitlines()))
+    yield peak_memory(map(json.loads, PLANS.read_text(encoding="utf-8").splitlines()))
 
 
-def pods(rows: Iterable[Mapping[str, Any]], chip: str = CHIP) -> Series:
-    """Peak memory of one device in a training step by the number of devices, as `experiments.plan`
-    found it: rows of docs/plans.jsonl.
+def peak_memory(rows: Iterable[Mapping[str, Any]], chip: str = CHIP) -> Series:
+    """Return the peak memory of a device in a training step by the number of devices.
+
+    rows: of docs/plans.jsonl, from `experiments.plan`.
     """
     peaks: dict[str, dict[int, float]] = {}
     for row in rows:
@@ -114,24 +116,24 @@ def pods(rows: Iterable[Mapping[str, Any]], chip: str = CHIP) -> Series:
             peaks.setdefault(row["config"], {})[devices] = row["peak_bytes"] / 1e9
     at = sorted({devices for found in peaks.values() for devices in found})
     return Series(
-        f"A training step on {chip} chips, at most on one", "devices", "GB", at,
+        f"Peak memory of a device in a training step, {chip}", "devices", "GB", at,
         {name: [peaks[name][devices] for devices in at] for name in PLANNED},
     )  # fmt: skip
 
 
 def seconds(config: RudolphConfig, batch: int, trimmed: bool, rounds: int) -> float:
-    """Of one step in the middle of an image, in float32: the median of the rounds."""
+    """Return the median seconds of a decode step in the middle of an image, in float32."""
     plan = SamplerConfig(config, Compute(), "image", batch, trimmed=trimmed)
     params = _params(config)
     request = _request(plan)
     prompt, state = jax.jit(prefill, static_argnums=0)(plan, params, request)
-    step, middle = STEP(sample_loop), Layout(config).image_length // 2
+    step, middle = SAMPLE_LOOP(sample_loop), Layout(config).image_length // 2
     times = []
     for _ in range(rounds + 1):
         state = jax.block_until_ready(state._replace(place=jnp.int32(middle)))
-        begun = perf_counter()
+        start = perf_counter()
         state = jax.block_until_ready(step(plan, params, request, prompt, state, CODES))
-        times.append((perf_counter() - begun) / CODES)
+        times.append((perf_counter() - start) / CODES)
     return median(times[1:])
 
 

@@ -1,6 +1,6 @@
-"""Makes `rudolph` and `ruclip` of 2022 importable beside today's libraries; imported before them.
+"""Make `rudolph` and `ruclip` of 2022 importable with today's libraries; imported before them.
 
-Nothing of this project is imported here, nor by the peers that import this: their Python has the
+Neither this module nor the workers that import it import this project: their Python has the
 originals' environment (`make .venv-original/.installed`).
 """
 
@@ -23,16 +23,16 @@ huggingface_hub.cached_download = None
 
 
 def filter_logits(logits: torch.Tensor, top_k: int = 0, top_p: float = 1.0) -> torch.Tensor:
-    """transformers.top_k_top_p_filtering, gone from its releases since: kth value, sorted sums."""
+    """Copy transformers.top_k_top_p_filtering, removed from later releases."""
     if top_k:
         smallest = torch.topk(logits, top_k)[0][..., -1, None]
         logits = logits.masked_fill(logits < smallest, -float("inf"))
     if top_p < 1:
-        ordered, places = torch.sort(logits, descending=True)
+        ordered, indices = torch.sort(logits, descending=True)
         total = torch.cumsum(torch.softmax(ordered, -1), -1)
         drop = torch.roll(total > top_p, 1, -1)
         drop[..., 0] = False
-        logits = logits.masked_fill(drop.scatter(1, places, drop), -float("inf"))
+        logits = logits.masked_fill(drop.scatter(1, indices, drop), -float("inf"))
     return logits
 
 

@@ -1,4 +1,4 @@
-"""The published package `rudolph`, drawing as `ruDolphApi.generate_codebooks` does."""
+"""The published package `rudolph`, sampling as `ruDolphApi.generate_codebooks` does."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ import os
 
 import torch
 
-from benchmarks.peers.original_packages import filter_logits
-from benchmarks.peers.serve import serve
+from benchmarks.workers.original_packages import filter_logits
+from benchmarks.workers.serve import serve
 
 TOP_K, TOP_P = 768, 0.99  # the defaults of `ruDolphApi`
 
 
-class Drawing:
-    """Its model with its cache; what it is called with follows its loop over the picture."""
+class DecodeTasks:
+    """Run its model with its cache as its own loop over the image does."""
 
-    def open(self, folder: str, batch: int, place: int) -> None:
-        """folder: with the package's files. place: of the first code that is timed."""
+    def setup(self, folder: str, batch: int, position: int) -> None:
+        """folder: of the package's files. position: of the first timed code."""
         from rudolph.model import ruDolphModel
 
         with open(os.path.join(folder, "config.json"), encoding="utf-8") as file:
@@ -28,21 +28,21 @@ class Drawing:
         self.left, self.specials = arguments["l_text_seq_length"], arguments["image_special_tokens"]
         length = self.left + arguments["image_tokens_per_dim"] ** 2 + arguments["r_text_seq_length"]
         self.allowed = torch.tril(torch.ones(batch, 1, length, length))
-        self.ids = torch.zeros(batch, self.left + place, dtype=torch.long)
+        self.ids = torch.zeros(batch, self.left + position, dtype=torch.long)
         self.ids[:, 0] = 2
         self.cache: dict = {}
         self._step(self.ids, self.cache)
         self.ids = torch.cat([self.ids, self.ids[:, -1:]], 1)
 
-    def draw(self, count: int) -> None:
+    def decode(self, repeats: int) -> None:
         ids, cache = self.ids, dict(self.cache)
-        for _ in range(count):
+        for _ in range(repeats):
             logits = filter_logits(self._step(ids, cache), TOP_K, TOP_P)
             chosen = torch.multinomial(torch.softmax(logits, -1), 1)
             ids = torch.cat([ids, chosen], 1)
 
-    def first_codes(self, count: int) -> dict[str, list]:
-        """The likeliest codes of an image's first sample, and the logits after them."""
+    def greedy_codes(self, count: int) -> dict[str, list]:
+        """Return the greedy codes of the first sample, and the logits after them."""
         ids, cache = self.ids[:1, : self.left], {}
         for _ in range(count):
             ids = torch.cat([ids, self._step(ids, cache).argmax(-1, keepdim=True)], 1)
@@ -59,5 +59,5 @@ class Drawing:
 
 if __name__ == "__main__":
     torch.set_num_threads(len(os.sched_getaffinity(0)))
-    drawing = Drawing()
-    serve({"open": drawing.open, "draw": drawing.draw, "first_codes": drawing.first_codes})
+    tasks = DecodeTasks()
+    serve({"setup": tasks.setup, "decode": tasks.decode, "greedy_codes": tasks.greedy_codes})

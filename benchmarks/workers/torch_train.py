@@ -1,7 +1,7 @@
 """Both models' training steps in today's PyTorch, as one would write them for speed now.
 
-transformers' CLIPModel and a RUDOLPH with scaled_dot_product_attention, whose layers
-`torch.compile` makes one program of; logits of the ids that can follow alone; AdamW fused.
+transformers' CLIPModel and a RUDOLPH with scaled_dot_product_attention, its layers by
+`torch.compile`; logits only of ids that can follow; fused AdamW.
 """
 
 from __future__ import annotations
@@ -13,19 +13,19 @@ import torch
 from torch.nn import functional as F
 
 import clip_jax
-from benchmarks.peers.inputs import (
+from benchmarks.workers.inputs import (
     BETAS,
     CLIP_NORM,
     EPSILON,
     MEAN,
     RATE,
     STD,
-    pictures,
     sequences,
     texts,
+    uint8_images,
 )
-from benchmarks.peers.serve import serve
-from benchmarks.peers.torch_decode import PARTS, norm
+from benchmarks.workers.serve import serve
+from benchmarks.workers.torch_decode import PARTS, norm
 from clip_jax.model_folder import read_config
 from experiments.evaluation.methods.torch_clip import clip_model
 from rudolph_jax.config import RudolphConfig
@@ -33,12 +33,12 @@ from rudolph_jax.layout import Layout
 from rudolph_jax.masks import layer_kinds, mask
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-WEIGHTS = {"left": 1.0, "image": 7.0, "right": 1.0}  # of the losses, the original's default
+WEIGHTS = {"left": 1.0, "image": 7.0, "right": 1.0}  # loss weights, the original's default
 Loss = Callable[[], torch.Tensor]
 
 
-class Training:
-    def open(self, kind: str, folder: str, original: str, batch: int, dtype: str) -> None:
+class TrainTasks:
+    def setup(self, kind: str, folder: str, original: str, batch: int, dtype: str) -> None:
         """kind: "clip" or "rudolph". original: the same weights as the original has them. dtype:
         "float32", or "bfloat16" for autocast.
         """
@@ -51,9 +51,9 @@ class Training:
         )
         self.cast = dtype == "bfloat16"
 
-    def train(self, count: int) -> float:
-        """The last step's loss, before its update."""
-        for _ in range(count):
+    def train(self, repeats: int) -> float:
+        """Return the last step's loss, before its update."""
+        for _ in range(repeats):
             self.optimizer.zero_grad(set_to_none=True)
             with torch.autocast(DEVICE, torch.bfloat16, enabled=self.cast):
                 loss = self.loss()
@@ -67,7 +67,7 @@ def _clip(folder: str, batch: int) -> tuple[list[torch.nn.Parameter], Loss]:
     clip = clip_jax.load(folder)
     config = clip.config
     model = clip_model(clip).to(DEVICE).train()
-    raw = torch.from_numpy(pictures(batch, config.vision.image_size)).permute(0, 3, 1, 2)
+    raw = torch.from_numpy(uint8_images(batch, config.vision.image_size)).permute(0, 3, 1, 2)
     mean, std = (torch.tensor(x)[:, None, None] for x in (MEAN, STD))
     image = ((raw.float() / 255 - mean) / std).to(DEVICE)
     ids = texts(batch, config.text.context_length, config.text.vocab_size)
@@ -99,7 +99,7 @@ def _rudolph(folder: str, original: str, batch: int) -> tuple[list[torch.nn.Para
     ids = sequences(batch, *lengths, config.text_vocab_size, config.image_vocab_size)
     left, codes, right = torch.from_numpy(ids).to(DEVICE).split(lengths, 1)
     run = torch.compile(_layer, dynamic=False)
-    # The last place of left text is told to predict the first code as a text id.
+    # The last position of the left text predicts the first code as a text id.
     labels = {
         "left": torch.cat([left[:, 1:], codes[:, :1]], 1),
         "image": codes[:, 1:],
@@ -155,5 +155,5 @@ def _layer(x, mask, heads, *weights):
 
 if __name__ == "__main__":
     torch.set_num_threads(len(os.sched_getaffinity(0)))
-    training = Training()
-    serve({"open": training.open, "train": training.train})
+    tasks = TrainTasks()
+    serve({"setup": tasks.setup, "train": tasks.train})

@@ -1,4 +1,4 @@
-"""`growth.py`'s findings as lines, one small image each."""
+"""Line plots of the results of `scaling.py`."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ COLUMNS = 3
 COLOURS = ("#2166ac", "#8c510a")
 
 
-def draw(found: Sequence[Series], file: Path) -> None:
-    """A PNG; whole or not there."""
-    rows = -(-len(found) // COLUMNS)
+def plot(all_series: Sequence[Series], file: Path) -> None:
+    """Write a PNG with a panel for each of them, atomically."""
+    rows = -(-len(all_series) // COLUMNS)
     figure = Figure(figsize=(3.4 * COLUMNS, 3 * rows), layout="constrained")
     panels = list(figure.subplots(rows, COLUMNS, squeeze=False).flat)
-    for axes in panels[len(found) :]:
+    for axes in panels[len(all_series) :]:
         axes.remove()
-    for axes, growth in zip(panels, found, strict=False):
-        places = range(len(growth.at))
-        for (name, values), colour in zip(growth.series.items(), COLOURS, strict=False):
-            axes.plot(places, values, "o-", color=colour, label=name)
-        axes.set_xticks(places, map(str, growth.at))
+    for axes, panel in zip(panels, all_series, strict=False):
+        positions = range(len(panel.at))
+        for (name, values), colour in zip(panel.series.items(), COLOURS, strict=False):
+            axes.plot(positions, values, "o-", color=colour, label=name)
+        axes.set_xticks(positions, map(str, panel.at))
         axes.set_ylim(bottom=0)
-        axes.set_xlabel(growth.by)
-        axes.set_ylabel(growth.unit)
-        axes.set_title("\n".join(_wrapped(growth.title)), fontsize=9)
-        if len(growth.series) > 1:
+        axes.set_xlabel(panel.by)
+        axes.set_ylabel(panel.unit)
+        axes.set_title("\n".join(_wrapped(panel.title)), fontsize=9)
+        if len(panel.series) > 1:
             axes.legend(fontsize=8)
         axes.spines[["top", "right"]].set_visible(False)
     replace_file(file, as_png(figure))

@@ -1,4 +1,4 @@
-"""This project's towers, as `clip_jax.load` has them."""
+"""This project's towers, by `clip_jax.load`."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import jax
 import numpy as np
 
 import clip_jax
-from benchmarks.peers.inputs import pixels, texts
-from benchmarks.peers.serve import serve
+from benchmarks.workers.inputs import pixels, texts
+from benchmarks.workers.serve import serve
 from clip_jax import Compute
 
 
-class Encoding:
-    def open(self, folder: str, batch: int, dtype: str) -> None:
+class EncodeTasks:
+    def setup(self, folder: str, batch: int, dtype: str) -> None:
         self.clip = clip_jax.load(folder, compute=Compute(dtype=dtype))
         text = self.clip.config.text
         self.rows = {
@@ -20,8 +20,8 @@ class Encoding:
             "text": texts(batch, text.context_length, text.vocab_size),
         }
 
-    def encode(self, tower: str, count: int) -> None:
-        for _ in range(count):
+    def encode(self, tower: str, repeats: int) -> None:
+        for _ in range(repeats):
             jax.block_until_ready(self._features(tower))
 
     def features(self, tower: str) -> list[list[float]]:
@@ -33,5 +33,5 @@ class Encoding:
 
 
 if __name__ == "__main__":
-    encoding = Encoding()
-    serve({"open": encoding.open, "encode": encoding.encode, "features": encoding.features})
+    tasks = EncodeTasks()
+    serve({"setup": tasks.setup, "encode": tasks.encode, "features": tasks.features})

@@ -10,16 +10,16 @@ import jax.numpy as jnp
 
 import clip_jax
 import rudolph_jax
-from benchmarks.peers.inputs import (
+from benchmarks.workers.inputs import (
     BETAS,
     CLIP_NORM,
     EPSILON,
     RATE,
-    pictures,
     sequences,
     texts,
+    uint8_images,
 )
-from benchmarks.peers.serve import serve
+from benchmarks.workers.serve import serve
 from clip_jax import Compute
 from clip_jax.layers import stack_layers
 from experiments.config.data import DataConfig
@@ -33,7 +33,7 @@ from experiments.training.state import fresh_state
 from experiments.training.step import make_train_step
 from rudolph_jax.layout import Layout
 
-# What is fastest on a CPU: bfloat16 multiplied as it lies, its layers one by one.
+# The fastest on a CPU: bfloat16 without conversion, layers unrolled.
 COMPUTE = {
     "float32": Compute(),
     "bfloat16": Compute(dtype="bfloat16", unroll=64),
@@ -46,9 +46,9 @@ OPTIM = OptimConfig(
 )  # fmt: skip
 
 
-class Training:
-    def open(self, kind: str, folder: str, batch: int, dtype: str) -> float:
-        """kind: "clip" or "rudolph". Operations of a step, of matrix products alone."""
+class TrainTasks:
+    def setup(self, kind: str, folder: str, batch: int, dtype: str) -> float:
+        """Return the FLOPs of a step's matmuls. kind: "clip" or "rudolph"."""
         config, params, rows = (_clip if kind == "clip" else _rudolph)(folder, batch)
         config = dataclasses.replace(
             config,
@@ -64,7 +64,7 @@ class Training:
             lambda rng: fresh_state(config, objective, optimizer, rng), jax.random.key(0)
         )
         params = jax.tree.map(jnp.asarray, params)
-        # The moments begin at zero, as the optimiser's own do.
+        # Moments start at zero, as in `optimizer.init`.
         self.state = {
             "params": params,
             "opt_state": jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), state["opt_state"]),
@@ -81,10 +81,10 @@ class Training:
             self.step = traced.lower().compile()
         return matmul_flops(traced.jaxpr)
 
-    def train(self, count: int) -> float:
-        """The last step's loss, before its update."""
+    def train(self, repeats: int) -> float:
+        """Return the last step's loss, before its update."""
         with self.context():
-            for _ in range(count):
+            for _ in range(repeats):
                 self.state, metrics = self.step(self.state, self.batch)
         return float(metrics["loss"])
 
@@ -93,7 +93,7 @@ def _clip(folder: str, batch: int) -> tuple[TrainConfig, Any, dict[str, Any]]:
     clip, config = clip_jax.load(folder), ruclip_vit_base_patch32_224.train_config()
     size, text = clip.config.vision.image_size, clip.config.text
     rows = {
-        "image": pictures(batch, size),
+        "image": uint8_images(batch, size),
         "input_ids": texts(batch, text.context_length, text.vocab_size).astype("int32"),
     }
     return dataclasses.replace(config, model=clip.config), clip.params, rows
@@ -112,5 +112,5 @@ def _rudolph(folder: str, batch: int) -> tuple[TrainConfig, Any, dict[str, Any]]
 
 
 if __name__ == "__main__":
-    training = Training()
-    serve({"open": training.open, "train": training.train})
+    tasks = TrainTasks()
+    serve({"setup": tasks.setup, "train": tasks.train})

@@ -1,4 +1,4 @@
-"""The published package `ruclip`: its model's two methods."""
+"""The published package `ruclip`: its model's two encoders."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import os
 
 import torch
 
-import benchmarks.peers.original_packages  # noqa: F401 (makes `ruclip` importable)
-from benchmarks.peers.inputs import pixels, texts
-from benchmarks.peers.serve import serve
+import benchmarks.workers.original_packages  # noqa: F401 (makes `ruclip` importable)
+from benchmarks.workers.inputs import pixels, texts
+from benchmarks.workers.serve import serve
 
 
-class Encoding:
-    def open(self, folder: str, batch: int) -> None:
-        """folder: with the package's files."""
+class EncodeTasks:
+    def setup(self, folder: str, batch: int) -> None:
+        """folder: of the package's files."""
         from ruclip.model import CLIP
 
         self.clip = CLIP.from_pretrained(folder).eval()
@@ -24,8 +24,8 @@ class Encoding:
             "text": torch.from_numpy(ids),
         }
 
-    def encode(self, tower: str, count: int) -> None:
-        for _ in range(count):
+    def encode(self, tower: str, repeats: int) -> None:
+        for _ in range(repeats):
             self._features(tower)
 
     def features(self, tower: str) -> list[list[float]]:
@@ -39,5 +39,5 @@ class Encoding:
 
 if __name__ == "__main__":
     torch.set_num_threads(len(os.sched_getaffinity(0)))
-    encoding = Encoding()
-    serve({"open": encoding.open, "encode": encoding.encode, "features": encoding.features})
+    tasks = EncodeTasks()
+    serve({"setup": tasks.setup, "encode": tasks.encode, "features": tasks.features})

@@ -9,23 +9,23 @@ from collections.abc import Callable
 import torch
 from torch.nn import functional as F
 
-import benchmarks.peers.original_packages  # noqa: F401 (makes `ruclip` and `rudolph` importable)
-from benchmarks.peers.inputs import (
+import benchmarks.workers.original_packages  # noqa: F401 (makes `ruclip` and `rudolph` importable)
+from benchmarks.workers.inputs import (
     BETAS,
     CLIP_NORM,
     EPSILON,
     MEAN,
     RATE,
     STD,
-    pictures,
     sequences,
     texts,
+    uint8_images,
 )
-from benchmarks.peers.serve import serve
+from benchmarks.workers.serve import serve
 
 
-class Training:
-    def open(self, kind: str, folder: str, batch: int) -> None:
+class TrainTasks:
+    def setup(self, kind: str, folder: str, batch: int) -> None:
         """kind: "clip" or "rudolph"."""
         self.model, self.loss = (_clip if kind == "clip" else _rudolph)(folder, batch)
         self.model.train()
@@ -33,8 +33,8 @@ class Training:
             self.model.parameters(), lr=RATE, betas=BETAS, eps=EPSILON, weight_decay=0.0
         )
 
-    def train(self, count: int) -> float:
-        for _ in range(count):
+    def train(self, repeats: int) -> float:
+        for _ in range(repeats):
             self.optimizer.zero_grad(set_to_none=True)
             loss = self.loss()
             loss.backward()
@@ -48,14 +48,14 @@ def _clip(folder: str, batch: int) -> tuple[torch.nn.Module, Callable[[], torch.
 
     clip = CLIP.from_pretrained(folder)
     size = clip.visual.input_resolution
-    raw = torch.from_numpy(pictures(batch, size)).permute(0, 3, 1, 2).float() / 255
+    raw = torch.from_numpy(uint8_images(batch, size)).permute(0, 3, 1, 2).float() / 255
     image = (raw - torch.tensor(MEAN)[:, None, None]) / torch.tensor(STD)[:, None, None]
     ids = torch.from_numpy(texts(batch, clip.context_length, clip.vocab_size))
     labels = torch.arange(batch)
 
     def loss() -> torch.Tensor:
-        of_image, of_text = clip(ids, image)
-        return (F.cross_entropy(of_image, labels) + F.cross_entropy(of_text, labels)) / 2
+        per_image, per_text = clip(ids, image)
+        return (F.cross_entropy(per_image, labels) + F.cross_entropy(per_text, labels)) / 2
 
     return clip, loss
 
@@ -80,5 +80,5 @@ def _rudolph(folder: str, batch: int) -> tuple[torch.nn.Module, Callable[[], tor
 
 if __name__ == "__main__":
     torch.set_num_threads(len(os.sched_getaffinity(0)))
-    training = Training()
-    serve({"open": training.open, "train": training.train})
+    tasks = TrainTasks()
+    serve({"setup": tasks.setup, "train": tasks.train})

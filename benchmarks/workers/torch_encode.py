@@ -7,15 +7,15 @@ import os
 import torch
 
 import clip_jax
-from benchmarks.peers.inputs import pixels, texts
-from benchmarks.peers.serve import serve
+from benchmarks.workers.inputs import pixels, texts
+from benchmarks.workers.serve import serve
 from experiments.evaluation.methods.torch_clip import clip_model
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
-class Encoding:
-    def open(self, folder: str, batch: int, dtype: str, compiled: bool) -> None:
+class EncodeTasks:
+    def setup(self, folder: str, batch: int, dtype: str, compiled: bool) -> None:
         clip = clip_jax.load(folder)
         self.model = clip_model(clip).to(DEVICE, getattr(torch, dtype)).eval()
         config = clip.config
@@ -29,8 +29,8 @@ class Encoding:
         if compiled:
             self.towers = {name: torch.compile(run) for name, run in self.towers.items()}
 
-    def encode(self, tower: str, count: int) -> None:
-        for _ in range(count):
+    def encode(self, tower: str, repeats: int) -> None:
+        for _ in range(repeats):
             self._features(tower)
         if DEVICE == "cuda":
             torch.cuda.synchronize()
@@ -53,5 +53,5 @@ class Encoding:
 
 if __name__ == "__main__":
     torch.set_num_threads(len(os.sched_getaffinity(0)))
-    encoding = Encoding()
-    serve({"open": encoding.open, "encode": encoding.encode, "features": encoding.features})
+    tasks = EncodeTasks()
+    serve({"setup": tasks.setup, "encode": tasks.encode, "features": tasks.features})

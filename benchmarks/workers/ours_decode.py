@@ -1,4 +1,4 @@
-"""This project's decoding, in its own parts, so that a part of an image can be timed."""
+"""This project's decoding by its parts, so that a part of an image can be timed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import rudolph_jax
-from benchmarks.peers.serve import serve
+from benchmarks.workers.serve import serve
 from clip_jax import Compute
 from rudolph_jax import incremental
 from rudolph_jax.decode import (
@@ -25,19 +25,19 @@ from rudolph_jax.layout import BOS
 from rudolph_jax.sampling import IMAGE_SAMPLING, Sampling
 
 
-class Drawing:
-    """`decode.generate` on one prompt."""
+class DecodeTasks:
+    """Run `decode.generate` on one prompt."""
 
-    def open(
+    def setup(
         self,
         folder: str,
         batch: int,
         dtype: str,
-        place: int,
+        position: int,
         trimmed: bool = True,
         weights: str = "stored",
     ) -> None:
-        """place: of the first code that is timed; each costs the same."""
+        """position: of the first timed code; each costs the same."""
         compute = Compute(dtype=dtype)
         model = rudolph_jax.load(folder, compute=compute, weights=weights)
         self.plan = SamplerConfig(model.config, compute, "image", batch, trimmed=trimmed)
@@ -58,21 +58,21 @@ class Drawing:
             options=IMAGE_SAMPLING.to_arrays(),
             guidance_weight=jnp.float32(0),
         )
-        self.place = place
-        # How many codes are drawn is traced here: one program serves all counts.
-        self.write = jax.jit(sample_loop, static_argnums=0, donate_argnums=4)
-        self.begin = jax.jit(prefill, static_argnums=0)
+        self.position = position
+        # The number of codes is traced here: one program serves all counts.
+        self.sample_loop = jax.jit(sample_loop, static_argnums=0, donate_argnums=4)
+        self.prefill = jax.jit(prefill, static_argnums=0)
         with self.precision:
-            self.prompt, self.state = self.begin(self.plan, self.params, self.request)
+            self.prompt, self.state = self.prefill(self.plan, self.params, self.request)
 
-    def draw(self, count: int) -> None:
-        state = self.state._replace(place=jnp.int32(self.place))
+    def decode(self, repeats: int) -> None:
+        state = self.state._replace(place=jnp.int32(self.position))
         with self.precision:
-            arguments = (self.plan, self.params, self.request, self.prompt, state, count)
-            self.state = jax.block_until_ready(self.write(*arguments))
+            arguments = (self.plan, self.params, self.request, self.prompt, state, repeats)
+            self.state = jax.block_until_ready(self.sample_loop(*arguments))
 
-    def first_codes(self, count: int) -> dict[str, list]:
-        """The likeliest codes of an image's first sample, and the logits after them."""
+    def greedy_codes(self, count: int) -> dict[str, list]:
+        """Return the greedy codes of the first sample, and the logits after them."""
         request = self.request._replace(options=Sampling(temperature=0.0).to_arrays())
 
         @partial(jax.jit, static_argnums=0)
@@ -87,13 +87,13 @@ class Drawing:
             return incremental.head(plan.config, plan.compute, params, plan.columns)(hidden)[0]
 
         with self.precision:
-            given = (self.plan, self.params, request)
-            prompt, state = self.begin(*given)
-            state = self.write(*given, prompt, state, count - 1)
-            after = logits(*given, prompt, state)
-        return {"codes": state.out[0, :count].tolist(), "logits": after.tolist()}
+            arguments = (self.plan, self.params, request)
+            prompt, state = self.prefill(*arguments)
+            state = self.sample_loop(*arguments, prompt, state, count - 1)
+            next_logits = logits(*arguments, prompt, state)
+        return {"codes": state.out[0, :count].tolist(), "logits": next_logits.tolist()}
 
 
 if __name__ == "__main__":
-    drawing = Drawing()
-    serve({"open": drawing.open, "draw": drawing.draw, "first_codes": drawing.first_codes})
+    tasks = DecodeTasks()
+    serve({"setup": tasks.setup, "decode": tasks.decode, "greedy_codes": tasks.greedy_codes})

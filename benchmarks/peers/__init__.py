@@ -1,6 +1,0 @@
-"""What is compared, each in a process of its own that waits for orders (`serve.py`).
-
-NAME_decode.py and so on serve the same tasks for one peer each: ours, original (the packages as
-published, run by the Python of their own environment) and torch (the same model in PyTorch as one
-would write it for speed today).
-"""
