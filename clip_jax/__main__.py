@@ -13,7 +13,7 @@ from clip_jax.config import Compute
 from clip_jax.embedding_store import EmbeddingStore
 from clip_jax.errors import PartialResultError
 from clip_jax.pretrained import load
-from clip_jax.search import open_image_index
+from clip_jax.search import build_image_index
 from clip_jax.text import check_encodable, escape
 
 EXAMPLES = """примеры:
@@ -35,24 +35,26 @@ def _search(args: argparse.Namespace) -> None:
     check_encodable(args.text)
     clip = load(args.model, Compute(dtype=args.dtype))
     store = EmbeddingStore(":memory:") if args.no_cache else None
-    album = open_image_index(clip, args.folder, store, batch_size=args.batch_size, quiet=args.quiet)
-    for path, why in album.unreadable.items():
+    index = build_image_index(
+        clip, args.folder, store, batch_size=args.batch_size, quiet=args.quiet
+    )
+    for path, why in index.unreadable.items():
         print(f"warning: {escape(str(path))}: {why}", file=sys.stderr)
-    for found in album.search(args.text, args.count):
+    for result in index.search(args.text, args.count):
         if args.json:
-            row = {"image": str(found.path), "cosine": round(found.cosine, 6)}
+            row = {"image": str(result.path), "cosine": round(result.cosine, 6)}
             print(escape(json.dumps(row, ensure_ascii=False)))
         else:
-            print(f"{found.cosine:6.3f}  {escape(str(found.path))}")
+            print(f"{result.cosine:6.3f}  {escape(str(result.path))}")
     if not args.quiet:
         print(
-            f"{len(album.paths) + len(album.unreadable)} images: {len(album.paths)} searched, "
-            f"{len(album.unreadable)} unreadable; {album.ignored} other files ignored",
+            f"{len(index.paths) + len(index.unreadable)} images: {len(index.paths)} searched, "
+            f"{len(index.unreadable)} unreadable; {index.ignored} other files ignored",
             file=sys.stderr,
         )
-    if album.unreadable:
+    if index.unreadable:
         raise PartialResultError(
-            f"{len(album.unreadable)} of {len(album.paths) + len(album.unreadable)} images could "
+            f"{len(index.unreadable)} of {len(index.paths) + len(index.unreadable)} images could "
             "not be read; the results are of the others"
         )
 

@@ -1,4 +1,4 @@
-"""Activation functions of the models' MLPs, by the names that their configs have for them.
+"""Activation functions of the models' MLPs, by their names in configs.
 
 Source: Hendrycks and Gimpel 2016; quick_gelu as in OpenAI's CLIP.
 """
@@ -23,10 +23,10 @@ ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
 
 
 def activate(name: str, x: jax.Array) -> jax.Array:
-    """float[...] -> the same in x's dtype, by a named function, made in float32 and rounded once.
+    """Applies a named activation function to float[...] in float32; the result has x's dtype.
 
     In bfloat16 each of its operations would round, which takes a CPU longer than the function
-    itself. The backward pass keeps x alone and makes the rest anew.
+    itself. Only x is saved for the backward pass, which recomputes the rest.
     """
 
     def rounded_once(x: jax.Array) -> jax.Array:

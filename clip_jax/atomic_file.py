@@ -1,4 +1,4 @@
-"""A file that is whole, or as it was."""
+"""Atomic replacement of files: write beside, then rename."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 def replace_file(file: Path, content: str | bytes) -> None:
-    """Writes beside and renames: an interruption leaves the old file."""
+    """Writes a file atomically: an interruption leaves the old one."""
     file.parent.mkdir(parents=True, exist_ok=True)
     with replacing(file) as beside:
         beside.write_bytes(content.encode("utf-8") if isinstance(content, str) else content)
@@ -17,9 +17,9 @@ def replace_file(file: Path, content: str | bytes) -> None:
 
 @contextlib.contextmanager
 def replacing(file: Path) -> Iterator[Path]:
-    """Gives a path beside `file` to write to, renamed to it at the end, removed after an error.
+    """Yields a path beside `file` to write to; renames it at the end, removes it after an error.
 
-    Of two writers at once the later one's file stays, whole: each has a path of its own.
+    Two writers at once have different paths; the file of the one that ends last stays.
     """
     beside = file.with_name(f".{file.name}.{os.getpid()}-{os.urandom(4).hex()}.new")
     try:

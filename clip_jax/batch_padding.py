@@ -13,7 +13,10 @@ import numpy as np
 
 
 def bucket_size(count: int) -> int:
-    """N, the next of 0, 1, 2, 3, 4, 6, 8, 12, 16, 24, 32, ...: B is at least two thirds of it."""
+    """Rounds up to the next of 0, 1, 2, 3, 4, 6, 8, 12, 16, 24, 32, ...
+
+    At most a third of a batch is padding.
+    """
     if count < 3:
         return count
     power = 1 << (count - 1).bit_length()
@@ -21,7 +24,7 @@ def bucket_size(count: int) -> int:
 
 
 def pad_batch(rows: Any, size: int) -> Any:
-    """[B, ...] -> [size, ...] repeating the last row; no change if B >= size."""
+    """Pads [B, ...] to [size, ...] by repeating the last row; no change if B >= size."""
     if len(rows) >= size:
         return rows
     rows = np.asarray(rows)
@@ -29,7 +32,7 @@ def pad_batch(rows: Any, size: int) -> Any:
 
 
 def pad_to_bucket(rows: Any, num_shards: int = 1) -> Any:
-    """[B, ...] -> [N, ...], N a multiple of num_shards; a tracer is returned as it is."""
+    """Pads [B, ...] to [N, ...], N a multiple of num_shards; a tracer is returned as it is."""
     if isinstance(rows, jax.core.Tracer):
         return rows
     return pad_batch(rows, num_shards * bucket_size(-(-len(rows) // num_shards)))

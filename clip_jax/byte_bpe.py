@@ -1,13 +1,13 @@
 """Byte-level BPE, the vocabularies of OpenAI's CLIP and of ruGPT-3, by the tokenizers library.
 
 A folder holds `vocab.json` with `merges.txt`, or `tokenizer.json`, which has both. Of the latter
-only vocabulary and merges are read: what comes before them is known for either family, and told by
-its special pieces.
+only vocabulary and merges are read: normalization and pre-tokenization follow from the kind of
+vocabulary, which its special pieces identify.
 
 CLIP's texts become lower-case, in NFC, with runs of white space as one space, as in transformers'
-CLIPTokenizer. OpenAI's own code mends its texts before that: with ftfy broken encodings, curly
-quotes, ligatures and full-width letters, then HTML entities (`&amp;`). Texts that hold none of
-these have the same ids; mend others yourself.
+CLIPTokenizer. OpenAI's own code first repairs texts: with ftfy broken encodings, curly quotes,
+ligatures and full-width letters, then HTML entities (`&amp;`). Texts without any of these have the
+same ids; repair others before encoding.
 """
 
 from __future__ import annotations
@@ -24,31 +24,33 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalize
 from clip_jax.errors import InputError
 from clip_jax.input_files import MAX_JSON_BYTES, read_limited
 from clip_jax.text import decode_text, parse_json
-from clip_jax.token_padding import check_texts, token_padding
+from clip_jax.token_padding import check_texts, pad_token_ids
 
-VOCAB, MERGES, WHOLE = "vocab.json", "merges.txt", "tokenizer.json"
-# Where transformers says which piece pads; the first that there is.
+VOCAB, MERGES, TOKENIZER_JSON = "vocab.json", "merges.txt", "tokenizer.json"
+# Files in which transformers names the padding piece; the first that exists counts.
 SETTINGS = ("tokenizer_config.json", "special_tokens_map.json")
-FILES = (VOCAB, MERGES, WHOLE, *SETTINGS)
+FILES = (VOCAB, MERGES, TOKENIZER_JSON, *SETTINGS)
 
 
 @dataclasses.dataclass(frozen=True)
-class Family:
-    """What is the same for all vocabularies of a kind.
+class VocabularySpec:
+    """Describes a kind of vocabulary.
 
-    bos, eos, pad: special pieces; pad None: id 0 pads. end_of_word: what a word's last piece
-    ends in. lowers: whether the vocabulary is of lower-case texts.
+    bos, eos: special pieces.
+    pad: the padding piece; None: id 0 pads.
+    end_of_word: suffix of a word's last piece.
+    lowercase: whether texts are lower-cased.
     """
 
     bos: str
     eos: str
     pad: str | None
     end_of_word: str
-    lowers: bool
+    lowercase: bool
 
 
-CLIP = Family("<|startoftext|>", "<|endoftext|>", None, "</w>", True)
-RUGPT3 = Family("<s>", "</s>", "<pad>", "", False)
+CLIP = VocabularySpec("<|startoftext|>", "<|endoftext|>", None, "</w>", True)
+RUGPT3 = VocabularySpec("<s>", "</s>", "<pad>", "", False)
 # Source: `clip.simple_tokenizer`, with its special pieces and English contractions.
 CLIP_WORDS = (
     r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
@@ -56,7 +58,7 @@ CLIP_WORDS = (
 
 
 class ByteBpe:
-    """One vocabulary in memory: the interface of `tokenizer.Tokenizer`."""
+    """Encodes and decodes with one vocabulary; has the interface of `tokenizer.Tokenizer`."""
 
     def __init__(
         self,
@@ -65,27 +67,30 @@ class ByteBpe:
         name: str = VOCAB,
         pad: str | None = None,
     ) -> None:
-        """vocab: piece -> id. merges: first the most frequent. name: what errors call them.
+        """Checks the vocabulary and builds the pipeline.
 
-        pad: the piece that pads; None: the family's.
+        vocab: piece -> id.
+        merges: pairs of pieces, by rank.
+        name: the source, for errors.
+        pad: the padding piece; None: that of the vocabulary's kind.
         """
-        self.family = _check(vocab, merges, name)
+        self.spec = _check(vocab, merges, name)
         self._vocab, self._merges, self._pad = dict(vocab), list(merges), pad
         try:
-            self._library = _assemble(self._vocab, self._merges, self.family)
+            self._library = _assemble(self._vocab, self._merges, self.spec)
         except Exception as error:  # the library has no types of its own
             reason = " ".join(str(error).split())
             raise InputError(f"{name}: the vocabulary cannot be used ({reason})") from error
-        self.bos_id, self.eos_id = vocab[self.family.bos], vocab[self.family.eos]
-        padding = pad or self.family.pad
+        self.bos_id, self.eos_id = vocab[self.spec.bos], vocab[self.spec.eos]
+        padding = pad or self.spec.pad
         if padding is not None and padding not in vocab:
-            raise InputError(f"{name}: has no piece {padding!r}, which is to pad")
+            raise InputError(f"{name}: has no piece {padding!r}, which is the padding piece")
         self.pad_id = 0 if padding is None else vocab[padding]
         self.vocab_size = 1 + max(vocab.values())
 
     @property
     def files(self) -> dict[str, bytes]:
-        """What a folder holds of it."""
+        """Returns the vocabulary's files, name -> content."""
         merges = "".join(f"{left} {right}\n" for left, right in self._merges)
         files = {
             VOCAB: json.dumps(self._vocab, ensure_ascii=False).encode("utf-8"),
@@ -96,24 +101,24 @@ class ByteBpe:
         return files
 
     def encode(self, text: str) -> list[int]:
-        """The ids of a text, without BOS and EOS; ruGPT-3's letters keep their case."""
+        """Returns the ids of a text, without BOS and EOS; ruGPT-3's letters keep their case."""
         check_texts([text])
-        if self.family is RUGPT3:
+        if self.spec is RUGPT3:
             text = " ".join(text.split())  # as the first ruCLIP's `prc_text`
         return self._library.encode(text, add_special_tokens=False).ids
 
     def decode(self, ids: Sequence[int] | np.ndarray) -> str:
-        """The text of ids; special ids are spelled out. An id outside of the vocabulary raises."""
+        """Returns the text of ids, special pieces included; InputError for an unknown id."""
         ids = [int(i) for i in ids]
         for i in ids:
             if not 0 <= i < self.vocab_size:
                 raise InputError(f"id {i} is outside the vocabulary of {self.vocab_size} pieces")
         text = self._library.decode(ids, skip_special_tokens=False)
-        end = self.family.end_of_word
+        end = self.spec.end_of_word
         return text.replace(end, " ").strip() if end else text
 
     def piece(self, i: int) -> str:
-        """How an id is written in the vocabulary, a character for each byte."""
+        """Returns the piece of an id as in the vocabulary, one character for each byte."""
         piece = self._library.id_to_token(i)
         if piece is None:
             raise InputError(f"id {i} is outside the vocabulary of {self.vocab_size} pieces")
@@ -122,56 +127,61 @@ class ByteBpe:
     def encode_batch(
         self, texts: Sequence[str], context_length: int, *, lowercase: bool = True
     ) -> np.ndarray:
-        """int32[B, context_length]: see `token_padding`. lowercase: CLIP's texts always are."""
+        """Encodes texts to int32[B, context_length]; see `pad_token_ids`.
+
+        lowercase: whether to lower-case texts; CLIP's always are.
+        """
         check_texts(texts)
-        lower = lowercase and not self.family.lowers
+        lower = lowercase and not self.spec.lowercase
         encoded = [self.encode(text.lower() if lower else text) for text in texts]
-        return token_padding(
+        return pad_token_ids(
             encoded, context_length, bos_id=self.bos_id, eos_id=self.eos_id, pad_id=self.pad_id
         )
 
 
-def lies_in(folder: str | Path) -> bool:
-    """Whether a folder holds a byte-level vocabulary."""
+def exists_in(folder: str | Path) -> bool:
+    """Returns whether a folder holds a byte-level vocabulary."""
     folder = Path(folder)
-    whole, halves = (folder / WHOLE).is_file(), [(folder / n).is_file() for n in (VOCAB, MERGES)]
-    return whole or all(halves)
+    has_both = all((folder / name).is_file() for name in (VOCAB, MERGES))
+    return (folder / TOKENIZER_JSON).is_file() or has_both
 
 
 def read(path: str | Path) -> ByteBpe:
-    """The vocabulary of a folder, or of a file like `tokenizer.json`; InputError for any other."""
+    """Reads the vocabulary of a folder, or of a file like `tokenizer.json`."""
     path = Path(path)
     folder, file = (path, path / VOCAB) if path.is_dir() else (path.parent, path)
     if path.is_dir() and all((path / name).is_file() for name in (VOCAB, MERGES)):
         vocab, merges = _json(file), _parse_merges(_bytes(path / MERGES), str(path / MERGES))
     else:
-        file = path / WHOLE if path.is_dir() else path
-        vocab, merges = _take_out(_json(file), str(file))
+        file = path / TOKENIZER_JSON if path.is_dir() else path
+        vocab, merges = _parse_vocab(_json(file), str(file))
     return ByteBpe(vocab, merges, str(file), _padding(folder))
 
 
-def _assemble(vocab: dict[str, int], merges: list[tuple[str, str]], family: Family) -> Tokenizer:
-    """The pipeline of transformers' CLIPTokenizer or GPT2Tokenizer."""
+def _assemble(
+    vocab: dict[str, int], merges: list[tuple[str, str]], spec: VocabularySpec
+) -> Tokenizer:
+    """Builds the pipeline of transformers' CLIPTokenizer or GPT2Tokenizer."""
     # transformers has <|endoftext|> for bytes that a vocabulary lacks; the published lack none.
-    unknown = {"unk_token": family.eos} if family is CLIP else {}
-    model = models.BPE(vocab, merges, end_of_word_suffix=family.end_of_word, **unknown)
+    unknown = {"unk_token": spec.eos} if spec is CLIP else {}
+    model = models.BPE(vocab, merges, end_of_word_suffix=spec.end_of_word, **unknown)
     library = Tokenizer(model)
     by_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False)
     library.pre_tokenizer = by_bytes
-    if family is CLIP:
+    if spec is CLIP:
         library.normalizer = normalizers.Sequence(
             [normalizers.NFC(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Lowercase()]
         )
         words = pre_tokenizers.Split(Regex(CLIP_WORDS), behavior="removed", invert=True)
         library.pre_tokenizer = pre_tokenizers.Sequence([words, by_bytes])
     library.decoder = decoders.ByteLevel()
-    special = [family.bos, family.eos] + [family.pad] * (family.pad is not None)
+    special = [spec.bos, spec.eos] + [spec.pad] * (spec.pad is not None)
     library.add_special_tokens([AddedToken(piece, special=True) for piece in special])
     return library
 
 
-def _check(vocab: Any, merges: Sequence[Any], name: str) -> Family:
-    """The family; InputError unless the library can be trusted with both."""
+def _check(vocab: Any, merges: Sequence[Any], name: str) -> VocabularySpec:
+    """Returns the kind of vocabulary; InputError unless vocabulary and merges fit together."""
     if not isinstance(vocab, Mapping) or not vocab:
         raise InputError(f"{name}: holds no vocabulary; expected an object of pieces and ids")
     for piece, i in vocab.items():
@@ -181,8 +191,8 @@ def _check(vocab: Any, merges: Sequence[Any], name: str) -> Family:
         twice = sorted(vocab.values())
         i = next(a for a, b in zip(twice, twice[1:], strict=False) if a == b)
         raise InputError(f"{name}: id {i} belongs to more than one piece")
-    family = next((f for f in (CLIP, RUGPT3) if {f.bos, f.eos} <= set(vocab)), None)
-    if family is None or (family.pad and family.pad not in vocab):
+    spec = next((f for f in (CLIP, RUGPT3) if {f.bos, f.eos} <= set(vocab)), None)
+    if spec is None or (spec.pad and spec.pad not in vocab):
         raise InputError(
             f"{name}: has neither CLIP's {CLIP.bos} and {CLIP.eos} nor ruGPT-3's {RUGPT3.bos}, "
             f"{RUGPT3.eos} and {RUGPT3.pad}"
@@ -194,7 +204,7 @@ def _check(vocab: Any, merges: Sequence[Any], name: str) -> Family:
                     f"{name}: merge {number}, {left!r} and {right!r}, needs {piece!r}, which is "
                     "not in the vocabulary; the two belong to different models"
                 )
-    return family
+    return spec
 
 
 def _parse_merges(content: bytes, name: str) -> list[tuple[str, str]]:
@@ -210,8 +220,10 @@ def _parse_merges(content: bytes, name: str) -> list[tuple[str, str]]:
     return merges
 
 
-def _take_out(content: dict[str, Any], name: str) -> tuple[dict[str, int], list[tuple[str, str]]]:
-    """Vocabulary and merges of a `tokenizer.json`, whose merges are pairs or two words."""
+def _parse_vocab(
+    content: dict[str, Any], name: str
+) -> tuple[dict[str, int], list[tuple[str, str]]]:
+    """Parses vocabulary and merges of a `tokenizer.json`; merges are pairs or "left right"."""
     model = content.get("model")
     if not isinstance(model, dict) or model.get("type", "BPE") != "BPE":
         kind = model.get("type") if isinstance(model, dict) else type(model).__name__
@@ -231,7 +243,7 @@ def _take_out(content: dict[str, Any], name: str) -> tuple[dict[str, int], list[
 
 
 def _padding(folder: Path) -> str | None:
-    """The piece that transformers' settings beside a vocabulary name for padding."""
+    """Reads the padding piece that transformers' settings in the folder name, if any."""
     for name in SETTINGS:
         if (folder / name).is_file():
             pad = _json(folder / name).get("pad_token")

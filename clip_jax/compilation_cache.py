@@ -1,4 +1,4 @@
-"""Compiled programs that later processes find, so that only a program's first user waits for it."""
+"""JAX's persistent compilation cache, in the user's cache directory."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ from clip_jax.cache_dir import cache_dir
 
 FOLDER = "programs"
 LOCK = ".lockfile"  # as JAX names its own
-# JAX's option -> its default, and what is better where programs are small and kept for good.
+# JAX's option -> its default, and the value set here: programs are small and cached for good.
 OPTIONS = {
-    "jax_compilation_cache_max_size": (-1, 1 << 30),  # bytes; RUDOLPH-350M draws with one of 0.7 MB
+    "jax_compilation_cache_max_size": (-1, 1 << 30),  # bytes; RUDOLPH-350M's sampler has 0.7 MB
     "jax_persistent_cache_min_compile_time_secs": (1.0, 0.1),
 }
 
 
 def enable_compilation_cache() -> None:
-    """Has JAX look for compiled programs in `compilation_cache_dir()` and leave its own there.
+    """Sets `compilation_cache_dir()` as JAX's compilation cache, unless the user configured one.
 
-    It is called by whatever loads or trains a model. Nothing changes where somebody has spoken:
-    jax_compilation_cache_dir names a folder, or jax_enable_compilation_cache is off, as options
-    or as environment variables in capitals. A folder that cannot be used is told once, as a
-    warning, and programs then live no longer than the process.
+    All functions that load or train a model call this. A user's configuration is
+    jax_compilation_cache_dir, or jax_enable_compilation_cache=False, as options or as environment
+    variables in capitals. A directory that cannot be used gives one warning, and nothing is cached.
     """
     values = jax.config.values
-    spoken = "JAX_COMPILATION_CACHE_DIR" in os.environ or values["jax_compilation_cache_dir"]
-    if spoken or not values["jax_enable_compilation_cache"]:
+    in_environment = "JAX_COMPILATION_CACHE_DIR" in os.environ
+    user_configured = in_environment or values["jax_compilation_cache_dir"]
+    if user_configured or not values["jax_enable_compilation_cache"]:
         return
     if (folder := _prepared()) is not None:
         for name, (default, value) in OPTIONS.items():
@@ -44,7 +44,10 @@ def enable_compilation_cache() -> None:
 
 
 def compilation_cache_dir() -> Path:
-    """Of this kind of processor: another one, with the same home, may lack what programs use."""
+    """Returns the directory for this kind of processor.
+
+    Another one, with the same home, may lack instructions that programs use.
+    """
     return cache_dir() / FOLDER / _processor()
 
 
@@ -53,12 +56,12 @@ def _prepared() -> Path | None:
     try:
         folder = compilation_cache_dir()
         folder.mkdir(parents=True, exist_ok=True)
-        _remove_unfinished(folder)
+        _remove_partial_entries(folder)
     # No such folder, no home; no locks on this file system.
     except (OSError, RuntimeError) as error:
         warnings.warn(
-            f"compiled programs are not kept: {error}; set XDG_CACHE_HOME to a folder that can be "
-            "written, or JAX_ENABLE_COMPILATION_CACHE=false",
+            f"compiled programs are not cached: {error}; set XDG_CACHE_HOME to a folder that can "
+            "be written, or JAX_ENABLE_COMPILATION_CACHE=false",
             stacklevel=3,
         )
         return None
@@ -73,10 +76,11 @@ def _processor() -> str:
     return hashlib.sha256("\n".join(about).encode()).hexdigest()[:16]
 
 
-def _remove_unfinished(folder: Path) -> None:
-    """Those that a killed process had begun to write: JAX puts the time of use beside them last.
+def _remove_partial_entries(folder: Path) -> None:
+    """Removes entries that a killed process left unfinished: those without an access time.
 
-    JAX holds the lock while it writes. Where it is held for long, another process may do this.
+    JAX writes that last, and holds the lock while it writes. Where the lock is held for long, this
+    is left to another process.
     """
     with contextlib.suppress(Timeout), FileLock(folder / LOCK, timeout=1):
         programs, times = (

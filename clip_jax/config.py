@@ -19,7 +19,7 @@ from clip_jax.config_fields import (
     Tokens,
     WideSize,
     check_fields,
-    shown,
+    short_repr,
 )
 from clip_jax.errors import InputError
 
@@ -33,12 +33,12 @@ MAX_PATCHES = 1 << 14  # attention has the square of them
 def check_choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
     """Raises InputError unless the value is one of those allowed."""
     if value not in allowed:
-        raise InputError(f"{name} is {shown(value)}; expected one of {', '.join(allowed)}")
+        raise InputError(f"{name} is {short_repr(value)}; expected one of {', '.join(allowed)}")
 
 
 @dataclasses.dataclass(frozen=True)
 class VisionConfig:
-    """The image tower: a Vision Transformer with a class token."""
+    """Sizes of the image tower, a Vision Transformer with a class token."""
 
     image_size: Pixels
     patch_size: Pixels
@@ -61,13 +61,13 @@ class VisionConfig:
 
     @property
     def tokens(self) -> int:
-        """Sequence length: one class token and the patches."""
+        """Returns the sequence length: one class token and the patches."""
         return 1 + self.patches_per_side**2
 
 
 @dataclasses.dataclass(frozen=True)
 class TextConfig:
-    """The text tower: a causal transformer."""
+    """Sizes of the text tower, a causal transformer."""
 
     vocab_size: Rows
     context_length: Tokens
@@ -82,11 +82,13 @@ class TextConfig:
 
 @dataclasses.dataclass(frozen=True)
 class ImageConfig:
-    """How an image becomes pixels: `image.py` carries it out.
+    """Settings of image preprocessing (`image.py`).
 
-    resample: "bilinear" or "bicubic". crop: "square_then_resize" (ruCLIP) or "resize_then_crop"
-    (OpenAI). background: the RGB colour, 0 to 255, under transparent pixels; None drops the alpha
-    channel, as the original packages and all published models do.
+    mean, std: channel statistics of pixels from 0 to 1.
+    resample: "bilinear" or "bicubic".
+    crop: "square_then_resize" (ruCLIP) or "resize_then_crop" (OpenAI).
+    background: the RGB colour, 0 to 255, under transparent pixels; None drops the alpha channel,
+        as the original packages and all published models do.
     """
 
     mean: Mean = OPENAI_MEAN
@@ -103,7 +105,7 @@ class ImageConfig:
 
 @dataclasses.dataclass(frozen=True)
 class ClipConfig:
-    """Everything that names a model; nothing about how it is run (see `Compute`)."""
+    """Architecture and preprocessing of a model; how it is run is in `Compute`."""
 
     vision: VisionConfig
     text: TextConfig
@@ -115,7 +117,7 @@ class ClipConfig:
     pad_id: Id = 0
     lowercase: bool = True
     image: ImageConfig = ImageConfig()
-    logit_bias: bool = False  # whether pairs are told apart by a sigmoid, which learns an offset
+    logit_bias: bool = False  # learned, for the sigmoid loss
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -140,7 +142,7 @@ class ClipConfig:
 
     @property
     def prompt_length(self) -> int:
-        """To how many tokens a text is cut or padded."""
+        """Returns the number of tokens that texts are truncated or padded to."""
         return self.text.context_length
 
     def to_dict(self) -> dict[str, Any]:
@@ -148,16 +150,16 @@ class ClipConfig:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> ClipConfig:
-        """The inverse of `to_dict`, through JSON too. Unknown or missing keys raise InputError."""
-        return _build_with_towers(cls, data)
+        """Reverses `to_dict`, through JSON too; unknown or missing keys raise InputError."""
+        return _config_with_towers(cls, data)
 
 
 @dataclasses.dataclass(frozen=True)
 class RuclipSmallConfig:
-    """The first ruCLIP: CLIP's image tower and a GPT-2, each under a projection of its own.
+    """Architecture of the first ruCLIP: CLIP's image tower and a GPT-2, each with a projection.
 
-    visual_width: of the image tower's features, which the projection takes to embed_dim.
-    prompt_length: to how many tokens a text is cut or padded; the GPT-2 has positions for more.
+    visual_width: output size of the image tower, which a projection maps to embed_dim.
+    prompt_length: number of tokens that texts are truncated or padded to, at most context_length.
     """
 
     vision: VisionConfig
@@ -179,16 +181,16 @@ class RuclipSmallConfig:
                 f"prompt_length is {self.prompt_length}; expected at most text.context_length "
                 f"({self.text.context_length})"
             )
-        _ = self.picture_clip, self.text_clip  # whose own checks are these towers' too
+        _ = self.vision_clip_config, self.text_clip_config  # which check the towers
 
     @property
-    def picture_clip(self) -> ClipConfig:
-        """The CLIP that the image tower belongs to."""
+    def vision_clip_config(self) -> ClipConfig:
+        """Returns the config of the CLIP that has this image tower."""
         return self._clip("quick_gelu")
 
     @property
-    def text_clip(self) -> ClipConfig:
-        """A CLIP whose text tower is this GPT-2, but for the projection."""
+    def text_clip_config(self) -> ClipConfig:
+        """Returns the config of a CLIP whose text tower is this GPT-2."""
         return self._clip("gelu_tanh")
 
     def _clip(self, activation: str) -> ClipConfig:
@@ -210,19 +212,19 @@ class RuclipSmallConfig:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> RuclipSmallConfig:
-        """The inverse of `to_dict`, as ClipConfig's."""
-        return _build_with_towers(cls, data)
+        """Reverses `to_dict`, as ClipConfig's does."""
+        return _config_with_towers(cls, data)
 
 
 @dataclasses.dataclass(frozen=True)
 class Compute:
-    """How a model is run: changes speed, memory and rounding, never the parameters.
+    """Settings of how a model is run: they change speed, memory and rounding, not parameters.
 
     dtype: of activations and matrix products; parameters keep their own.
     remat: "none" keeps every activation for the backward pass, "block" only each block's input,
         "dots" also the results of matrix products, so that only cheap operations run twice.
     unroll: layers per iteration of the scan; the number of layers or more unrolls it whole,
-        which is faster where a loop's bookkeeping shows (small models, CPU).
+        which is faster where the loop's overhead matters (small models, CPU).
     """
 
     dtype: str = "float32"
@@ -235,8 +237,11 @@ class Compute:
         check_choice("remat", self.remat, ("none", "block", "dots"))
 
 
-def build(cls: type, data: Mapping[str, Any], prefix: str) -> Any:
-    """A config dataclass from plain data; unknown or missing keys raise InputError."""
+def config_from_dict(cls: type, data: Mapping[str, Any], prefix: str) -> Any:
+    """Builds a config dataclass from plain data; unknown or missing keys raise InputError.
+
+    prefix: put before names in errors, such as "vision.".
+    """
     if not isinstance(data, Mapping):
         raise InputError(f"config {prefix or 'root'} is {type(data).__name__}; expected an object")
     fields = {f.name: f for f in dataclasses.fields(cls)}
@@ -251,17 +256,17 @@ def build(cls: type, data: Mapping[str, Any], prefix: str) -> Any:
     return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in data.items()})
 
 
-def _build_with_towers(cls: type, data: Mapping[str, Any]) -> Any:
+def _config_with_towers(cls: type, data: Mapping[str, Any]) -> Any:
     if not isinstance(data, Mapping):
-        return build(cls, data, "")  # which says so
+        return config_from_dict(cls, data, "")  # which raises
     data = dict(data)
     if isinstance(data.get("image"), Mapping):
         # Folders that were saved before the field existed hold models that drop the alpha.
         data["image"] = {"background": None, **data["image"]}
     for key, part in (("vision", VisionConfig), ("text", TextConfig), ("image", ImageConfig)):
         if key in data:
-            data[key] = build(part, data[key], key + ".")
-    return build(cls, data, "")
+            data[key] = config_from_dict(part, data[key], key + ".")
+    return config_from_dict(cls, data, "")
 
 
 def _vit(image_size: int, patch_size: int, width: int, layers: int) -> VisionConfig:

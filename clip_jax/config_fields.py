@@ -30,7 +30,7 @@ Id = Annotated[int, Meta(ge=0, lt=1 << 22)]
 Pixels = Annotated[int, Meta(ge=1, le=1 << 14)]  # a side
 Tokens = Annotated[int, Meta(ge=1, le=1 << 13)]  # a text's; masks have the square of it
 Epsilon = Annotated[float, Meta(gt=0, lt=1)]
-Share = Annotated[float, Meta(ge=0, lt=1)]
+Fraction = Annotated[float, Meta(ge=0, lt=1)]
 Mean = Annotated[tuple[float, float, float], Meta(description="three numbers")]
 _Deviation = Annotated[float, Meta(gt=0)]
 Deviations = Annotated[
@@ -53,48 +53,48 @@ def check_fields(config: Any, prefix: str = "") -> None:
         value = getattr(config, name)
         if _is_dataclass_type(kind):
             if not isinstance(value, kind):
-                raise InputError(f"{prefix}{name} is {shown(value)}; expected an object")
+                raise InputError(f"{prefix}{name} is {short_repr(value)}; expected an object")
             check_fields(value, f"{prefix}{name}.")
         else:
             check_value(f"{prefix}{name}", value, kind)
 
 
 def check_value(name: str, value: Any, kind: Any) -> None:
-    """Raises InputError unless a value has the type. name: what the error calls it."""
+    """Raises InputError unless a value has the type. name: the value's, in the error."""
     if not _fits(value, kind):
         verb = "are" if _is_tuple(kind) and name.endswith("s") else "is"
-        raise InputError(f"{name} {verb} {shown(value)}; expected {described(kind)}")
+        raise InputError(f"{name} {verb} {short_repr(value)}; expected {describe_type(kind)}")
 
 
 def check_mapping(values: Mapping[str, Any], kinds: Mapping[str, Any], where: str) -> None:
-    """`check_value` of each value that has a type, for foreign configs. where: before names."""
+    """Checks each value that has a type, for foreign configs. where: put before names."""
     for name, kind in kinds.items():
         if name in values:
             check_value(f"{where}{name}", values[name], kind)
 
 
-def described(kind: Any) -> str:
-    """The type in words, for errors: "a positive integer up to 1000"."""
+def describe_type(kind: Any) -> str:
+    """Describes a type in words, for errors: "a positive integer up to 1000"."""
     metas = _metas(kind)
     given = next((meta.description for meta in metas if meta.description), None)
     if given:
         return given
     base = _base(kind)
     if typing.get_origin(base) in (typing.Union, types.UnionType):
-        options = [described(part) for part in typing.get_args(base) if part is not type(None)]
+        options = [describe_type(part) for part in typing.get_args(base) if part is not type(None)]
         null = ["null"] * (type(None) in typing.get_args(base))
         return " or ".join([*null, *options])
     if typing.get_origin(base) is tuple:
-        return f"a list, each {described(typing.get_args(base)[0])}"
+        return f"a list, each {describe_type(typing.get_args(base)[0])}"
     if base is int:
-        return _described_integer(metas)
+        return _describe_integer(metas)
     if base is float:
-        return _described_number(metas)
+        return _describe_number(metas)
     return {bool: "true or false", str: "a text"}.get(base, "an object")
 
 
-def shown(value: Any) -> str:
-    """A value on one line, cut to some 80 characters: no number or nesting makes it long."""
+def short_repr(value: Any) -> str:
+    """Formats a value on one line of at most some 80 characters, however long or nested it is."""
     if isinstance(value, str):
         return repr(value) if len(value) <= 60 else f"{value[:60]!r}..."
     if isinstance(value, bool | float) or value is None:
@@ -105,7 +105,7 @@ def shown(value: Any) -> str:
     if isinstance(value, list | tuple):
         start, end = "[]" if isinstance(value, list) else "()"
         nested = any(isinstance(item, list | tuple) for item in value[:4])
-        items = ["..."] if nested else [shown(item) for item in value[:4]]
+        items = ["..."] if nested else [short_repr(item) for item in value[:4]]
         items += ["..."] * (len(value) > 4)
         comma = "," if end == ")" and len(items) == 1 else ""
         return f"{start}{', '.join(items)}{comma}{end}"
@@ -119,13 +119,13 @@ def _field_types(cls: Any) -> dict[str, Any]:
 
 
 def _is_dataclass_type(kind: Any) -> bool:
-    """A dataclass or a union of dataclasses."""
+    """Returns whether a type is a dataclass or a union of dataclasses."""
     parts = typing.get_args(kind) or (kind,)
     return all(dataclasses.is_dataclass(part) for part in parts)
 
 
 def _fits(value: Any, kind: Any) -> bool:
-    # A list would make the frozen config unhashable; `config.build` makes tuples of JSON's.
+    # A list would make the frozen config unhashable; `config_from_dict` makes tuples of JSON's.
     if not _is_plain(value) or (_is_tuple(kind) and isinstance(value, list)):
         return False
     try:
@@ -159,7 +159,7 @@ def _metas(kind: Any) -> list[Meta]:
     return [extra for extra in extras if isinstance(extra, Meta)]
 
 
-def _described_integer(metas: list[Meta]) -> str:
+def _describe_integer(metas: list[Meta]) -> str:
     least = next((m.ge for m in metas if m.ge is not None), None)
     most = next((m.le for m in metas if m.le is not None), None)
     most = next((int(m.lt) - 1 for m in metas if m.lt is not None), most)
@@ -169,7 +169,7 @@ def _described_integer(metas: list[Meta]) -> str:
     return "an integer" if least is None else f"an integer from {least}{upto}"
 
 
-def _described_number(metas: list[Meta]) -> str:
+def _describe_number(metas: list[Meta]) -> str:
     words = []
     for meta in metas:
         above = [f"from {meta.ge:g}"] if meta.ge is not None else []

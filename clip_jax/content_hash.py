@@ -1,4 +1,4 @@
-"""What a model is, as a hash: the same however its files lie."""
+"""A hash of a model's content, which does not depend on how it is stored."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import numpy as np
 def content_hash(
     config: Mapping[str, Any], params: Mapping[str, Any], files: Mapping[str, bytes]
 ) -> str:
-    """SHA-256 of config, parameters, and the files of the vocabulary by their names."""
+    """Computes SHA-256 of config, parameters and vocabulary files (name -> content)."""
     digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
     leaves = jax.tree_util.tree_leaves_with_path(dict(params))
     for path, leaf in sorted(leaves, key=lambda item: str(item[0])):

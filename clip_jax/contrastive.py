@@ -134,7 +134,7 @@ def _prepare(
 
 
 def _gather(rows: Embeddings, axis_name: AxisName) -> Embeddings:
-    """All-gathers [B, ...] to [G, ...], in the order of the shards."""
+    """Gathers all shards' [B, ...] to [G, ...], in the order of the shards."""
     if axis_name is None:
         return rows
     return jax.tree.map(lambda x: lax.all_gather(x, axis_name, tiled=True), rows)

@@ -30,9 +30,9 @@ FILE_NAME, ALGORITHM = "digests.json", "xxh3_128"
 PARAMS = "params"  # its files are Orbax's; the arrays in them have digests of their own
 # The hub writes these, and a model is the same without them.
 NOT_RECORDED = (FILE_NAME, "README.md", ".gitattributes")
-SWITCH = "RUDOLPH_JAX_VERIFY"
-LARGEST = 64 << 20  # bytes of digests.json; an array takes about 150
-PIECE = 1 << 20  # bytes of an array in another order that are copied at once
+ENV_VARIABLE = "RUDOLPH_JAX_VERIFY"
+MAX_BYTES = 64 << 20  # bytes of digests.json; an array takes about 150
+CHUNK_BYTES = 1 << 20  # bytes of an array in another order that are copied at once
 TO_DO = "copy or convert the folder again"
 AFTER_AN_EDIT = "after an edit of your own run: python -m converters verify FOLDER --write"
 
@@ -41,27 +41,31 @@ ArrayDigest = dict[str, Any]
 
 @dataclass(frozen=True)
 class Digests:
-    """arrays: path -> {"dtype", "shape", "digest"}. files: name -> digest."""
+    """Holds digests.
+
+    arrays: path -> {"dtype", "shape", "digest"}.
+    files: name -> digest.
+    """
 
     arrays: Mapping[str, ArrayDigest] = field(default_factory=dict)
     files: Mapping[str, str] = field(default_factory=dict)
 
 
-def wanted(verify: bool | None = None) -> bool:
+def should_verify(verify: bool | None = None) -> bool:
     """Decides if digests are compared: as `verify` says; None: unless $RUDOLPH_JAX_VERIFY is 0."""
     if verify is not None:
         return verify
-    value = os.environ.get(SWITCH, "1")
+    value = os.environ.get(ENV_VARIABLE, "1")
     if value not in ("0", "1"):
-        raise InputError(f"{SWITCH} is {value!r}; expected 0 or 1")
+        raise InputError(f"{ENV_VARIABLE} is {value!r}; expected 0 or 1")
     return value == "1"
 
 
 def digest_array(array: np.ndarray) -> ArrayDigest:
-    """Digests the bytes in C order; at most PIECE of them, or one row, are copied at a time."""
+    """Digests the bytes in C order; copies at most CHUNK_BYTES of them, or one row, at a time."""
     digest = xxhash.xxh3_128()
-    for piece in _pieces(array):
-        digest.update(np.ascontiguousarray(piece).reshape(-1).view(np.uint8).data)
+    for chunk in _chunks(array):
+        digest.update(np.ascontiguousarray(chunk).reshape(-1).view(np.uint8).data)
     return {
         "dtype": str(array.dtype),
         "shape": list(array.shape),
@@ -70,14 +74,14 @@ def digest_array(array: np.ndarray) -> ArrayDigest:
 
 
 def digest_arrays(tree: Mapping[str, Any]) -> dict[str, ArrayDigest]:
-    """path -> digest of each array in nested dicts; several threads, for hashing holds no lock."""
+    """Returns path -> digest of each array in nested dicts; threads hash without the GIL."""
     arrays = flatten(tree)
     with ThreadPoolExecutor(min(os.cpu_count() or 1, 4)) as threads:
         return dict(zip(arrays, threads.map(digest_array, arrays.values()), strict=True))
 
 
 def flatten(tree: Mapping[str, Any]) -> dict[str, Any]:
-    """path -> leaf of nested dicts, with "/" between the names."""
+    """Returns path -> leaf of nested dicts, with "/" between the names."""
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     return {"/".join(str(key.key) for key in path): leaf for path, leaf in leaves}
 
@@ -98,8 +102,8 @@ def read(folder: Path) -> Digests | None:
     file = folder / FILE_NAME
     if not file.is_file():
         return None
-    if (size := file.stat().st_size) > LARGEST:
-        raise InputError(f"{file}: is {size:,} bytes; expected {LARGEST:,} at most; {TO_DO}")
+    if (size := file.stat().st_size) > MAX_BYTES:
+        raise InputError(f"{file}: is {size:,} bytes; expected {MAX_BYTES:,} at most; {TO_DO}")
     content = parse_json(file.read_bytes(), str(file))
     if not isinstance(content, dict) or set(content) != {"algorithm", "arrays", "files"}:
         raise InputError(f"{file}: holds no algorithm, arrays and files; {TO_DO}")
@@ -165,7 +169,7 @@ def file_faults(folder: Path, recorded: Digests) -> Iterator[str]:
 
 def check_some(folder: Path, names: Iterable[str], verify: bool | None = None) -> None:
     """Raises InputError for the first of these files that is recorded and differs."""
-    if wanted(verify) and (recorded := read(folder)) is not None:
+    if should_verify(verify) and (recorded := read(folder)) is not None:
         some = {name: recorded.files[name] for name in names if name in recorded.files}
         for fault in file_faults(folder, Digests(files=some)):
             raise InputError(f"{folder}: {fault}")
@@ -178,7 +182,7 @@ def is_recorded(folder: str | Path, names: Iterable[str]) -> bool:
 
 
 def _listing(folder: Path) -> list[str]:
-    """Regular files by relative POSIX path: neither arrays, hidden files nor NOT_RECORDED."""
+    """Lists regular files by relative POSIX path, without arrays, hidden files and NOT_RECORDED."""
     names = []
     for path in sorted(folder.rglob("*")):
         parts = path.relative_to(folder).parts
@@ -193,10 +197,10 @@ def _digest_file(path: Path) -> str:
         return hashlib.file_digest(file, xxhash.xxh3_128).hexdigest()
 
 
-def _pieces(array: np.ndarray) -> Iterator[np.ndarray]:
+def _chunks(array: np.ndarray) -> Iterator[np.ndarray]:
     if array.flags.c_contiguous or array.ndim < 2:
         yield array
         return
-    rows = max(PIECE // max(array[:1].nbytes, 1), 1)
+    rows = max(CHUNK_BYTES // max(array[:1].nbytes, 1), 1)
     for first in range(0, len(array), rows):
         yield array[first : first + rows]

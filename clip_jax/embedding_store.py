@@ -1,4 +1,4 @@
-"""Picture embeddings on disk, found by what an image and a model contain, not by their names."""
+"""Image embeddings on disk, keyed by the contents of image and model, not by their names."""
 
 from __future__ import annotations
 
@@ -14,16 +14,18 @@ from clip_jax.cache_dir import cache_dir
 from clip_jax.errors import InputError
 
 FILE_NAME = "embeddings.sqlite"
-ASKED_AT_ONCE = 500  # SQLite before 3.32 takes 999 values in one question
-PATIENCE = 60.0  # seconds that one process waits while another writes
+SQL_BATCH_SIZE = 500  # SQLite before 3.32 takes at most 999 parameters a statement
+TIMEOUT_SECONDS = 60.0  # that one process waits while another writes
 
 
 class EmbeddingStore:
-    """float32[E] by (model, image), both named by hashes.
+    """Maps (model, image), both hashes, to embeddings float32[E].
 
-    file: a SQLite file, made where it is not there; None: `cache_dir()/embeddings.sqlite`;
-    ":memory:": nothing is kept. What `put` was given is there whole or not at all, and several
-    processes may use one file. A file that is something else raises InputError.
+    file: a SQLite file, created if it is absent; None: `cache_dir()/embeddings.sqlite`;
+        ":memory:": nothing is stored on disk.
+
+    A `put` is one transaction, and several processes may use one file. A file that is not a SQLite
+    database raises InputError.
     """
 
     def __init__(self, file: str | Path | None = None) -> None:
@@ -31,49 +33,51 @@ class EmbeddingStore:
         if self.file != ":memory:":
             Path(self.file).parent.mkdir(parents=True, exist_ok=True)
         with self._errors():
-            self._database = sqlite3.connect(self.file, timeout=PATIENCE)
+            self._database = sqlite3.connect(self.file, timeout=TIMEOUT_SECONDS)
             with self._database:
                 self._database.execute(
                     "CREATE TABLE IF NOT EXISTS embeddings "
                     "(model TEXT, picture TEXT, embedding BLOB, PRIMARY KEY (model, picture))"
                 )
-                # A table of its own: earlier versions, too, may write to the same file.
+                # A separate table: earlier versions may write to the same file.
                 self._database.execute(
                     "CREATE TABLE IF NOT EXISTS digests "
                     "(model TEXT, picture TEXT, digest BLOB, PRIMARY KEY (model, picture))"
                 )
 
-    def get(self, model: str, pictures: Sequence[str]) -> dict[str, np.ndarray]:
-        """Those of `pictures` that are known, each with its embedding.
+    def get(self, model: str, images: Sequence[str]) -> dict[str, np.ndarray]:
+        """Returns image -> embedding of those images that are stored.
 
-        One that is not what was put is unknown; earlier versions put none to compare with.
+        A stored embedding that differs from its digest is left out; earlier versions stored no
+        digests.
         """
         found: dict[str, np.ndarray] = {}
-        for start in range(0, len(pictures), ASKED_AT_ONCE):
-            some = pictures[start : start + ASKED_AT_ONCE]
-            places = ", ".join("?" * len(some))
+        for start in range(0, len(images), SQL_BATCH_SIZE):
+            batch = images[start : start + SQL_BATCH_SIZE]
+            placeholders = ", ".join("?" * len(batch))
             with self._errors():
                 rows = self._database.execute(
                     "SELECT picture, embedding, digest FROM embeddings "
                     "LEFT JOIN digests USING (model, picture) "
-                    f"WHERE model = ? AND picture IN ({places})",
-                    (model, *some),
+                    f"WHERE model = ? AND picture IN ({placeholders})",
+                    (model, *batch),
                 ).fetchall()
             found |= {
-                picture: np.frombuffer(blob, "<f4")
-                for picture, blob, digest in rows
-                if digest in (None, _digest(model, picture, blob))
+                image: np.frombuffer(blob, "<f4")
+                for image, blob, digest in rows
+                if digest in (None, _digest(model, image, blob))
             }
         return found
 
     def put(self, model: str, embeddings: Mapping[str, np.ndarray]) -> None:
+        """Stores image -> embedding, float32[E] each; replaces those that are stored."""
         blobs = {name: np.asarray(array, "<f4").tobytes() for name, array in embeddings.items()}
         digests = {name: _digest(model, name, blob) for name, blob in blobs.items()}
         with self._errors(), self._database:
             for table, values in (("embeddings", blobs), ("digests", digests)):
                 self._database.executemany(
                     f"INSERT OR REPLACE INTO {table} VALUES (?, ?, ?)",
-                    [(model, picture, value) for picture, value in values.items()],
+                    [(model, image, value) for image, value in values.items()],
                 )
 
     def close(self) -> None:
@@ -85,10 +89,10 @@ class EmbeddingStore:
             yield
         except sqlite3.Error as error:
             raise InputError(
-                f"{self.file}: embeddings cannot be kept here ({error}); remove the file, or set "
+                f"{self.file}: embeddings cannot be stored here ({error}); remove the file, or set "
                 "XDG_CACHE_HOME to another folder"
             ) from error
 
 
-def _digest(model: str, picture: str, blob: bytes) -> bytes:
-    return xxhash.xxh3_128_digest(f"{model}\0{picture}\0".encode() + blob)
+def _digest(model: str, image: str, blob: bytes) -> bytes:
+    return xxhash.xxh3_128_digest(f"{model}\0{image}\0".encode() + blob)

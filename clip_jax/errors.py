@@ -9,18 +9,18 @@ _UNPRINTABLE = re.compile(f"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff{_DIRECT
 
 
 def one_line(text: str) -> str:
-    """Replaces control characters, line breaks, marks of direction and surrogates by escapes.
+    """Replaces control characters, line breaks, bidirectional marks and surrogates by escapes.
 
-    Names and values that come from files could otherwise write to a terminal what they like.
+    Names and values from files could otherwise send escape sequences to a terminal.
     """
     return _UNPRINTABLE.sub(lambda match: match[0].encode("unicode_escape").decode("ascii"), text)
 
 
 class InputError(ValueError):
-    """Wrong input, found at the edge: one line with what was found, what was expected, what to do.
+    """Reports wrong input in one line: what was found, what was expected, what to do.
 
-    Command lines print it without a trace and exit with status 2. Whatever the message was made
-    of, it is printable (`one_line`).
+    Command lines print it without a traceback and exit with status 2. The message is always
+    printable (`one_line`).
     """
 
     def __init__(self, *args: object) -> None:
@@ -28,8 +28,8 @@ class InputError(ValueError):
 
 
 class PartialResultError(Exception):
-    """Bulk work is done, but some of its inputs were left out; one line that counts them.
+    """Reports, in one line that counts them, inputs that bulk work left out.
 
-    Raised after the results of all others are printed or written: a command line prints the line
+    Raised after the results of all others are printed or written; a command line prints the line
     and exits with status 7.
     """

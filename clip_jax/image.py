@@ -1,8 +1,8 @@
-"""Images to pixels: the one place where either model's preprocessing happens.
+"""Preprocessing of images to pixel values, for both kinds of model.
 
-ruCLIP: RGB, centre square, resize of that square (bilinear), normalise.
-OpenAI: resize of the shorter side (bicubic), centre square, RGB, normalise.
-Pillow resizes, because the originals do, so that pixels agree. `image_file.py` opens images.
+ruCLIP: RGB, centre crop to a square, resize (bilinear), normalise.
+OpenAI: resize of the shorter side (bicubic), centre crop to a square, RGB, normalise.
+Resized by Pillow, as in the originals, so that pixels agree. `image_file.py` opens images.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from clip_jax.config import Background, ImageConfig
 from clip_jax.image_file import ImageSource, open_image
 
 __all__ = [
-    "PREPROCESSING_VERSION", "RESAMPLE", "centre_square", "normalize_pixels", "open_image",
+    "PREPROCESSING_VERSION", "RESAMPLE", "center_crop_square", "normalize_pixels", "open_image",
     "preprocess", "resize_square", "to_rgb",
 ]  # fmt: skip
 
@@ -46,10 +46,10 @@ def to_rgb(image: Image.Image, background: Background) -> Image.Image:
 
 
 def resize_square(image: Image.Image, size: int, config: ImageConfig) -> np.ndarray:
-    """uint8[size, size, 3]: what is left of an image after crop and resize, before normalising."""
+    """Crops and resizes an image to uint8[size, size, 3], not normalised."""
     resample = RESAMPLE[config.resample]
     if config.crop == "square_then_resize":
-        square = centre_square(image, config.background)
+        square = center_crop_square(image, config.background)
         return np.asarray(square.resize((size, size), resample))
     if config.background is not None:
         image = to_rgb(image, config.background)
@@ -64,8 +64,11 @@ def resize_square(image: Image.Image, size: int, config: ImageConfig) -> np.ndar
     return np.asarray(image.convert("RGB"))
 
 
-def centre_square(image: Image.Image, background: Background) -> Image.Image:
-    """The largest square around the centre, RGB, as ruCLIP crops it; background: of `to_rgb`."""
+def center_crop_square(image: Image.Image, background: Background) -> Image.Image:
+    """Crops an image to the largest centred square, RGB, as ruCLIP does.
+
+    background: as in `to_rgb`.
+    """
     image = to_rgb(image, background)
     # RandomResizedCrop(scale=1, ratio=1) falls back to this centre, odd pixel to the right.
     # (Where the sides differ by one it draws an offset of 0 or 1: here always 0.)
@@ -75,13 +78,16 @@ def centre_square(image: Image.Image, background: Background) -> Image.Image:
 
 
 def normalize_pixels(pixels: np.ndarray, config: ImageConfig) -> np.ndarray:
-    """uint8[..., 3] -> float32[..., 3]: ((pixels / 255) - mean) / std."""
+    """Normalises uint8[..., 3] to float32[..., 3]: ((pixels / 255) - mean) / std."""
     mean, std = np.array(config.mean, np.float32), np.array(config.std, np.float32)
     return (pixels.astype(np.float32) / np.float32(255) - mean) / std
 
 
 def preprocess(images: Sequence[ImageSource], size: int, config: ImageConfig) -> np.ndarray:
-    """float32[B, size, size, 3], normalised. images: each whatever `open_image` takes."""
+    """Preprocesses images to normalised pixels, float32[B, size, size, 3].
+
+    images: as `open_image` takes them.
+    """
     squares = [resize_square(open_image(image), size, config) for image in images]
     pixels = np.stack(squares) if squares else np.zeros((0, size, size, 3), np.uint8)
     return normalize_pixels(pixels, config)
@@ -94,7 +100,7 @@ def _resize_window(
     size: int,
     resample: Image.Resampling,
 ) -> Image.Image:
-    """The square at `corner` of the image resized to `resized`, without making the rest of it.
+    """Crops the square at `corner` of the image resized to `resized`, resizing only its window.
 
     Pillow keeps a box in float32 and may order its two passes otherwise for a window than for the
     whole, so that values can differ by rounding: only for extreme shapes.

@@ -26,9 +26,9 @@ from PIL import ExifTags, Image, PngImagePlugin, UnidentifiedImageError
 from clip_jax.errors import InputError
 from clip_jax.text import escape
 
-# Files with other suffixes are not looked at where a folder is searched for images. By preference,
-# where a sample of a tar has several.
-SUFFIXES = (
+# Files with other suffixes are ignored in folders of images. In order of preference, for samples of
+# tar files that have several.
+IMAGE_SUFFIXES = (
     ".jpg", ".jpeg", ".png", ".webp", ".jfif", ".gif", ".bmp", ".tif", ".tiff", ".avif",
 )  # fmt: skip
 ImageSource = Image.Image | np.ndarray | bytes | str | os.PathLike | IO[bytes]

@@ -17,7 +17,7 @@ MAX_VOCABULARY_BYTES = 256 << 20
 
 
 def check_regular(path: str | Path) -> int:
-    """The size of a file in bytes; InputError for anything but a regular file, before it is opened.
+    """Returns a file's size in bytes without opening it; InputError unless it is a regular file.
 
     A file that is not there or cannot be examined raises OSError, as opening it would.
     """
@@ -33,7 +33,7 @@ def check_regular(path: str | Path) -> int:
 
 
 def read_limited(path: str | Path, limit: int) -> bytes:
-    """The content of a regular file of at most `limit` bytes; a larger one raises InputError.
+    """Reads a regular file of at most `limit` bytes; a larger one raises InputError.
 
     Raises OSError where the file cannot be read.
     """

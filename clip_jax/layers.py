@@ -1,4 +1,4 @@
-"""The two ways in which the layers of a transformer lie in a parameter tree.
+"""The two layouts of a transformer's layers in a parameter tree: stacked, and one by one.
 
 Training stacks them: `{'layers': {'mlp': {'in_kernel': [L, D, F]}}}`, which one scan runs.
 A model folder keeps them one by one: `{'layers': {'0': {'mlp': {'in_kernel': [D, F]}}, ...}}`,
@@ -14,11 +14,8 @@ from typing import Any
 import jax
 import numpy as np
 
-KEY = "layers"
-MATMUL_MODULES = (
-    "attention",
-    "mlp",
-)  # parts of a layer whose parameters are cast to `Compute.dtype`
+LAYERS = "layers"
+MATMUL_MODULES = ("attention", "mlp")  # of a layer: parameters are cast to `Compute.dtype`
 # (part of a layer or model, kernel) -> how many axes its product contracts: the kernel's first.
 CONTRACTED_AXES = {
     ("attention", "qkv_kernel"): 1,
@@ -30,19 +27,19 @@ CONTRACTED_AXES = {
 
 
 def stack_layers(tree: Mapping[str, Any]) -> dict[str, Any]:
-    """One-by-one layers to stacked ones, at any depth; numpy leaves, leading axis L."""
+    """Stacks one-by-one layers, at any depth; numpy leaves, leading axis L."""
     return _map(tree, _stack)
 
 
 def unstack_layers(tree: Mapping[str, Any]) -> dict[str, Any]:
-    """Stacked layers to one-by-one ones, at any depth; leaves may be ShapeDtypeStructs."""
+    """Splits stacked layers, at any depth; leaves may be ShapeDtypeStructs."""
     return _map(tree, _unstack)
 
 
 def is_stacked(tree: Mapping[str, Any]) -> bool:
-    """Whether a tree's layers are stacked; that of a tree without layers does not matter."""
+    """Returns whether a tree's layers are stacked; True for a tree without layers."""
     for key, value in tree.items():
-        if key == KEY:
+        if key == LAYERS:
             return "0" not in value
         if isinstance(value, Mapping) and not is_stacked(value):
             return False
@@ -51,7 +48,7 @@ def is_stacked(tree: Mapping[str, Any]) -> bool:
 
 def _map(tree: Mapping[str, Any], change: Any) -> dict[str, Any]:
     return {
-        key: (change(value) if key == KEY else _map(value, change))
+        key: (change(value) if key == LAYERS else _map(value, change))
         if isinstance(value, Mapping)
         else value
         for key, value in tree.items()

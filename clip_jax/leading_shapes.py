@@ -15,7 +15,7 @@ Leading = Mapping[str, Mapping[str, int]]
 
 
 def leading_shapes(config: ClipConfig | RuclipSmallConfig) -> Leading:
-    """Tables, projections and the last layer of both towers."""
+    """Returns the shapes of tables, projections and the last layer of both towers."""
     found: dict[str, dict[str, int]] = {}
     vision, text = config.vision, config.text
     found["visual/class_embedding"] = _sizes(config, "vision.width")

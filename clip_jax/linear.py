@@ -16,7 +16,7 @@ from clip_jax.cpu.einsum import einsum as cpu_einsum
 from clip_jax.cpu.einsum import letters
 from clip_jax.cpu.transposed import TransposedKernel, is_transposed
 
-MATMUL = "matmul"  # what `jax.checkpoint` knows the results by
+MATMUL = "matmul"  # checkpoint name of the results
 Initializer = Callable[..., jax.Array]
 
 
@@ -70,7 +70,7 @@ def einsum(
 
 
 def slice_columns(kernel: Any, columns: slice) -> Any:
-    """float[D, V] -> float[D, C]: these columns of a kernel, which may be transposed."""
+    """Slices columns of a kernel, float[D, V] -> float[D, C]; it may be a TransposedKernel."""
     return kernel.slice_columns(columns) if is_transposed(kernel) else kernel[:, columns]
 
 

@@ -78,7 +78,7 @@ class Mlp(nn.Module):
 
 
 class Block(nn.Module):
-    """Pre-norm residual block; returns the next x, and None as the output of a scan."""
+    """Applies a pre-norm residual block; returns the next x, and None as the output of a scan."""
 
     config: ClipConfig
     tower: VisionConfig | TextConfig
@@ -136,14 +136,14 @@ class UnrolledBlocks(nn.Module):
         return x, None
 
 
-def blocks(
+def make_encoder(
     config: ClipConfig,
     tower: VisionConfig | TextConfig,
     compute: Compute,
     causal: bool,
     stacked: bool,
 ) -> nn.Module:
-    """Returns a tower's blocks. stacked: whether their parameters are (`layers.py`)."""
+    """Returns a tower's blocks, as a scan if their parameters are stacked (`layers.py`)."""
     if stacked:
         return scanned_blocks(config, tower, compute, causal)
     return UnrolledBlocks(config, tower, causal, name="layers")
@@ -158,13 +158,15 @@ class VisionTower(nn.Module):
     def __call__(
         self,
         pixel_values: jax.Array,
-        patch_keys: jax.Array | None = None,
-        dropped: float = 0.0,
-        project: bool = True,
+        patch_dropout_keys: jax.Array | None = None,
+        patch_dropout_rate: float = 0.0,
+        with_projection: bool = True,
     ) -> jax.Array:
-        """float[B, image_size, image_size, 3] -> float32[B, E], or float32[B, D] unprojected.
+        """Encodes float[B, image_size, image_size, 3] to float32[B, E].
 
-        patch_keys: key[B]; where given, a share `dropped` of each image's patches is dropped.
+        patch_dropout_keys: key[B]; None: no patch is dropped.
+        patch_dropout_rate: fraction of each image's patches to drop.
+        with_projection: False returns the features before the projection, float32[B, D].
         """
         vision, E = self.config.vision, self.config.embed_dim
         P, D, n = vision.patch_size, vision.width, vision.patches_per_side
@@ -177,22 +179,22 @@ class VisionTower(nn.Module):
         class_embedding = self.param("class_embedding", scale, (D,)).astype(dtype)
         x = jnp.concatenate([jnp.broadcast_to(class_embedding, (B, 1, D)), x], axis=1)
         x = x + self.param("position_embedding", scale, (vision.tokens, D)).astype(dtype)
-        if patch_keys is not None and dropped:
-            x = _drop_patches(x, patch_keys, dropped)
+        if patch_dropout_keys is not None and patch_dropout_rate:
+            x = _drop_patches(x, patch_dropout_keys, patch_dropout_rate)
         x = LayerNorm(epsilon, name="pre_norm")(x)
-        x, _ = blocks(self.config, vision, self.compute, False, self.stacked)(x)
+        x, _ = make_encoder(self.config, vision, self.compute, False, self.stacked)(x)
         x = LayerNorm(epsilon, name="post_norm")(x[:, 0].astype(jnp.float32))
         kernel = self.param("projection", scale, (D, E))
-        return jnp.einsum("BD,DE->BE", x, kernel) if project else x
+        return jnp.einsum("BD,DE->BE", x, kernel) if with_projection else x
 
 
-def _drop_patches(x: jax.Array, keys: jax.Array, dropped: float) -> jax.Array:
+def _drop_patches(x: jax.Array, keys: jax.Array, rate: float) -> jax.Array:
     """Keeps the class token and a random choice of patches: float[B, 1 + N, D] -> [B, 1 + n, D].
 
     Source: Li et al. 2022 (FLIP), section 3.1.
     """
     N = x.shape[1] - 1
-    kept = max(round(N * (1 - dropped)), 1)
+    kept = max(round(N * (1 - rate)), 1)
     noise = jax.vmap(lambda key: jax.random.uniform(key, (N,)))(keys)
     chosen = jnp.sort(jax.lax.top_k(noise, kept)[1], axis=1) + 1
     patches = jnp.take_along_axis(x, chosen[..., None], axis=1)
@@ -210,16 +212,16 @@ class _PatchEmbedding(nn.Module):
 
 
 class TextTower(nn.Module):
-    """projected: whether features are projected to the embedding space."""
+    """Encodes texts. with_projection: whether to project features to the embedding space."""
 
     config: ClipConfig
     compute: Compute
-    projected: bool = True
+    with_projection: bool = True
     stacked: bool = True
 
     @nn.compact
     def __call__(self, input_ids: jax.Array) -> jax.Array:
-        """int32[B, S] -> float32[B, E], or [B, D] not projected; S at most context_length.
+        """Encodes int32[B, S], S at most context_length, to float32[B, E]; unprojected [B, D].
 
         The sequence is pooled at its first EOS; a row without one is pooled at position 0 here
         (compiled code cannot raise): `PretrainedClip` and the data pipeline refuse such rows.
@@ -231,19 +233,19 @@ class TextTower(nn.Module):
             "position_embedding", nn.initializers.normal(0.01), (text.context_length, D)
         )
         x = constrain_embedding(table[input_ids].astype(dtype)) + positions[:S].astype(dtype)
-        x, _ = blocks(self.config, text, self.compute, True, self.stacked)(x)
+        x, _ = make_encoder(self.config, text, self.compute, True, self.stacked)(x)
         first_eos = jnp.argmax(input_ids == self.config.eos_id, axis=1)
         x = jnp.take_along_axis(x, first_eos[:, None, None], axis=1)[:, 0].astype(jnp.float32)
         # The norm acts on each token alone, so only the pooled one is normalised.
         x = LayerNorm(self.config.layer_norm_epsilon, name="final_norm")(x)
-        if not self.projected:
+        if not self.with_projection:
             return x
         kernel = self.param("projection", nn.initializers.normal(D**-0.5), (D, E))
         return jnp.einsum("BD,DE->BE", x, kernel)
 
 
 class Clip(nn.Module):
-    """Both towers, the logarithm of the logit scale and, for the sigmoid loss, the logit bias.
+    """Holds both towers, the log of the logit scale and, for the sigmoid loss, the logit bias.
 
     `Clip(config, compute).init(rng, input_ids, pixel_values)` makes parameters with layers stacked.
     stacked: whether the layers' parameters are stacked, or one by one as in a model folder.
@@ -263,20 +265,23 @@ class Clip(nn.Module):
             self.logit_bias = self.param("logit_bias", constant(INITIAL_LOGIT_BIAS), ())
 
     def encode_image(
-        self, pixel_values: jax.Array, patch_keys: jax.Array | None = None, dropped: float = 0.0
+        self,
+        pixel_values: jax.Array,
+        patch_dropout_keys: jax.Array | None = None,
+        patch_dropout_rate: float = 0.0,
     ) -> jax.Array:
-        """float[B, H, W, 3], normalised pixels -> float32[B, E], not of unit length.
+        """Encodes normalised pixels, float[B, H, W, 3], to float32[B, E], not of unit length.
 
-        patch_keys, dropped: see `VisionTower`; for training alone.
+        patch_dropout_keys, patch_dropout_rate: see `VisionTower`; for training alone.
         """
-        return self.visual(pixel_values, patch_keys, dropped)
+        return self.visual(pixel_values, patch_dropout_keys, patch_dropout_rate)
 
     def encode_image_features(self, pixel_values: jax.Array) -> jax.Array:
-        """float[B, H, W, 3] -> float32[B, D], what `encode_image` projects."""
-        return self.visual(pixel_values, project=False)
+        """Encodes float[B, H, W, 3] to float32[B, D], the features that `encode_image` projects."""
+        return self.visual(pixel_values, with_projection=False)
 
     def encode_text(self, input_ids: jax.Array) -> jax.Array:
-        """int32[B, S] -> float32[B, E], not of unit length."""
+        """Encodes int32[B, S] to float32[B, E], not of unit length."""
         return self.text(input_ids)
 
     def __call__(
@@ -296,9 +301,9 @@ def normalize(x: np.ndarray | jax.Array) -> jax.Array:
 def abstract_params(config: Any, model: type[nn.Module] = Clip) -> dict:
     """Returns shapes and dtypes of the parameters, layers stacked, without computing anything.
 
-    model: what the config describes, where it is another than a Clip.
+    model: the module class that the config describes.
     """
     vision = config.vision
-    ids = jax.ShapeDtypeStruct((1, 1), jnp.int32)  # no parameter has the shape of what is read
+    ids = jax.ShapeDtypeStruct((1, 1), jnp.int32)  # no parameter's shape depends on the input's
     pixels = jax.ShapeDtypeStruct((1, vision.image_size, vision.image_size, 3), jnp.float32)
     return param_shapes(model, config, ids, pixels)

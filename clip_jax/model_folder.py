@@ -1,9 +1,9 @@
-"""A model as a folder, the form in which models are converted, shared and loaded.
+"""Model folders: the format in which models are converted, shared and loaded.
 
 config.json       {"kind", "config", "provenance"}
 params/           Orbax; layers one by one (see `layers.py`)
 tokenizer.model   and other files that belong to the model
-report.json       after a conversion: what became of every tensor
+report.json       after a conversion: source and target of every tensor
 digests.json      of every array and file, compared when the folder is read (`digests.py`)
 """
 
@@ -20,7 +20,7 @@ from types import ModuleType
 from typing import Any
 
 from clip_jax import digests
-from clip_jax.config_fields import shown
+from clip_jax.config_fields import short_repr
 from clip_jax.errors import InputError
 from clip_jax.input_files import MAX_JSON_BYTES, read_limited
 from clip_jax.leading_shapes import Leading
@@ -39,25 +39,25 @@ def write(
     files: Mapping[str, bytes] | None = None,
     provenance: Mapping[str, Any] | None = None,
 ) -> Path:
-    """Writes a model folder beside its place, then renames it there.
+    """Writes a model folder atomically: beside its place, then renamed.
 
-    params: nested dict of arrays with layers one by one, or None where a model has none. A leaf
+    params: nested dict of arrays with layers one by one, or None for a model without any. A leaf
         may make its array only when it is written (`orbax_io.py`).
     An existing folder that holds anything raises InputError; an interrupted write leaves nothing
     at `folder`.
     """
-    with new_folder(folder) as beside:
+    with atomic_folder(folder) as beside:
         arrays = write_params(beside, params)
-        write_about(beside, arrays, kind=kind, config=config, files=files, provenance=provenance)
+        write_metadata(beside, arrays, kind=kind, config=config, files=files, provenance=provenance)
     return Path(folder)
 
 
 def write_params(folder: Path, params: Mapping[str, Any] | None) -> dict[str, digests.ArrayDigest]:
-    """Writes arrays into a new folder; returns their digests, for `write_about`."""
+    """Writes arrays into a new folder; returns their digests, for `write_metadata`."""
     return {} if params is None else _orbax_io().save(folder / PARAMS, params)
 
 
-def write_about(
+def write_metadata(
     folder: Path,
     arrays: Mapping[str, digests.ArrayDigest],
     *,
@@ -68,8 +68,8 @@ def write_about(
     report: Mapping[str, Any] | None = None,
 ) -> None:
     """Writes all but the parameters into a new folder. arrays: the parameters' digests."""
-    about = {"kind": kind, "config": dict(config), "provenance": dict(provenance or {})}
-    _write_json(folder / CONFIG, about)
+    metadata = {"kind": kind, "config": dict(config), "provenance": dict(provenance or {})}
+    _write_json(folder / CONFIG, metadata)
     if report is not None:
         _write_json(folder / REPORT, report)
     for name, content in (files or {}).items():
@@ -78,10 +78,10 @@ def write_about(
 
 
 @contextlib.contextmanager
-def new_folder(folder: str | Path) -> Iterator[Path]:
-    """A folder beside `folder` to write into; renamed to it at the end, removed after an error.
+def atomic_folder(folder: str | Path) -> Iterator[Path]:
+    """Yields a folder to write into; renames it to `folder` at the end, removes it after an error.
 
-    InputError where something lies at `folder` already.
+    Raises InputError if `folder` exists and is not empty.
     """
     folder = check_destination(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -98,7 +98,7 @@ def new_folder(folder: str | Path) -> Iterator[Path]:
 
 
 def check_destination(folder: str | Path) -> Path:
-    """The path, where a new folder can be put; InputError where something lies already."""
+    """Returns the path of a new folder; InputError if something is there already."""
     folder = Path(folder)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{folder}: already exists; remove it or name another destination")
@@ -106,7 +106,7 @@ def check_destination(folder: str | Path) -> Path:
 
 
 def read_config(folder: str | Path) -> dict[str, Any]:
-    """{"kind", "config", "provenance"} of a model folder."""
+    """Reads {"kind", "config", "provenance"} of a model folder."""
     file = Path(folder) / CONFIG
     try:
         data = read_limited(file, MAX_JSON_BYTES)
@@ -115,19 +115,19 @@ def read_config(folder: str | Path) -> dict[str, Any]:
             f"{folder}: not a model folder, {CONFIG} cannot be read ({error.strerror}); published "
             "models come from converters.pretrained(NAME)"
         ) from error
-    about = parse_json(data, str(file))
-    if not isinstance(about, dict) or set(about) != CONFIG_KEYS:
-        found = sorted(about) if isinstance(about, dict) else type(about).__name__
+    metadata = parse_json(data, str(file))
+    if not isinstance(metadata, dict) or set(metadata) != CONFIG_KEYS:
+        found = sorted(metadata) if isinstance(metadata, dict) else type(metadata).__name__
         raise InputError(
             f"{file}: holds {found}; expected {sorted(CONFIG_KEYS)}; a foreign checkpoint must be "
             "converted first: python -m converters --help; a published model comes converted: "
             "converters.pretrained(NAME)"
         )
     for key, wanted in (("kind", str), ("config", dict), ("provenance", dict)):
-        if not isinstance(about[key], wanted):
+        if not isinstance(metadata[key], wanted):
             noun = "a text" if wanted is str else "an object"
-            raise InputError(f"{file}: {key} is {shown(about[key])}; expected {noun}")
-    return about
+            raise InputError(f"{file}: {key} is {short_repr(metadata[key])}; expected {noun}")
+    return metadata
 
 
 def read_params(
@@ -138,13 +138,14 @@ def read_params(
 ) -> dict[str, Any]:
     """Reads the parameters as nested dicts of numpy arrays, layers one by one.
 
-    leading, expected: what the stored shapes are compared with before any array is made. First the
-        few of `leading`, so that `expected` traces no model of sizes that no file has.
+    leading, expected: shapes that the stored ones are compared with before any array is read. The
+        few of `leading` come first, so that `expected` never traces a model of sizes that no file
+        has.
     verify: whether arrays and files are compared with digests.json, where there is one; None: as
-        `digests.wanted` says. The first that differs raises InputError.
+        `digests.should_verify` says. The first that differs raises InputError.
     """
     folder = Path(folder)
-    recorded = read_digests(folder) if digests.wanted(verify) else None
+    recorded = read_digests(folder) if digests.should_verify(verify) else None
 
     def check(headers: Mapping[str, Any]) -> None:
         if leading is not None:
@@ -167,7 +168,7 @@ def restore_params(
     check: Callable[[Mapping[str, Any]], None] | None = None,
     name: str = PARAMS,
 ) -> dict[str, Any]:
-    """The same without a look at digests.json.
+    """Reads parameters as `read_params` does, without digests.json.
 
     check: called with path -> shape and dtype. name: of the folder that Orbax wrote.
     """
@@ -211,7 +212,7 @@ def _one_line(path: Path) -> Iterator[None]:
     try:
         yield
     except (InputError, MemoryError):
-        raise  # a lack of memory is no damage: commands have a status for it
+        raise  # out of memory is no damage: commands have a status for it
     except Exception as error:  # their errors have no common type
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(f"{path}: parameters cannot be read ({reason})") from error
@@ -247,7 +248,7 @@ def _write_json(file: Path, data: Mapping[str, Any]) -> None:
 
 
 def _orbax_io() -> ModuleType:
-    # Orbax takes a second to import; who only reads a config needs none.
+    # Orbax takes a second to import; reading a config does not need it.
     from clip_jax import orbax_io
 
     return orbax_io

@@ -1,6 +1,6 @@
-"""A tree of arrays as an Orbax checkpoint, written and read a few arrays at a time.
+"""Orbax checkpoints of a tree of arrays, written and read a few arrays at a time.
 
-Orbax by itself moves all arrays of a tree at once, which takes two or three times its size. A
+Orbax alone processes all arrays of a tree at once, which takes two or three times its size. A
 checkpoint written here is an ordinary one: any Orbax restores it, and older ones are read here.
 """
 
@@ -21,8 +21,8 @@ from orbax.checkpoint import type_handlers
 
 from clip_jax.digests import ArrayDigest, digest_array, flatten
 
-# Moved at once: little beside a model, and small models whole, for each turn adds some 20 kB of
-# directory to the checkpoint.
+# Written or read together: little beside a model, but small models in one go, because each batch
+# adds some 20 kB of directory to the checkpoint.
 MAX_BYTES_IN_FLIGHT = 64 << 20
 DIGESTED = "digests"  # custom metadata of a checkpoint
 
@@ -61,7 +61,7 @@ def has_digests(path: Path) -> bool:
 
 
 class _Leaf:
-    """An array of which Orbax knows only the shape and dtype until it is written."""
+    """Wraps an array of which Orbax knows only the shape and dtype until it is written."""
 
     def __init__(self, array: Any) -> None:
         self.array = array
@@ -72,7 +72,7 @@ class _Leaf:
 
 
 class _ImmutableArray(np.ndarray):
-    """An array that nobody changes while it is written, so that Orbax need not copy it first."""
+    """Marks an array as not changing while it is written, so that Orbax need not copy it."""
 
     def __deepcopy__(self, memo: Any) -> _ImmutableArray:
         return self
@@ -85,7 +85,7 @@ class _ChunkedNumpyHandler(type_handlers.NumpyHandler):
         args = args or [ocp.SaveArgs()] * len(values)
         writing: Sequence[Any] = []
         for part in _parts([leaf.nbytes for leaf in values]):
-            # Made while those of the part before are written.
+            # These are computed while those of the part before are written.
             arrays = [np.asarray(leaf.array).view(_ImmutableArray) for leaf in values[part]]
             for leaf, array in zip(values[part], arrays, strict=True):
                 leaf.digest = digest_array(array)
@@ -144,7 +144,7 @@ async def _all_ended(work: Awaitable[Result]) -> Result:
 
 
 def _parts(sizes: Sequence[int]) -> Iterator[slice]:
-    """Runs of neighbours that together have MAX_BYTES_IN_FLIGHT at most, or one that has more."""
+    """Yields slices of at most MAX_BYTES_IN_FLIGHT each, or of one array that has more."""
     start, total = 0, 0
     for i, size in enumerate(sizes):
         if total and total + size > MAX_BYTES_IN_FLIGHT:
@@ -157,17 +157,17 @@ def _parts(sizes: Sequence[int]) -> Iterator[slice]:
 def _checkpointer() -> ocp.Checkpointer:
     if logging.get_verbosity() > logging.ERROR:  # Orbax logs every step
         logging.set_verbosity(logging.ERROR)
-    few_at_once = _ChunkedNumpyHandler()
+    chunked = _ChunkedNumpyHandler()
     others = [
         (kind, type_handlers.get_type_handler(kind))
         for kind in type_handlers.supported_types()
         if kind is not np.ndarray
     ]
     registry = type_handlers.create_type_handler_registry(
-        (_Leaf, few_at_once), (np.ndarray, few_at_once), *others
+        (_Leaf, chunked), (np.ndarray, chunked), *others
     )
     # Compression saves 4 % of float32 weights and doubles the time.
-    # A model folder is one process's affair: Orbax would otherwise wait for all of them.
+    # One process alone writes a model folder: Orbax would otherwise wait for all of them.
     alone = ocp.options.MultiprocessingOptions(
         primary_host=jax.process_index(), active_processes={jax.process_index()}
     )

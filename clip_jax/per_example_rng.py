@@ -1,7 +1,6 @@
-"""Random numbers that belong to a row of a batch, wherever the row is computed.
+"""Per-example random numbers: each row of a batch has its own key.
 
-Each row has a key of its own, so one device, any mesh, `pmap`, and any cut into micro-batches draw
-the same for it.
+One device, any mesh, `pmap` and any split into micro-batches therefore draw the same for a row.
 """
 
 from __future__ import annotations
@@ -10,27 +9,28 @@ import jax
 import jax.numpy as jnp
 
 
-def per_example_keys(rng: jax.Array, rows: jax.Array) -> jax.Array:
-    """key[B] from a batch's key and the rows' numbers in the whole batch, int32[B]."""
-    return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(rng, rows)
+def per_example_keys(rng: jax.Array, indices: jax.Array) -> jax.Array:
+    """Derives key[B] from a batch's key and the rows' indices in the global batch, int32[B]."""
+    return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(rng, indices)
 
 
-def fold_in(keys: jax.Array, number: jax.Array | int) -> jax.Array:
-    """key[B]: other keys for another use, told apart by a number."""
-    return jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, number)
+def fold_in(keys: jax.Array, salt: jax.Array | int) -> jax.Array:
+    """Derives new keys, key[B], for another use of random numbers."""
+    return jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, salt)
 
 
-def dropout(x: jax.Array, rate: float, keys: jax.Array | None, number: int) -> jax.Array:
-    """float[B, ...] with a share `rate` of the elements 0 and the others enlarged to match.
+def dropout(x: jax.Array, rate: float, keys: jax.Array | None, salt: int) -> jax.Array:
+    """Applies dropout to float[B, ...].
 
-    keys: key[B], None leaves x as it is. number: tells the places in a model apart.
+    keys: key[B]; None: x is returned as it is.
+    salt: differs between the places in a model that share `keys`.
     """
     if keys is None or not rate:
         return x
     draw = jax.vmap(lambda key: jax.random.bernoulli(key, 1 - rate, x.shape[1:]))
-    return jnp.where(draw(fold_in(keys, number)), x / (1 - rate), 0)
+    return jnp.where(draw(fold_in(keys, salt)), x / (1 - rate), 0)
 
 
 def gumbel(keys: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    """float32[B, *shape]"""
+    """Samples Gumbel noise, float32[B, *shape]."""
     return jax.vmap(lambda key: jax.random.gumbel(key, shape, jnp.float32))(keys)

@@ -13,7 +13,7 @@ CUBIC = -0.75  # PyTorch's coefficient; Pillow and jax.image take -0.5
 
 
 def resize_position_embedding(embedding: np.ndarray, patches_per_side: int) -> np.ndarray:
-    """float[1 + n*n, D] -> float[1 + m*m, D] for m = patches_per_side, in the same dtype.
+    """Resizes float[1 + n*n, D] to float[1 + m*m, D] for m = patches_per_side, in its dtype.
 
     The class token's row is kept; the grid is resized as `torch.nn.functional.interpolate` does
     (bicubic, align_corners=False, no antialiasing), in float64.
@@ -35,7 +35,7 @@ def resize_position_embedding(embedding: np.ndarray, patches_per_side: int) -> n
 
 
 def _cubic_weights(old: int, new: int) -> np.ndarray:
-    """float64[new, old]: each new point as a mixture of four old ones, edges repeated."""
+    """Returns interpolation weights, float64[new, old], of four old points each; edges repeat."""
     weights = np.zeros((new, old))
     for row in range(new):
         centre = (row + 0.5) * old / new - 0.5

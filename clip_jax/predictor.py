@@ -30,12 +30,12 @@ TEMPLATES = (
 
 
 class Predictor:
-    """Class embeddings, image embeddings and labels for one model.
+    """Computes class embeddings, image embeddings and labels with one model.
 
     templates: each with one {}; None: ruCLIP's six.
-    average: of the templates' embeddings, see `mean_latents`.
-    batch_size: images, or texts, that are encoded at once.
-    quiet: no progress bar (there is none off a terminal anyway).
+    average: how the templates' embeddings are averaged, see `mean_latents`.
+    batch_size: images, or texts, per batch.
+    quiet: no progress bar (without a terminal there is none anyway).
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class Predictor:
             raise InputError(f"batch_size is {batch_size}; expected at least 1")
 
     def get_text_latents(self, class_labels: Sequence[str]) -> np.ndarray:
-        """float32[classes, E], unit rows: one for each class name, lowered, stripped, in NFC.
+        """Returns float32[classes, E], unit rows, for class names lower-cased, stripped, in NFC.
 
         Names with invisible characters give an InvisibleCharacterWarning.
         """
@@ -76,25 +76,25 @@ class Predictor:
         return mean_latents(latents, self.average)
 
     def encode_texts(self, texts: Sequence[str]) -> np.ndarray:
-        """float32[texts, E], as the model gives them."""
+        """Encodes texts to float32[texts, E], not normalised."""
         if not texts:
             return np.zeros((0, self.clip.config.embed_dim), np.float32)
         ids = self.clip.processor(text=texts)["input_ids"]
         return self._in_batches(lambda ids: ids, self.clip.encode_text, ids, "texts")
 
     def get_image_latents(self, images: Sequence[Any]) -> np.ndarray:
-        """float32[images, E], unit rows."""
+        """Encodes images to float32[images, E], unit rows."""
         found = self._in_batches(self._pixels, self.clip.encode_image, images, "images")
-        return _of_unit_length(found)
+        return _l2_normalize(found)
 
     def get_image_features(self, images: Sequence[Any]) -> np.ndarray:
-        """float32[images, D]: what the vision tower, D wide, has before its projection."""
+        """Encodes images to float32[images, D]: the vision tower's features before projection."""
         if not len(images):
             return np.zeros((0, self.clip.config.vision.width), np.float32)
         return self._in_batches(self._pixels, self.clip.encode_image_features, images, "images")
 
     def run(self, images: Sequence[Any], text_latents: np.ndarray) -> list[int]:
-        """For each image the index of its class, the row of text_latents most like it."""
+        """Returns each image's class: the index of the most similar row of text_latents."""
         return (self.get_image_latents(images) @ text_latents.T).argmax(axis=1).tolist()
 
     def _pixels(self, images: Sequence[Any]) -> np.ndarray:
@@ -109,13 +109,13 @@ class Predictor:
     ) -> np.ndarray:
         if not len(items):
             return np.zeros((0, self.clip.config.embed_dim), np.float32)
-        # Off a terminal tqdm's None means: no bar.
-        hidden = True if self.quiet else None
-        with tqdm(total=len(items), unit=f" {unit}", disable=hidden, leave=False) as bar:
+        # None: tqdm draws no bar without a terminal.
+        disable = True if self.quiet else None
+        with tqdm(total=len(items), unit=f" {unit}", disable=disable, leave=False) as bar:
             parts = []
             for start in range(0, len(items), self.batch_size):
                 rows = prepare(items[start : start + self.batch_size])
-                # A last batch that is not the only one needs no program of its own.
+                # A last batch that is not the only one reuses the program of the others.
                 full = pad_batch(rows, self.batch_size if start else 0)
                 parts.append(np.asarray(encode(full, unpad=False))[: len(rows)])
                 bar.update(len(rows))
@@ -123,24 +123,24 @@ class Predictor:
 
 
 def mean_latents(latents: np.ndarray, average: str) -> np.ndarray:
-    """float32[templates, ..., E] -> float32[..., E], unit rows.
+    """Averages float32[templates, ..., E] to float32[..., E], unit rows.
 
-    average: "ruclip" takes the mean of the embeddings as they come, "clip" gives each unit length
-    first (Radford et al. 2021, section 3.1.4). The mean gets unit length in both.
+    average: "ruclip" averages the embeddings as they are, "clip" normalises each to unit length
+        first (Radford et al. 2021, section 3.1.4). The mean is normalised in both.
     """
     check_average(average)
     if average == "clip":
-        latents = _of_unit_length(latents)
-    return _of_unit_length(latents.mean(0, dtype=np.float32))
+        latents = _l2_normalize(latents)
+    return _l2_normalize(latents.mean(0, dtype=np.float32))
 
 
 def check_average(average: str) -> None:
-    """Raises InputError for a way that `mean_latents` does not know."""
+    """Raises InputError for an unknown `average` of `mean_latents`."""
     if average not in ("ruclip", "clip"):
         raise InputError(f"average is {average!r}; expected 'ruclip' or 'clip'")
 
 
-def _of_unit_length(rows: np.ndarray) -> np.ndarray:
-    """`model.normalize` on the host, where no number of rows needs a program of its own."""
+def _l2_normalize(rows: np.ndarray) -> np.ndarray:
+    """Normalises rows on the host, where a new number of rows needs no compilation."""
     with np.errstate(invalid="ignore"):
         return rows / np.linalg.norm(rows, axis=-1, keepdims=True)

@@ -1,4 +1,4 @@
-"""A model folder in memory, ready to encode."""
+"""Loaded models: parameters with config, processor and compiled encoders."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from clip_jax.ruclip_small import RuclipSmall
 from clip_jax.tokenizer import Tokenizer, has_tokenizer, load_tokenizer
 
 KIND = "clip"
-# By the kind of a folder: its config and what that describes.
+# Kind of a model folder -> classes of its config and module.
 KINDS: dict[str, tuple[Any, type[nn.Module]]] = {
     KIND: (ClipConfig, Clip),
     "ruclip-small": (RuclipSmallConfig, RuclipSmall),
@@ -39,12 +39,12 @@ KINDS: dict[str, tuple[Any, type[nn.Module]]] = {
 
 
 class PretrainedClip:
-    """Parameters, config and processor, with compiled encoders.
+    """Holds parameters, config and processor, with compiled encoders.
 
-    The config tells a Clip from a RuclipSmall, whose features have unit length. A batch of any
-    size is padded to one of few, for which programs are compiled: see `batch_padding.py`.
+    The config decides between a Clip and a RuclipSmall, whose features have unit length. Batches
+    are padded to one of few sizes, for which programs are compiled: see `batch_padding.py`.
     In float32 matrix products run at full precision on every device: a TPU would otherwise round
-    them to bfloat16.
+    operands to bfloat16.
     """
 
     def __init__(
@@ -55,8 +55,9 @@ class PretrainedClip:
         compute: Compute = Compute(),
         mesh: Mesh | None = None,
     ) -> None:
-        """params: layers stacked, or one by one, which encode faster on a CPU.
+        """Takes parameters that are already on their devices.
 
+        params: layers stacked, or one by one, which encode faster on a CPU.
         mesh: the devices that `replicate` put the parameters on; None: wherever they are.
         """
         self.kind = next(kind for kind, (made_of, _) in KINDS.items() if type(config) is made_of)
@@ -68,7 +69,7 @@ class PretrainedClip:
 
     @cached_property
     def params(self) -> Mapping[str, Any]:
-        """Layers stacked, in the stored dtype; a copy where they lie one by one."""
+        """Returns parameters with layers stacked, in the stored dtype; a copy if they are not."""
         return self._stack()
 
     def _stack(self) -> Mapping[str, Any]:
@@ -76,9 +77,11 @@ class PretrainedClip:
 
     @cached_property
     def _inference_params(self) -> Mapping[str, Any]:
-        """What encoders are given: where it takes no cutting, the layers' kernels in the dtype
-        that they are multiplied in, rounded once and not in each call. On a CPU those are
-        transposed, which float32 gains nothing from."""
+        """Returns the parameters for the encoders.
+
+        Kernels of unstacked layers are cast to the compute dtype once, not in each call. On a CPU
+        bfloat16 ones are also transposed, from which float32 gains nothing.
+        """
         dtype = jnp.dtype(self.compute.dtype)
 
         def leaf(path: tuple[Any, ...], x: Any) -> Any:
@@ -104,23 +107,23 @@ class PretrainedClip:
     def encode_image(
         self, pixel_values: np.ndarray | jax.Array, *, unpad: bool = True
     ) -> jax.Array:
-        """float32[B, H, W, 3], normalised pixels -> float32[B, E], not of unit length.
+        """Encodes normalised pixels, float32[B, H, W, 3], to float32[B, E], not of unit length.
 
         unpad: False returns the padded batch, [N, E] with N >= B, without waiting for the device.
         """
         self._check_pixels(pixel_values)
-        return self._run_rows("encode_image", pixel_values, unpad)
+        return self._run_batch("encode_image", pixel_values, unpad)
 
     def encode_image_features(
         self, pixel_values: np.ndarray | jax.Array, *, unpad: bool = True
     ) -> jax.Array:
-        """float32[B, H, W, 3], normalised pixels -> float32[B, D], before the projection.
+        """Encodes normalised pixels, float32[B, H, W, 3], to float32[B, D], before projection.
 
         D: the vision tower's width. Linear probes of CLIP take these (Radford et al. 2021, A.3).
         unpad: as in `encode_image`.
         """
         self._check_pixels(pixel_values)
-        return self._run_rows("encode_image_features", pixel_values, unpad)
+        return self._run_batch("encode_image_features", pixel_values, unpad)
 
     def _check_pixels(self, pixel_values: np.ndarray | jax.Array) -> None:
         size = self.config.vision.image_size
@@ -131,7 +134,7 @@ class PretrainedClip:
             )
 
     def encode_text(self, input_ids: np.ndarray | jax.Array, *, unpad: bool = True) -> jax.Array:
-        """int32[B, S], S at most context_length -> float32[B, E], not of unit length.
+        """Encodes int32[B, S], S at most context_length, to float32[B, E], not of unit length.
 
         unpad: as in `encode_image`.
         """
@@ -155,13 +158,13 @@ class PretrainedClip:
                 f"input_ids row {without_eos[0]} has no EOS (id {self.config.eos_id}), where the "
                 "text is pooled; end each text with it, as the processor does"
             )
-        return self._run_rows("encode_text", ids.astype(np.int32), unpad)
+        return self._run_batch("encode_text", ids.astype(np.int32), unpad)
 
     def logits(
         self, input_ids: np.ndarray | jax.Array, pixel_values: np.ndarray | jax.Array
     ) -> tuple[jax.Array, jax.Array]:
-        """logits_per_image float32[images, texts], and its transpose logits_per_text."""
-        # Features stay on the device, padded; the result is cut once.
+        """Returns logits_per_image, float32[images, texts], and its transpose logits_per_text."""
+        # Features stay on the device, padded; only the result is unpadded.
         image = self.encode_image(pixel_values, unpad=False)
         text = self.encode_text(input_ids, unpad=False)
         scale = self._params["logit_scale"]
@@ -175,20 +178,20 @@ class PretrainedClip:
 
     @property
     def logit_scale(self) -> float:
-        """What cosine similarities are multiplied by (not its logarithm)."""
+        """Returns the factor of cosine similarities (not its logarithm)."""
         return float(np.exp(np.float32(self._params["logit_scale"])))
 
     @cached_property
     def content_hash(self) -> str:
-        """SHA-256 of config, parameters and vocabulary: the same however their files lie."""
+        """Returns SHA-256 of config, parameters and vocabulary (`content_hash.py`)."""
         tokenizer = self.processor.tokenizer
         files = {} if tokenizer is None else tokenizer.files
         return content_hash(self.config.to_dict(), self._stack(), files)
 
     def with_image_size(self, image_size: int) -> PretrainedClip:
-        """The same model for images of another size: its position embedding is resized.
+        """Returns the model for another image size, with its position embedding resized.
 
-        image_size: in pixels, a multiple of the patch size. See `position_embedding.py` for how.
+        image_size: in pixels, a multiple of the patch size. See `position_embedding.py`.
         """
         vision = dataclasses.replace(self.config.vision, image_size=image_size)
         config = dataclasses.replace(self.config, vision=vision)
@@ -211,7 +214,7 @@ class PretrainedClip:
             provenance=provenance,
         )
 
-    def _run_rows(self, method: str, rows: np.ndarray | jax.Array, unpad: bool) -> jax.Array:
+    def _run_batch(self, method: str, rows: np.ndarray | jax.Array, unpad: bool) -> jax.Array:
         model = KINDS[self.kind][1]
         function = jit_apply(model, self.config, self.compute, self._stacked, method=method)
         padded = batch_padding.pad_to_bucket(rows, 1 if self._mesh is None else self._mesh.size)
@@ -237,17 +240,18 @@ def _similarity(
 def load(
     folder: str | Path, compute: Compute = Compute(), verify: bool | None = None
 ) -> PretrainedClip:
-    """The model in a folder; programs are kept (`compilation_cache.py`).
+    """Loads the model of a folder; enables the compilation cache (`compilation_cache.py`).
 
     verify: whether digests are compared; None: unless $RUDOLPH_JAX_VERIFY is 0 (`digests.py`).
+
     Another kind of model, or damaged files, raise InputError.
     """
     enable_compilation_cache()
-    about = model_folder.read_config(folder)
-    if about["kind"] not in KINDS:
-        raise InputError(f"{folder}: holds a model of kind {about['kind']!r}; expected {KIND!r}")
-    make_config, model = KINDS[about["kind"]]
-    config = make_config.from_dict(about["config"])
+    metadata = model_folder.read_config(folder)
+    if metadata["kind"] not in KINDS:
+        raise InputError(f"{folder}: holds a model of kind {metadata['kind']!r}; expected {KIND!r}")
+    make_config, model = KINDS[metadata["kind"]]
+    config = make_config.from_dict(metadata["config"])
     params = model_folder.read_params(
         folder,
         leading_shapes(config),
@@ -258,9 +262,9 @@ def load(
     if has_tokenizer(folder):
         tokenizer = load_tokenizer(folder, verify)
         check_vocabulary(tokenizer, config, str(folder))
-        trained_here = "config" in about["provenance"]  # a small vocabulary leaves rows unused
+        trained_here = "config" in metadata["provenance"]  # a small vocabulary leaves rows unused
         recorded = digests.is_recorded(folder, tokenizer.files)
-        if digests.wanted(verify) and not (recorded or trained_here):
+        if digests.should_verify(verify) and not (recorded or trained_here):
             check_vocabulary_size(tokenizer, config, str(folder))
     # Not jnp.asarray, which compiles a program for each shape.
     params = jax.device_put(params)
@@ -270,7 +274,7 @@ def load(
 def check_vocabulary(
     tokenizer: Tokenizer | ByteBpe, config: ClipConfig | RuclipSmallConfig, where: str
 ) -> None:
-    """Raises InputError unless the model can read what the tokenizer writes."""
+    """Raises InputError unless the tokenizer's ids fit the model's table and EOS."""
     if tokenizer.vocab_size > config.text.vocab_size:
         raise InputError(
             f"{where}: the tokenizer has {tokenizer.vocab_size} pieces, the model's table "
@@ -286,7 +290,7 @@ def check_vocabulary(
 def check_vocabulary_size(
     tokenizer: Tokenizer | ByteBpe, config: ClipConfig | RuclipSmallConfig, where: str
 ) -> None:
-    """Raises InputError unless there are as many pieces as rows: no digest tells whose it is."""
+    """Raises InputError unless vocabulary and table are of one size, where no digest is."""
     if tokenizer.vocab_size != config.text.vocab_size:
         raise InputError(
             f"{where}: the tokenizer has {tokenizer.vocab_size} pieces, the model's table "

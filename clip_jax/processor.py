@@ -1,4 +1,4 @@
-"""Texts and images to what the towers take."""
+"""Preprocessing of texts and images to the towers' inputs."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from clip_jax import image as pictures
+from clip_jax import image
 from clip_jax.byte_bpe import ByteBpe
 from clip_jax.config import ClipConfig, RuclipSmallConfig
 from clip_jax.errors import InputError
@@ -19,7 +19,7 @@ from clip_jax.tokenizer import Tokenizer
 
 @dataclasses.dataclass(frozen=True)
 class Processor:
-    """What `ruclip.processor.RuCLIPProcessor` does; pixels are channels-last here."""
+    """Does what `ruclip.processor.RuCLIPProcessor` does, with channels-last pixels."""
 
     config: ClipConfig | RuclipSmallConfig
     tokenizer: Tokenizer | ByteBpe | None
@@ -31,12 +31,14 @@ class Processor:
         *,
         normalize: bool = False,
     ) -> dict[str, np.ndarray]:
-        """Any of {"input_ids": int32[B, S], "pixel_values": float32[B, H, W, 3]}.
+        """Returns any of {"input_ids": int32[B, S], "pixel_values": float32[B, H, W, 3]}.
 
-        text: one text or several, tokenized as they are, as the original does; normalize: in
-        Unicode's form NFC, whatever form they came in. images: one image or several, each whatever
-        `image_file.open_image` takes; uint8[B, H, W, C] is several. Raises InputError for other
-        types and broken images.
+        text: one text or several, tokenized as they are, as the original does.
+        images: one image or several, each as `image_file.open_image` takes it; uint8[B, H, W, C]
+            is several.
+        normalize: convert texts to NFC first.
+
+        Other types and damaged images raise InputError.
         """
         out = {}
         if text is not None:
@@ -47,7 +49,7 @@ class Processor:
             out["input_ids"] = self.encode_text(texts)
         if images is not None:
             several = isinstance(images, list | tuple) or getattr(images, "ndim", 0) == 4
-            out["pixel_values"] = pictures.preprocess(
+            out["pixel_values"] = image.preprocess(
                 list(images) if several else [images],
                 self.config.vision.image_size,
                 self.config.image,
@@ -55,7 +57,7 @@ class Processor:
         return out
 
     def encode_text(self, texts: Sequence[str]) -> np.ndarray:
-        """int32[B, prompt_length]: BOS, the text cut to fit, EOS, padding."""
+        """Tokenizes texts to int32[B, prompt_length]: BOS, the truncated text, EOS, padding."""
         if self.tokenizer is None:
             raise InputError(
                 "this model folder has no tokenizer.model and no vocab.json with merges.txt, so "

@@ -1,4 +1,4 @@
-"""ruCLIP Small, the first ruCLIP: OpenAI's image tower and ruGPT-3 small meet in one space.
+"""ruCLIP Small, the first ruCLIP: OpenAI's image tower and ruGPT-3 small in a joint space.
 
 # B batch, S text tokens, H W C pixels, D tower width, I tower features, E embedding
 
@@ -27,7 +27,7 @@ PROMPT = "Изображение {}"
 
 
 class ResidualProjection(nn.Module):
-    """A linear map, and what a second one makes of it, added and normalised.
+    """Projects, adds a linear map of quick_gelu of the result, and applies layer norm.
 
     The original drops half of the second map's output in training; there is no dropout here.
     """
@@ -36,7 +36,7 @@ class ResidualProjection(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """float32[B, I] -> float32[B, E]"""
+        """Projects float32[B, I] to float32[B, E]."""
         kernel, E = nn.initializers.lecun_normal(), self.config.embed_dim
         first = jnp.einsum("BI,IE->BE", x, self.param("in_kernel", kernel, (x.shape[-1], E)))
         out_kernel = self.param("out_kernel", kernel, (E, E))
@@ -45,39 +45,39 @@ class ResidualProjection(nn.Module):
 
 
 class RuclipSmall(nn.Module):
-    """Both towers with their projections and the logarithm of the logit scale; see `model.Clip`."""
+    """Holds both towers, their projections and the log of the logit scale; see `model.Clip`."""
 
     config: RuclipSmallConfig
     compute: Compute = Compute()
     stacked: bool = True
 
     def setup(self) -> None:
-        self.visual = VisionTower(self.config.picture_clip, self.compute, self.stacked)
-        text = self.config.text_clip
-        self.text = TextTower(text, self.compute, projected=False, stacked=self.stacked)
+        self.visual = VisionTower(self.config.vision_clip_config, self.compute, self.stacked)
+        text = self.config.text_clip_config
+        self.text = TextTower(text, self.compute, with_projection=False, stacked=self.stacked)
         self.visual_projection = ResidualProjection(self.config)
         self.text_projection = ResidualProjection(self.config)
         constant = nn.initializers.constant(INITIAL_LOGIT_SCALE)
         self.logit_scale = self.param("logit_scale", constant, ())
 
     def encode_image(self, pixel_values: jax.Array) -> jax.Array:
-        """float[B, H, W, 3], normalised pixels -> float32[B, E], of unit length."""
+        """Encodes normalised pixels, float[B, H, W, 3], to float32[B, E], of unit length."""
         return normalize(self.visual_projection(self.visual(pixel_values)))
 
     def encode_image_features(self, pixel_values: jax.Array) -> jax.Array:
-        """float[B, H, W, 3], normalised pixels -> float32[B, D], before both projections."""
-        return self.visual(pixel_values, project=False)
+        """Encodes normalised pixels, float[B, H, W, 3], to float32[B, D], before projections."""
+        return self.visual(pixel_values, with_projection=False)
 
     def encode_text(self, input_ids: jax.Array) -> jax.Array:
-        """int32[B, S] -> float32[B, E], of unit length.
+        """Encodes int32[B, S] to float32[B, E], of unit length.
 
-        What pads needs no mask: no token before it looks at it, and the EOS is before it.
+        Padding needs no mask: attention is causal, and the EOS comes before it.
         """
         return normalize(self.text_projection(self.text(input_ids)))
 
     def __call__(
         self, input_ids: jax.Array, pixel_values: jax.Array
     ) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """Unit features of images and of texts, float32[B, E] each; logit scale, not its log."""
+        """Returns unit features of images and texts, float32[B, E] each, and exp(logit_scale)."""
         image, text = self.encode_image(pixel_values), self.encode_text(input_ids)
         return image, text, jnp.exp(self.logit_scale)

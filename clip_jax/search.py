@@ -1,10 +1,10 @@
-"""Pictures of a folder by text, the most similar first.
+"""Search for images of a folder by text.
 
-    album = open_image_index(clip, "photos")
-    for found in album.search("кошка на подоконнике", 5):
-        print(found.path, found.cosine)
+    index = build_image_index(clip, "photos")
+    for result in index.search("кошка на подоконнике", 5):
+        print(result.path, result.cosine)
 
-An image is encoded once for each model: embeddings are kept on disk by the content of both.
+An image is encoded once per model: embeddings are stored on disk under the contents of both.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from tqdm import tqdm
 from clip_jax.embedding_store import EmbeddingStore
 from clip_jax.errors import InputError
 from clip_jax.image import PREPROCESSING_VERSION, open_image, resize_square
-from clip_jax.image_file import SUFFIXES
+from clip_jax.image_file import IMAGE_SUFFIXES
 from clip_jax.model import normalize
 from clip_jax.predictor import Predictor
 from clip_jax.pretrained import PretrainedClip
@@ -33,8 +33,8 @@ BATCHES_BETWEEN_WRITES = 16
 
 
 @dataclasses.dataclass(frozen=True)
-class Found:
-    """cosine: of the image's and the text's embeddings, from -1 to 1."""
+class SearchResult:
+    """Holds an image and the cosine of its embedding and the text's, from -1 to 1."""
 
     path: Path
     cosine: float
@@ -42,10 +42,11 @@ class Found:
 
 @dataclasses.dataclass(frozen=True)
 class ImageIndex:
-    """Pictures with their embeddings.
+    """Holds the images of a folder with their embeddings.
 
-    latents: float32[images, E], unit rows. unreadable: file -> why it was left out. ignored: how
-    many files are no images by their names.
+    latents: float32[images, E], unit rows.
+    unreadable: file -> error, of images that were left out.
+    ignored: number of files that are not images by their suffix.
     """
 
     clip: PretrainedClip
@@ -54,36 +55,39 @@ class ImageIndex:
     unreadable: Mapping[Path, str]
     ignored: int = 0
 
-    def search(self, text: str, count: int) -> list[Found]:
-        """At most `count` images, the most similar to `text` first; equal ones by name."""
+    def search(self, text: str, count: int) -> list[SearchResult]:
+        """Returns up to `count` images, the most similar to `text` first; ties by name."""
         if not text.strip():
-            raise InputError("the text is empty; expected what a picture shows: 'кошка'")
-        asked = np.asarray(normalize(Predictor(self.clip, quiet=True).encode_texts([text])))[0]
-        cosines = self.latents @ asked
+            raise InputError("the text is empty; expected a description of an image: 'кошка'")
+        query = np.asarray(normalize(Predictor(self.clip, quiet=True).encode_texts([text])))[0]
+        cosines = self.latents @ query
         best = np.argsort(-cosines, kind="stable")[:count]
-        return [Found(self.paths[i], float(cosines[i])) for i in best]
+        return [SearchResult(self.paths[i], float(cosines[i])) for i in best]
 
 
-def open_image_index(
+def build_image_index(
     clip: PretrainedClip,
     folder: str | Path,
     store: EmbeddingStore | None = None,
     *,
     batch_size: int = 32,
     quiet: bool = False,
-    told: Callable[[int, int], object] | None = None,
+    on_progress: Callable[[int, int], object] | None = None,
 ) -> ImageIndex:
-    """All images below a folder.
+    """Encodes all images below a folder.
 
-    store: of embeddings; None: this user's own. batch_size: images that are encoded at once.
-    told: is called now and then with the numbers of images that are done, and of all.
-    What is finished is kept when the work is interrupted. A file that cannot be read as an image
-    is left out and listed; a folder without a single good one raises InputError.
+    store: stores embeddings; None: the user's own.
+    batch_size: images per batch.
+    quiet: no progress bar.
+    on_progress: called with the numbers of finished images and of all, after each write.
+
+    Finished embeddings are stored, also when this is interrupted. A file that cannot be read as an
+    image is left out and listed; a folder without any readable one raises InputError.
     """
-    files, ignored = _walk(Path(folder))
+    files, ignored = _list_files(Path(folder))
     opened = EmbeddingStore() if store is None else store
     try:
-        names, latents, unreadable = _embed(clip, files, opened, batch_size, quiet, told)
+        names, latents, unreadable = _embed(clip, files, opened, batch_size, quiet, on_progress)
     finally:
         if store is None:
             opened.close()
@@ -91,37 +95,37 @@ def open_image_index(
     if not paths:
         path, why = next(iter(unreadable.items()))
         raise InputError(
-            f"{folder}: none of its {len(files)} pictures can be read; {escape(str(path))}: {why}"
+            f"{folder}: none of its {len(files)} images can be read; {escape(str(path))}: {why}"
         )
     rows = np.stack([latents[names[path]] for path in paths])
     return ImageIndex(clip, paths, rows, unreadable, ignored)
 
 
-def png_files(folder: str | Path) -> list[Path]:
-    """Files below a folder that are images by their suffix, sorted; InputError for none.
+def list_images(folder: str | Path) -> list[Path]:
+    """Lists files below a folder that are images by their suffix, sorted; InputError for none.
 
-    Hidden files and what lies in `system_folders` are ignored.
+    Hidden files, and those in `system_folders`, are ignored.
     """
-    return _walk(Path(folder))[0]
+    return _list_files(Path(folder))[0]
 
 
-def _walk(folder: Path) -> tuple[list[Path], int]:
-    """The sorted images, and how many other files there are."""
+def _list_files(folder: Path) -> tuple[list[Path], int]:
+    """Returns the sorted images and the number of other files."""
     if not folder.is_dir():
-        raise InputError(f"{folder}: not a folder; expected one with pictures in it")
+        raise InputError(f"{folder}: not a folder; expected one with images in it")
     found, ignored = [], 0
     for place, _, names in os.walk(folder):
         parts = Path(place).relative_to(folder).parts
         system = any(map(is_system, parts))
         for name in names:
-            if system or is_system(name) or Path(name).suffix.lower() not in SUFFIXES:
+            if system or is_system(name) or Path(name).suffix.lower() not in IMAGE_SUFFIXES:
                 ignored += 1
             else:
                 found.append(Path(place) / name)
     if not found:
         raise InputError(
-            f"{folder}: holds no picture; expected files {', '.join(SUFFIXES)}; {ignored} others "
-            "are ignored"
+            f"{folder}: holds no images; expected files {', '.join(IMAGE_SUFFIXES)}; {ignored} "
+            "others are ignored"
         )
     return sorted(found), ignored
 
@@ -132,18 +136,18 @@ def _embed(
     store: EmbeddingStore,
     batch_size: int,
     quiet: bool,
-    told: Callable[[int, int], object] | None,
+    on_progress: Callable[[int, int], object] | None,
 ) -> tuple[dict[Path, str], dict[str, np.ndarray], dict[Path, str]]:
-    """Hashes by file, embeddings by hash, and why files were left out."""
+    """Returns file -> hash, hash -> embedding, and file -> error of those left out."""
     model = f"{clip.content_hash} {clip.compute.dtype} {PREPROCESSING_VERSION}"
     predictor = Predictor(clip, batch_size=batch_size, quiet=True)
     names: dict[Path, str] = {}
     latents: dict[str, np.ndarray] = {}
     unreadable: dict[Path, str] = {}
     done = 0
-    with tqdm(total=len(files), unit=" pictures", disable=quiet or None, leave=False) as bar:
-        for some in _groups(files, batch_size * BATCHES_BETWEEN_WRITES):
-            hashes = {path: _hash(path, unreadable) for path in some}
+    with tqdm(total=len(files), unit=" images", disable=quiet or None, leave=False) as bar:
+        for batch in _batched(files, batch_size * BATCHES_BETWEEN_WRITES):
+            hashes = {path: _hash(path, unreadable) for path in batch}
             hashes = {path: name for path, name in hashes.items() if name}
             known = store.get(model, list(set(hashes.values())))
             pixels: dict[str, np.ndarray] = {}
@@ -159,14 +163,14 @@ def _embed(
             store.put(model, new)
             latents |= known | new
             names |= {path: name for path, name in hashes.items() if name in latents}
-            bar.update(len(some))
-            done += len(some)
-            if told is not None:
-                told(done, len(files))
+            bar.update(len(batch))
+            done += len(batch)
+            if on_progress is not None:
+                on_progress(done, len(files))
     return names, latents, unreadable
 
 
-def _groups(files: Sequence[Path], size: int) -> Iterator[Sequence[Path]]:
+def _batched(files: Sequence[Path], size: int) -> Iterator[Sequence[Path]]:
     for start in range(0, len(files), size):
         yield files[start : start + size]
 

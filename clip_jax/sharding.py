@@ -1,4 +1,4 @@
-"""Where each parameter of Clip and RuclipSmall lies: path pattern -> logical axes, a row a kind.
+"""Logical axes of each parameter of Clip and RuclipSmall: a table of path patterns.
 
 Paths are those of the stacked form, joined by "/". `experiments/training/partitioning.py` maps
 logical axes to mesh axes. A parameter that no row names raises there.
@@ -40,45 +40,44 @@ AXES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
     (r"text/token_embedding", ("vocab", "embed")),
 )
 
-# Mesh axes that a batch's rows are spread over while a step of training is traced.
-_row_axes: ContextVar[tuple[str, ...]] = ContextVar("row_axes", default=())
+# Mesh axes that a batch is sharded over while a training step is traced.
+_batch_axes: ContextVar[tuple[str, ...]] = ContextVar("batch_axes", default=())
 
 
 @contextlib.contextmanager
 def batch_sharding_axes(axes: tuple[str, ...]) -> Iterator[None]:
-    """Within it, and under a mesh, models keep the rows of their activations on these axes.
+    """Makes models constrain the batch axis of activations to these mesh axes, under a mesh.
 
-    axes: of the batch, the last of which splits the width of tables, too; () leaves all to the
-    compiler. Outside of it models run wherever their arguments are.
+    axes: the batch's, of which the last also shards the width of tables; () leaves everything to
+        the compiler, as outside of this context.
     """
-    token = _row_axes.set(axes)
+    token = _batch_axes.set(axes)
     try:
         yield
     finally:
-        _row_axes.reset(token)
+        _batch_axes.reset(token)
 
 
 def constrain_batch(x: jax.Array) -> jax.Array:
-    """x[B, ...] with its rows spread as a batch is, and nothing else of it.
+    """Constrains x[B, ...] to be sharded over its first axis alone, as the batch is.
 
-    What enters a layer has to be told: the compiler would else take the split of the embedding
-    tables' width for the activations' own, and add up partial products instead of gathering
-    kernels.
+    Layer inputs need it: the compiler would otherwise propagate the sharding of the embedding
+    tables' width to the activations, and sum partial products instead of gathering kernels.
     """
-    axes = _row_axes.get()
-    return _placed(x, PartitionSpec(axes)) if axes else x
+    axes = _batch_axes.get()
+    return _constrain(x, PartitionSpec(axes)) if axes else x
 
 
 def constrain_embedding(x: jax.Array) -> jax.Array:
-    """x[B, S, D] from a table whose width is split, with its rows spread.
+    """Constrains x[B, S, D], looked up in a table whose width is sharded, as `constrain_batch`.
 
-    Each device looks its part of the width up for the rows of all that share the table, and they
-    exchange parts. Left to itself the compiler gives every device all rows.
+    Each device looks up its slice of the width for the rows of all devices that share the table,
+    and they exchange slices (all-to-all). Without the constraint the compiler replicates all rows.
     """
-    axes = _row_axes.get()
-    return constrain_batch(_placed(x, PartitionSpec(axes[:-1], None, axes[-1]))) if axes else x
+    axes = _batch_axes.get()
+    return constrain_batch(_constrain(x, PartitionSpec(axes[:-1], None, axes[-1]))) if axes else x
 
 
-def _placed(x: jax.Array, spec: PartitionSpec) -> jax.Array:
+def _constrain(x: jax.Array, spec: PartitionSpec) -> jax.Array:
     without_mesh = jax.sharding.get_abstract_mesh().empty
     return x if without_mesh else lax.with_sharding_constraint(x, spec)

@@ -34,7 +34,7 @@ _JOINER = "\u200d"
 
 
 class InvisibleCharacterWarning(UserWarning):
-    """A label has characters that nobody sees and a tokenizer reads."""
+    """Warns of labels with invisible characters, which a tokenizer reads."""
 
 
 def decode_text(data: bytes, name: str) -> str:
@@ -54,7 +54,7 @@ def decode_text(data: bytes, name: str) -> str:
 
 
 def read_text(path: str | Path) -> str:
-    """The text of a UTF-8 file; one that cannot be read raises InputError."""
+    """Reads a UTF-8 file; one that cannot be read raises InputError."""
     try:
         data = Path(path).read_bytes()
     except (OSError, ValueError) as error:  # ValueError: a name with a zero byte
@@ -81,7 +81,7 @@ def parse_json(data: bytes | str, name: str) -> Any:
 
 
 def read_json(path: str | Path) -> Any:
-    """The value in a JSON file; one that is not JSON, or is very large, raises InputError."""
+    """Reads a JSON file; one that is not JSON, or is very large, raises InputError."""
     with contextlib.suppress(OSError):  # of which `read_text` says more
         if (size := check_regular(path)) > MAX_JSON_BYTES:
             raise InputError(f"{path}: has {size} bytes; the limit for JSON is {MAX_JSON_BYTES}")
@@ -89,7 +89,7 @@ def read_json(path: str | Path) -> Any:
 
 
 def normalize_name(text: str) -> str:
-    """A name, label or key in NFC, the form in which names are compared."""
+    """Converts a name, label or key to NFC, the form in which names are compared."""
     return unicodedata.normalize("NFC", text)
 
 
@@ -109,10 +109,10 @@ def check_encodable(text: str, noun: str = "text") -> None:
 
 
 def invisible_characters(text: str) -> list[str]:
-    """Code points of a label that nobody sees, such as "U+00AD SOFT HYPHEN", each once.
+    """Lists a label's invisible code points, such as "U+00AD SOFT HYPHEN", each once.
 
-    Controls, formats, fillers and spaces other than U+0020. Joiners and variation selectors
-    inside of emoji are not counted.
+    These are controls, formats, fillers and spaces other than U+0020. Joiners and variation
+    selectors inside of emoji are not counted.
     """
     found: dict[str, None] = {}
     previous = ""
@@ -150,7 +150,7 @@ def warn_of_invisible(labels: Iterable[str], place: str) -> None:
 
 
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """JSON's object hook: Python alone would keep the last value of a key that is there twice."""
+    """Builds a JSON object; Python alone would keep the last value of a duplicate key."""
     found = dict(pairs)
     if len(found) != len(pairs):
         counts = Counter(name for name, _ in pairs)

@@ -167,7 +167,7 @@ def _tile_loop(tile_fn, rows, columns, states) -> Tree:
 
 
 def _split(tree: Tree, tile: int) -> Tree:
-    """[B, ...] -> [N, T, ...] with N the fewest tiles that suffice and T as small as N allows."""
+    """Splits [B, ...] into the fewest tiles, [N, T, ...], with T as small as N allows."""
 
     def split(x: jax.Array) -> jax.Array:
         N = -(-x.shape[0] // tile)
@@ -179,7 +179,7 @@ def _split(tree: Tree, tile: int) -> Tree:
 
 
 def _join(tree: Tree, batch: int) -> Tree:
-    """[N, T, ...] -> [B, ...]"""
+    """Joins [N, T, ...] to [B, ...], without the padding."""
     return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[:batch], tree)
 
 

@@ -1,4 +1,4 @@
-"""Ids of texts as rows of one length."""
+"""Padding of token ids to rows of one length."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from clip_jax.errors import InputError
 from clip_jax.text import check_encodable
 
 
-def token_padding(
+def pad_token_ids(
     encoded: Sequence[Sequence[int]], length: int, *, bos_id: int, eos_id: int, pad_id: int
 ) -> np.ndarray:
-    """int32[B, length]: BOS, the ids cut to fit, EOS, then padding.
+    """Makes int32[B, length]: BOS, the ids truncated to fit, EOS, then padding.
 
     Source: `ruclip.processor.RuCLIPProcessor.encode_text`; `clip.tokenize(truncate=True)` and the
-    first ruCLIP's `get_text_batch` come to the same.
+    first ruCLIP's `get_text_batch` give the same.
     """
     rows = np.full((len(encoded), length), pad_id, np.int32)
     for row, ids in zip(rows, encoded, strict=True):
@@ -26,7 +26,7 @@ def token_padding(
 
 
 def check_texts(texts: Sequence[str]) -> None:
-    """Raises InputError for anything that is no text, or holds what is not Unicode."""
+    """Raises InputError unless all texts are strings without surrogates."""
     for text in texts:
         if not isinstance(text, str):
             raise InputError(f"text is {type(text).__name__}; expected str")

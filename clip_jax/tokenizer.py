@@ -1,4 +1,4 @@
-"""Text to ids and back, over a sentencepiece model; `byte_bpe.py` has the other kind.
+"""Tokenizers of sentencepiece models; `byte_bpe.py` has the other kind.
 
 A model converted from youtokentome gives exactly the original's ids: see
 `converters/youtokentome.py`, which also names the special pieces as `decode` spells them.
@@ -16,20 +16,20 @@ from clip_jax.byte_bpe import ByteBpe
 from clip_jax.digests import check_some
 from clip_jax.errors import InputError
 from clip_jax.input_files import MAX_VOCABULARY_BYTES, read_limited
-from clip_jax.token_padding import check_texts, token_padding
+from clip_jax.token_padding import check_texts, pad_token_ids
 
 FILE_NAME = "tokenizer.model"
 WORD_START = "\N{LOWER ONE EIGHTH BLOCK}"  # how sentencepiece writes a space inside a piece
 
 
 class Tokenizer:
-    """One sentencepiece model in memory.
+    """Encodes and decodes with a sentencepiece model.
 
     `unk_id`, `pad_id`, `bos_id`, `eos_id` and `vocab_size` are the model's own.
     """
 
     def __init__(self, model: bytes, name: str = FILE_NAME) -> None:
-        """model: the serialised sentencepiece model; name: what errors call it."""
+        """Parses a serialised sentencepiece model. name: the source, for errors."""
         self.model = model
         self._processor = sentencepiece.SentencePieceProcessor()
         try:
@@ -44,16 +44,16 @@ class Tokenizer:
 
     @property
     def files(self) -> dict[str, bytes]:
-        """What a folder holds of it."""
+        """Returns the vocabulary's files, name -> content."""
         return {FILE_NAME: self.model}
 
     def encode(self, text: str) -> list[int]:
-        """The ids of a text, without BOS and EOS. Letters keep their case."""
+        """Returns the ids of a text, without BOS and EOS; letters keep their case."""
         check_texts([text])
         return self._processor.encode(text)
 
     def decode(self, ids: list[int] | np.ndarray) -> str:
-        """The text of ids; special ids are spelled out (`<UNK>`), as youtokentome does.
+        """Returns the text of ids; special ids are spelled out (`<UNK>`), as youtokentome does.
 
         An id outside the vocabulary raises InputError.
         """
@@ -65,35 +65,36 @@ class Tokenizer:
         return text.removeprefix(" ")
 
     def piece(self, i: int) -> str:
-        """How an id is spelled, with a space where a word begins."""
+        """Returns the piece of an id, with a space where a word begins."""
         return self._processor.id_to_piece(i).replace(WORD_START, " ")
 
     def encode_batch(
         self, texts: list[str], context_length: int, *, lowercase: bool = True
     ) -> np.ndarray:
-        """int32[B, context_length]: see `token_padding`."""
+        """Encodes texts to int32[B, context_length]; see `pad_token_ids`."""
         check_texts(texts)
         encoded = [self.encode(text.lower() if lowercase else text) for text in texts]
-        return token_padding(
+        return pad_token_ids(
             encoded, context_length, bos_id=self.bos_id, eos_id=self.eos_id, pad_id=self.pad_id
         )
 
 
 def has_tokenizer(folder: str | Path) -> bool:
-    """Whether a folder holds a vocabulary that `load_tokenizer` reads."""
-    return (Path(folder) / FILE_NAME).exists() or byte_bpe.lies_in(folder)
+    """Returns whether a folder holds a vocabulary that `load_tokenizer` reads."""
+    return (Path(folder) / FILE_NAME).exists() or byte_bpe.exists_in(folder)
 
 
 def load_tokenizer(path: str | Path, verify: bool | None = None) -> Tokenizer | ByteBpe:
-    """The tokenizer in a file, or in a folder: `tokenizer.model` or a byte-level vocabulary.
+    """Loads the tokenizer of a file, or of a folder: `tokenizer.model` or a byte-level one.
 
-    verify: whether a folder's files are compared with its digests; None: as `digests.wanted` says.
+    verify: whether a folder's files are compared with its digests; None: see
+        `digests.should_verify`.
     """
     path = Path(path)
     if path.is_dir():
         check_some(path, (FILE_NAME, *byte_bpe.FILES), verify)
     file = path / FILE_NAME if path.is_dir() else path
-    if (path.is_dir() and not file.exists() and byte_bpe.lies_in(path)) or path.suffix == ".json":
+    if (path.is_dir() and not file.exists() and byte_bpe.exists_in(path)) or path.suffix == ".json":
         return byte_bpe.read(path)
     try:
         return Tokenizer(read_limited(file, MAX_VOCABULARY_BYTES), str(file))

@@ -31,10 +31,10 @@ STRIDE = 0x9E3779B1  # odd, and its multiples are spread evenly over uint32
 
 
 def checksums(tree: Any, prefix: str = "") -> dict[str, str]:
-    """path -> 16 hexadecimal digits, of jax and numpy arrays of any dtype.
+    """Returns path -> 16 hexadecimal digits, of jax and numpy arrays of any dtype.
 
-    Paths are as Orbax's, "opt_state/0/mu/kernel". Where arrays are spread over processes, all of
-    them call this together, for each sums its own share.
+    Paths are as Orbax's, "opt_state/0/mu/kernel". Where arrays are sharded over processes, all of
+    them must call this together, because each sums its own shards.
     """
     named = [(prefix + path_name(path), leaf) for path, leaf in _leaves(tree)]
     sums = jax.device_get([_sums(leaf) for _, leaf in named])
@@ -47,7 +47,7 @@ def checksums(tree: Any, prefix: str = "") -> dict[str, str]:
 def record(
     state: Mapping[str, Any], config: Mapping[str, Any], files: Mapping[str, bytes]
 ) -> dict[str, Any]:
-    """Makes what a checkpoint's `checksums` item holds: of its arrays and config.
+    """Makes the content of a checkpoint's `checksums` item, for its arrays and config.
 
     files: beside the checkpoints, such as the run's tokenizer, by name.
     """
@@ -56,7 +56,7 @@ def record(
 
 
 def read_record(step_folder: Path) -> dict[str, Any] | None:
-    """Reads that item; None for a checkpoint of before there were checksums."""
+    """Reads a checkpoint's `checksums` item; None for checkpoints without one, of old versions."""
     file = step_folder / ITEM / "metadata"
     if not file.parent.is_dir():
         return None
@@ -96,12 +96,12 @@ def file_faults(recorded: Mapping[str, Any], files: Mapping[str, bytes]) -> Iter
 
 
 def digest_json(content: Any) -> str:
-    """XXH3 of a JSON value, however it is written."""
+    """Computes XXH3 of a JSON value, whatever its formatting."""
     return xxhash.xxh3_128(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def path_name(path: tuple[Any, ...]) -> str:
-    """The names of a leaf's path, of dicts, tuples, named tuples and lists alike."""
+    """Joins the names of a leaf's path, of dicts, tuples, named tuples and lists alike."""
     return "/".join(
         str(next(getattr(key, kind) for kind in ("key", "name", "idx") if hasattr(key, kind)))
         for key in path
@@ -143,7 +143,7 @@ def _traced(array: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 def _words(array: jax.Array) -> jax.Array:
-    """uint32 of an element's bits; two of 64 bits, along a last axis, the lower half first."""
+    """Casts elements to uint32 words; 64-bit ones to two, along a last axis, low half first."""
     if array.dtype == jnp.bool_:
         return array.astype(jnp.uint32)
     bits = min(8 * array.dtype.itemsize, 32)
@@ -152,13 +152,13 @@ def _words(array: jax.Array) -> jax.Array:
 
 
 def _as_words(array: np.ndarray) -> np.ndarray:
-    """The same bits as unsigned integers of up to 32 bits, [n]."""
+    """Views the bits as unsigned integers of up to 32 bits, [n]."""
     bits = min(8 * array.dtype.itemsize, 32)
     return np.ascontiguousarray(array).reshape(-1).view(f"uint{bits}")
 
 
 def _mix(x: jax.Array) -> jax.Array:
-    """MurmurHash3's finaliser, a bijection of uint32 whose every bit depends on all of them."""
+    """Applies MurmurHash3's finaliser, a bijection of uint32 in which every bit affects all."""
     x = (x ^ (x >> 16)) * np.uint32(0x85EBCA6B)
     x = (x ^ (x >> 13)) * np.uint32(0xC2B2AE35)
     return x ^ (x >> 16)

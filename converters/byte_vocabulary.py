@@ -26,7 +26,7 @@ def beside(weights: Path) -> Path | None:
     folder = weights.parent
     if (folder / OPENAI_NAME).is_file():
         return folder / OPENAI_NAME
-    return folder if byte_bpe.lies_in(folder) else None
+    return folder if byte_bpe.exists_in(folder) else None
 
 
 def read(
@@ -45,13 +45,14 @@ def read(
         tokenizer = _openai(path, config.text.vocab_size)
         check_vocabulary(tokenizer, config, str(path))
         return tokenizer.files, (path,)
-    if path.is_dir() and not byte_bpe.lies_in(path):
+    if path.is_dir() and not byte_bpe.exists_in(path):
         raise InputError(f"{path}: holds neither {OPENAI_NAME} nor vocab.json with merges.txt")
     check(path, config)
     found = [path]
     if path.is_dir():
         found = [path / name for name in byte_bpe.FILES if (path / name).is_file()]
-    files = {file.name if path.is_dir() else byte_bpe.WHOLE: read_bytes(file) for file in found}
+    names = [file.name if path.is_dir() else byte_bpe.TOKENIZER_JSON for file in found]
+    files = {name: read_bytes(file) for name, file in zip(names, found, strict=True)}
     return files, tuple(found)
 
 

@@ -107,11 +107,11 @@ def convert(
             moves, source.derived, source.settings, source.weights, dtype, source.asked_by
         )
     count = sum(math.prod(shape) for shape in source.shapes.values())
-    with model_folder.new_folder(destination) as beside, ThreadPoolExecutor(1) as thread:
+    with model_folder.atomic_folder(destination) as beside, ThreadPoolExecutor(1) as thread:
         fingerprints = thread.map(_fingerprint, read)  # while the parameters are written
         arrays = model_folder.write_params(beside, params)
         files = list(fingerprints)
-        model_folder.write_about(
+        model_folder.write_metadata(
             beside,
             arrays,
             kind=source.model_kind,

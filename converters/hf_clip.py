@@ -34,7 +34,7 @@ from clip_jax.config_fields import (
     WideSize,
     check_mapping,
     check_value,
-    shown,
+    short_repr,
 )
 from clip_jax.errors import InputError
 from clip_jax.leading_shapes import leading_shapes
@@ -193,7 +193,7 @@ def read(folder: Path, selection: Selection | None = None) -> Source:
     carried = [folder / name for name in CARRIED if (folder / name).is_file()]
     config = translate(original, _image_processor(folder), str(file))
     check_leading(weights, RULES, leading_shapes(config), file.name, FIELDS)
-    if byte_bpe.lies_in(folder):
+    if byte_bpe.exists_in(folder):
         byte_vocabulary.check(folder, config)
     return Source(
         model_kind="clip",
@@ -289,7 +289,9 @@ def _part(
 def _check_type(key: str, value: Any, default: Any, where: str) -> None:
     if type(value) is not type(default):
         expected = type(default).__name__
-        raise InputError(f"{where}: {key} is {shown(value)}; expected {expected}, as {default!r}")
+        raise InputError(
+            f"{where}: {key} is {short_repr(value)}; expected {expected}, as {default!r}"
+        )
 
 
 def _image_processor(folder: Path) -> ImageSettings | None:

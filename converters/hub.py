@@ -108,7 +108,7 @@ def _make(folder: Path, release: Release, found: Mapping[str, Listing], dtype: s
         fetched |= fetch(there, [name for name, home in plan.files.items() if home == repo])
     origin = {repo: there.commit for repo, there in found.items()}
     if plan.kind == OURS:
-        with model_folder.new_folder(folder) as beside:
+        with model_folder.atomic_folder(folder) as beside:
             _place(fetched, beside)
             model_folder.read_config(beside)
         return

@@ -130,6 +130,6 @@ def export(src: str | Path, dst: str | Path) -> Summary:
         kind = "rudalle"  # one of ours that began as a ruDALL-E
     if kind not in KINDS:
         raise InputError(f"{src}: a model of kind {kind or model.kind!r} has no export")
-    with model_folder.new_folder(destination) as beside:
+    with model_folder.atomic_folder(destination) as beside:
         KINDS[kind].export(model, beside)
     return conversion.export_summary(kind, model, destination)

@@ -17,7 +17,7 @@ import numpy as np
 
 from clip_jax.byte_bpe import FILES
 from clip_jax.config import RUCLIP_SMALL, RuclipSmallConfig, TextConfig
-from clip_jax.config_fields import Id, Rows, check_value, shown
+from clip_jax.config_fields import Id, Rows, check_value, short_repr
 from clip_jax.errors import InputError
 from clip_jax.layers import unstack_layers
 from clip_jax.model import abstract_params
@@ -207,9 +207,11 @@ def _given(original: Mapping[str, Any], where: str) -> dict[str, int]:
         found = {"activation_function": "gelu_new", "layer_norm_epsilon": 1e-5}
         for key, value in found.items():
             if original.get(key, value) != value:
-                raise InputError(f"{where}: {key} is {shown(original[key])}; expected {value!r}")
+                raise InputError(
+                    f"{where}: {key} is {short_repr(original[key])}; expected {value!r}"
+                )
         if inner is not None and not _is_four_times(inner, original.get("n_embd", 0)):
-            raise InputError(f"{where}: n_inner is {shown(inner)}; expected four times n_embd")
+            raise InputError(f"{where}: n_inner is {short_repr(inner)}; expected four times n_embd")
         given = {k: original[k[5:]] for k in known if k.startswith("text.") and k[5:] in original}
     else:
         given = _flat(original)

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from clip_jax.config_fields import Layers, Rows, Size, check_mapping, check_value, shown
+from clip_jax.config_fields import Layers, Rows, Size, check_mapping, check_value, short_repr
 from clip_jax.errors import InputError
 from clip_jax.tokenizer import FILE_NAME
 from converters import rudolph_tables as tables
@@ -156,12 +156,12 @@ def translate(family: Family, original: Mapping[str, Any], where: str) -> Rudolp
         fits = (int, float) if kind is float else (kind,)
         if type(values[name]) not in fits:
             raise InputError(
-                f"{where}: {name} is {shown(values[name])}; expected {kind.__name__}"
+                f"{where}: {name} is {short_repr(values[name])}; expected {kind.__name__}"
             )
         check_value(f"{where}: {name}", values[name], kind)
     if values["mlp_activation"] not in ACTIVATIONS:
         raise InputError(
-            f"{where}: mlp_activation is {shown(values['mlp_activation'])}; expected one of "
+            f"{where}: mlp_activation is {short_repr(values['mlp_activation'])}; expected one of "
             f"{', '.join(ACTIVATIONS)}"
         )
     check_mapping(values, TYPES, f"{where}: ")

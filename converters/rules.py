@@ -16,7 +16,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from clip_jax.contiguous import copy_in_order
+from clip_jax.contiguous import copy_contiguous
 from clip_jax.errors import InputError
 from converters.moves import Lazy, Move, Shape, make_move
 from converters.torch_unpickler import shown
@@ -239,7 +239,7 @@ def _brief(array: np.ndarray) -> str:
 def _read(move: Move, weights: Weights, dtype: np.dtype) -> np.ndarray:
     array = move.forward([weights.tensors[name] for name in move.sources])
     with np.errstate(over="ignore"):
-        made = copy_in_order(array, dtype)
+        made = copy_contiguous(array, dtype)
     if dtype == np.float16 and not np.array_equal(np.isfinite(made), np.isfinite(array)):
         name = move.sources[0]
         raise InputError(

@@ -59,7 +59,7 @@ def jax_export(src: str | Path, dst: str | Path) -> Path:
     kind, config, params, functions = _open(Path(src))
     flat = _flatten(params)
     specs = {name: jax.ShapeDtypeStruct(array.shape, array.dtype) for name, array in flat.items()}
-    with model_folder.new_folder(destination) as beside:
+    with model_folder.atomic_folder(destination) as beside:
         for name, function in functions.items():
             (beside / f"{name}{SUFFIX}").write_bytes(_serialize(function, specs))
         safetensors_file.write(beside / PARAMS, flat)

@@ -8,17 +8,17 @@ from typing import Annotated, Any
 
 from msgspec import Meta
 
-from clip_jax.config import build, check_choice
+from clip_jax.config import check_choice, config_from_dict
 from clip_jax.config_fields import (
     Background,
     Epsilon,
+    Fraction,
     Layers,
     Rows,
-    Share,
     Size,
     Tokens,
     check_fields,
-    shown,
+    short_repr,
 )
 from clip_jax.errors import InputError
 
@@ -76,8 +76,8 @@ class RudolphConfig:
     sandwich_norm: bool = True
     pb_relax: bool = True
     activation: str = "gelu_tanh"
-    attention_dropout: Share = 0.1
-    output_dropout: Share = 0.1
+    attention_dropout: Fraction = 0.1
+    output_dropout: Fraction = 0.1
     embedding_gradient_scale: float = 0.1
     layer_norm_epsilon: Epsilon = 1e-5
 
@@ -113,7 +113,7 @@ class RudolphConfig:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> RudolphConfig:
         """The inverse of `to_dict`, through JSON too. Unknown or missing keys raise InputError."""
-        return build(cls, data, "")
+        return config_from_dict(cls, data, "")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -145,7 +145,7 @@ class VqganConfig:
         levels = len(self.channel_multipliers)
         if any(level not in range(levels) for level in self.attention_levels):
             raise InputError(
-                f"attention_levels are {shown(self.attention_levels)}; expected numbers below "
+                f"attention_levels are {short_repr(self.attention_levels)}; expected numbers below "
                 f"{levels}"
             )
         for multiplier in (1, *self.channel_multipliers):  # 1: what enters the first level
@@ -166,7 +166,7 @@ class VqganConfig:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> VqganConfig:
         """The inverse of `to_dict`, through JSON too. Unknown or missing keys raise InputError."""
-        return build(cls, data, "")
+        return config_from_dict(cls, data, "")
 
 
 _350M_V1 = RudolphConfig(

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from clip_jax.model_folder import new_folder
+from clip_jax.model_folder import atomic_folder
 
 SHEET = "sheet.png"
 GAP = 8  # pixels between images of a sheet
@@ -45,7 +45,7 @@ def write_drawings(
     """
     digits = max(len(str(len(pictures))), 2)
     names = [f"{number:0{digits}}.png" for number in range(1, len(pictures) + 1)]
-    with new_folder(folder) as beside:
+    with atomic_folder(folder) as beside:
         for name, picture, facts in zip(names, pictures, about, strict=True):
             picture.save(beside / name, pnginfo=_text_chunks(facts))
         contact_sheet(pictures).save(beside / SHEET)

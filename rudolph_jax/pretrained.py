@@ -15,7 +15,7 @@ from PIL import Image
 from clip_jax import cpu, model_folder
 from clip_jax.compilation_cache import enable_compilation_cache
 from clip_jax.config import Compute, check_choice
-from clip_jax.cpu.transposed import is_transposed, restore_kernels, transpose_kernels_in_place
+from clip_jax.cpu.transposed import is_transposed, transpose_kernels_in_place, untranspose_kernels
 from clip_jax.errors import InputError
 from clip_jax.image import preprocess
 from clip_jax.input_files import MAX_VOCABULARY_BYTES, read_limited
@@ -77,7 +77,7 @@ class PretrainedRudolph:
             map(is_transposed, jax.tree.leaves(self.inference_params, is_leaf=is_transposed))
         ):
             return self.inference_params
-        return jax.device_put(restore_kernels(self.inference_params))
+        return jax.device_put(untranspose_kernels(self.inference_params))
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -188,7 +188,7 @@ class PretrainedRudolph:
             folder,
             kind=KIND,
             config=self.config.to_dict(),
-            params=jax.tree.map(np.asarray, restore_kernels(self.inference_params)),
+            params=jax.tree.map(np.asarray, untranspose_kernels(self.inference_params)),
             files={} if self._tokenizer is None else {FILE_NAME: self._tokenizer.model},
             provenance=provenance,
         )

@@ -34,7 +34,7 @@ import pytest  # noqa: E402
 from tokenizers.pre_tokenizers import ByteLevel  # noqa: E402
 
 from clip_jax import ClipConfig, ImageConfig, TextConfig, VisionConfig  # noqa: E402
-from clip_jax.byte_bpe import Family  # noqa: E402
+from clip_jax.byte_bpe import VocabularySpec  # noqa: E402
 
 GOLDENS = Path(__file__).parent / "goldens"
 
@@ -71,13 +71,13 @@ def small_config() -> ClipConfig:
 def byte_vocabulary() -> Callable[..., tuple[dict[str, int], list[tuple[str, str]]]]:
     """Makes (vocab, merges) of byte-level BPE: all bytes and random merges of common ones."""
 
-    def make(family: Family, merges: int = 400, seed: int = 0):
+    def make(spec: VocabularySpec, merges: int = 400, seed: int = 0):
         generator = np.random.default_rng(seed)
         alphabet = sorted(ByteLevel.alphabet())
-        ends = [byte + family.end_of_word for byte in alphabet] if family.end_of_word else []
+        ends = [byte + spec.end_of_word for byte in alphabet] if spec.end_of_word else []
         # English and Russian letters, and the space of families that keep it.
         common = [*"etaoinshr'", *"ÐÑ°ºĄĠ", *(c for c in alphabet if 0xA1 <= ord(c) < 0xC0)]
-        starts, rests = list(common), [*common, *(c + family.end_of_word for c in common)]
+        starts, rests = list(common), [*common, *(c + spec.end_of_word for c in common)]
         pairs: dict[str, tuple[str, str]] = {}
         while len(pairs) < merges:
             left, right = generator.choice(starts), generator.choice(rests)
@@ -86,11 +86,11 @@ def byte_vocabulary() -> Callable[..., tuple[dict[str, int], list[tuple[str, str
                 continue
             pairs[piece] = (str(left), str(right))
             rests.append(piece)
-            if not (family.end_of_word and piece.endswith(family.end_of_word)):
+            if not (spec.end_of_word and piece.endswith(spec.end_of_word)):
                 starts.append(piece)
         pieces = [*alphabet, *ends, *pairs]
-        special = [family.pad, family.bos, family.eos] if family.pad else []
-        pieces = special + pieces if special else [*pieces, family.bos, family.eos]
+        special = [spec.pad, spec.bos, spec.eos] if spec.pad else []
+        pieces = special + pieces if special else [*pieces, spec.bos, spec.eos]
         return {piece: i for i, piece in enumerate(pieces)}, list(pairs.values())
 
     return make

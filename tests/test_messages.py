@@ -147,7 +147,7 @@ WALK = [
     ("rudolph_jax", APP + " --max-labels=0", "'0' is not a positive integer"),
     ("rudolph_jax", APP + " --pictures={H}", "name its folder with --ruclip"),
     ("rudolph_jax", APP + " --ruclip={T}/absent", "absent: not a model folder"),
-    ("rudolph_jax", APP + " --ruclip={H}/ruclip --pictures={H}/full", "full: holds no picture"),
+    ("rudolph_jax", APP + " --ruclip={H}/ruclip --pictures={H}/full", "full: holds no images"),
     ("docs.tools.app_images", "{T}/out --models={T}/absent", "absent"),
     ("experiments.train", "", "--config=FILE and --workdir=DIR are both needed"),
     ("experiments.train", "--config={T}/absent.py --workdir={T}/run", "cannot be read"),

@@ -43,7 +43,7 @@ def _heads_first(x: jax.Array) -> jax.Array:
 
 
 def _attend(q: jax.Array, k: jax.Array, v: jax.Array, causal: bool, first: int) -> jax.Array:
-    """float32[B, H, T, K] for q [B, H, T, K], the queries from `first` on."""
+    """Attends with the queries from `first` on, q [B, H, T, K], to float32[B, H, T, K]."""
     scores = jnp.einsum("BHTK,BHSK->BHTS", q, k, preferred_element_type=jnp.float32)
     scores = scores * q.shape[-1] ** -0.5
     if causal:

@@ -32,7 +32,7 @@ def _forward(
 def _backward(
     equation: str, dtype: jnp.dtype, residuals: tuple[jax.Array, jax.Array], gradient: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """Both gradients in the order of the axes.
+    """Computes both gradients without transposing any operand.
 
     The rule of `jnp.einsum` would multiply float32 gradients, and transpose: XLA:CPU transposes a
     kernel that has several contracted axes or several others, which takes longer than the product.
@@ -59,11 +59,11 @@ def _float32_sums(equation: str, dtype: jnp.dtype, x: jax.Array, kernel: jax.Arr
     rows = [letter for letter in left if letter in out]
     # XLA:CPU multiplies a single row of bfloat16 in four times the time of two rows.
     single = rows and all(x.shape[left.index(row)] == 1 for row in rows)
-    doubled = single and x.dtype == jnp.bfloat16
-    if doubled:
+    two_rows = single and x.dtype == jnp.bfloat16
+    if two_rows:
         x = lax.optimization_barrier(jnp.concatenate([x, x], left.index(rows[0])))
     y = jnp.einsum(equation, x, kernel, preferred_element_type=jnp.float32).astype(dtype)
-    return lax.slice_in_dim(y, 0, 1, axis=out.index(rows[0])) if doubled else y
+    return lax.slice_in_dim(y, 0, 1, axis=out.index(rows[0])) if two_rows else y
 
 
 def letters(equation: str) -> tuple[str, str, str]:

@@ -16,12 +16,12 @@ Arrays = TypeVar("Arrays")  # a tree of them
 
 
 def to_bits(x: jax.Array) -> jax.Array:
-    """bfloat16 as uint16 of the same bits, whose slots are written in place; others as they are."""
+    """Casts bfloat16 to uint16 of the same bits, written in place; returns others as they are."""
     return lax.bitcast_convert_type(x, jnp.uint16) if x.dtype == jnp.bfloat16 else x
 
 
 def from_bits(x: jax.Array, dtype: jnp.dtype) -> jax.Array:
-    """Returns what `to_bits` was given."""
+    """Reverses `to_bits`."""
     return x if x.dtype == dtype else lax.bitcast_convert_type(x, dtype)
 
 

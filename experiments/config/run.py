@@ -12,7 +12,7 @@ from ml_collections import config_dict
 from msgspec import Meta
 
 from clip_jax.config import Compute
-from clip_jax.config_fields import INT64, Size, check_fields, shown
+from clip_jax.config_fields import INT64, Size, check_fields, short_repr
 from clip_jax.errors import InputError
 from experiments.config.data import DataConfig, check_data, expect
 from experiments.config.objective import DEFAULTS, Model, Settings
@@ -109,7 +109,7 @@ def default_config(objective: str) -> TrainConfig:
     """All defaults of an objective; an unknown one raises InputError."""
     if not isinstance(objective, str) or objective not in DEFAULTS:
         raise InputError(
-            f"config.objective is {shown(objective)}; expected one of {', '.join(DEFAULTS)}"
+            f"config.objective is {short_repr(objective)}; expected one of {', '.join(DEFAULTS)}"
         )
     model, settings = DEFAULTS[objective]
     return TrainConfig(objective, model, settings)
@@ -215,7 +215,7 @@ def _as_type_of(default: Any, value: Any, key: str) -> Any:
         return float(value)
     if type(value) is not type(default):
         raise InputError(
-            f"config.{key} is {shown(value)} ({type(value).__name__}); expected "
+            f"config.{key} is {short_repr(value)} ({type(value).__name__}); expected "
             f"{type(default).__name__}"
         )
     return value

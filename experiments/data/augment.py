@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image, ImageChops, ImageFilter
 
 from clip_jax.config import ImageConfig
-from clip_jax.image import RESAMPLE, centre_square, resize_square
+from clip_jax.image import RESAMPLE, center_crop_square, resize_square
 from experiments.config.data import AugmentConfig
 
 # NTSC luma and two axes of colour, around which a rotation changes the hue.
@@ -30,7 +30,7 @@ def render(
     if not augment.renders:
         view = Image.fromarray(resize_square(image, size, config))
     else:
-        view = _redraw(centre_square(image, config.background), augment, rng)
+        view = _redraw(center_crop_square(image, config.background), augment, rng)
         scale = size * np.exp(rng.uniform(*np.log(augment.scale)))
         stretch = np.exp(rng.uniform(-augment.aspect, augment.aspect))
         w, h = (max(round(length), 1) for length in (scale * stretch, scale / stretch))

@@ -233,7 +233,7 @@ def open_clip(
     converted_from = model_folder.read_config(folder)["provenance"].get("converted_from")
     tokenizer = clip.processor.tokenizer
     english = converted_from in FROM_OPENAI or (
-        isinstance(tokenizer, ByteBpe) and tokenizer.family is CLIP
+        isinstance(tokenizer, ByteBpe) and tokenizer.spec is CLIP
     )
     reads = language or ("en" if english else "ru")
     if reads not in ("ru", "en"):

@@ -304,7 +304,7 @@ class Checkpoints:
 
     def _compare(self, step: int, faults: Callable[[Mapping[str, Any]], Iterator[str]]) -> None:
         folder = self.folder / str(step)
-        record = tree_checksums.read_record(folder) if digests.wanted() else None
+        record = tree_checksums.read_record(folder) if digests.should_verify() else None
         for fault in faults(record) if record else ():
             raise InputError(f"{folder}: {fault}")
 

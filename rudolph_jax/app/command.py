@@ -11,7 +11,7 @@ from clip_jax.cli import positive_int
 from clip_jax.config import Compute
 from clip_jax.errors import InputError
 from clip_jax.model_folder import read_config
-from clip_jax.search import png_files
+from clip_jax.search import list_images
 from rudolph_jax.app.limits import Limits
 from rudolph_jax.app.origins import parse_origin
 from rudolph_jax.app.searching import Shelf
@@ -63,7 +63,7 @@ def open_page(args: argparse.Namespace) -> None:
     if args.pictures and not args.ruclip:
         raise InputError("--pictures are searched with ruCLIP; name its folder with --ruclip")
     if args.pictures:
-        png_files(args.pictures)
+        list_images(args.pictures)
     for folder in filter(None, (args.model, args.vqgan, args.ruclip)):
         read_config(folder)
     check_gradio()

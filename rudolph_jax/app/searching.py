@@ -11,7 +11,7 @@ from PIL import Image
 from clip_jax import PretrainedClip
 from clip_jax.config import WHITE, Background
 from clip_jax.image import open_image, to_rgb
-from clip_jax.search import ImageIndex, open_image_index
+from clip_jax.search import ImageIndex, build_image_index
 from clip_jax.text import escape
 from rudolph_jax.app.limits import Limits
 
@@ -37,7 +37,7 @@ class Shelf:
     def open(self, told: Callable[[int, int], object] | None = None) -> ImageIndex:
         """told: is called with the numbers of images that are read, and of all."""
         if self._album is None:
-            self._album = open_image_index(self._clip, self.folder, quiet=True, told=told)
+            self._album = build_image_index(self._clip, self.folder, quiet=True, on_progress=told)
         return self._album
 
     def close(self) -> None:

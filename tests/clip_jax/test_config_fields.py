@@ -8,7 +8,7 @@ import typing
 import pytest
 
 from clip_jax import PRESETS, RUCLIP_SMALL, ClipConfig, Compute, ImageConfig, InputError
-from clip_jax.config_fields import _field_types, _is_dataclass_type, _is_tuple, described
+from clip_jax.config_fields import _field_types, _is_dataclass_type, _is_tuple, describe_type
 from experiments.config.run import TrainConfig, default_config
 from rudolph_jax import PRESETS as RUDOLPH_PRESETS
 from rudolph_jax import VQGAN_PRESETS, VqganConfig
@@ -95,7 +95,7 @@ def test_direct_construction_is_checked_too(config):
 def test_every_size_has_an_upper_bound(config):
     for path, kind in fields_of(config):
         if base_of(kind) is int:
-            assert "up to" in described(kind), path
+            assert "up to" in describe_type(kind), path
             for value in (-1, 1 << 31):
                 with pytest.raises(InputError, match=rf"{path[-1]} is {value}; expected"):
                     type(config).from_dict(with_value(config.to_dict(), path, value))

@@ -2,7 +2,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from clip_jax.contiguous import copy_in_order
+from clip_jax.contiguous import copy_contiguous
 
 ARRAYS = {
     "kernel": np.arange(35 * 50).reshape(35, 50).T,
@@ -21,6 +21,6 @@ ARRAYS = {
 @pytest.mark.parametrize("name", ARRAYS)
 def test_a_copy_is_equal_contiguous_and_its_own(name, dtype):
     array = ARRAYS[name]
-    copy = copy_in_order(array, np.dtype(dtype))
+    copy = copy_contiguous(array, np.dtype(dtype))
     assert copy.dtype == dtype and copy.flags.c_contiguous and copy.flags.owndata
     np.testing.assert_array_equal(copy, array.astype(dtype))

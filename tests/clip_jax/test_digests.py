@@ -115,7 +115,7 @@ def test_any_bit_of_an_array_is_noticed(copy):
 
 
 def test_a_digest_is_of_an_arrays_bytes_in_its_order(monkeypatch):
-    monkeypatch.setattr(digests, "PIECE", 64)
+    monkeypatch.setattr(digests, "CHUNK_BYTES", 64)
     rng = np.random.default_rng(0)
     array = rng.normal(size=(7, 5, 3)).astype(np.float32)
     plain = digests.digest_array(array)

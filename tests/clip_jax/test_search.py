@@ -14,7 +14,7 @@ from clip_jax import Compute, InputError, Predictor
 from clip_jax.__main__ import main
 from clip_jax.embedding_store import FILE_NAME, EmbeddingStore
 from clip_jax.model import normalize
-from clip_jax.search import open_image_index, png_files
+from clip_jax.search import build_image_index, list_images
 
 
 @pytest.fixture(scope="module")
@@ -63,37 +63,37 @@ def encoded(monkeypatch):
 
 
 def test_the_most_similar_first(clip, photos):
-    album = open_image_index(clip, photos, batch_size=2)
-    names = [path.relative_to(photos).as_posix() for path in album.paths]
+    index = build_image_index(clip, photos, batch_size=2)
+    names = [path.relative_to(photos).as_posix() for path in index.paths]
     assert names == ["0.png", "2.png", "4.png", "copy.PNG", "deeper/1.png", "deeper/3.png"]
     np.testing.assert_allclose(
-        album.latents, Predictor(clip).get_image_latents(album.paths), atol=1e-5
+        index.latents, Predictor(clip).get_image_latents(index.paths), atol=1e-5
     )
-    found = album.search("красный круг", 4)
+    found = index.search("красный круг", 4)
     text = normalize(clip.encode_text(clip.processor(text="красный круг")["input_ids"]))[0]
-    cosines = album.latents @ np.asarray(text)
+    cosines = index.latents @ np.asarray(text)
     # The text is encoded by another program, so the cosines may differ in rounding.
     best = [each.cosine for each in found]
     assert best == pytest.approx(sorted(cosines, reverse=True)[:4], abs=1e-5)
     assert best == pytest.approx([cosines[names.index(
         each.path.relative_to(photos).as_posix())] for each in found], abs=1e-5)  # fmt: skip
-    assert len(album.search("лес", 99)) == 6
-    assert album.unreadable.keys() == {photos / "broken.jpg"}
+    assert len(index.search("лес", 99)) == 6
+    assert index.unreadable.keys() == {photos / "broken.jpg"}
 
 
 def test_a_picture_is_encoded_once_for_a_model(clip, model, photos, cache, encoded):
-    first = open_image_index(clip, photos)
+    first = build_image_index(clip, photos)
     assert encoded == [5] and cache.exists()  # the copy is not encoded again
     (photos / "0.png").rename(photos / "renamed.png")
     Image.new("RGB", (30, 30), "red").save(photos / "new.png")
-    again = open_image_index(clip_jax.load(model), photos)
+    again = build_image_index(clip_jax.load(model), photos)
     assert encoded == [5, 1]
     place = again.paths.index(photos / "renamed.png")
     np.testing.assert_array_equal(again.latents[place], first.latents[0])
     # Another model, or another precision, knows nothing of them.
     other = {**clip.params, "logit_scale": clip.params["logit_scale"] + 1}
-    open_image_index(clip_jax.PretrainedClip(clip.config, other), photos)
-    open_image_index(clip_jax.load(model, Compute(dtype="bfloat16")), photos)
+    build_image_index(clip_jax.PretrainedClip(clip.config, other), photos)
+    build_image_index(clip_jax.load(model, Compute(dtype="bfloat16")), photos)
     assert encoded == [5, 1, 6, 6]
 
 
@@ -109,8 +109,8 @@ def test_what_was_finished_before_an_interruption_is_kept(clip, photos, monkeypa
 
     monkeypatch.setattr(Predictor, "get_image_latents", stop_at_two)
     with pytest.raises(KeyboardInterrupt):
-        open_image_index(clip, photos, batch_size=3)
-    open_image_index(clip, photos, batch_size=3)
+        build_image_index(clip, photos, batch_size=3)
+    build_image_index(clip, photos, batch_size=3)
     # 0, 2, 4 are there; then come the broken one, the copy of 0, 1 and, after the stop, 3.
     assert calls == [3, 1, 0, 1, 1]
 
@@ -125,8 +125,8 @@ def test_one_damaged_file_of_any_kind_does_not_end_the_search(clip, photos, monk
         with monkeypatch.context() as patch:
             patch.setattr("PIL.TiffImagePlugin.TiffImageFile.load", load)
             Image.new("RGB", (8, 8)).save(photos / "bad.tif")
-            album = open_image_index(clip, photos)
-        assert photos / "bad.tif" in album.unreadable and len(album.paths) == 6
+            index = build_image_index(clip, photos)
+        assert photos / "bad.tif" in index.unreadable and len(index.paths) == 6
 
 
 def test_metadata_of_macos_and_hidden_files_are_no_pictures(clip, photos):
@@ -134,20 +134,20 @@ def test_metadata_of_macos_and_hidden_files_are_no_pictures(clip, photos):
     (photos / ".thumbnails").mkdir()
     for name in ("__MACOSX/._0.png", "__MACOSX/deeper/a.png", "._0.png", ".thumbnails/b.png"):
         (photos / name).write_bytes(b"\x00\x05\x16\x07")
-    album = open_image_index(clip, photos)
-    assert album.unreadable.keys() == {photos / "broken.jpg"}
-    assert (len(album.paths), album.ignored) == (6, 5)
+    index = build_image_index(clip, photos)
+    assert index.unreadable.keys() == {photos / "broken.jpg"}
+    assert (len(index.paths), index.ignored) == (6, 5)
 
 
 def test_a_pipe_is_not_waited_for(clip, photos):
     os.mkfifo(photos / "pipe.png")
-    assert open_image_index(clip, photos).unreadable[photos / "pipe.png"] == "not a regular file"
+    assert build_image_index(clip, photos).unreadable[photos / "pipe.png"] == "not a regular file"
 
 
 def test_embeddings_of_other_preprocessing_are_not_reused(clip, photos, encoded, monkeypatch):
-    open_image_index(clip, photos)
+    build_image_index(clip, photos)
     monkeypatch.setattr("clip_jax.search.PREPROCESSING_VERSION", 1)
-    open_image_index(clip, photos)
+    build_image_index(clip, photos)
     assert encoded == [5, 5]
 
 
@@ -184,7 +184,7 @@ def test_the_command(model, photos, cache, capsys):
 
 
 def test_wrong_input_is_one_line(model, photos, tmp_path, cache, capsys):
-    def told(text, folder):
+    def error_of(text, folder):
         assert main(["search", text, str(folder), f"--model={model}"]) == 2
         line = capsys.readouterr().err.splitlines()[-1]
         assert line.startswith("error: ")
@@ -192,15 +192,15 @@ def test_wrong_input_is_one_line(model, photos, tmp_path, cache, capsys):
 
     empty = tmp_path / "empty"
     empty.mkdir()
-    assert "absent: not a folder" in told("лес", tmp_path / "absent")
-    assert "empty: holds no picture" in told("лес", empty)
+    assert "absent: not a folder" in error_of("лес", tmp_path / "absent")
+    assert "empty: holds no images" in error_of("лес", empty)
     (empty / "a.png").write_bytes(b"")
-    assert "none of its 1 pictures can be read" in told("лес", empty)
-    assert "the text is empty" in told("  ", photos)
+    assert "none of its 1 images can be read" in error_of("лес", empty)
+    assert "the text is empty" in error_of("  ", photos)
     cache.write_bytes(b"something else" * 99)
-    assert "embeddings cannot be kept here (file is not a database)" in told("лес", photos)
+    assert "embeddings cannot be stored here (file is not a database)" in error_of("лес", photos)
     with pytest.raises(InputError, match="expected one with pictures"):
-        png_files(photos / "0.png")
+        list_images(photos / "0.png")
 
 
 def test_two_processes_may_write(tmp_path):

@@ -235,7 +235,7 @@ def test_the_folder_is_encoded_once(predictor, tmp_path, monkeypatch):
     shelf.open(lambda done, of: counted.append((done, of)))
     assert counted == [(3, 3)]
     shown = shelf.search("красный", 2.0, LIMITS)
-    expected = clip_jax.search.open_image_index(predictor.clip, photos).search("красный", 2)
+    expected = clip_jax.search.build_image_index(predictor.clip, photos).search("красный", 2)
     assert [each.caption for each in shown] == [
         f"{each.cosine:.3f}  {escape(str(each.path.relative_to(photos)))}" for each in expected
     ]

@@ -12,7 +12,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from clip_jax.errors import InputError
-from clip_jax.image_file import SUFFIXES
+from clip_jax.image_file import IMAGE_SUFFIXES
 from clip_jax.system_folders import is_system
 from clip_jax.text import escape, normalize_name
 from experiments.data.sources.labels import LabelledRows, LabelSource
@@ -97,7 +97,7 @@ def _has_image(folder: Path) -> bool:
 
 
 def _is_image(name: str) -> bool:
-    return not name.startswith(".") and Path(name).suffix.lower() in SUFFIXES
+    return not name.startswith(".") and Path(name).suffix.lower() in IMAGE_SUFFIXES
 
 
 def _folders_ignored(folder: Path, tree: Sequence[Path], used: Collection[Path]) -> list[str]:

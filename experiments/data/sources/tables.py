@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from clip_jax.errors import InputError
-from clip_jax.image_file import SUFFIXES
+from clip_jax.image_file import IMAGE_SUFFIXES
 from clip_jax.text import BYTE_ORDER_MARK, decode_text, escape, parse_json
 from experiments.data.sources.cells import DONE, OPEN, QUOTE, Line, split_cells
 from experiments.data.sources.records import BadRecord
@@ -253,7 +253,7 @@ class _Reader:
 
 
 def _names_image(cells: Sequence[str], place: int) -> bool:
-    return len(cells) > place and cells[place].strip().lower().endswith(SUFFIXES)
+    return len(cells) > place and cells[place].strip().lower().endswith(IMAGE_SUFFIXES)
 
 
 def _is_quoted(table: Path, warn: bool = True) -> bool:

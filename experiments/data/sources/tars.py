@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from clip_jax.errors import InputError
-from clip_jax.image_file import SUFFIXES
+from clip_jax.image_file import IMAGE_SUFFIXES
 from clip_jax.text import decode_text, escape, parse_json
 from experiments.data.sources.columns import read_texts
 from experiments.data.sources.files import read_range
@@ -27,7 +27,7 @@ from experiments.data.sources.records import BadRecord, Candidate, Ignored, Reje
 from experiments.data.sources.tar_samples import Sample, Unusable, Wanted, samples
 
 UNIT = "members"
-IMAGES = tuple(suffix.removeprefix(".") for suffix in SUFFIXES)
+IMAGES = tuple(suffix.removeprefix(".") for suffix in IMAGE_SUFFIXES)
 TEXTS = ("txt", "json")
 LABEL = "cls"
 COMPRESSED = (

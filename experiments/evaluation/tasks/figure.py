@@ -9,7 +9,7 @@ import numpy as np
 
 from clip_jax.atomic_file import replace_file
 from clip_jax.config import WHITE
-from clip_jax.image import centre_square, open_image
+from clip_jax.image import center_crop_square, open_image
 from experiments.evaluation.clip_model import ClipModel
 from experiments.evaluation.console import print_line
 from experiments.evaluation.remarks import Remarks, left_out
@@ -70,7 +70,7 @@ def draw(result: Result) -> bytes:
     figures = options.load_figures()
     samples = open_samples(result["system"]["language"])
     images = [
-        np.asarray(centre_square(open_image(samples.image(place)), WHITE).resize((SIDE, SIDE)))
+        np.asarray(center_crop_square(open_image(samples.image(place)), WHITE).resize((SIDE, SIDE)))
         for place in map(samples.keys.index, result["pictures"])
     ]
     return figures.similarity_matrix(np.asarray(result["cosines"]), images, result["captions"])

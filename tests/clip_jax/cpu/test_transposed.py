@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from clip_jax.cpu.transposed import (
-    FEW_ROWS,
+    SMALL_M,
     TransposedKernel,
-    restore_kernels,
     transpose,
     transpose_kernels,
+    untranspose_kernels,
 )
 from clip_jax.linear import einsum, slice_columns
 
@@ -40,17 +40,17 @@ def kernels(rng):
 def test_kernels_that_products_read_are_transposed_and_restored(kernels):
     made = transpose_kernels(kernels)
     out, head = made["layers"]["0"]["attention"]["out_kernel"], made["head"]["kernel"]
-    assert (out.values.shape, out.contracted) == ((8, 2, 4), 2)
+    assert (out.values.shape, out.num_contracted) == ((8, 2, 4), 2)
     np.testing.assert_array_equal(head.values, kernels["head"]["kernel"].T)
     assert made["kernel"] is kernels["kernel"]
-    jax.tree.map(np.testing.assert_array_equal, restore_kernels(made), kernels)
+    jax.tree.map(np.testing.assert_array_equal, untranspose_kernels(made), kernels)
     columns = slice(1, 3)
     np.testing.assert_array_equal(
         slice_columns(head, columns).to_kernel(), slice_columns(kernels["head"]["kernel"], columns)
     )
 
 
-@pytest.mark.parametrize("rows", [1, 2, FEW_ROWS, FEW_ROWS + 1])
+@pytest.mark.parametrize("rows", [1, 2, SMALL_M, SMALL_M + 1])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("equation", EQUATIONS)
 def test_a_product_is_that_of_the_kernel(rng, equation, dtype, rows):
