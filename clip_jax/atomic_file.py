@@ -11,8 +11,8 @@ from pathlib import Path
 def replace_file(file: Path, content: str | bytes) -> None:
     """Writes a file atomically: an interruption leaves the old one."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(file) as beside:
-        beside.write_bytes(content.encode("utf-8") if isinstance(content, str) else content)
+    with replacing(file) as temporary:
+        temporary.write_bytes(content.encode("utf-8") if isinstance(content, str) else content)
 
 
 @contextlib.contextmanager
@@ -21,10 +21,10 @@ def replacing(file: Path) -> Iterator[Path]:
 
     Two writers at once have different paths; the file of the one that ends last stays.
     """
-    beside = file.with_name(f".{file.name}.{os.getpid()}-{os.urandom(4).hex()}.new")
+    temporary = file.with_name(f".{file.name}.{os.getpid()}-{os.urandom(4).hex()}.new")
     try:
-        yield beside
-        os.replace(beside, file)
+        yield temporary
+        os.replace(temporary, file)
     except BaseException:
-        beside.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise

@@ -1,7 +1,7 @@
 """Byte-level BPE, the vocabularies of OpenAI's CLIP and of ruGPT-3, by the tokenizers library.
 
-A folder holds `vocab.json` with `merges.txt`, or `tokenizer.json`, which has both. Of the latter
-only vocabulary and merges are read: normalization and pre-tokenization follow from the kind of
+A folder holds `vocab.json` with `merges.txt`, or `tokenizer.json`, which has both and of
+which only these are read: normalization and pre-tokenization follow from the kind of
 vocabulary, which its special pieces identify.
 
 CLIP's texts become lower-case, in NFC, with runs of white space as one space, as in transformers'

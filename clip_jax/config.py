@@ -313,7 +313,7 @@ PRESETS: dict[str, ClipConfig] = {
     ),
 }
 
-# ViT-B/32 of OpenAI's CLIP and ruGPT-3 small, whose context of 2,048 tokens is cut to 128.
+# ViT-B/32 of OpenAI's CLIP and ruGPT-3 small, which uses 128 of its 2,048 positions.
 RUCLIP_SMALL = RuclipSmallConfig(
     _vit(224, 32, 768, 12),
     TextConfig(50264, 2048, 768, 12, 12, 4 * 768),

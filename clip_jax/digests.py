@@ -90,10 +90,10 @@ def write(folder: Path, arrays: Mapping[str, ArrayDigest]) -> Digests:
     """Writes digests.json: `arrays`, and every file that is in the folder now."""
     digests = Digests(arrays, {name: _digest_file(folder / name) for name in _listing(folder)})
     content = {"algorithm": ALGORITHM, "arrays": digests.arrays, "files": digests.files}
-    file, beside = folder / FILE_NAME, folder / f".{FILE_NAME}.new"
+    file, temporary = folder / FILE_NAME, folder / f".{FILE_NAME}.new"
     text = json.dumps(content, ensure_ascii=False, indent=1, sort_keys=True)
-    beside.write_text(text + "\n", encoding="utf-8")
-    os.replace(beside, file)
+    temporary.write_text(text + "\n", encoding="utf-8")
+    os.replace(temporary, file)
     return digests
 
 
@@ -154,7 +154,7 @@ def header_faults(recorded: Digests, headers: Mapping[str, Any]) -> Iterator[str
 
 
 def file_faults(folder: Path, recorded: Digests) -> Iterator[str]:
-    """Yields a line for each file that is not what was recorded; others may lie beside them."""
+    """Yields a line for each file that is not what was recorded; other files are allowed."""
     there = set(_listing(folder))
     for name, digest in sorted(recorded.files.items()):
         # No path out of digests.json is opened that is not found in the folder.
@@ -176,7 +176,7 @@ def check_some(folder: Path, names: Iterable[str], verify: bool | None = None) -
 
 
 def is_recorded(folder: str | Path, names: Iterable[str]) -> bool:
-    """Tells if one of these files has a digest, so that it is the one that was saved."""
+    """Returns whether one of these files has a digest, so that it is the one that was saved."""
     recorded = read(Path(folder))
     return recorded is not None and any(name in recorded.files for name in names)
 

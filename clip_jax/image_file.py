@@ -67,7 +67,7 @@ def open_image(
     Args:
         source: a path, an encoded image (bytes or a binary file), a Pillow image, or an array
             uint8[H, W] or uint8[H, W, C] of C = 1 (grey), 2 (with alpha), 3 (RGB) or 4 (RGBA).
-            A Pillow image that carries an orientation tag is turned by it too.
+            The orientation tag of a Pillow image is applied too.
         formats: Pillow's names of the only formats to accept; None: all.
         draft_side: decode a JPEG at a half, a quarter or an eighth of its size, with sides of at
             least so many pixels; other formats are decoded whole. Pixels differ from a whole
@@ -173,9 +173,9 @@ def _upright(image: Image.Image) -> Image.Image:
         method = None
     if method is None:
         return image
-    turned = image.transpose(method)
-    turned.info = {k: v for k, v in turned.info.items() if k not in _ORIENTATION_INFO}
-    return turned
+    upright = image.transpose(method)
+    upright.info = {k: v for k, v in upright.info.items() if k not in _ORIENTATION_INFO}
+    return upright
 
 
 def _eight_bits(image: Image.Image, name: str) -> Image.Image:

@@ -194,9 +194,9 @@ def _drop_patches(x: jax.Array, keys: jax.Array, rate: float) -> jax.Array:
     Source: Li et al. 2022 (FLIP), section 3.1.
     """
     N = x.shape[1] - 1
-    kept = max(round(N * (1 - rate)), 1)
+    num_kept = max(round(N * (1 - rate)), 1)
     noise = jax.vmap(lambda key: jax.random.uniform(key, (N,)))(keys)
-    chosen = jnp.sort(jax.lax.top_k(noise, kept)[1], axis=1) + 1
+    chosen = jnp.sort(jax.lax.top_k(noise, num_kept)[1], axis=1) + 1
     patches = jnp.take_along_axis(x, chosen[..., None], axis=1)
     return jnp.concatenate([x[:, :1], patches], axis=1)
 

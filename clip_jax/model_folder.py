@@ -46,9 +46,11 @@ def write(
     An existing folder that holds anything raises InputError; an interrupted write leaves nothing
     at `folder`.
     """
-    with atomic_folder(folder) as beside:
-        arrays = write_params(beside, params)
-        write_metadata(beside, arrays, kind=kind, config=config, files=files, provenance=provenance)
+    with atomic_folder(folder) as temporary:
+        arrays = write_params(temporary, params)
+        write_metadata(
+            temporary, arrays, kind=kind, config=config, files=files, provenance=provenance
+        )
     return Path(folder)
 
 
@@ -85,15 +87,15 @@ def atomic_folder(folder: str | Path) -> Iterator[Path]:
     """
     folder = check_destination(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    beside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
-        yield beside
-        beside.chmod(0o755)  # mkdtemp's folders are private
+        yield temporary
+        temporary.chmod(0o755)  # mkdtemp's folders are private
         if folder.exists():
             folder.rmdir()
-        os.replace(beside, folder)
+        os.replace(temporary, folder)
     except BaseException:
-        shutil.rmtree(beside, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)
         raise
 
 

@@ -21,7 +21,7 @@ from orbax.checkpoint import type_handlers
 
 from clip_jax.digests import ArrayDigest, digest_array, flatten
 
-# Written or read together: little beside a model, but small models in one go, because each batch
+# Written or read together: little compared to a model, but small models at once, since each batch
 # adds some 20 kB of directory to the checkpoint.
 MAX_BYTES_IN_FLIGHT = 64 << 20
 DIGESTED = "digests"  # custom metadata of a checkpoint
@@ -55,7 +55,7 @@ def restore(path: Path, check: Callable[[Mapping[str, Any]], None] | None = None
 
 
 def has_digests(path: Path) -> bool:
-    """Tells if arrays were written with digests, so that their loss is noticed too."""
+    """Returns whether arrays were written with digests, whose loss is then noticed too."""
     with _checkpointer() as checkpointer:
         return bool((checkpointer.metadata(path.absolute()).custom_metadata or {}).get(DIGESTED))
 

@@ -1,8 +1,8 @@
-"""Folders that operating systems and storage boxes put between a user's own."""
+"""Folders that operating systems and network storage add to a user's own."""
 
 from __future__ import annotations
 
-# Of macOS archives, Synology and QNAP, Windows, and ext file systems; in lower case.
+# From macOS archives, Synology and QNAP, Windows, and ext file systems; in lower case.
 SYSTEM_FOLDERS = (
     "__macosx", "@eadir", "#recycle", "#snapshot", "@recycle", "$recycle.bin",
     "system volume information", "lost+found",

@@ -1,7 +1,7 @@
 """Decodes text from outside: encodings, byte order marks, normal forms, invisible characters.
 
 Names, labels and keys are compared in NFC, because macOS writes "й" as two code points (NFD) and
-Linux as one. What a tokenizer is given keeps its form, as in the original packages
+Linux as one. Texts for a tokenizer keep their form, as in the original packages
 (docs/data.md, "Texts").
 """
 

@@ -20,8 +20,8 @@ def pad_token_ids(
     """
     rows = np.full((len(encoded), length), pad_id, np.int32)
     for row, ids in zip(rows, encoded, strict=True):
-        kept = ids[: length - 2]
-        row[: len(kept) + 2] = [bos_id, *kept, eos_id]
+        truncated = ids[: length - 2]
+        row[: len(truncated) + 2] = [bos_id, *truncated, eos_id]
     return rows
 
 

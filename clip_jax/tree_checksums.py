@@ -120,7 +120,7 @@ def _sums(leaf: Any) -> tuple[jax.Array, jax.Array] | tuple[np.ndarray, np.ndarr
         leaf = _as_words(np.asarray(leaf))
     sharding = getattr(leaf, "sharding", None)
     mesh = sharding.mesh if isinstance(sharding, NamedSharding) else None
-    # Each process needs the sums, so they lie on all devices of the array.
+    # Each process needs the sums, so they are replicated on all devices of the array.
     everywhere = None if mesh is None else NamedSharding(mesh, PartitionSpec())
     return _compiled(everywhere)(leaf)
 

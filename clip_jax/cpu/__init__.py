@@ -5,8 +5,8 @@ transposed.py  kernels stored [out..., in...], read in memory order by products 
 attention.py   attention in chunks of queries whose scores fit in a cache
 kv_cache.py    in-place updates of the sampler's cache
 
-`linear.py`, `attention.py` and RUDOLPH's sampler choose them while a program is traced. What each
-gains is in docs/performance_notes.md.
+`linear.py`, `attention.py` and RUDOLPH's sampler choose them while a program is traced. Their
+gains are in docs/performance_notes.md.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ import contextlib
 
 import jax
 
-# Part of the key of every jitted function, so that each setting has programs of its own.
+# Part of the key of every jitted function, so that each setting is compiled separately.
 _forced = jax.make_user_context(None)
 
 
 def in_use() -> bool:
     """Returns whether the program that is being traced gets the forms of this package.
 
-    That follows from the platform: of the mesh that is set (`jax.set_mesh`), else JAX's default.
+    The platform decides: that of the current mesh (`jax.set_mesh`), else JAX's default.
     """
     forced: bool | None = _forced.value
     return traced_platform() == "cpu" if forced is None else forced

@@ -1,7 +1,7 @@
 """Products of activations with kernels whose sums are float32 and are rounded once.
 
-XLA:CPU then multiplies bfloat16 operands as they are stored, forward and backward; asked for
-bfloat16 results, it converts both operands to float32 first.
+XLA:CPU then multiplies bfloat16 operands as they are stored, forward and backward; for
+bfloat16 results it converts both operands to float32 first.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Batches of any size are run by programs of few sizes, and give what they would by themselves."""
+"""Padded batches: few compiled sizes, and the same values as unpadded ones."""
 
 import jax
 import numpy as np
@@ -9,7 +9,7 @@ from clip_jax.batch_padding import bucket_size, pad_batch
 from clip_jax.model import abstract_params
 
 
-def test_sizes():
+def test_bucket_sizes():
     sizes = [bucket_size(count) for count in range(1, 1025)]
     assert [size for i, size in enumerate(sizes) if size not in sizes[:i]] == [
         1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024,
@@ -18,7 +18,7 @@ def test_sizes():
     assert bucket_size(0) == 0
 
 
-def test_the_last_row_pads():
+def test_padding_repeats_the_last_row():
     rows = np.arange(6).reshape(3, 2)
     np.testing.assert_array_equal(pad_batch(rows, 5), rows[[0, 1, 2, 2, 2]])
     assert pad_batch(rows, 2) is rows
@@ -32,7 +32,7 @@ def clip(small_config, rng):
     return PretrainedClip(small_config, params)
 
 
-def test_every_size_of_batch_after_the_first_ones_compiles_nothing(clip, rng, compilations):
+def test_new_batch_sizes_compile_nothing(clip, rng, compilations):
     pixels = rng.normal(size=(12, 24, 24, 3)).astype(np.float32)
     ids = rng.integers(0, 60, (12, 12)).astype(np.int32)
     ids[:, -1] = clip.config.eos_id
@@ -58,7 +58,7 @@ def test_every_size_of_batch_after_the_first_ones_compiles_nothing(clip, rng, co
     assert not compilations
 
 
-def test_logits_visit_the_host_once(clip, rng, monkeypatch):
+def test_logits_are_unpadded_in_one_transfer(clip, rng, monkeypatch):
     """Features stay padded on the device: one transfer of 5 x 7 logits, none of 6 x 8."""
     pixels = rng.normal(size=(6, 24, 24, 3)).astype(np.float32)
     ids = np.full((8, 3), clip.config.eos_id, np.int32)

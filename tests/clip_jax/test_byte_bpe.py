@@ -1,4 +1,4 @@
-"""Byte-level BPE, as transformers' tokenizers do it, and vocabularies from strangers."""
+"""Byte-level BPE: ids equal transformers', and untrusted vocabularies raise InputError."""
 
 import json
 
@@ -45,7 +45,7 @@ def write(folder, vocab, merges):
     return folder
 
 
-def test_clip_lowers_and_cleans(clip):
+def test_clip_lowercases_and_normalizes_white_space(clip):
     assert clip.encode("A  Photo\n") == clip.encode("a photo") != []
     assert clip.encode("") == clip.encode(" \t") == []
     assert clip.encode("cafe\u0301") == clip.encode("café")
@@ -71,13 +71,13 @@ def test_words_are_merged_in_order(byte_vocabulary):
 
 
 @pytest.mark.parametrize("text", ["кошка и собака", "a photo of a cat 🙂", "ёж"])
-def test_decode_gives_the_text_back(clip, rugpt3, text):
+def test_decode_inverts_encode(clip, rugpt3, text):
     assert clip.decode(clip.encode(text)) == rugpt3.decode(rugpt3.encode(text)) == text
     with pytest.raises(InputError, match="id 9999 is outside the vocabulary"):
         clip.decode([9999])
 
 
-def test_rows_keep_their_end(clip):
+def test_truncated_rows_keep_their_eos(clip):
     rows = clip.encode_batch(["a cat", "word " * 300, ""], 8)
     assert rows.dtype == np.int32 and rows.shape == (3, 8)
     ids = clip.encode("word " * 300)
@@ -87,7 +87,7 @@ def test_rows_keep_their_end(clip):
         clip.encode_batch([3], 8)
 
 
-def test_a_folder_gives_the_tokenizer_back(clip, rugpt3, tmp_path):
+def test_saved_tokenizer_round_trip(clip, rugpt3, tmp_path):
     for tokenizer in (clip, rugpt3):
         for name, content in tokenizer.files.items():
             (tmp_path / name).write_bytes(content)
@@ -96,7 +96,7 @@ def test_a_folder_gives_the_tokenizer_back(clip, rugpt3, tmp_path):
         assert again.files == tokenizer.files
 
 
-def test_padding_as_the_settings_say(byte_vocabulary, tmp_path):
+def test_padding_piece_from_transformers_settings(byte_vocabulary, tmp_path):
     vocab, merges = byte_vocabulary(CLIP)
     folder = write(tmp_path / "clip", vocab, merges)
     assert read(folder).pad_id == 0
@@ -113,7 +113,7 @@ def test_padding_as_the_settings_say(byte_vocabulary, tmp_path):
 
 
 @pytest.mark.parametrize("joined", [False, True])
-def test_one_file_has_both(byte_vocabulary, clip, tmp_path, joined):
+def test_tokenizer_json_has_vocabulary_and_merges(byte_vocabulary, clip, tmp_path, joined):
     vocab, merges = byte_vocabulary(CLIP)
     special = {"<|startoftext|>", "<|endoftext|>"}
     added = [{"id": vocab[piece], "content": piece, "special": True} for piece in special]
@@ -128,7 +128,7 @@ def test_one_file_has_both(byte_vocabulary, clip, tmp_path, joined):
         assert load_tokenizer(path).encode(TEXTS[2]) == clip.encode(TEXTS[2])
 
 
-def test_vocabularies_of_strangers_are_one_line_errors(byte_vocabulary, tmp_path):
+def test_malformed_vocabularies_raise_input_error(byte_vocabulary, tmp_path):
     whole, merges = byte_vocabulary(CLIP)
 
     def expect(message, vocab=whole, lines=None):
@@ -155,7 +155,7 @@ def test_vocabularies_of_strangers_are_one_line_errors(byte_vocabulary, tmp_path
     expect("cannot be used", whole | {"\ud800": len(whole)})
 
 
-def test_single_files_of_strangers(byte_vocabulary, tmp_path):
+def test_malformed_tokenizer_json_raises_input_error(byte_vocabulary, tmp_path):
     vocab, _ = byte_vocabulary(CLIP, merges=1)
     file = tmp_path / "tokenizer.json"
     for content, message in (

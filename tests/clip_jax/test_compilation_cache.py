@@ -1,4 +1,4 @@
-"""Compiled programs are found again by a later process, and nothing that befalls them stops it."""
+"""The compilation cache is reused by later processes, and its damage stops none of them."""
 
 import json
 import os
@@ -44,7 +44,7 @@ def model(small_config, tmp_path):
 
 @pytest.fixture
 def use(model, tmp_path):
-    """What a process of its own finds and keeps, and the lines of its stderr."""
+    """Runs a new process; returns its cache hits and writes, and the lines of its stderr."""
 
     def run(**variables):
         own = {name: value for name, value in os.environ.items() if "CACHE" not in name}
@@ -78,7 +78,7 @@ def test_a_second_process_compiles_nothing(use, tmp_path):
     assert sum("Error reading" in line for line in told) == 1
 
 
-def test_jaxs_own_switches(use, tmp_path):
+def test_jax_options_are_respected(use, tmp_path):
     off, _ = use(JAX_ENABLE_COMPILATION_CACHE="false")
     assert off["folder"] is None and off["kept"] == 0
     moved, _ = use(JAX_COMPILATION_CACHE_DIR=str(tmp_path / "elsewhere"))
@@ -87,8 +87,8 @@ def test_jaxs_own_switches(use, tmp_path):
 
 
 @pytest.fixture
-def unspoken(monkeypatch):
-    """As if these tests had no folder of their own."""
+def unconfigured(monkeypatch):
+    """Removes the test suite's own cache configuration."""
     monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR")
     names = ["jax_compilation_cache_dir", *OPTIONS]
     before = {name: jax.config.values[name] for name in names}
@@ -101,7 +101,7 @@ def unspoken(monkeypatch):
         jax.config.update(name, value)
 
 
-def test_a_folder_that_cannot_be_written_is_told_once(unspoken, tmp_path, monkeypatch):
+def test_unwritable_directory_warns_once(unconfigured, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("no folder")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     with pytest.warns(UserWarning, match="programs are not kept: .*/file.*XDG_CACHE_HOME"):
@@ -112,7 +112,7 @@ def test_a_folder_that_cannot_be_written_is_told_once(unspoken, tmp_path, monkey
     assert jax.config.values["jax_compilation_cache_dir"] is None
 
 
-def test_what_the_user_chose_stays(unspoken, tmp_path, monkeypatch):
+def test_user_configuration_is_not_changed(unconfigured, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     jax.config.update("jax_compilation_cache_max_size", 12345)
     enable_compilation_cache()
@@ -123,7 +123,7 @@ def test_what_the_user_chose_stays(unspoken, tmp_path, monkeypatch):
     assert jax.config.values["jax_compilation_cache_dir"] == "/elsewhere"
 
 
-def test_processors_do_not_share(monkeypatch):
+def test_processors_have_separate_directories(monkeypatch):
     here = compilation_cache.compilation_cache_dir()
     monkeypatch.setattr(compilation_cache.platform, "machine", lambda: "riscv64")
     assert compilation_cache.compilation_cache_dir().parent == here.parent

@@ -1,4 +1,4 @@
-"""Every field of every config with ten values that it cannot have: one line that names it."""
+"""Every field of every config with ten invalid values: an error of one line that names it."""
 
 import dataclasses
 import json
@@ -41,7 +41,7 @@ def base_of(kind):
 
 
 def fields_of(config, path=()):
-    """(path of names, type) of every field, those of parts too."""
+    """Lists (path of names, type) of every field, nested ones included."""
     for name, kind in _field_types(type(config)).items():
         yield (*path, name), kind
         if _is_dataclass_type(kind):
@@ -54,7 +54,7 @@ def with_value(data, path, value):
 
 
 def check_all(config, build):
-    """Numbers of fields and of values that were tried."""
+    """Returns the numbers of fields and of values that were tried."""
     data, fields, tried = config.to_dict(), 0, 0
     for path, kind in fields_of(config):
         fields += 1
@@ -136,7 +136,7 @@ def test_a_sequence_of_many_tokens():
         )  # fmt: skip
 
 
-def test_what_json_writes_otherwise_is_taken():
+def test_json_lists_and_integers_are_accepted():
     """Lists for tuples, integers for numbers."""
     data = json.loads(json.dumps(PRESETS["tiny"].to_dict()))
     data["image"] |= {"mean": [0, 0, 0], "std": [1, 1, 1]}
@@ -145,7 +145,7 @@ def test_what_json_writes_otherwise_is_taken():
 
 
 @pytest.mark.parametrize("data", [None, [], "x", 3, [["vision", {}]]])
-def test_no_object_at_all(data):
+def test_config_that_is_no_object(data):
     for config in MODELS.values():
         with pytest.raises(InputError, match="config"):
             type(config).from_dict(data)

@@ -19,7 +19,7 @@ ARRAYS = {
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float16, ml_dtypes.bfloat16])
 @pytest.mark.parametrize("name", ARRAYS)
-def test_a_copy_is_equal_contiguous_and_its_own(name, dtype):
+def test_copy_is_equal_contiguous_and_owns_its_data(name, dtype):
     array = ARRAYS[name]
     copy = copy_contiguous(array, np.dtype(dtype))
     assert copy.dtype == dtype and copy.flags.c_contiguous and copy.flags.owndata

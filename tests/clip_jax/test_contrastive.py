@@ -29,7 +29,7 @@ def inputs(rng):
 
 
 def dense(name, duplicates, image, text, scale, bias):
-    """((loss, (image accuracy, text accuracy)), gradients) in float64."""
+    """Computes ((loss, (image accuracy, text accuracy)), gradients) in float64."""
     x, y, scale, bias = (np.asarray(a, np.float64) for a in (image, text, scale, bias))
     diagonal, same_group = np.eye(len(x), dtype=bool), GROUPS[:, None] == GROUPS[None, :]
     positive = same_group if duplicates == "positives" else diagonal
@@ -75,13 +75,13 @@ differentiate = partial(jax.value_and_grad, argnums=(0, 1, 2, 3), has_aux=True)
 
 
 def on_one_device(form, cases):
-    """{case: ((loss, accuracies), gradients)} of the whole batch, compiled once."""
+    """Returns a function to {case: ((loss, accuracies), gradients)}, compiled for all cases."""
     losses = {case: differentiate(local_loss(*case, form, tile=7)) for case in cases}
     return jax.jit(lambda *args: {case: loss(*args, GROUPS) for case, loss in losses.items()})
 
 
 def on_a_mesh(form, cases):
-    """The same over two mesh axes, differentiated from outside the `shard_map`."""
+    """Does the same over two mesh axes, differentiated from outside the `shard_map`."""
     axes = ("data", "fsdp")
     mesh = jax.make_mesh((4, 2), axes, axis_types=(AxisType.Auto,) * 2)
     rows, everywhere = PartitionSpec(axes), PartitionSpec()
@@ -99,7 +99,7 @@ def on_a_mesh(form, cases):
 
 
 def in_pmap(form, cases):
-    """The same as data-parallel training does it: each shard's gradients, then their mean."""
+    """Does the same as data-parallel training does: each shard's gradients, then their mean."""
 
     def shard(image, text, scale, bias, groups):
         found = {}
@@ -127,7 +127,7 @@ def in_pmap(form, cases):
 
 
 def assert_equal(found, expected, rtol=1e-5):
-    """Each array within rtol of the largest number in it."""
+    """Asserts that each array is within rtol of the largest magnitude in it."""
     found, expected = jax.tree.leaves(found), jax.tree.leaves(expected)
     assert len(found) == len(expected)
     for a, b in zip(found, expected, strict=True):

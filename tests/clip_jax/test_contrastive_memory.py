@@ -11,7 +11,7 @@ TILE, WIDTH = 64, 16
 
 
 def temporaries(form, batch, devices=1):
-    """Bytes a device of both losses' gradients, for a batch of so many rows in all."""
+    """Returns temporary bytes per device of both losses' gradients, for a global batch."""
     mesh = jax.make_mesh(
         (devices,), ("data",), axis_types=(AxisType.Auto,), devices=jax.devices()[:devices]
     )

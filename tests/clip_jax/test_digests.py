@@ -1,4 +1,4 @@
-"""A model folder's arrays and files are what was saved, or loading says which one is not."""
+"""Digests of model folders: loading names the array or file that differs from what was saved."""
 
 import json
 import shutil
@@ -21,7 +21,7 @@ TRIALS = 12  # flips by default
 
 @pytest.fixture(scope="module")
 def folder(small_config, tmp_path_factory):
-    """A model whose table has a row for each piece of its tokenizer."""
+    """Saves a model whose table has a row for each piece of its tokenizer."""
     rng = np.random.default_rng(0)
     shapes = unstack_layers(abstract_params(small_config))
     params = jax.tree.map(lambda leaf: rng.normal(size=leaf.shape).astype(leaf.dtype), shapes)
@@ -56,14 +56,14 @@ def files_of(folder):
 
 
 def flip_in_array(folder, name, bit):
-    """Flips a bit of an array in Orbax's file; small arrays lie compressed among the names."""
+    """Flips a bit of an array in Orbax's file; small arrays are compressed among the names."""
     content = np.asarray(flatten(model_folder.restore_params(folder))[name]).tobytes()
     (file,) = (file for file in files_of(folder) if content in file.read_bytes())
     flip(file, 8 * file.read_bytes().find(content) + bit)
 
 
 def read(folder):
-    """All that `clip_jax.load` reads, without what it then computes."""
+    """Reads whatever `clip_jax.load` reads, without its computations."""
     config = ClipConfig.from_dict(model_folder.read_config(folder)["config"])
     params = model_folder.read_params(folder)
     return config, params, clip_jax.load_tokenizer(folder).model
@@ -114,7 +114,7 @@ def test_any_bit_of_an_array_is_noticed(copy):
     read(copy)
 
 
-def test_a_digest_is_of_an_arrays_bytes_in_its_order(monkeypatch):
+def test_array_digest_is_of_bytes_in_c_order(monkeypatch):
     monkeypatch.setattr(digests, "CHUNK_BYTES", 64)
     rng = np.random.default_rng(0)
     array = rng.normal(size=(7, 5, 3)).astype(np.float32)
@@ -131,7 +131,7 @@ def test_a_digest_is_of_an_arrays_bytes_in_its_order(monkeypatch):
 
 
 def test_arrays_are_digested_as_they_are_written(tmp_path, monkeypatch):
-    """Each is made once, and its digest is what the file gives back."""
+    """Computes each array once; its digest equals that of the array in the file."""
     monkeypatch.setattr(orbax_io, "MAX_BYTES_IN_FLIGHT", 100)
 
     class Late:
@@ -162,7 +162,7 @@ def test_another_models_tokenizer_is_refused(copy):
     assert clip_jax.load_tokenizer(copy, verify=False).model == other.model
 
 
-def test_a_tokenizer_that_no_digest_names_must_have_a_piece_for_each_row(folder, tmp_path):
+def test_tokenizer_without_digest_must_match_the_table(folder, tmp_path):
     def place(name, model, **without):
         copy = shutil.copytree(folder, tmp_path / name)
         about = json.loads((copy / "digests.json").read_text())
@@ -179,7 +179,7 @@ def test_a_tokenizer_that_no_digest_names_must_have_a_piece_for_each_row(folder,
 
 
 @pytest.mark.parametrize("name", ["config.json", "tokenizer.model"])
-def test_a_file_that_is_gone_or_changed(copy, name):
+def test_missing_or_changed_file(copy, name):
     model_folder.read_params(copy)
     content = (copy / name).read_bytes()
     (copy / name).write_bytes(content + b"\n")
@@ -191,13 +191,13 @@ def test_a_file_that_is_gone_or_changed(copy, name):
     assert model_folder.read_params(copy, verify=False)
 
 
-def test_files_of_ones_own_may_be_added(copy):
+def test_added_files_are_allowed(copy):
     (copy / "README.md").write_text("mine")
     (copy / "notes.txt").write_text("mine")
     clip_jax.load(copy)
 
 
-def test_a_digests_file_that_is_gone_or_changed(copy):
+def test_missing_or_changed_digests_file(copy):
     file = copy / "digests.json"
     about = json.loads(file.read_text())
     name = "visual/projection"
@@ -230,7 +230,7 @@ def test_an_array_of_another_size_is_not_read(copy, monkeypatch):
         model_folder.read_params(copy)
 
 
-def test_the_switch(copy, monkeypatch):
+def test_verification_can_be_disabled(copy, monkeypatch):
     flip_in_array(copy, "visual/projection", 99)
     for value, verify, refused in [
         ("", None, "RUDOLPH_JAX_VERIFY is ''; expected 0 or 1"),

@@ -19,12 +19,12 @@ OPENAI = ImageConfig(resample="bicubic", crop="resize_then_crop")
 
 
 def ramp(width, height):
-    """Each column has its own value: a crop shows where it was cut."""
+    """Makes an image whose columns differ, so that a crop shows its offset."""
     row = np.arange(width, dtype=np.uint8)
     return Image.fromarray(np.repeat(np.repeat(row[None, :, None], height, 0), 3, 2))
 
 
-def test_ruclip_cuts_the_centre_square_before_resizing():
+def test_ruclip_center_crops_before_resizing():
     pixels = resize_square(ramp(15, 8), 8, ImageConfig())
     np.testing.assert_array_equal(pixels[0, :, 0], np.arange(3, 11))  # (15 - 8) // 2 = 3
 
@@ -79,7 +79,7 @@ def test_thin_images_are_cropped_before_the_resize(size, mode, rng, monkeypatch)
         assert (windowed != whole).mean() < 0.01
 
 
-def test_the_resize_of_a_thin_image_makes_no_large_one(monkeypatch):
+def test_resizing_a_thin_image_makes_no_large_one(monkeypatch):
     made, resize = [], Image.Image.resize
 
     def noted(self, size, *args, **kwargs):
@@ -149,7 +149,7 @@ def test_sources_agree(tmp_path):
         np.testing.assert_array_equal(np.asarray(open_image(source)), np.asarray(picture))
 
 
-def test_broken_pictures_are_one_line_errors(tmp_path):
+def test_damaged_images_raise_input_error(tmp_path):
     buffer = io.BytesIO()
     ramp(64, 64).save(buffer, "PNG")
     for name, content in {
@@ -167,7 +167,7 @@ def test_broken_pictures_are_one_line_errors(tmp_path):
         open_image(np.zeros((4, 4)))
 
 
-def test_no_pictures_give_no_pixels():
+def test_no_images_give_no_pixels():
     assert preprocess([], 8, ImageConfig()).shape == (0, 8, 8, 3)
 
 

@@ -1,4 +1,4 @@
-"""Files as people have them: turned, deep, damaged, in every container that Pillow reads."""
+"""Decoding of image files: orientation, bit depth, damage, in every format Pillow reads."""
 
 import io
 import os
@@ -59,7 +59,7 @@ def test_orientation_in_xmp_is_applied(smooth):
     np.testing.assert_array_equal(np.asarray(opened), np.rot90(np.asarray(smooth), -1))
 
 
-def test_a_pillow_image_with_a_tag_is_turned_and_stays_as_it_was(smooth, tmp_path):
+def test_orientation_of_a_pillow_image_is_applied_to_a_copy(smooth, tmp_path):
     exif = Image.Exif()
     exif[ORIENTATION] = 6
     smooth.save(tmp_path / "a.png", exif=exif)
@@ -97,7 +97,7 @@ def test_sixteen_bits_of_the_other_byte_order():
 
 
 def tiff_of_grey(values, bits, photometric=1):
-    """A little-endian TIFF of one strip, packed by the caller."""
+    """Makes a little-endian TIFF of one strip, packed by the caller."""
     tags = [
         (256, 4, 16), (257, 4, 16), (258, 3, bits), (259, 3, 1), (262, 3, photometric),
         (273, 4, 8 + 2 + 9 * 12 + 4), (277, 3, 1), (278, 4, 16), (279, 4, len(values)),
@@ -231,12 +231,12 @@ def test_arrays(rng):
         ([1, 2], "image is list; expected a path"),
     ],
 )
-def test_what_is_no_image_is_named(array, message):
+def test_arrays_that_are_no_images_are_named(array, message):
     with pytest.raises(InputError, match=message):
         open_image(array)
 
 
-def test_files_that_are_none(tmp_path):
+def test_files_that_are_no_images(tmp_path):
     for source, message in (
         (tmp_path, "not a regular file"),
         ("", "no such image"),

@@ -29,7 +29,7 @@ def variables(small_config, inputs):
 
 
 def apply(config, variables, *args, compute=Compute(), **kwargs):
-    """Compiled as users run it; op by op takes ten times as long."""
+    """Applies the model compiled, as users run it; op by op takes ten times as long."""
     return jax.jit(lambda v, *a: Clip(config, compute).apply(v, *a, **kwargs))(variables, *args)
 
 
@@ -38,7 +38,7 @@ def largest_difference(a, b):
 
 
 @pytest.mark.parametrize("compute", [Compute(remat="block"), Compute(unroll=2), Compute(unroll=9)])
-def test_ways_to_run_agree_in_values_and_gradients(small_config, variables, inputs, compute):
+def test_compute_settings_agree_in_values_and_gradients(small_config, variables, inputs, compute):
     def loss(variables, compute):
         image, text, scale = Clip(small_config, compute).apply(variables, *inputs)
         return (scale * image * text).sum() + image[0].sum()
@@ -49,7 +49,7 @@ def test_ways_to_run_agree_in_values_and_gradients(small_config, variables, inpu
         assert largest_difference(a, b) < 2e-5
 
 
-def test_layers_one_by_one_give_what_stacked_ones_do(small_config, variables, inputs):
+def test_unstacked_layers_equal_stacked_ones(small_config, variables, inputs):
     def features(variables, stacked):
         return Clip(small_config, Compute(), stacked).apply(variables, *inputs)
 
@@ -76,7 +76,7 @@ def test_text_is_causal_up_to_its_first_eos(small_config, variables, inputs):
     np.testing.assert_array_equal(before[2], np.asarray(encode(second_eos))[2])
 
 
-def test_a_shorter_window_gives_the_same_text_features(small_config, variables, inputs):
+def test_shorter_sequence_gives_the_same_text_features(small_config, variables, inputs):
     ids = inputs[0][[0, 2]]  # EOS at 5 and 2
     whole = apply(small_config, variables, ids, method="encode_text")
     cut = apply(small_config, variables, ids[:, :6], method="encode_text")

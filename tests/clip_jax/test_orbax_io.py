@@ -1,4 +1,4 @@
-"""Orbax checkpoints written and read a few arrays at a time: what is in them, and in memory."""
+"""Orbax checkpoints written and read a few arrays at a time: their contents, and memory."""
 
 import asyncio
 import contextlib
@@ -34,8 +34,8 @@ def assert_same(found, expected):
         np.testing.assert_array_equal(a, b)
 
 
-class Late:
-    """An array of 1 kB that is made when it is asked for, and counts who is in memory."""
+class LazyArray:
+    """Makes an array of 1 kB on `__array__`, and counts those in memory."""
 
     shape, dtype = (256,), np.dtype(np.float32)
     living = weakref.WeakSet()
@@ -46,9 +46,9 @@ class Late:
 
     def __array__(self, dtype=None, copy=None):
         array = np.full(self.shape, self.value, self.dtype).view(_Counted)
-        Late.living.add(array)
-        Late.made += 1
-        Late.most = max(Late.most, len(Late.living))
+        LazyArray.living.add(array)
+        LazyArray.made += 1
+        LazyArray.most = max(LazyArray.most, len(LazyArray.living))
         return np.asarray(array)
 
 
@@ -60,20 +60,20 @@ class _Counted(np.ndarray):
 
 
 @pytest.mark.parametrize("at_once", [1, 100, 1 << 20])
-def test_what_is_written_is_read(tmp_path, monkeypatch, at_once):
+def test_round_trip(tmp_path, monkeypatch, at_once):
     monkeypatch.setattr(orbax_io, "MAX_BYTES_IN_FLIGHT", at_once)
     orbax_io.save(tmp_path / "x", tree())
     assert_same(orbax_io.restore(tmp_path / "x"), tree())
 
 
-def test_any_orbax_restores_it(tmp_path):
+def test_plain_orbax_restores_it(tmp_path):
     orbax_io.save(tmp_path / "x", tree())
     with ocp.PyTreeCheckpointer() as checkpointer:
         assert_same(checkpointer.restore(tmp_path / "x"), tree())
 
 
 @pytest.mark.parametrize("settings", [{}, {"use_ocdbt": False}, {"use_compression": False}])
-def test_what_orbax_itself_wrote_is_read(tmp_path, settings):
+def test_checkpoints_of_plain_orbax_are_read(tmp_path, settings):
     with ocp.PyTreeCheckpointer(**settings) as checkpointer:
         checkpointer.save(tmp_path / "x", tree() | {"jax": jnp.arange(3.0)})
     assert_same(orbax_io.restore(tmp_path / "x"), tree() | {"jax": np.arange(3, dtype="f4")})
@@ -81,12 +81,12 @@ def test_what_orbax_itself_wrote_is_read(tmp_path, settings):
 
 def test_arrays_are_made_as_they_are_written(tmp_path, monkeypatch):
     monkeypatch.setattr(orbax_io, "MAX_BYTES_IN_FLIGHT", 4096)
-    monkeypatch.setattr(Late, "most", 0)
-    monkeypatch.setattr(Late, "made", 0)
-    late = {str(i): Late(i) for i in range(40)}
+    monkeypatch.setattr(LazyArray, "most", 0)
+    monkeypatch.setattr(LazyArray, "made", 0)
+    late = {str(i): LazyArray(i) for i in range(40)}
     orbax_io.save(tmp_path / "x", late)
-    assert Late.made == 40
-    assert Late.most <= 8  # four being written, four about to be
+    assert LazyArray.made == 40
+    assert LazyArray.most <= 8  # four being written, four about to be
     found = orbax_io.restore(tmp_path / "x")
     assert {name: leaf[0] for name, leaf in found.items()} == {str(i): i for i in range(40)}
 
@@ -102,7 +102,7 @@ def test_parts_hold_what_fits(monkeypatch):
 
 
 def test_a_failure_while_an_array_is_made_leaves_nothing(tmp_path):
-    class Refused(Late):
+    class Refused(LazyArray):
         def __array__(self, dtype=None, copy=None):
             raise InputError("beyond float16")
 
@@ -167,7 +167,7 @@ def test_no_read_outlives_an_error():
     assert ended == ["late"]
 
 
-def test_loads_leave_no_objects(tmp_path):
+def test_loading_leaks_no_objects(tmp_path):
     """TensorStore's `Spec.to_json` never frees some of what it returns, 20 objects an array."""
     orbax_io.save(tmp_path / "x", {str(i): np.zeros(3) for i in range(10)})
 
@@ -181,7 +181,7 @@ def test_loads_leave_no_objects(tmp_path):
     assert loaded(10) - before < 50
 
 
-def test_a_lack_of_memory_is_no_damage(tmp_path, monkeypatch):
+def test_out_of_memory_is_not_reported_as_damage(tmp_path, monkeypatch):
     folder = model_folder.write(tmp_path / "model", kind="clip", config={}, params=tree())
 
     def exhausted(*_):

@@ -16,7 +16,7 @@ from converters.rules import plan
 
 
 def assert_close(found, expected, tolerance=1e-5):
-    """Largest difference over largest magnitude of the array."""
+    """Asserts that the largest difference is small against the largest magnitude."""
     found, expected = np.asarray(found), np.asarray(expected)
     assert found.shape == expected.shape
     assert np.abs(found - expected).max() <= tolerance * np.abs(expected).max()

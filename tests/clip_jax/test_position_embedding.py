@@ -22,6 +22,6 @@ def test_class_token_is_kept_and_a_flat_grid_stays_flat(rng):
 
 
 @pytest.mark.parametrize("shape", [(9, 4), (1, 4), (10,)])
-def test_what_is_no_grid_is_refused(shape):
+def test_embedding_that_is_no_square_grid_is_refused(shape):
     with pytest.raises(InputError, match=r"expected \[1 \+ n\*n, width\]"):
         resize_position_embedding(np.zeros(shape, np.float32), 4)

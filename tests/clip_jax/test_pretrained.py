@@ -37,7 +37,7 @@ def folder(clip, tmp_path_factory):
     return clip.save(tmp_path_factory.mktemp("models") / "clip", note="made by a test")
 
 
-def test_folder_gives_the_model_back(clip, folder):
+def test_saved_model_round_trip(clip, folder):
     loaded = clip_jax.load(folder)
     assert loaded.config == clip.config
     jax.tree.map(np.testing.assert_array_equal, dict(loaded.params), dict(clip.params))
@@ -46,7 +46,7 @@ def test_folder_gives_the_model_back(clip, folder):
     assert (about["kind"], about["provenance"]) == ("clip", {"note": "made by a test"})
 
 
-def test_layers_lie_one_by_one_in_a_folder(clip, folder):
+def test_folder_has_unstacked_layers(clip, folder):
     params = model_folder.read_params(folder)
     assert sorted(params["text"]["layers"]) == ["0", "1", "2"]
     kernel = params["text"]["layers"]["1"]["mlp"]["in_kernel"]
@@ -139,7 +139,7 @@ def test_parameters_keep_their_dtype_in_a_model_that_computes_in_another(folder,
     assert loaded.content_hash == clip.content_hash
 
 
-def test_uneven_batches_change_nothing_and_compile_nothing(clip, rng):
+def test_last_batch_is_padded_and_compiles_nothing(clip, rng):
     images = list(rng.integers(0, 256, (7, 30, 40, 3), dtype=np.uint8))
     whole = Predictor(clip, batch_size=7).get_image_latents(images)
     predictor = Predictor(clip, batch_size=3)
@@ -171,7 +171,7 @@ def test_averages_of_templates(clip):
     assert np.abs(unit(encoded.mean(0)) - unit(unit(encoded).mean(0))).max() > 1e-5
 
 
-def test_predictor_refuses_what_it_cannot_use(clip):
+def test_predictor_refuses_invalid_arguments(clip):
     for arguments, message in (
         ({"templates": ["фото"]}, "needs exactly one"),
         ({"templates": []}, "templates are empty"),

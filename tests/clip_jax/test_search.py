@@ -1,4 +1,4 @@
-"""Pictures by text: their order, what is kept on disk, what is left out."""
+"""Image search: order of results, stored embeddings, files that are left out."""
 
 import json
 import os
@@ -37,21 +37,21 @@ def cache(tmp_path, monkeypatch):
 
 @pytest.fixture
 def photos(tmp_path):
-    """Six images, two of them the same, in two folders, and files that are none."""
+    """Writes six images, two of them the same, in two folders, and files that are none."""
     folder = tmp_path / "photos"
     (folder / "deeper").mkdir(parents=True)
     for i in range(5):
         pixels = np.random.default_rng(i).integers(0, 256, (20 + i, 30, 3), np.uint8)
         Image.fromarray(pixels).save(folder / ("deeper" if i % 2 else ".") / f"{i}.png")
     (folder / "copy.PNG").write_bytes((folder / "0.png").read_bytes())
-    (folder / "broken.jpg").write_bytes(b"no picture")
+    (folder / "broken.jpg").write_bytes(b"no image")
     (folder / "notes.txt").write_text("not looked at")
     return folder
 
 
 @pytest.fixture
 def encoded(monkeypatch):
-    """How many images each call of the encoder was given."""
+    """Counts the images of each call of the encoder."""
     counts, real = [], Predictor.get_image_latents
 
     def note(self, images):
@@ -81,7 +81,7 @@ def test_the_most_similar_first(clip, photos):
     assert index.unreadable.keys() == {photos / "broken.jpg"}
 
 
-def test_a_picture_is_encoded_once_for_a_model(clip, model, photos, cache, encoded):
+def test_image_is_encoded_once_per_model(clip, model, photos, cache, encoded):
     first = build_image_index(clip, photos)
     assert encoded == [5] and cache.exists()  # the copy is not encoded again
     (photos / "0.png").rename(photos / "renamed.png")
@@ -97,7 +97,7 @@ def test_a_picture_is_encoded_once_for_a_model(clip, model, photos, cache, encod
     assert encoded == [5, 1, 6, 6]
 
 
-def test_what_was_finished_before_an_interruption_is_kept(clip, photos, monkeypatch):
+def test_embeddings_finished_before_an_interruption_are_stored(clip, photos, monkeypatch):
     monkeypatch.setattr("clip_jax.search.BATCHES_BETWEEN_WRITES", 1)
     real, calls = Predictor.get_image_latents, []
 
@@ -129,7 +129,7 @@ def test_one_damaged_file_of_any_kind_does_not_end_the_search(clip, photos, monk
         assert photos / "bad.tif" in index.unreadable and len(index.paths) == 6
 
 
-def test_metadata_of_macos_and_hidden_files_are_no_pictures(clip, photos):
+def test_macos_metadata_and_hidden_files_are_ignored(clip, photos):
     (photos / "__MACOSX" / "deeper").mkdir(parents=True)
     (photos / ".thumbnails").mkdir()
     for name in ("__MACOSX/._0.png", "__MACOSX/deeper/a.png", "._0.png", ".thumbnails/b.png"):
@@ -164,7 +164,7 @@ def test_store_of_many(tmp_path, rng):
     assert all((found[name] == row).all() for name, row in rows.items())
 
 
-def test_the_command(model, photos, cache, capsys):
+def test_command_line(model, photos, cache, capsys):
     assert main(["search", "лес", str(photos), f"--model={model}", "--count=2"]) == 7
     printed = capsys.readouterr()
     assert f"warning: {photos / 'broken.jpg'}: not a readable image" in printed.err

@@ -1,4 +1,4 @@
-"""Text from outside: marks, encodings, normal forms, characters that nobody sees."""
+"""Text files: byte order marks, encodings, normal forms, invisible characters."""
 
 import json
 import os
@@ -53,7 +53,7 @@ def test_files_that_cannot_be_read(tmp_path):
         str(caught.value).encode()
 
 
-def test_json_with_a_key_twice_is_refused():
+def test_json_with_duplicate_keys_is_refused():
     with pytest.raises(InputError, match="x: not JSON .key 'a' is there twice"):
         parse_json('{"b": {"a": 1, "a": 2}}', "x")
     for wrong in ("", "{", "[" * 100_000, '{"a": 1' + "0" * 5000 + "}"):

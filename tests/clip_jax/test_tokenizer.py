@@ -17,7 +17,7 @@ def test_special_ids_are_ruclips(tokenizer):
     assert ids == (0, 1, 2, 3)
 
 
-def test_text_survives(tokenizer):
+def test_decode_inverts_encode(tokenizer):
     for text in WORDS:
         assert tokenizer.decode(tokenizer.encode(text)) == text
     assert tokenizer.decode([2, *tokenizer.encode("кошка"), 3, 0]) == "<BOS> кошка<EOS><PAD>"

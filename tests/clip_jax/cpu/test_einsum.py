@@ -50,7 +50,7 @@ def test_values_and_gradients_are_those_of_the_usual_product(equation, dtype):
 
 
 def test_bfloat16_operands_are_multiplied_without_conversion_both_ways():
-    """Every product takes bfloat16 and sums in float32; none converts an operand first."""
+    """Finds bfloat16 operands and float32 sums in every product, and no conversion before."""
     equation = "BTHK,HKD->BTD"
     x, kernel = (jnp.ones(shape, jnp.bfloat16) for shape in EQUATIONS[equation])
 
@@ -66,7 +66,7 @@ def test_bfloat16_operands_are_multiplied_without_conversion_both_ways():
 
 
 def test_float32_gradients_need_no_transposition():
-    """Those of `jnp.einsum` do, which takes XLA:CPU longer than many a product."""
+    """Finds no transposition, unlike in those of `jnp.einsum`, which takes XLA:CPU long."""
     x, kernel = jnp.ones((2, 3, 8)), jnp.ones((8, 5))
 
     def program(form):
