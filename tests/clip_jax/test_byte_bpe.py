@@ -108,7 +108,7 @@ def test_padding_piece_from_transformers_settings(byte_vocabulary, tmp_path):
         (tmp_path / name).write_bytes(content)
     assert load_tokenizer(tmp_path).pad_id == vocab["!"]
     (folder / "tokenizer_config.json").write_text('{"pad_token": "absent"}')
-    with pytest.raises(InputError, match="has no piece 'absent', which is to pad"):
+    with pytest.raises(InputError, match="has no piece 'absent', which is the padding piece"):
         read(folder)
 
 

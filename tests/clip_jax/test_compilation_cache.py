@@ -27,7 +27,7 @@ latents = clip.encode_text(np.full((1, 3), clip.config.eos_id, np.int32))
 print(json.dumps({
     "latents": np.asarray(latents).tolist(),
     "folder": jax.config.values["jax_compilation_cache_dir"],
-    "found": events.count("cache_hits"), "kept": events.count("cache_misses"),
+    "found": events.count("cache_hits"), "written": events.count("cache_misses"),
 }))
 """
 
@@ -63,9 +63,9 @@ def test_a_second_process_compiles_nothing(use, tmp_path):
     first, told = use()
     folder = Path(first["folder"])
     assert folder.is_relative_to(tmp_path / "home/rudolph-jax") and not told
-    assert first["kept"] == len(list(folder.glob("*-cache"))) > 0 == first["found"]
+    assert first["written"] == len(list(folder.glob("*-cache"))) > 0 == first["found"]
     again, told = use()
-    assert (again["found"], again["kept"], told) == (first["kept"], 0, [])
+    assert (again["found"], again["written"], told) == (first["written"], 0, [])
     assert again["latents"] == first["latents"]
 
     damaged, unfinished, *_ = sorted(folder.glob("jit_*-cache"))
@@ -74,15 +74,15 @@ def test_a_second_process_compiles_nothing(use, tmp_path):
     unfinished.with_name(unfinished.name.replace("-cache", "-atime")).unlink()
     mended, told = use()
     assert mended["latents"] == first["latents"]
-    assert mended["found"] == first["kept"] - 2 and unfinished.stat().st_size
+    assert mended["found"] == first["written"] - 2 and unfinished.stat().st_size
     assert sum("Error reading" in line for line in told) == 1
 
 
 def test_jax_options_are_respected(use, tmp_path):
     off, _ = use(JAX_ENABLE_COMPILATION_CACHE="false")
-    assert off["folder"] is None and off["kept"] == 0
+    assert off["folder"] is None and off["written"] == 0
     moved, _ = use(JAX_COMPILATION_CACHE_DIR=str(tmp_path / "elsewhere"))
-    assert moved["kept"] == len(list((tmp_path / "elsewhere").glob("*-cache"))) > 0
+    assert moved["written"] == len(list((tmp_path / "elsewhere").glob("*-cache"))) > 0
     assert not (tmp_path / "home").exists()
 
 
@@ -104,7 +104,7 @@ def unconfigured(monkeypatch):
 def test_unwritable_directory_warns_once(unconfigured, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("no folder")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    with pytest.warns(UserWarning, match="programs are not kept: .*/file.*XDG_CACHE_HOME"):
+    with pytest.warns(UserWarning, match="programs are not cached: .*/file.*XDG_CACHE_HOME"):
         enable_compilation_cache()
     with warnings.catch_warnings():
         warnings.simplefilter("error")

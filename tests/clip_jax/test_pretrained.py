@@ -13,7 +13,7 @@ from clip_jax import (
     InputError,
     Predictor,
     PretrainedClip,
-    compiled,
+    jit_apply,
     model_folder,
 )
 from clip_jax.layers import stack_layers, unstack_layers
@@ -144,9 +144,9 @@ def test_last_batch_is_padded_and_compiles_nothing(clip, rng):
     whole = Predictor(clip, batch_size=7).get_image_latents(images)
     predictor = Predictor(clip, batch_size=3)
     np.testing.assert_allclose(predictor.get_image_latents(images), whole, atol=1e-5)
-    programs = compiled._apply._cache_size()
+    programs = jit_apply._apply._cache_size()
     predictor.get_image_latents(images[:5])
-    assert compiled._apply._cache_size() == programs
+    assert jit_apply._apply._cache_size() == programs
     assert predictor.get_image_latents([]).shape == (0, 20)
 
 

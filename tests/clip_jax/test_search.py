@@ -199,7 +199,7 @@ def test_wrong_input_is_one_line(model, photos, tmp_path, cache, capsys):
     assert "the text is empty" in error_of("  ", photos)
     cache.write_bytes(b"something else" * 99)
     assert "embeddings cannot be stored here (file is not a database)" in error_of("лес", photos)
-    with pytest.raises(InputError, match="expected one with pictures"):
+    with pytest.raises(InputError, match="expected one with images"):
         list_images(photos / "0.png")
 
 
