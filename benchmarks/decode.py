@@ -21,10 +21,10 @@ from benchmarks.random_models import original_folder, rudolph_folder
 from benchmarks.result import Table
 from benchmarks.roofline import Machine
 from clip_jax.errors import InputError
-from rudolph_jax.cache_window import window
+from rudolph_jax.cache_window import cache_window
 from rudolph_jax.config import PRESETS, RudolphConfig
 from rudolph_jax.layout import Layout
-from rudolph_jax.masks import layer_kinds
+from rudolph_jax.masks import layer_mask_types
 
 CHECKED = 6  # greedy codes that must agree before anything is timed
 # Largest difference of logits, relative to their standard deviation.
@@ -61,7 +61,7 @@ def measure(args: argparse.Namespace, options: Options, machine: Machine) -> Ite
             implementations[f"ours {dtype}"] = Implementation("ours_decode", dtype, arguments)
             if dtype == args.dtypes[0] and batch == max(args.batches):
                 implementations[f"ours {dtype}, full cache"] = Implementation(
-                    "ours_decode", dtype, {**arguments, "trimmed": False}
+                    "ours_decode", dtype, {**arguments, "windowed_cache": False}
                 )
             if args.int8:
                 implementations[f"ours {dtype}, int8 weights"] = Implementation(
@@ -115,7 +115,7 @@ def step_cost(config: RudolphConfig, batch: int, dtype: str) -> tuple[float, flo
     columns = layout.code_logits.stop - layout.code_logits.start
     kernels = config.layers * 12 * D * D + columns * D
     # Keys of the image segment are each sample's; those of the prompt are shared.
-    image_keys = sum(int(window(config, kind, "image").size) for kind in layer_kinds(config))
+    image_keys = sum(int(cache_window(config, kind, "image").size) for kind in layer_mask_types(config))
     prompt_keys = config.layers * config.left_text_length
     flops = 2 * kernels * batch + 4 * D * (image_keys + prompt_keys) * batch
     return flops, itemsize * (kernels + 2 * D * (image_keys * batch + prompt_keys))

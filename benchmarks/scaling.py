@@ -72,14 +72,14 @@ def _all_series(args: argparse.Namespace, options: Options) -> Iterator[Series]:
     caches = {"windowed cache": True, "full cache": False}
     yield Series(
         f"A step of {LAYERS} layers of {first}", "batch", "milliseconds", args.batches,
-        {name: [1e3 * seconds(small, batch, trimmed, options.rounds) for batch in args.batches]
-         for name, trimmed in caches.items()},
+        {name: [1e3 * seconds(small, batch, windowed, options.rounds) for batch in args.batches]
+         for name, windowed in caches.items()},
     )  # fmt: skip
     yield Series(
         f"A step of {LAYERS} layers of {first} for 16 images", "side in codes", "milliseconds",
         args.sides,
-        {name: [1e3 * seconds(config, 16, trimmed, options.rounds) for config in configs]
-         for name, trimmed in caches.items()},
+        {name: [1e3 * seconds(config, 16, windowed, options.rounds) for config in configs]
+         for name, windowed in caches.items()},
     )  # fmt: skip
     yield Series(
         f"What an image adds to memory, {LAYERS} layers of {first} in bfloat16",
@@ -87,8 +87,8 @@ def _all_series(args: argparse.Namespace, options: Options) -> Iterator[Series]:
         "MB",
         args.sides,
         {
-            name: [_cache_megabytes(config, trimmed) for config in configs]
-            for name, trimmed in caches.items()
+            name: [_cache_megabytes(config, windowed) for config in configs]
+            for name, windowed in caches.items()
         },
     )
     models = [PRESETS[name] for name in args.presets]
@@ -98,8 +98,8 @@ def _all_series(args: argparse.Namespace, options: Options) -> Iterator[Series]:
     )  # fmt: skip
     yield Series(
         "What an image adds to memory, bfloat16", "model", "MB", args.presets,
-        {name: [_cache_megabytes(config, trimmed) for config in models]
-         for name, trimmed in caches.items()},
+        {name: [_cache_megabytes(config, windowed) for config in models]
+         for name, windowed in caches.items()},
     )  # fmt: skip
     yield peak_memory(map(json.loads, PLANS.read_text(encoding="utf-8").splitlines()))
 
@@ -121,18 +121,18 @@ def peak_memory(rows: Iterable[Mapping[str, Any]], chip: str = CHIP) -> Series:
     )  # fmt: skip
 
 
-def seconds(config: RudolphConfig, batch: int, trimmed: bool, rounds: int) -> float:
+def seconds(config: RudolphConfig, batch: int, windowed: bool, rounds: int) -> float:
     """Return the median seconds of a decode step in the middle of an image, in float32."""
-    plan = SamplerConfig(config, Compute(), "image", batch, trimmed=trimmed)
+    sampler = SamplerConfig(config, Compute(), "image", batch, windowed_cache=windowed)
     params = _params(config)
-    request = _request(plan)
-    prompt, state = jax.jit(prefill, static_argnums=0)(plan, params, request)
+    inputs = _inputs(sampler)
+    prompt, state = jax.jit(prefill, static_argnums=0)(sampler, params, inputs)
     step, middle = SAMPLE_LOOP(sample_loop), Layout(config).image_length // 2
     times = []
     for _ in range(rounds + 1):
-        state = jax.block_until_ready(state._replace(place=jnp.int32(middle)))
+        state = jax.block_until_ready(state._replace(position=jnp.int32(middle)))
         start = perf_counter()
-        state = jax.block_until_ready(step(plan, params, request, prompt, state, CODES))
+        state = jax.block_until_ready(step(sampler, params, inputs, prompt, state, CODES))
         times.append((perf_counter() - start) / CODES)
     return median(times[1:])
 
@@ -143,24 +143,24 @@ def _params(config: RudolphConfig) -> Params:
     return jax.device_put(transpose_kernels(params) if jax.default_backend() == "cpu" else params)
 
 
-def _cache_megabytes(config: RudolphConfig, trimmed: bool) -> float:
-    plan = SamplerConfig(config, Compute(dtype="bfloat16"), "image", 1, trimmed=trimmed)
+def _cache_megabytes(config: RudolphConfig, windowed: bool) -> float:
+    sampler = SamplerConfig(config, Compute(dtype="bfloat16"), "image", 1, windowed_cache=windowed)
     params: Params = unstack_layers(abstract_params(config))
     state: SamplingState = jax.eval_shape(
-        lambda params: prefill(plan, params, _request(plan))[1], params
+        lambda params: prefill(sampler, params, _inputs(sampler))[1], params
     )
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state.cache)) / 1e6
 
 
-def _request(plan: SamplerConfig) -> SamplerInputs:
-    layout = Layout(plan.config)
+def _inputs(sampler: SamplerConfig) -> SamplerInputs:
+    layout = Layout(sampler.config)
     return SamplerInputs(
-        prompts=jnp.ones((1, 1, plan.prompt_length), jnp.int32),
-        start=jnp.int32(plan.prompt_length),
+        prompts=jnp.ones((1, 1, sampler.prompt_length), jnp.int32),
+        start=jnp.int32(sampler.prompt_length),
         stop=jnp.int32(layout.image_length),
-        fixed=jnp.full((1, layout.image_length), -1, jnp.int32),
-        allowed=jnp.ones(1, bool),
-        keys=jax.random.split(jax.random.key(0), plan.samples),
-        options=IMAGE_SAMPLING.to_arrays(),
+        forced_tokens=jnp.full((1, layout.image_length), -1, jnp.int32),
+        allowed_tokens=jnp.ones(1, bool),
+        keys=jax.random.split(jax.random.key(0), sampler.samples),
+        sampling=IMAGE_SAMPLING.to_arrays(),
         guidance_weight=jnp.float32(0),
     )

@@ -32,7 +32,7 @@ _SANDWICH = {
 @dataclasses.dataclass(frozen=True)
 class Names:
     """What the two name differently. left: the left text's position embedding. masks: buffer ->
-    one of `rudolph_jax.masks.KINDS`."""
+    one of `rudolph_jax.masks.MASK_TYPES`."""
 
     left: str
     masks: Mapping[str, str]
@@ -108,7 +108,7 @@ def derived(names: Names) -> tuple[Derived, ...]:
         Derived(
             buffer,
             f"the mask of {kind} attention, which follows from the config",
-            partial(mask, kind=kind),
+            partial(mask, mask_type=kind),
             home="bool",
         )
         for buffer, kind in names.masks.items()
@@ -203,7 +203,7 @@ def kernel_of(weights: Weights, buffer: str, config: RudolphConfig) -> int | Non
     if buffer not in weights.tensors:
         return None
     found = np.asarray(weights.tensors[buffer]) != 0
-    if found.shape != (layout.length, layout.length):
+    if found.shape != (layout.sequence_length, layout.sequence_length):
         return None
     asking, seen = np.nonzero(found[layout.image, layout.image])
     reach = 0

@@ -30,7 +30,7 @@ from converters import safetensors_file
 from rudolph_jax import incremental
 from rudolph_jax.config import RudolphConfig, VqganConfig
 from rudolph_jax.layout import Layout
-from rudolph_jax.masks import layer_kinds, mask
+from rudolph_jax.masks import layer_mask_types, mask
 from rudolph_jax.model import Rudolph
 from rudolph_jax.vqgan import Vqgan
 
@@ -120,7 +120,7 @@ def vqgan_functions(config: VqganConfig) -> dict[str, Function]:
 def rudolph_functions(config: RudolphConfig) -> dict[str, Function]:
     model, layout = Rudolph(config, stacked=False), Layout(config)
     drawing = Drawing(config)
-    L, M = layout.length, layout.left.stop
+    L, M = layout.sequence_length, layout.left.stop
     cache = f"{config.layers}, b, {config.heads}, {drawing.positions}, "
     caches = dict.fromkeys(
         ("keys", "values"), ("float32", cache + str(config.width // config.heads))
@@ -150,11 +150,11 @@ class Drawing:
     def positions(self) -> int:
         """L: what keys and values are kept of, the left text and the picture."""
         layout = Layout(self.config)
-        return layout.prefix + layout.image.stop
+        return layout.num_prefix_tokens + layout.image.stop
 
     def prompt(self, params: Params, ids: jax.Array) -> tuple[jax.Array, ...]:
         """int32[b, left] -> logits of the first code, keys and values [layers, b, H, L, K]."""
-        x, seen = incremental.run(self.config, self.compute, params, ids)
+        x, seen = incremental.forward_with_cache(self.config, self.compute, params, ids)
         room = ((0, 0), (0, 0), (0, self.positions - x.shape[1]), (0, 0))
         keys, values = (jnp.stack([jnp.pad(pair[i], room) for pair in seen]) for i in range(2))
         return self._logits(params, x[:, -1]), keys, values
@@ -169,16 +169,16 @@ class Drawing:
     ) -> tuple[jax.Array, ...]:
         """Codes int32[b] at a place int32[] of the image -> what `prompt` gives, one further."""
         config, layout = self.config, Layout(self.config)
-        x = incremental.embed(
+        x = incremental.apply_embedding(
             config, self.compute, params, codes[:, None], place[None], method="embed_image"
         )
-        position = layout.prefix + layout.left.stop + place
+        position = layout.num_prefix_tokens + layout.left.stop + place
         before = jnp.arange(self.positions) < position
         past = []
-        for layer, kind in enumerate(layer_kinds(config)):
+        for layer, kind in enumerate(layer_mask_types(config)):
             allowed = jnp.asarray(mask(config, kind))[position, : self.positions] & before
             past.append([(keys[layer], values[layer], allowed)])
-        alone = dict.fromkeys(layer_kinds(config), jnp.ones((1, 1), bool))
+        alone = dict.fromkeys(layer_mask_types(config), jnp.ones((1, 1), bool))
         x, key_values = incremental.run_layers(config, params, x, alone, past)
         for layer, (k, v) in enumerate(key_values):
             keys = keys.at[layer, :, :, position].set(k[:, :, 0])
@@ -187,7 +187,7 @@ class Drawing:
 
     def _logits(self, params: Params, x: jax.Array) -> jax.Array:
         columns = Layout(self.config).code_logits
-        return incremental.head(self.config, self.compute, params, columns)(x)
+        return incremental.make_logits_fn(self.config, self.compute, params, columns)(x)
 
 
 def _serialize(function: Function, specs: Mapping[str, jax.ShapeDtypeStruct]) -> bytes:

@@ -1,17 +1,16 @@
-"""Which keys of a segment that is being written a layer keeps, and which of them it looks at.
+"""Slots of the key-value cache: which keys of a sampled segment a layer keeps.
 
-# N tokens of the segment, S slots that are kept, W of them that a token looks at
+# N tokens of the segment, S slots that are kept, W of them that a query attends to
 
 A layer's mask makes most of the keys before a token useless. With the row mask of an image two
-tokens wide (`masks.py`), a token at place p looks at p - 2, p - 1 and itself, so three slots that
-are written in turn are enough; with the column mask it looks at one column, which lies in one piece
-if the slots of a column do:
+tokens wide (`masks.py`), the token at position p attends to p - 2, p - 1 and itself, so a ring of
+three slots is enough; with the column mask it attends to one column, whose slots are contiguous:
 
-    place       0 1 2 3 4 5        place       0 1 2 3 4 5
+    position    0 1 2 3 4 5        position    0 1 2 3 4 5
     row: slot   0 1 2 0 1 2        column      0 3 1 4 2 5
 
-Nothing but the mask decides: slots that hold something else are masked, and a token that some later
-one may look at is never overwritten before.
+The mask alone decides: slots that hold another token are masked, and no token is overwritten
+before the last query that may attend to it.
 """
 
 from __future__ import annotations
@@ -27,58 +26,71 @@ from rudolph_jax.masks import mask
 
 
 @dataclasses.dataclass(frozen=True)
-class Window:
-    """slots: S. slot: int32[N], where the token at a place is kept. first: int32[N], where the W
-    slots begin that it looks at. allowed: bool[N, W], which of them it may look at, itself among
-    them. places: int32[N, W], which token each of them holds by then; -1: none yet.
+class CacheWindow:
+    """Where a layer stores a segment's keys and values, and which of them a query attends to.
+
+    num_slots: S.
+    slot_of: int32[N], the slot that the token at each position is written to.
+    start_of: int32[N], the first of the W slots that this token attends to.
+    position_of: int32[N, W], the position of the token that each of these slots holds once this
+        one is written; -1: none yet.
+    mask: bool[N, W], which of these slots the token attends to, its own included.
     """
 
-    slots: int
-    slot: np.ndarray
-    first: np.ndarray
-    allowed: np.ndarray
-    places: np.ndarray
+    num_slots: int
+    slot_of: np.ndarray
+    start_of: np.ndarray
+    position_of: np.ndarray
+    mask: np.ndarray
 
     @property
     def size(self) -> int:
-        return self.allowed.shape[1]
+        """Number of slots that a query reads: W."""
+        return self.mask.shape[1]
 
 
 @lru_cache(maxsize=64)
-def window(config: RudolphConfig, kind: str, segment: str, trimmed: bool = True) -> Window:
-    """The smallest that a kind of mask allows, or with `trimmed` off the whole segment.
+def cache_window(
+    config: RudolphConfig, mask_type: str, segment: str, windowed: bool = True
+) -> CacheWindow:
+    """Returns the smallest window that a mask allows, or with `windowed` off the whole segment.
 
-    segment: "left", "image" or "right". Text looks at all text before it, so it keeps all.
+    segment: "left", "image" or "right". Text attends to all text before it, so it keeps all.
     """
     layout = Layout(config)
-    written: slice = getattr(layout, segment)
-    N, begin = written.stop - written.start, written.start + layout.prefix
-    seen = mask(config, kind)[begin : written.stop, begin : written.stop]
+    target: slice = getattr(layout, segment)
+    N, begin = target.stop - target.start, target.start + layout.num_prefix_tokens
+    allowed = mask(config, mask_type)[begin : target.stop, begin : target.stop]
     # Behind a prefix the last token lies past the image's end: nothing is predicted after it.
-    seen = np.pad(seen, (0, layout.prefix))
-    places = np.arange(N)
-    asking, answering = np.nonzero(seen)
+    allowed = np.pad(allowed, (0, layout.num_prefix_tokens))
+    positions = np.arange(N)
+    query, key = np.nonzero(allowed)
     d = config.image_tokens_per_side
-    if trimmed and segment == "image" and kind == "column":
-        row, column = np.divmod(places + layout.prefix, d)
+    if windowed and segment == "image" and mask_type == "column":
+        row, column = np.divmod(positions + layout.num_prefix_tokens, d)
         rows = int(row.max()) + 1
-        slot, first, slots, size = column * rows + row, column * rows, rows * d, rows
+        slot_of, start_of, num_slots, size = column * rows + row, column * rows, rows * d, rows
     else:
-        reach = int((asking - answering).max()) + 1
-        slots = size = reach if trimmed else N
-        slot, first = places % slots, np.zeros_like(places)
-    held = _held(slot, slots)
-    looked_at = np.take_along_axis(held, first[:, None] + np.arange(size), axis=1)
-    allowed = np.take_along_axis(seen, np.maximum(looked_at, 0), axis=1) & (looked_at >= 0)
-    if (allowed.sum(axis=1) != seen.sum(axis=1)).any():
-        raise AssertionError(f"a {kind} window of {size} of {slots} slots loses allowed keys")
-    return Window(slots, slot.astype(np.int32), first.astype(np.int32), allowed, looked_at)
+        reach = int((query - key).max()) + 1
+        num_slots = size = reach if windowed else N
+        slot_of, start_of = positions % num_slots, np.zeros_like(positions)
+    contents = _slot_contents(slot_of, num_slots)
+    position_of = np.take_along_axis(contents, start_of[:, None] + np.arange(size), axis=1)
+    window_mask = np.take_along_axis(allowed, np.maximum(position_of, 0), axis=1)
+    window_mask &= position_of >= 0
+    if (window_mask.sum(axis=1) != allowed.sum(axis=1)).any():
+        raise AssertionError(
+            f"a {mask_type} window of {size} of {num_slots} slots loses allowed keys"
+        )
+    return CacheWindow(
+        num_slots, slot_of.astype(np.int32), start_of.astype(np.int32), position_of, window_mask
+    )
 
 
-def _held(slot: np.ndarray, slots: int) -> np.ndarray:
-    """int[N, S]: the place of the token that each slot holds once a place is written; -1: none."""
-    held, now = [], np.full(slots, -1)
-    for place, where in enumerate(slot):
-        now[where] = place
-        held.append(now.copy())
-    return np.stack(held)
+def _slot_contents(slot_of: np.ndarray, num_slots: int) -> np.ndarray:
+    """Returns int[N, S]: the position that each slot holds once each one is written; -1: none."""
+    contents, current = [], np.full(num_slots, -1)
+    for position, slot in enumerate(slot_of):
+        current[slot] = position
+        contents.append(current.copy())
+    return np.stack(contents)

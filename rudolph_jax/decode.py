@@ -1,18 +1,20 @@
-"""Sampling with cached keys and values: one compiled program a shape, one loop on the device.
+"""Sampling with a key-value cache: one compiled program for each shape, one loop on the device.
 
 # G guidance streams (2 with guidance: conditional, unconditional; else 1), P distinct prompts,
 # n samples of each, N tokens of the sampled segment, M tokens of a prompt, V choices
 
 A prompt's keys and values are computed and stored once for all of its samples; those of sampled
-tokens have a cache of their own, which keeps only what masks can still see (`cache_window.py`).
+tokens have a cache of their own, which keeps only the keys that masks still allow
+(`cache_window.py`).
 Layers are unrolled over unstacked parameters: slicing stacked ones in the loop would copy them.
 """
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,26 +23,24 @@ from jax import lax
 from clip_jax.config import Compute
 from clip_jax.errors import InputError
 from rudolph_jax import incremental
-from rudolph_jax.cache import LayerCache, empty
-from rudolph_jax.cache_window import Window, window
+from rudolph_jax.cache import LayerCache, empty_cache
+from rudolph_jax.cache_window import CacheWindow, cache_window
 from rudolph_jax.config import RudolphConfig
 from rudolph_jax.incremental import KeyValues, Params
 from rudolph_jax.layout import EOS, PAD, Layout
-from rudolph_jax.masks import layer_kinds, mask
-from rudolph_jax.sampling import Options, guided_sample, sample
-
-Arrays = TypeVar("Arrays")  # a tree of them
+from rudolph_jax.masks import layer_mask_types, mask
+from rudolph_jax.sampling import SamplingArrays, guided_sample, sample
 
 
 @dataclasses.dataclass(frozen=True)
 class SamplerConfig:
-    """States what is compiled for: everything else may change from call to call.
+    """Settings that a program is compiled for; everything else may change from call to call.
 
-    segment: "left", "image" or "right", which is sampled.
-    samples: of each prompt.
+    segment: the segment to sample, "left", "image" or "right".
+    samples: number of samples of each prompt.
     guidance: "none", "probabilities" or "logits" (`sampling.guided_sample`).
-    trimmed: keep only the keys that a layer's mask can still see (`cache_window.py`); off, all of
-        the segment's, which gives the same and takes longer.
+    windowed_cache: keep only the keys that a layer's mask allows later queries (`cache_window.py`);
+        off, all of the segment's, which gives the same and takes longer.
     """
 
     config: RudolphConfig
@@ -48,7 +48,7 @@ class SamplerConfig:
     segment: str
     samples: int
     guidance: str = "none"
-    trimmed: bool = True
+    windowed_cache: bool = True
 
     def __post_init__(self) -> None:
         if self.segment not in ("left", "image", "right"):
@@ -60,205 +60,205 @@ class SamplerConfig:
         if self.samples < 1:
             raise InputError(f"samples is {self.samples}; expected at least 1")
         if self.segment == "right" and not self.config.right_text_length:
-            raise InputError("this model has no right text; it cannot write there")
+            raise InputError("this model has no right text to sample")
 
     @property
-    def written(self) -> slice:
-        """The input ids that are written."""
+    def target_slice(self) -> slice:
+        """Slice of the input ids that are sampled."""
         return getattr(Layout(self.config), self.segment)
 
     @property
     def prompt_length(self) -> int:
-        """M: prompts end with the segment that is written, or before it if that is the image."""
+        """M: prompts end with the sampled segment, or before it if that is the image."""
         layout = Layout(self.config)
-        return layout.left.stop if self.segment == "image" else self.written.stop
+        return layout.left.stop if self.segment == "image" else self.target_slice.stop
 
     @property
-    def columns(self) -> slice:
-        """The logits to choose from; in text their special tokens and pads stand for EOS."""
+    def logit_slice(self) -> slice:
+        """Slice of the logits; those of special tokens and pads in a text count as EOS."""
         layout = Layout(self.config)
         if self.segment == "image":
             return layout.code_logits
         return layout.text_logits if self.segment == "left" else slice(0, layout.text_pad_offset)
 
-    def window(self, kind: str) -> Window:
-        """What layers with a kind of mask keep of the segment."""
-        return window(self.config, kind, self.segment, self.trimmed)
+    def window(self, mask_type: str) -> CacheWindow:
+        """Returns the cache window of layers with this mask."""
+        return cache_window(self.config, mask_type, self.segment, self.windowed_cache)
 
 
 class SamplerInputs(NamedTuple):
-    """prompts: int32[G, P, M], of which the first `start` ids (int32[]) count.
+    """Arrays that a compiled program is called with.
 
-    stop: int32[], how many tokens of a text segment to write at most, its prompt included.
-    fixed: int32[P, N], tokens that are given at their place in the segment, -1 where to sample.
-    allowed: bool[V] or bool[1], which tokens may be chosen.
-    keys: key[P * n], one a sample: its draws depend on nothing else, whatever the batch or the
-        devices. options, guidance_weight: see `sampling.py`.
+    prompts: int32[G, P, M].
+    start: int32[], number of ids of a prompt that are read.
+    stop: int32[], largest number of tokens of a text segment, its prompt included.
+    forced_tokens: int32[P, N], tokens given at their positions in the segment, -1 where to sample.
+    allowed_tokens: bool[V] or bool[1], which tokens may be chosen.
+    keys: key[P * n], one a sample, which alone decides its random numbers, whatever the batch or
+        the devices.
+    sampling, guidance_weight: see `sampling.py`.
     """
 
     prompts: jax.Array
     start: jax.Array
     stop: jax.Array
-    fixed: jax.Array
-    allowed: jax.Array
+    forced_tokens: jax.Array
+    allowed_tokens: jax.Array
     keys: jax.Array
-    options: Options
+    sampling: SamplingArrays
     guidance_weight: jax.Array
 
 
 class SamplingState(NamedTuple):
     """Carry of the loop.
 
-    place: int32[], position of the last token in the segment.
+    position: int32[], of the last token in the segment.
     token: int32[P * n], the last token of each sample.
     done: bool[P * n], which samples have ended.
-    out: int32[P * n, N], the tokens so far.
+    tokens: int32[P * n, N], all tokens so far.
     cache: of each layer, keys and values [G P n, H, S, K] of sampled tokens (`cache.py`).
     """
 
-    place: jax.Array
+    position: jax.Array
     token: jax.Array
     done: jax.Array
-    out: jax.Array
+    tokens: jax.Array
     cache: KeyValues
 
 
 @partial(jax.jit, static_argnums=0)
-def generate(plan: SamplerConfig, params: Params, request: SamplerInputs) -> jax.Array:
-    """Samples the segment: int32[P * n, N], the samples of a prompt side by side.
+def generate(sampler: SamplerConfig, params: Params, inputs: SamplerInputs) -> jax.Array:
+    """Samples the segment: int32[P * n, N], the samples of a prompt consecutive.
 
-    params: layers unstacked. Text ends with EOS, then PAD. Prompt ids that are part of the segment
-    are its first.
+    params: layers unstacked. Text ends with EOS, then PAD. Prompt ids in the segment come first.
     """
-    params = incremental.cast(params, plan.compute)
-    prompt_cache, state = prefill(plan, params, request)
-    N = state.out.shape[1]
-    state = sample_loop(plan, params, request, prompt_cache, state, N - 1)
-    return jnp.where(jnp.arange(N) < request.stop, state.out, PAD)
+    params = incremental.cast_params(params, sampler.compute)
+    prompt_cache, state = prefill(sampler, params, inputs)
+    N = state.tokens.shape[1]
+    state = sample_loop(sampler, params, inputs, prompt_cache, state, N - 1)
+    return jnp.where(jnp.arange(N) < inputs.stop, state.tokens, PAD)
 
 
 def prefill(
-    plan: SamplerConfig, params: Params, request: SamplerInputs
+    sampler: SamplerConfig, params: Params, inputs: SamplerInputs
 ) -> tuple[KeyValues, SamplingState]:
-    """The prompts' keys and values [G P, H, M, K], and the state after the first token."""
-    written = plan.written
-    P, N = request.fixed.shape
-    rows, first = P * plan.samples, request.start - written.start
-    prompt_cache, last = _read_prompts(plan, params, request)
-    hidden = jnp.repeat(last, plan.samples, axis=0)  # G P n
-    out = jnp.full((rows, N), PAD, jnp.int32)
-    if plan.segment != "image":
-        given = jnp.repeat(request.prompts[0, :, written], plan.samples, axis=0)
-        out = jnp.where(jnp.arange(N) < first, given, out)
-    logits = incremental.head(plan.config, plan.compute, params, plan.columns)(hidden)
-    token, done = _sample_token(plan, request, logits, first, jnp.zeros((rows,), bool))
-    cache = _empty_cache(plan, len(hidden), hidden.dtype)
-    return prompt_cache, SamplingState(
-        first, token, done, _write_at(out, token[:, None], first, axis=1), cache
-    )
+    """Computes the prompts' keys and values [G P, H, M, K] and samples the first token."""
+    target = sampler.target_slice
+    P, N = inputs.forced_tokens.shape
+    rows, first = P * sampler.samples, inputs.start - target.start
+    prompt_cache, last = _prefill_prompts(sampler, params, inputs)
+    hidden = jnp.repeat(last, sampler.samples, axis=0)  # G P n
+    tokens = jnp.full((rows, N), PAD, jnp.int32)
+    if sampler.segment != "image":
+        given = jnp.repeat(inputs.prompts[0, :, target], sampler.samples, axis=0)
+        tokens = jnp.where(jnp.arange(N) < first, given, tokens)
+    logits_fn = _logits_fn(sampler, params)
+    token, done = _sample_token(sampler, inputs, logits_fn(hidden), first, jnp.zeros((rows,), bool))
+    cache = _empty_cache(sampler, len(hidden), hidden.dtype)
+    tokens = lax.dynamic_update_slice_in_dim(tokens, token[:, None], first, axis=1)
+    return prompt_cache, SamplingState(first, token, done, tokens, cache)
 
 
 def sample_loop(
-    plan: SamplerConfig,
+    sampler: SamplerConfig,
     params: Params,
-    request: SamplerInputs,
+    inputs: SamplerInputs,
     prompt_cache: KeyValues,
     state: SamplingState,
     count: int,
 ) -> SamplingState:
     """Samples `count` more tokens of an image; of a text up to its limit, until all have ended."""
-    head = incremental.head(plan.config, plan.compute, params, plan.columns)
+    logits_fn = _logits_fn(sampler, params)
 
     def step(state: SamplingState) -> SamplingState:
-        hidden, cache = decode_step(plan, params, request, prompt_cache, state)
-        place = state.place + 1
-        token, done = _sample_token(plan, request, head(hidden), place, state.done)
-        return SamplingState(
-            place, token, done, _write_at(state.out, token[:, None], place, axis=1), cache
-        )
+        hidden, cache = decode_step(sampler, params, inputs, prompt_cache, state)
+        position = state.position + 1
+        token, done = _sample_token(sampler, inputs, logits_fn(hidden), position, state.done)
+        tokens = lax.dynamic_update_slice_in_dim(state.tokens, token[:, None], position, axis=1)
+        return SamplingState(position, token, done, tokens, cache)
 
-    if plan.segment == "image":
-        # A trip count that is known needs no look at the device between steps.
+    if sampler.segment == "image":
+        # With a static trip count no step waits for the device.
         return lax.fori_loop(0, count, lambda _, state: step(state), state)
-    return lax.while_loop(lambda s: (s.place < request.stop - 1) & ~s.done.all(), step, state)
+    return lax.while_loop(lambda s: (s.position < inputs.stop - 1) & ~s.done.all(), step, state)
 
 
-def _write_at(old: Arrays, new: Arrays, place: jax.Array, axis: int) -> Arrays:
-    """Arrays with others written into an axis from a place of it on."""
-    return jax.tree.map(
-        lambda a, b: lax.dynamic_update_slice_in_dim(a, b, place, axis=axis), old, new
-    )
-
-
-def _read_prompts(
-    plan: SamplerConfig, params: Params, request: SamplerInputs
+def _prefill_prompts(
+    sampler: SamplerConfig, params: Params, inputs: SamplerInputs
 ) -> tuple[KeyValues, jax.Array]:
-    """Keys and values [G P, H, M, K], and the hidden states [G P, D] before the first token."""
-    ids = request.prompts.reshape(-1, request.prompts.shape[-1])
-    x, key_values = incremental.run(plan.config, plan.compute, params, ids)
-    before = request.start + Layout(plan.config).prefix - 1
-    return key_values, lax.dynamic_index_in_dim(x, before, axis=1, keepdims=False)
+    """Computes keys and values [G P, H, M, K], and the hidden states of the last ids [G P, D]."""
+    ids = inputs.prompts.reshape(-1, inputs.prompts.shape[-1])
+    x, key_values = incremental.forward_with_cache(sampler.config, sampler.compute, params, ids)
+    last = inputs.start + Layout(sampler.config).num_prefix_tokens - 1
+    return key_values, lax.dynamic_index_in_dim(x, last, axis=1, keepdims=False)
 
 
 def _sample_token(
-    plan: SamplerConfig,
-    request: SamplerInputs,
+    sampler: SamplerConfig,
+    inputs: SamplerInputs,
     logits: jax.Array,
-    place: jax.Array,
+    position: jax.Array,
     done: jax.Array,
 ) -> tuple[jax.Array, jax.Array]:
-    """The tokens int32[P n] at a place of the segment, and which samples are done by then.
+    """Samples tokens int32[P n] at a position of the segment, and updates which samples have ended.
 
-    logits: float32[G P n, V].
+    logits: float32[G P n, V]. done: bool[P n].
     """
-    keys = jax.vmap(jax.random.fold_in, (0, None))(request.keys, place)
-    logits = jnp.where(request.allowed, logits, -jnp.inf)
-    if plan.guidance == "none":
-        token = sample(keys, logits, request.options)
+    keys = jax.vmap(jax.random.fold_in, (0, None))(inputs.keys, position)
+    logits = jnp.where(inputs.allowed_tokens, logits, -jnp.inf)
+    if sampler.guidance == "none":
+        token = sample(keys, logits, inputs.sampling)
     else:
         conditional, unconditional = jnp.split(logits, 2)
         token = guided_sample(
-            keys, conditional, unconditional, request.guidance_weight, request.options,
-            on_logits=plan.guidance == "logits",
+            keys, conditional, unconditional, inputs.guidance_weight, inputs.sampling,
+            on_logits=sampler.guidance == "logits",
         )  # fmt: skip
-    if plan.segment != "image":
+    if sampler.segment != "image":
         # Special tokens and pads end a text, the first of them (id `text_vocab_size`) too.
-        token = jnp.where(token >= plan.config.text_vocab_size, EOS, token)
-    given = lax.dynamic_index_in_dim(request.fixed, place, axis=1, keepdims=False)
-    given = jnp.repeat(given, plan.samples)
-    token = jnp.where(given >= 0, given, token)
-    if plan.segment == "image":
+        token = jnp.where(token >= sampler.config.text_vocab_size, EOS, token)
+    forced = lax.dynamic_index_in_dim(inputs.forced_tokens, position, axis=1, keepdims=False)
+    forced = jnp.repeat(forced, sampler.samples)
+    token = jnp.where(forced >= 0, forced, token)
+    if sampler.segment == "image":
         return token, done
     return jnp.where(done, PAD, token), done | (token == EOS)
 
 
 def decode_step(
-    plan: SamplerConfig,
+    sampler: SamplerConfig,
     params: Params,
-    request: SamplerInputs,
+    inputs: SamplerInputs,
     prompt_cache: KeyValues,
     state: SamplingState,
 ) -> tuple[jax.Array, KeyValues]:
-    """Takes the last tokens in: hidden states float[G P n, D], the next cache."""
-    config, written, place = plan.config, plan.written, state.place
+    """Runs the last tokens through the layers: hidden states float[G P n, D], the next cache."""
+    config, target, position = sampler.config, sampler.target_slice, state.position
     layout = Layout(config)
-    tokens = jnp.tile(state.token, len(request.prompts))[:, None]
-    method = f"embed_{plan.segment}"
-    x = incremental.embed(config, plan.compute, params, tokens, place[None], method=method)
-    # Positions of this token and of the prompt in the masks.
-    position = written.start + layout.prefix + place
+    tokens = jnp.tile(state.token, len(inputs.prompts))[:, None]
+    method = f"embed_{sampler.segment}"
+    x = incremental.apply_embedding(
+        config, sampler.compute, params, tokens, position[None], method=method
+    )
+    query = target.start + layout.num_prefix_tokens + position  # index in the masks
     prompt = jnp.arange(prompt_cache[0][0].shape[2])
-    first = request.start - written.start
+    first = inputs.start - target.start
     past, caches = [], []
-    for layer, kind in enumerate(layer_kinds(config)):
-        allowed = jnp.asarray(mask(config, kind))[position]
-        in_prompt = allowed[: len(prompt)] & (prompt < request.start + layout.prefix)
+    for layer, mask_type in enumerate(layer_mask_types(config)):
+        allowed = jnp.asarray(mask(config, mask_type))[query]
+        in_prompt = allowed[: len(prompt)] & (prompt < inputs.start + layout.num_prefix_tokens)
         past.append([(*prompt_cache[layer], in_prompt)])
-        caches.append(LayerCache(state.cache[layer], plan.window(kind), place, first))
+        window = sampler.window(mask_type)
+        caches.append(LayerCache(state.cache[layer], window, position, first))
     x, cache = incremental.run_layers(config, params, x, None, past, caches)
     return x[:, 0], cache
 
 
-def _empty_cache(plan: SamplerConfig, batch: int, dtype: jnp.dtype) -> KeyValues:
-    H, K = plan.config.heads, plan.config.width // plan.config.heads
-    return [empty(batch, H, plan.window(kind).slots, K, dtype) for kind in layer_kinds(plan.config)]
+def _logits_fn(sampler: SamplerConfig, params: Params) -> Callable[[jax.Array], jax.Array]:
+    return incremental.make_logits_fn(sampler.config, sampler.compute, params, sampler.logit_slice)
+
+
+def _empty_cache(sampler: SamplerConfig, batch: int, dtype: jnp.dtype) -> KeyValues:
+    H, K = sampler.config.heads, sampler.config.width // sampler.config.heads
+    windows = [sampler.window(mask_type) for mask_type in layer_mask_types(sampler.config)]
+    return [empty_cache(batch, H, window.num_slots, K, dtype) for window in windows]

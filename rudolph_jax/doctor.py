@@ -16,11 +16,11 @@ from clip_jax.cli import DISTRIBUTION, version
 from clip_jax.compilation_cache import enable_compilation_cache
 from clip_jax.layers import unstack_layers
 from rudolph_jax.config import RudolphConfig
-from rudolph_jax.generation import Run, samples
+from rudolph_jax.generation import GenerationConfig, sample_batches
 from rudolph_jax.layout import Layout
 from rudolph_jax.model import abstract_params
 from rudolph_jax.pretrained import PretrainedRudolph
-from rudolph_jax.sampling import Sampling
+from rudolph_jax.sampling import SamplingParams
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "sentencepiece",
             "pillow", "huggingface_hub")  # fmt: skip
@@ -71,8 +71,8 @@ def self_test() -> int:
     )
     rudolph = PretrainedRudolph(SMALL, params)
     prompts = np.array([[[2, 5, 7, 3]]], np.int32)
-    run = Run(Sampling(temperature=0.0, top_k=0, top_p=1.0), quiet=True)
-    (drawn,) = samples(rudolph, run, "image", prompts, start=4, count=1)
+    generation = GenerationConfig(SamplingParams(temperature=0.0, top_k=0, top_p=1.0), quiet=True)
+    (drawn,) = sample_batches(rudolph, generation, "image", prompts, start=4, count=1)
     whole = np.concatenate([prompts[0], drawn[0]], axis=1)
     logits = np.asarray(rudolph.logits(whole))[0, layout.left.stop - 1 : -1, layout.code_logits]
     likeliest = logits.argmax(-1)

@@ -1,6 +1,6 @@
-"""Samples in batches of one shape: what drawing, captioning and writing have in common.
+"""Sampling in batches of one shape, shared by text to image, captions and text generation.
 
-# G guidance streams, P prompts, M tokens of a prompt, N tokens of the segment that is written
+# G guidance streams, P prompts, M tokens of a prompt, N tokens of the sampled segment
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from tqdm import tqdm
 from clip_jax.errors import InputError
 from rudolph_jax.decode import SamplerConfig, SamplerInputs, generate
 from rudolph_jax.pretrained import PretrainedRudolph
-from rudolph_jax.sampling import Sampling
+from rudolph_jax.sampling import SamplingParams
 
 
 @dataclasses.dataclass(frozen=True)
-class Run:
-    """How samples are drawn; none of it changes what sample i of a seed is, but seed and sampling.
+class GenerationConfig:
+    """Settings of a generation; `sampling` and `seed` alone decide what sample i is.
 
-    batch_size: samples at once, over all prompts. quiet: no progress bar (there is none off a
-    terminal anyway). mesh: devices to share the samples, over its axis "data"; None: the default
-    device.
+    batch_size: samples at once, over all prompts.
+    quiet: show no progress bar; without a terminal there is none anyway.
+    mesh: devices to split the samples over, along its axis "data"; None: the default device.
     """
 
-    sampling: Sampling
+    sampling: SamplingParams
     seed: int = 0
     batch_size: int = 24
     quiet: bool = False
@@ -42,63 +42,71 @@ class Run:
             raise InputError(f"batch_size is {self.batch_size}; expected at least 1")
 
 
-def samples(
+def sample_batches(
     rudolph: PretrainedRudolph,
-    run: Run,
+    generation: GenerationConfig,
     segment: str,
     prompts: np.ndarray,
     start: int,
     count: int,
     *,
-    fixed: np.ndarray | None = None,
-    allowed: np.ndarray | None = None,
+    forced_tokens: np.ndarray | None = None,
+    allowed_tokens: np.ndarray | None = None,
     stop: int | None = None,
     guidance: str = "none",
     guidance_weight: float = 0.0,
     first_prompt: int = 0,
 ) -> Iterator[np.ndarray]:
-    """Yields int32[P, b, N], some more samples of each prompt at a time, until there are `count`.
+    """Yields int32[P, b, N], b more samples of each prompt at a time, until there are `count`.
 
-    prompts: int32[G, P, M], of which `start` ids count. fixed: int32[N], given tokens, -1 where
-    to sample. allowed: bool[V], what may be chosen. stop: where in the segment to end. See
-    `decode.SamplerInputs`. Sample i of prompt p follows from the seed, p and i alone; prompts count
-    from `first_prompt`.
+    prompts: int32[G, P, M], of which the first `start` ids are read.
+    forced_tokens: int32[N], given tokens, -1 where to sample.
+    allowed_tokens: bool[V], which tokens may be chosen.
+    stop: position in the segment to end at; see `decode.SamplerInputs`.
+    first_prompt: number of the first prompt. Sample i of prompt p depends on the seed, p and i
+        alone.
     """
     if count < 1:
-        raise InputError(f"{count} samples were asked for; expected at least 1")
+        raise InputError(f"{count} samples were requested; expected at least 1")
     G, P, _ = prompts.shape
-    each = min(_power_of_two(count), max(run.batch_size // P, 1))
-    plan = SamplerConfig(rudolph.config, rudolph.compute, segment, each, guidance)
-    N = plan.written.stop - plan.written.start
-    fixed = np.full(N, -1, np.int32) if fixed is None else np.asarray(fixed, np.int32)
-    seed = np.uint32(run.seed & 0xFFFFFFFF)  # what a key is made of
-    mesh = None if run.mesh is None else _automatic(run.mesh)
-    params = rudolph.inference_params if mesh is None else _placed(mesh, rudolph.inference_params)
-    hidden = True if run.quiet else None
-    with tqdm(total=P * count, unit=" samples", disable=hidden, leave=False) as bar:
-        for first in range(0, count, each):
-            keys = _keys(seed, first_prompt + np.arange(P), first, each)
+    samples_per_batch = min(_power_of_two(count), max(generation.batch_size // P, 1))
+    sampler = SamplerConfig(rudolph.config, rudolph.compute, segment, samples_per_batch, guidance)
+    N = sampler.target_slice.stop - sampler.target_slice.start
+    if forced_tokens is None:
+        forced_tokens = np.full(N, -1, np.int32)
+    seed = np.uint32(generation.seed & 0xFFFFFFFF)  # a key is made of 32 bits
+    mesh, params = None, rudolph.inference_params
+    if generation.mesh is not None:
+        mesh = _auto_mesh(generation.mesh)
+        params = _replicate(mesh, params)
+    disable_bar = True if generation.quiet else None
+    with tqdm(total=P * count, unit=" samples", disable=disable_bar, leave=False) as bar:
+        for first in range(0, count, samples_per_batch):
+            keys = _keys(seed, first_prompt + np.arange(P), first, samples_per_batch)
             if mesh is not None:
                 keys = jax.device_put(keys, NamedSharding(mesh, PartitionSpec("data")))
-            # On the host: each of these would be a small program.
-            inputs: dict[str, Any] = {
+            # On the host: as JAX arrays each of these would be a small program.
+            arrays: dict[str, Any] = {
                 "prompts": np.asarray(prompts, np.int32),
                 "start": np.int32(start),
                 "stop": np.int32(N if stop is None else min(stop, N)),
-                "fixed": np.tile(fixed, (P, 1)),
-                "allowed": np.ones(1, bool) if allowed is None else np.asarray(allowed),
+                "forced_tokens": np.tile(np.asarray(forced_tokens, np.int32), (P, 1)),
+                "allowed_tokens": (
+                    np.ones(1, bool) if allowed_tokens is None else np.asarray(allowed_tokens)
+                ),
                 "guidance_weight": np.float32(guidance_weight),
             }
-            request = SamplerInputs(keys=keys, options=run.sampling.to_arrays(), **inputs)
+            sampling = generation.sampling.to_arrays()
+            inputs = SamplerInputs(keys=keys, sampling=sampling, **arrays)
             with rudolph.precision:
-                tokens = np.asarray(generate(plan, params, request))
-            wanted = min(each, count - first)
-            yield tokens.reshape(P, each, N)[:, :wanted]
+                tokens = np.asarray(generate(sampler, params, inputs))
+            wanted = min(samples_per_batch, count - first)
+            yield tokens.reshape(P, samples_per_batch, N)[:, :wanted]
             bar.update(P * wanted)
 
 
 def _power_of_two(count: int) -> int:
-    """The next one up, so that few sizes are ever compiled."""
+    """Rounds up to a power of two, so that few sizes are ever compiled."""
     return 1 << (count - 1).bit_length()
 
 
@@ -110,10 +118,10 @@ def _keys(seed: np.uint32, prompts: np.ndarray, first: int, count: int) -> jax.A
     return of_samples.reshape(-1)
 
 
-def _automatic(mesh: Mesh) -> Mesh:
-    """The same devices, where the compiler finds out how what follows from the keys is split."""
+def _auto_mesh(mesh: Mesh) -> Mesh:
+    """Returns a mesh of the same devices, on which the compiler propagates the keys' sharding."""
     return Mesh(mesh.devices, mesh.axis_names, axis_types=(AxisType.Auto,) * mesh.devices.ndim)
 
 
-def _placed(mesh: Mesh, params: Mapping[str, Any]) -> Mapping[str, Any]:
+def _replicate(mesh: Mesh, params: Mapping[str, Any]) -> Mapping[str, Any]:
     return jax.device_put(params, NamedSharding(mesh, PartitionSpec()))

@@ -13,14 +13,14 @@ import numpy as np
 
 from clip_jax.batch_padding import bucket_size, pad_batch, pad_to_bucket
 from clip_jax.errors import InputError
-from rudolph_jax.generation import Run, samples
+from rudolph_jax.generation import GenerationConfig, sample_batches
 from rudolph_jax.pretrained import PretrainedRudolph
 from rudolph_jax.ranking import self_reranking_by_image
-from rudolph_jax.sampling import TEXT_SAMPLING, Sampling
+from rudolph_jax.sampling import TEXT_SAMPLING, SamplingParams
 from rudolph_jax.text_encoding import decode_text, encode_left, encode_right
 from rudolph_jax.text_generation import template_size
 
-QUESTION_SAMPLING = Sampling(temperature=1.0, top_k=32, top_p=0.8)
+QUESTION_SAMPLING = SamplingParams(temperature=1.0, top_k=32, top_p=0.8)
 # What is asked -> the special tokens before the question and before the answer.
 QUESTIONS = {
     "plain": ("LT_UNK", "RT_UNK"),
@@ -53,13 +53,15 @@ def generate_captions(
 
     image: whatever `clip_jax.image.open_image` takes. l_template: the left text.
     early_stop: how many tokens of right text to write, the template included.
-    temperature, top_k, top_p: see `sampling.Sampling`; None: the original's 0.9, 64, 0.8.
+    temperature, top_k, top_p: see `sampling.SamplingParams`; None: the original's 0.9, 64, 0.8.
     """
     codes = rudolph.encode_images([image])
-    run = Run(TEXT_SAMPLING.override(temperature, top_k, top_p), seed, batch_size, quiet)
+    generation = GenerationConfig(
+        TEXT_SAMPLING.with_overrides(temperature, top_k, top_p), seed, batch_size, quiet
+    )
     left = encode_left(rudolph.tokenizer, rudolph.config, l_template, l_special_token)[None]
     (texts,) = _right_texts(
-        rudolph, run, left, codes, r_template, r_special_token, captions_num, early_stop
+        rudolph, generation, left, codes, r_template, r_special_token, captions_num, early_stop
     )
     counts = Counter(texts)
     counts.pop("", None)
@@ -114,14 +116,14 @@ def caption_images(
     quiet: bool = False,
 ) -> list[str]:
     """One caption for each of many images, the likeliest tokens by default, without ranking."""
-    run = Run(Sampling(temperature), seed, batch_size, quiet)
+    generation = GenerationConfig(SamplingParams(temperature), seed, batch_size, quiet)
     captions = []
     rows = min(batch_size, bucket_size(len(images)))
     left = np.tile(encode_left(rudolph.tokenizer, rudolph.config, "", "LT_I2T"), (rows, 1))
     for start in range(0, len(images), batch_size):
         found = rudolph.encode_images(images[start : start + batch_size])
         codes = pad_batch(found, rows)
-        written = _right_texts(rudolph, run, left, codes, r_template, "RT_I2T", 1, None)
+        written = _right_texts(rudolph, generation, left, codes, r_template, "RT_I2T", 1, None)
         captions += [texts[0] for texts in written[: len(found)]]
     return captions
 
@@ -151,9 +153,11 @@ def answer(
     temperature, top_k, top_p: None: 1.0, 32, 0.8.
     """
     left, codes = _asked(rudolph, [question], [image], [context], about)
-    run = Run(QUESTION_SAMPLING.override(temperature, top_k, top_p), seed, batch_size, quiet)
+    generation = GenerationConfig(
+        QUESTION_SAMPLING.with_overrides(temperature, top_k, top_p), seed, batch_size, quiet
+    )
     token = QUESTIONS[about][1]
-    (texts,) = _right_texts(rudolph, run, left, codes, "", token, answers_num, early_stop)
+    (texts,) = _right_texts(rudolph, generation, left, codes, "", token, answers_num, early_stop)
     counts = Counter(text for text in texts if text)
     return [{"text": text, "count": count} for text, count in counts.most_common()]
 
@@ -176,14 +180,14 @@ def answer_questions(
     for name, given in (("images", images), ("contexts", contexts)):
         if len(given) != len(questions):
             raise InputError(f"{len(given)} {name} were given for {len(questions)} questions")
-    run = Run(Sampling(temperature), seed, batch_size, quiet)
+    generation = GenerationConfig(SamplingParams(temperature), seed, batch_size, quiet)
     answers = []
     for start in range(0, len(questions), batch_size):
         part = slice(start, start + batch_size)
         asked = _asked(rudolph, questions[part], images[part], contexts[part], about)
         rows = min(batch_size, bucket_size(len(questions)))
         left, codes = (pad_batch(ids, rows) for ids in asked)
-        written = _right_texts(rudolph, run, left, codes, "", QUESTIONS[about][1], 1, None)
+        written = _right_texts(rudolph, generation, left, codes, "", QUESTIONS[about][1], 1, None)
         answers += [texts[0] for texts in written[: len(asked[0])]]
     return answers
 
@@ -204,7 +208,9 @@ def image_features(
     states = np.asarray(rudolph.hidden_states(pad_to_bucket(ids)))[layer, : len(ids)].astype(
         np.float32
     )
-    return states[:, rudolph.layout.prefix + rudolph.config.left_text_length :].mean(axis=1)
+    return states[:, rudolph.layout.num_prefix_tokens + rudolph.config.left_text_length :].mean(
+        axis=1
+    )
 
 
 def _asked(
@@ -231,7 +237,7 @@ def _asked(
 
 def _right_texts(
     rudolph: PretrainedRudolph,
-    run: Run,
+    generation: GenerationConfig,
     left: np.ndarray,
     codes: np.ndarray,
     template: str,
@@ -250,7 +256,9 @@ def _right_texts(
     prompts = np.concatenate([left, codes, np.tile(right, (P, 1))], axis=1)
     start = rudolph.layout.right.start + template_size(right)
     texts: list[list[str]] = [[] for _ in range(P)]
-    for part in samples(rudolph, run, "right", prompts[None], start, count, stop=early_stop):
+    for part in sample_batches(
+        rudolph, generation, "right", prompts[None], start, count, stop=early_stop
+    ):
         for kept, tokens in zip(texts, part, strict=True):
             kept += [decode_text(rudolph.tokenizer, ids) for ids in tokens]
     return texts

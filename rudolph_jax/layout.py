@@ -1,10 +1,10 @@
-"""Where everything lies in a sequence and in the vocabulary; no other file does this arithmetic.
+"""Offsets of a sequence's segments and of the vocabulary; no other file does this arithmetic.
 
 A sequence of input ids is [left text | image codes | right text]. Text ids count
 
     0 .. text_vocab_size - 1            BPE pieces, the first four PAD, UNK, BOS, EOS
     .. + text_special_tokens - 1        special tokens, the first of them named in SPECIAL_TOKENS
-    .. + left_text_length - 1           what padding in the left text becomes, one id a position
+    .. + left_text_length - 1           padding of the left text, an id for each position
 
 and image ids the codes, then special tokens. Logits have the text ids first, then the image ids.
 Source: `rudolph.model.model` and `rudolph.api`.
@@ -29,7 +29,7 @@ SPECIAL_TOKENS = (
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-    """The arithmetic of one config. Slices are of input ids."""
+    """Computes slices of input ids, and sizes, from a config."""
 
     config: RudolphConfig
 
@@ -50,13 +50,13 @@ class Layout:
         return slice(self.image.stop, self.image.stop + self.config.right_text_length)
 
     @property
-    def length(self) -> int:
-        """Number of input ids of a whole sequence, and sides of the masks."""
+    def sequence_length(self) -> int:
+        """Number of input ids of a whole sequence, which is the side of the masks."""
         return self.right.stop
 
     @property
-    def prefix(self) -> int:
-        """How many positions come before the first input id."""
+    def num_prefix_tokens(self) -> int:
+        """Number of positions before the first input id."""
         return int(self.config.bos_prefix)
 
     @property
@@ -93,22 +93,22 @@ class Layout:
         return slice(self.num_text_ids, self.num_text_ids + self.config.image_vocab_size)
 
     def special_id(self, name: str) -> int:
-        """The id of a special token such as "LT_T2I"; InputError where the model has none."""
+        """Looks up a special token such as "LT_T2I"; InputError where the model has none."""
         if name not in SPECIAL_TOKENS:
             known = ", ".join(SPECIAL_TOKENS)
             raise InputError(f"special token is {name!r}; expected one of {known}")
-        place = SPECIAL_TOKENS.index(name)
-        if place >= self.config.text_special_tokens:
+        index = SPECIAL_TOKENS.index(name)
+        if index >= self.config.text_special_tokens:
             raise InputError(
-                f"special token {name} is number {place}; this model has only "
+                f"special token {name} is number {index}; this model has only "
                 f"{self.config.text_special_tokens}"
             )
-        return self.config.text_vocab_size + place
+        return self.config.text_vocab_size + index
 
-    def split(self, length: int) -> tuple[int, int, int]:
-        """How many of the first `length` input ids are left text, image and right text."""
-        if not 0 < length <= self.length:
-            raise InputError(f"input_ids are {length} long; expected 1 to {self.length}")
+    def segment_lengths(self, length: int) -> tuple[int, int, int]:
+        """Counts left text, image and right text among the first `length` input ids."""
+        if not 0 < length <= self.sequence_length:
+            raise InputError(f"input_ids are {length} long; expected 1 to {self.sequence_length}")
         left = min(length, self.left.stop)
         image = min(length, self.image.stop) - left
         return left, image, length - left - image

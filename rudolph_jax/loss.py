@@ -40,7 +40,7 @@ def rudolph_loss(
     float32[]; a segment without a labelled token is absent, or 0 where that depends on the batch.
     """
     layout = Layout(config)
-    _, image, right = layout.split(input_ids.shape[1])
+    _, image, right = layout.segment_lengths(input_ids.shape[1])
     losses: Losses = {}
     present: dict[str, jax.Array | bool] = {}
 
@@ -48,7 +48,7 @@ def rudolph_loss(
         if values.size:
             losses[name], present[name] = values.mean(), True
 
-    legacy = legacy_boundary_label and not layout.prefix
+    legacy = legacy_boundary_label and not layout.num_prefix_tokens
     add("left_text_loss", _left_text(logits, input_ids, layout, legacy))
     if image:
         start = layout.image.start + legacy
@@ -98,7 +98,7 @@ def _left_text(logits: jax.Array, input_ids: jax.Array, layout: Layout, legacy: 
     ids = jnp.where(ids == PAD, layout.text_pad_offset + jnp.arange(left), ids)
     ids = jnp.concatenate([ids, input_ids[:, left:]], axis=1)
     stop = left + (legacy and input_ids.shape[1] > left)
-    return _cross_entropy(logits, ids, layout, 1 - layout.prefix, stop, "text")
+    return _cross_entropy(logits, ids, layout, 1 - layout.num_prefix_tokens, stop, "text")
 
 
 def _cross_entropy(
@@ -108,7 +108,7 @@ def _cross_entropy(
 
     kind: which logits take part, those of the "text" or of the "image" ids.
     """
-    before = slice(start - 1 + layout.prefix, stop - 1 + layout.prefix)
+    before = slice(start - 1 + layout.num_prefix_tokens, stop - 1 + layout.num_prefix_tokens)
     columns = layout.text_logits if kind == "text" else layout.image_logits
     values = logits[:, before, columns].astype(jnp.float32)
     labels = ids[:, start:stop, None]

@@ -1,14 +1,14 @@
-"""Which token may look at which: bool[T, T], rows ask, columns answer.
+"""Attention masks: bool[T, T], a row for each query, a column for each key; True: attends.
 
-Text looks at everything before it; so does the image at the text. Within the image a token
-sees, of the tokens before it and itself,
+Text attends to everything before it, and the image to all left text. Within the image a query
+attends, of the tokens before it and itself, to
 
     row     as many as a row has, and itself
     column  those straight above
     conv    those within a square of side `kernel` around it
     causal  all
 
-With one text token on either side of a 2x2 image (1 may look, . may not):
+With one text token on either side of a 2x2 image (1 attends, . is masked):
 
     row             column          conv, kernel 1  causal
     1 . . . . .     1 . . . . .     1 . . . . .     1 . . . . .
@@ -29,41 +29,41 @@ import numpy as np
 from rudolph_jax.config import RudolphConfig
 from rudolph_jax.layout import Layout
 
-PUBLISHED_KINDS = ("row", "column", "conv", "last_conv")
-KINDS = (*PUBLISHED_KINDS, "causal")
+PUBLISHED_MASK_TYPES = ("row", "column", "conv", "last_conv")
+MASK_TYPES = (*PUBLISHED_MASK_TYPES, "causal")
 
 
-def layer_kinds(config: RudolphConfig) -> tuple[str, ...]:
-    """The kind of mask of each layer."""
-    return tuple(_kind(config, layer) for layer in range(config.layers))
+def layer_mask_types(config: RudolphConfig) -> tuple[str, ...]:
+    """Returns the mask type of each layer."""
+    return tuple(_mask_type(config, layer) for layer in range(config.layers))
 
 
-def mask(config: RudolphConfig, kind: str) -> np.ndarray:
-    """bool[T, T] for one of KINDS."""
+def mask(config: RudolphConfig, mask_type: str) -> np.ndarray:
+    """Returns bool[T, T] for one of MASK_TYPES."""
     layout, d = Layout(config), config.image_tokens_per_side
-    allowed = np.tril(np.ones((layout.length, layout.length), bool))
-    asking, seen = np.indices((layout.image_length, layout.image_length))
-    before = seen <= asking
-    if kind == "causal":
-        picture = before
-    elif kind == "row":
-        picture = before & (asking - seen <= d)
-    elif kind == "column":
-        picture = before & ((asking - seen) % d == 0)
+    allowed = np.tril(np.ones((layout.sequence_length, layout.sequence_length), bool))
+    query, key = np.indices((layout.image_length, layout.image_length))
+    causal = key <= query
+    if mask_type == "causal":
+        image = causal
+    elif mask_type == "row":
+        image = causal & (query - key <= d)
+    elif mask_type == "column":
+        image = causal & ((query - key) % d == 0)
     else:
-        kernel = config.kernel_size if kind == "conv" else config.last_kernel_size
-        picture = before & _near(asking, seen, kernel // 2, d, config.conv_edges)
-    allowed[layout.image, layout.image] = picture
+        kernel = config.kernel_size if mask_type == "conv" else config.last_kernel_size
+        image = causal & _within_kernel(query, key, kernel // 2, d, config.conv_edges)
+    allowed[layout.image, layout.image] = image
     return allowed
 
 
 def masks(config: RudolphConfig) -> np.ndarray:
-    """bool[len(KINDS), T, T]"""
-    return np.stack([mask(config, kind) for kind in KINDS])
+    """Stacks all masks: bool[len(MASK_TYPES), T, T]."""
+    return np.stack([mask(config, mask_type) for mask_type in MASK_TYPES])
 
 
-def _kind(config: RudolphConfig, layer: int) -> str:
-    if config.mask_order in KINDS:
+def _mask_type(config: RudolphConfig, layer: int) -> str:
+    if config.mask_order in MASK_TYPES:
         return config.mask_order
     if (layer - 1) % 4 == 0:
         return "column"
@@ -74,12 +74,14 @@ def _kind(config: RudolphConfig, layer: int) -> str:
     return "row"
 
 
-def _near(asking: np.ndarray, seen: np.ndarray, reach: int, d: int, edges: str) -> np.ndarray:
-    """Whether two tokens of an image lie within `reach` rows and columns of each other."""
-    near = np.ones_like(asking, bool)
-    for a, b in zip(np.divmod(asking, d), np.divmod(seen, d), strict=True):
+def _within_kernel(
+    query: np.ndarray, key: np.ndarray, radius: int, d: int, edges: str
+) -> np.ndarray:
+    """Tests which tokens of an image are at most `radius` rows and columns apart."""
+    within = np.ones_like(query, bool)
+    for a, b in zip(np.divmod(query, d), np.divmod(key, d), strict=True):
         distance = np.abs(a - b)
         if edges == "wrap":
             distance = np.minimum(distance, d - distance)
-        near &= distance <= reach
-    return near
+        within &= distance <= radius
+    return within

@@ -28,21 +28,25 @@ from clip_jax.linear import einsum, get_kernel, linear
 from clip_jax.model import LayerNorm, maybe_remat
 from clip_jax.per_example_rng import dropout, fold_in
 from clip_jax.sharding import constrain_batch, constrain_embedding
-from rudolph_jax.cache import KeyValue, LayerCache, Segment
+from rudolph_jax.cache import KeyValue, KeyValueMask, LayerCache
 from rudolph_jax.config import RudolphConfig
 from rudolph_jax.layout import BOS, PAD, Layout
-from rudolph_jax.masks import KINDS, layer_kinds, masks
+from rudolph_jax.masks import MASK_TYPES, layer_mask_types, masks
 
 NORMAL = nn.initializers.normal(0.02)
 ZEROS = nn.initializers.zeros
 MASKED_SCORE = -1e4  # the original's
 
 
-class LayerIndex(NamedTuple):
-    """number: counted from 0. mask: index of its mask in `KINDS`. int32[layers] each."""
+class LayerIndices(NamedTuple):
+    """What a scan passes to a layer, int32[layers] each.
 
-    number: jax.Array
-    mask: jax.Array
+    layer: index of the layer.
+    mask_type: index of its mask in `MASK_TYPES`.
+    """
+
+    layer: jax.Array
+    mask_type: jax.Array
 
 
 class Attention(nn.Module):
@@ -53,39 +57,42 @@ class Attention(nn.Module):
         self,
         x: jax.Array,
         mask: jax.Array | None,
-        past: Sequence[Segment] = (),
+        past: Sequence[KeyValueMask] = (),
         cache: LayerCache | None = None,
         keys: jax.Array | None = None,
     ) -> tuple[jax.Array, KeyValue]:
-        """float[B, T, D] -> float[B, T, D], and keys and values [B, H, T, K] of x.
+        """Computes float[B, T, D] -> float[B, T, D], and keys and values [B, H, T, K] of x.
 
         mask: bool[T, T], which tokens of x each one attends to.
-        past: what all of them attend to besides.
-        cache: of the tokens before x's single one, in place of `mask`; its next `key_value` is
-            returned in place of (k, v).
+        past: keys and values of other tokens, which all of them attend to.
+        cache: of the tokens before x's single one, instead of `mask`; its next `key_value` is
+            returned instead of (k, v).
         keys: key[B] for dropout, or None.
         """
         D, H = self.config.width, self.config.heads
         K = D // H
         qkv = linear(self, "qkv", "BTD,DcHK->BTcHK", x, (D, 3, H, K), NORMAL)
         q, k, v = jnp.einsum("BTcHK->cBHTK", qkv)
-        segments, key_value = [*past], (k, v)
+        attended, key_value = [*past], (k, v)
         if cache is not None:
-            here, key_value = cache.update(k, v)
-            segments.append(here)
+            current, key_value = cache.update(k, v)
+            attended.append(current)
         elif mask is not None:
-            segments.append((k, v, mask))
-        scores = [self.scores(q, k, mask) for k, _, mask in segments]
+            attended.append((k, v, mask))
+        scores = [self.scores(q, k, mask) for k, _, mask in attended]
         weights = jax.nn.softmax(jnp.concatenate(scores, axis=-1), axis=-1)
         weights = dropout(weights, self.config.attention_dropout, keys, 0)
         ends = np.cumsum([score.shape[-1] for score in scores])[:-1]
-        parts = zip(jnp.split(weights, ends, axis=-1), segments, strict=True)
+        parts = zip(jnp.split(weights, ends, axis=-1), attended, strict=True)
         y = functools.reduce(operator.add, (_weighted_sum(w, v) for w, (_, v, _) in parts))
         out = linear(self, "out", "BHTK,HKD->BTD", y, (H, K, D), NORMAL)
         return dropout(out, self.config.output_dropout, keys, 1), key_value
 
     def scores(self, q: jax.Array, k: jax.Array, mask: jax.Array) -> jax.Array:
-        """q [B, H, T, K], k [P, H, M, K], mask bool[T, M] or bool[M] -> float32[B, H, T, M]."""
+        """Computes float32[B, H, T, M] of q [B, H, T, K], k [P, H, M, K] and a mask.
+
+        mask: bool[T, M] or bool[M].
+        """
         B, H, T, K = q.shape
         # PB-relax divides before the product, which float16 needs to stay finite. Its other half,
         # subtracting the largest score, changes nothing where scores are float32, as here.
@@ -97,7 +104,7 @@ class Attention(nn.Module):
 
 
 def _weighted_sum(weights: jax.Array, values: jax.Array) -> jax.Array:
-    """weights [B, H, T, M], values [P, H, M, K] -> [B, H, T, K]."""
+    """Computes weights [B, H, T, M], values [P, H, M, K] -> [B, H, T, K]."""
     grouped = weights.astype(values.dtype).reshape(values.shape[0], -1, *weights.shape[1:])
     y = jnp.einsum("PnHTM,PHMK->PnHTK", grouped, values)
     return y.reshape(*weights.shape[:-1], -1)
@@ -116,7 +123,7 @@ class Mlp(nn.Module):
 
 
 class Block(nn.Module):
-    """Residual block; the sandwich norms also act on what enters the residual stream."""
+    """Residual block; the sandwich norms also normalise what each branch adds."""
 
     config: RudolphConfig
 
@@ -131,11 +138,11 @@ class Block(nn.Module):
         self,
         x: jax.Array,
         mask: jax.Array | None,
-        past: Sequence[Segment] = (),
+        past: Sequence[KeyValueMask] = (),
         cache: LayerCache | None = None,
         keys: jax.Array | None = None,
     ) -> tuple[jax.Array, KeyValue]:
-        """float[B, T, D] -> float[B, T, D], and what `Attention` returns; see there."""
+        """Computes float[B, T, D] -> float[B, T, D], and `Attention`'s keys and values."""
         x = constrain_batch(x)
         y, key_value = self.attention(self.attention_norm(x), mask, past, cache, keys)
         x = x + (self.attention_out_norm(y) if self.config.sandwich_norm else y)
@@ -143,22 +150,25 @@ class Block(nn.Module):
         return x + (self.mlp_out_norm(y) if self.config.sandwich_norm else y), key_value
 
     def scan_body(
-        self, x: jax.Array, layer: LayerIndex, masks: jax.Array, keys: jax.Array | None
+        self, x: jax.Array, indices: LayerIndices, masks: jax.Array, keys: jax.Array | None
     ) -> tuple[jax.Array, None]:
-        """Runs one layer of a scan. masks: bool[len(KINDS), T, T]. keys: key[B] of all layers."""
-        keys = None if keys is None else fold_in(keys, layer.number)
-        return self(x, masks[layer.mask], keys=keys)[0], None
+        """Runs one layer of a scan.
+
+        masks: bool[len(MASK_TYPES), T, T]. keys: key[B], of all layers.
+        """
+        keys = None if keys is None else fold_in(keys, indices.layer)
+        return self(x, masks[indices.mask_type], keys=keys)[0], None
 
     def scan_body_with_hidden(
-        self, x: jax.Array, layer: LayerIndex, masks: jax.Array, keys: jax.Array | None
+        self, x: jax.Array, indices: LayerIndices, masks: jax.Array, keys: jax.Array | None
     ) -> tuple[jax.Array, jax.Array]:
-        """Runs one layer, and returns x for the scan to collect, too."""
-        x, _ = self.scan_body(x, layer, masks, keys)
+        """Runs one layer of a scan that collects x of each layer."""
+        x, _ = self.scan_body(x, indices, masks, keys)
         return x, x
 
 
 class UnrolledBlocks(nn.Module):
-    """All layers, from unstacked parameters as a model folder has them."""
+    """Unrolls all layers over unstacked parameters, as a model folder has them."""
 
     config: RudolphConfig
 
@@ -167,18 +177,18 @@ class UnrolledBlocks(nn.Module):
         self,
         x: jax.Array,
         masks: Mapping[str, jax.Array] | None,
-        past: Sequence[Sequence[Segment]] | None = None,
+        past: Sequence[Sequence[KeyValueMask]] | None = None,
         caches: Sequence[LayerCache] | None = None,
         keys: jax.Array | None = None,
     ) -> tuple[jax.Array, list[jax.Array], list[KeyValue]]:
         """Runs float[B, T, D] through the layers.
 
-        masks: of each mask type, bool[T, T]; None where there are caches.
-        past, caches: of each layer, see `Attention`.
+        masks: bool[T, T] by mask type; None where there are caches.
+        past, caches: a layer's in each entry, see `Attention`.
         Returns the last layer's output, those of all layers, and `Attention`'s keys and values.
         """
         outputs, key_values = [], []
-        for number, mask_type in enumerate(layer_kinds(self.config)):
+        for number, mask_type in enumerate(layer_mask_types(self.config)):
             x, key_value = Block(self.config, name=str(number))(
                 x,
                 masks[mask_type] if masks else None,
@@ -194,7 +204,7 @@ class UnrolledBlocks(nn.Module):
 class Rudolph(nn.Module):
     """`Rudolph(config, compute).init(rng, input_ids)` makes parameters with layers stacked.
 
-    stacked: whether the layers' parameters are stacked, or one by one as in a model folder.
+    stacked: hold the layers' parameters stacked; off, one by one as in a model folder.
     """
 
     config: RudolphConfig
@@ -233,7 +243,7 @@ class Rudolph(nn.Module):
     def hidden_states(
         self, input_ids: jax.Array, dropout_keys: jax.Array | None = None
     ) -> jax.Array:
-        """int32[B, T] -> float[layers, B, T, D]: each layer's output."""
+        """Computes each layer's output: int32[B, T] -> float[layers, B, T, D]."""
         return self._run_layers(self.embed(input_ids), dropout_keys, hidden=True)
 
     def embed(self, input_ids: jax.Array, start: int = 0) -> jax.Array:
@@ -243,11 +253,13 @@ class Rudolph(nn.Module):
         """
         layout = Layout(self.config)
         B, stop = input_ids.shape[0], start + input_ids.shape[1]
-        layout.split(stop)  # refuses what is too long
+        layout.segment_lengths(stop)  # raises for what is too long
         parts = []
-        if layout.prefix and not start:
-            ids = jnp.full((B, layout.prefix), BOS, jnp.int32)
-            parts.append(self.embed_text(ids, self.left_position_embedding[: layout.prefix]))
+        if layout.num_prefix_tokens and not start:
+            ids = jnp.full((B, layout.num_prefix_tokens), BOS, jnp.int32)
+            parts.append(
+                self.embed_text(ids, self.left_position_embedding[: layout.num_prefix_tokens])
+            )
         for segment, embed in (
             (layout.left, self.embed_left),
             (layout.image, self.embed_image),
@@ -255,55 +267,58 @@ class Rudolph(nn.Module):
         ):
             first, last = max(start, segment.start), min(stop, segment.stop)
             if first < last:
-                places = jnp.arange(first - segment.start, last - segment.start)
-                parts.append(embed(input_ids[:, first - start : last - start], places))
-        # Nothing is predicted after the last token, for which a prefix leaves no place.
-        room = layout.length - start - layout.prefix * bool(start)
+                positions = jnp.arange(first - segment.start, last - segment.start)
+                parts.append(embed(input_ids[:, first - start : last - start], positions))
+        # Nothing is predicted after the last token, for which a prefix leaves no room.
+        room = layout.sequence_length - start - layout.num_prefix_tokens * bool(start)
         x = jnp.concatenate(parts, axis=1)[:, :room]
         # The original computes x * scale + stop_gradient(x) * (1 - scale).
         scale = self.config.embedding_gradient_scale
         return x * scale + jax.lax.stop_gradient(x) * (1 - scale)
 
     def embed_left(self, ids: jax.Array, positions: jax.Array) -> jax.Array:
-        """ids int32[B, T] at positions int32[T] of the left text, where padding has its own ids."""
+        """Embeds ids int32[B, T] at positions int32[T] of the left text, whose padding has ids."""
         layout = Layout(self.config)
         ids = jnp.where(ids == PAD, layout.text_pad_offset + positions, ids)
-        return self.embed_text(ids, self.left_position_embedding[positions + layout.prefix])
+        return self.embed_text(
+            ids, self.left_position_embedding[positions + layout.num_prefix_tokens]
+        )
 
     def embed_right(self, ids: jax.Array, positions: jax.Array) -> jax.Array:
         return self.embed_text(ids, self.right_position_embedding[positions])
 
     def embed_text(self, ids: jax.Array, positions: jax.Array) -> jax.Array:
-        """ids int32[B, T], position embeddings [T, D]"""
+        """Embeds ids int32[B, T] and adds position embeddings [T, D]."""
         x = constrain_embedding(self.text_embedding[ids])
         return (x + positions).astype(self.compute.dtype)
 
     def embed_image(self, codes: jax.Array, positions: jax.Array) -> jax.Array:
         """Embeds codes int32[B, T] at positions int32[T] of the image, row by row."""
         row, column = jnp.divmod(positions, self.config.image_tokens_per_side)
-        place = self.image_row_embedding[row] + self.image_column_embedding[column]
-        return (constrain_embedding(self.image_embedding[codes]) + place).astype(self.compute.dtype)
+        position = self.image_row_embedding[row] + self.image_column_embedding[column]
+        embedding = constrain_embedding(self.image_embedding[codes])
+        return (embedding + position).astype(self.compute.dtype)
 
     def logits(self, x: jax.Array) -> jax.Array:
         """Computes logits from the last layer's output, float[..., D] -> float32[..., V]."""
         return self.head(self.final_norms(x))
 
     def final_norms(self, x: jax.Array) -> jax.Array:
-        """Applies two norms in a row, the transformer's own, then the head's."""
+        """Applies the transformer's last norm, then the head's."""
         return self.head_norm(self.final_norm(x))
 
     def _run_layers(self, x: jax.Array, keys: jax.Array | None, hidden: bool = False) -> jax.Array:
-        """float[B, T, D] -> float[B, T, D], or with `hidden` each layer's, [layers, B, T, D]."""
+        """Runs float[B, T, D] -> float[B, T, D], or with `hidden` -> float[layers, B, T, D]."""
         T = x.shape[1]
         all_masks = jnp.asarray(masks(self.config)[:, :T, :T])
         if not self.stacked:
-            by_type = dict(zip(KINDS, all_masks, strict=True))
+            by_type = dict(zip(MASK_TYPES, all_masks, strict=True))
             x, outputs, _ = self.layers(x, by_type, keys=keys)
             return jnp.stack(outputs) if hidden else x
-        kinds = layer_kinds(self.config)
-        index = LayerIndex(jnp.arange(len(kinds)), jnp.array([KINDS.index(kind) for kind in kinds]))
+        mask_types = [MASK_TYPES.index(name) for name in layer_mask_types(self.config)]
+        indices = LayerIndices(jnp.arange(len(mask_types)), jnp.array(mask_types))
         body = self.layers.scan_body_with_hidden if hidden else self.layers.scan_body
-        x, outputs = body(x, index, all_masks, keys)
+        x, outputs = body(x, indices, all_masks, keys)
         return outputs if hidden else x
 
     def _scanned_blocks(self) -> nn.Module:
@@ -321,14 +336,14 @@ class Rudolph(nn.Module):
 
 
 class Head(nn.Module):
-    """Computes the logits of some or all tokens. columns: V."""
+    """Computes the logits of some or all tokens. num_logits: V."""
 
-    columns: int
+    num_logits: int
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """float[..., D] -> float32[..., V]"""
-        D, V = x.shape[-1], self.columns
+        """Computes float[..., D] -> float32[..., V]."""
+        D, V = x.shape[-1], self.num_logits
         kernel = get_kernel(self, "kernel", NORMAL, (D, V)).astype(x.dtype)
         bias = self.param("bias", ZEROS, (V,))
         rows = string.ascii_lowercase[: x.ndim - 1]

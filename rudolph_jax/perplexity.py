@@ -120,7 +120,7 @@ def combined_scores(
 def _read(
     config: RudolphConfig, compute: Compute, params: incremental.Params, prompts: Any
 ) -> incremental.KeyValues:
-    return incremental.run(config, compute, params, prompts)[1]
+    return incremental.forward_with_cache(config, compute, params, prompts)[1]
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2, 3))
@@ -134,15 +134,15 @@ def _perplexities(
     rest: jax.Array,
 ) -> dict[str, jax.Array]:
     layout = Layout(config)
-    x, _ = incremental.run(config, compute, params, rest, start, past)
-    shift = layout.prefix if not start else 0
+    x, _ = incremental.forward_with_cache(config, compute, params, rest, start, past)
+    shift = layout.num_prefix_tokens if not start else 0
     found = {}
     for segment in segments:
         place = getattr(layout, segment)
         labels = rest[:, place.start - start + 1 : place.stop - start]
         hidden = x[:, place.start - start + shift : place.stop - start - 1 + shift]
         columns = layout.code_logits if segment == "image" else slice(0, layout.text_pad_offset)
-        logits = incremental.head(config, compute, params, columns)(hidden)
+        logits = incremental.make_logits_fn(config, compute, params, columns)(hidden)
         chosen = jnp.take_along_axis(logits, labels[..., None], axis=-1)[..., 0]
         cross_entropy = jax.nn.logsumexp(logits, axis=-1) - chosen
         if segment != "image":

@@ -144,8 +144,8 @@ class PretrainedRudolph:
         ids, layout = np.asarray(input_ids), self.layout
         if ids.ndim != 2 or not np.issubdtype(ids.dtype, np.integer):
             raise InputError(f"input_ids are {ids.dtype}{list(ids.shape)}; expected int32[B, T]")
-        layout.split(ids.shape[1])
-        limits = np.full(layout.length, layout.num_text_ids)
+        layout.segment_lengths(ids.shape[1])
+        limits = np.full(layout.sequence_length, layout.num_text_ids)
         limits[layout.image] = layout.num_image_ids
         bad = np.argwhere((ids < 0) | (ids >= limits[: ids.shape[1]]))
         if bad.size:

@@ -1,8 +1,8 @@
-"""One token from logits: temperature, then top-k, then top-p, then a draw; and guidance.
+"""Choosing a token from logits: temperature, top-k, top-p, a categorical sample; and guidance.
 
 # B sequences, V tokens to choose from
 
-Everything here is traced, so that other values of the options compile nothing anew.
+The parameters are traced arrays, so that other values of them compile nothing again.
 """
 
 from __future__ import annotations
@@ -20,9 +20,10 @@ from clip_jax.errors import InputError
 
 
 @dataclasses.dataclass(frozen=True)
-class Sampling:
-    """temperature: 0 takes the likeliest token, 1 leaves the model's probabilities.
+class SamplingParams:
+    """Parameters of sampling.
 
+    temperature: 0 takes the likeliest token, 1 leaves the model's probabilities.
     top_k: how many of the likeliest tokens take part; 0 turns it off.
     top_p: their joint probability, the token that crosses it included; 1 turns it off.
     """
@@ -39,19 +40,21 @@ class Sampling:
         if not 0 <= self.top_p <= 1:
             raise InputError(f"top_p is {self.top_p}; expected 0 to 1 (off)")
 
-    def override(
+    def with_overrides(
         self, temperature: float | None = None, top_k: int | None = None, top_p: float | None = None
-    ) -> Sampling:
-        """The same with what is not None changed. 0 is a value here, unlike in the original."""
+    ) -> SamplingParams:
+        """Replaces what is not None. 0 is a value here, unlike in the original."""
         given: dict[str, Any] = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
         return dataclasses.replace(self, **{k: v for k, v in given.items() if v is not None})
 
-    def to_arrays(self) -> Options:
-        return Options(np.float32(self.temperature), np.int32(self.top_k), np.float32(self.top_p))
+    def to_arrays(self) -> SamplingArrays:
+        return SamplingArrays(
+            np.float32(self.temperature), np.int32(self.top_k), np.float32(self.top_p)
+        )
 
 
-class Options(NamedTuple):
-    """`Sampling` as arrays: float32[], int32[], float32[]."""
+class SamplingArrays(NamedTuple):
+    """`SamplingParams` as arrays: float32[], int32[], float32[]."""
 
     temperature: jax.Array | np.float32
     top_k: jax.Array | np.int32
@@ -59,13 +62,14 @@ class Options(NamedTuple):
 
 
 # The original's defaults (`rudolph.api.ruDolphApi`).
-TEXT_SAMPLING = Sampling(temperature=0.9, top_k=64, top_p=0.8)
-IMAGE_SAMPLING = Sampling(temperature=1.0, top_k=768, top_p=0.99)
+TEXT_SAMPLING = SamplingParams(temperature=0.9, top_k=64, top_p=0.8)
+IMAGE_SAMPLING = SamplingParams(temperature=1.0, top_k=768, top_p=0.99)
 
 
-def sample(keys: jax.Array, logits: jax.Array, options: Options) -> jax.Array:
-    """One key a row, float32[B, V] -> int32[B]."""
-    return draw(keys, filter_logits(scale(logits, options), options), options)
+def sample(keys: jax.Array, logits: jax.Array, sampling: SamplingArrays) -> jax.Array:
+    """Samples a token of each row, float32[B, V] -> int32[B]. keys: key[B]."""
+    logits = filter_logits(apply_temperature(logits, sampling), sampling)
+    return sample_categorical(keys, logits, sampling)
 
 
 def guided_sample(
@@ -73,79 +77,80 @@ def guided_sample(
     logits: jax.Array,
     unconditional: jax.Array,
     weight: jax.Array,
-    options: Options,
+    sampling: SamplingArrays,
     on_logits: bool,
 ) -> jax.Array:
-    """The same from two predictions, float32[B, V] each, weighted (1 - weight) and weight.
+    """Samples from two predictions, float32[B, V] each, weighted (1 - weight) and weight.
 
+    weight: below 0 leads away from the unconditional prediction; a probability that becomes
+        negative then counts as 0.
     on_logits: mix filtered logits, where both keep a token (the original's `late_softmax`);
-        else mix probabilities. weight: below 0 leads away from the unconditional prediction;
-        what becomes negative then counts as impossible.
+        else mix probabilities.
     """
-    both = scale(jnp.stack([logits, unconditional]), options)
-    kept = filter_logits(both, options)
+    scaled = apply_temperature(jnp.stack([logits, unconditional]), sampling)
+    kept = filter_logits(scaled, sampling)
     if on_logits:
         # Guidance away from a prediction must not exclude what that prediction excludes.
-        mixed = (1 - weight) * both[0] + weight * both[1]
+        mixed = (1 - weight) * scaled[0] + weight * scaled[1]
         common = jnp.isfinite(kept[0]) & (jnp.isfinite(kept[1]) | (weight <= 0))
         nothing = ~common.any(axis=-1, keepdims=True)
-        return draw(keys, jnp.where(common | nothing, mixed, -jnp.inf), options)
+        return sample_categorical(keys, jnp.where(common | nothing, mixed, -jnp.inf), sampling)
     probabilities = jax.nn.softmax(kept, axis=-1)
     mixed = (1 - weight) * probabilities[0] + weight * probabilities[1]
-    return draw(keys, jnp.log(jnp.maximum(mixed, 0.0)), options)
+    return sample_categorical(keys, jnp.log(jnp.maximum(mixed, 0.0)), sampling)
 
 
-def scale(logits: jax.Array, options: Options) -> jax.Array:
-    greedy = options.temperature == 0
-    return logits.astype(jnp.float32) / jnp.where(greedy, 1.0, options.temperature)
+def apply_temperature(logits: jax.Array, sampling: SamplingArrays) -> jax.Array:
+    greedy = sampling.temperature == 0
+    return logits.astype(jnp.float32) / jnp.where(greedy, 1.0, sampling.temperature)
 
 
-def filter_logits(logits: jax.Array, options: Options) -> jax.Array:
-    """float32[..., V] with -inf where top-k or top-p drops a token.
+def filter_logits(logits: jax.Array, sampling: SamplingArrays) -> jax.Array:
+    """Sets logits float32[..., V] to -inf where top-k or top-p drops a token.
 
-    Tokens that tie with the last one kept are kept too. The thresholds are found bit by bit, 32
-    sums each, which costs a fraction of sorting the vocabulary.
+    Tokens that tie with the last one kept are kept too. The thresholds are found by bisection over
+    the bits, 32 sums each, which costs a fraction of sorting the vocabulary.
     Source: `transformers.top_k_top_p_filtering`.
     """
     V = logits.shape[-1]
     order = _ordered_bits(logits)
 
     def top_k_threshold() -> jax.Array:
-        return _largest(order, lambda kept: kept.sum(axis=-1) >= options.top_k)
+        return _bisect_threshold(order, lambda kept: kept.sum(axis=-1) >= sampling.top_k)
 
     def top_p_threshold(floor: jax.Array) -> jax.Array:
         left = jnp.where(order >= floor[..., None], logits, -jnp.inf)
         probabilities = jax.nn.softmax(left, axis=-1)
-        return jnp.maximum(
-            floor,
-            _largest(order, lambda kept: (probabilities * kept).sum(axis=-1) > options.top_p),
+        threshold = _bisect_threshold(
+            order, lambda kept: (probabilities * kept).sum(axis=-1) > sampling.top_p
         )
+        return jnp.maximum(floor, threshold)
 
     nothing = jnp.zeros(logits.shape[:-1], jnp.uint32)
-    limited = (options.top_k > 0) & (options.top_k < V)
+    limited = (sampling.top_k > 0) & (sampling.top_k < V)
     floor = lax.cond(limited, top_k_threshold, lambda: nothing)
-    floor = lax.cond(options.top_p < 1, top_p_threshold, lambda floor: floor, floor)
+    floor = lax.cond(sampling.top_p < 1, top_p_threshold, lambda floor: floor, floor)
     return jnp.where(order >= floor[..., None], logits, -jnp.inf)
 
 
-def draw(keys: jax.Array, logits: jax.Array, options: Options) -> jax.Array:
-    """int32[B] from float32[B, V] by the Gumbel trick; the likeliest at temperature 0."""
+def sample_categorical(keys: jax.Array, logits: jax.Array, sampling: SamplingArrays) -> jax.Array:
+    """Samples int32[B] from logits float32[B, V] by the Gumbel trick; argmax at temperature 0."""
     V = logits.shape[-1]
     noise = jax.vmap(lambda key: jax.random.gumbel(key, (V,), jnp.float32))(keys)
-    noise = jnp.where(options.temperature == 0, 0.0, noise)
+    noise = jnp.where(sampling.temperature == 0, 0.0, noise)
     return jnp.argmax(logits + noise, axis=-1).astype(jnp.int32)
 
 
 def _ordered_bits(x: jax.Array) -> jax.Array:
-    """uint32 of the same order as float32."""
+    """Maps float32 to uint32 of the same order."""
     x = jnp.where(x == 0, 0.0, x.astype(jnp.float32))  # -0.0 ties with 0.0
     bits = lax.bitcast_convert_type(x, jnp.uint32)
     sign = jnp.uint32(1 << 31)
     return jnp.where(bits & sign, ~bits, bits | sign)
 
 
-def _largest(order: jax.Array, holds: Callable[[jax.Array], jax.Array]) -> jax.Array:
-    """uint32[...]: the largest threshold for which `holds(order >= threshold)`, else 0.
+def _bisect_threshold(order: jax.Array, holds: Callable[[jax.Array], jax.Array]) -> jax.Array:
+    """Finds uint32[...], the largest threshold for which `holds(order >= threshold)`, else 0.
 
     holds: true for small thresholds and false from some value on.
     """

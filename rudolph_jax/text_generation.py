@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from clip_jax.errors import InputError
-from rudolph_jax.generation import Run, samples
+from rudolph_jax.generation import GenerationConfig, sample_batches
 from rudolph_jax.layout import PAD, Layout
 from rudolph_jax.perplexity import perplexities
 from rudolph_jax.pretrained import PretrainedRudolph
@@ -39,16 +39,18 @@ def generate_texts(
 
     early_stop: how many tokens a text may have, the template, BOS and special token included.
     allowed_token_ids: what may be chosen, EOS (3) only where it is among them.
-    temperature, top_k, top_p: see `sampling.Sampling`; None: the original's 0.9, 64, 0.8.
+    temperature, top_k, top_p: see `sampling.SamplingParams`; None: the original's 0.9, 64, 0.8.
     """
     tokenizer, config = rudolph.tokenizer, rudolph.config
     if early_stop is not None and early_stop < 1:
         raise InputError(f"early_stop is {early_stop}; expected at least 1")
     prompt = encode_left(tokenizer, config, template, special_token)
-    run = Run(TEXT_SAMPLING.override(temperature, top_k, top_p), seed, batch_size, quiet)
-    drawn = samples(
-        rudolph, run, "left", prompt[None, None], template_size(prompt), texts_num,
-        stop=early_stop, allowed=_allowed(rudolph, allowed_token_ids),
+    generation = GenerationConfig(
+        TEXT_SAMPLING.with_overrides(temperature, top_k, top_p), seed, batch_size, quiet
+    )
+    drawn = sample_batches(
+        rudolph, generation, "left", prompt[None, None], template_size(prompt), texts_num,
+        stop=early_stop, allowed_tokens=_allowed_mask(rudolph, allowed_token_ids),
     )  # fmt: skip
     counts = Counter(decode_text(tokenizer, ids) for part in drawn for ids in part[0])
     counts.pop("", None)
@@ -86,7 +88,7 @@ def template_size(ids: np.ndarray) -> int:
     return max(int((ids != PAD).sum()) - 1, 1)
 
 
-def _allowed(rudolph: PretrainedRudolph, ids: Sequence[int] | None) -> np.ndarray | None:
+def _allowed_mask(rudolph: PretrainedRudolph, ids: Sequence[int] | None) -> np.ndarray | None:
     if ids is None:
         return None
     layout = Layout(rudolph.config)

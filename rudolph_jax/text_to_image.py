@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 from PIL import Image
 
 from clip_jax.errors import InputError
-from rudolph_jax.generation import Run, samples
+from rudolph_jax.generation import GenerationConfig, sample_batches
 from rudolph_jax.pretrained import PretrainedRudolph
 from rudolph_jax.ranking import self_reranking_by_text
 from rudolph_jax.sampling import IMAGE_SAMPLING
@@ -38,11 +38,13 @@ def generate_codebooks(
     """int32[images_num, image tokens]: images drawn from a text.
 
     image_prompts: int32[image tokens] of `image_prompts.py`, what is given of the pictures.
-    temperature, top_k, top_p: see `sampling.Sampling`; None: the original's 1.0, 768, 0.99.
+    temperature, top_k, top_p: see `sampling.SamplingParams`; None: the original's 1.0, 768, 0.99.
     """
     left = encode_left(rudolph.tokenizer, rudolph.config, text, special_token)
-    run = Run(IMAGE_SAMPLING.override(temperature, top_k, top_p), seed, batch_size, quiet, mesh)
-    return _collect(_codes(rudolph, run, left[None], images_num, image_prompts))
+    generation = GenerationConfig(
+        IMAGE_SAMPLING.with_overrides(temperature, top_k, top_p), seed, batch_size, quiet, mesh
+    )
+    return _collect(_codes(rudolph, generation, left[None], images_num, image_prompts))
 
 
 def generate_codebooks_cfg(
@@ -70,9 +72,13 @@ def generate_codebooks_cfg(
         leads away from the template.
     """
     lefts = _guided(rudolph, text, template, special_token)
-    run = Run(IMAGE_SAMPLING.override(temperature, top_k, top_p), seed, batch_size, quiet, mesh)
+    generation = GenerationConfig(
+        IMAGE_SAMPLING.with_overrides(temperature, top_k, top_p), seed, batch_size, quiet, mesh
+    )
     guidance = "logits" if late_softmax else "probabilities"
-    return _collect(_codes(rudolph, run, lefts, images_num, image_prompts, guidance, weight_cfg))
+    return _collect(
+        _codes(rudolph, generation, lefts, images_num, image_prompts, guidance, weight_cfg)
+    )
 
 
 def draw_texts(
@@ -93,8 +99,8 @@ def draw_texts(
     The image of a text follows from the seed, the text and its place, which counts from
     `first_text`; the batch size changes nothing. Other arguments: see `generate_codebooks`.
     """
-    sampling = IMAGE_SAMPLING.override(temperature, top_k, top_p)
-    run = Run(sampling, seed, batch_size, quiet)
+    sampling = IMAGE_SAMPLING.with_overrides(temperature, top_k, top_p)
+    generation = GenerationConfig(sampling, seed, batch_size, quiet)
     tokenizer, config = rudolph.tokenizer, rudolph.config
     drawn = [np.zeros((0, rudolph.layout.image_length), np.int32)]
     for start in range(0, len(texts), batch_size):
@@ -104,8 +110,8 @@ def draw_texts(
         ]
         # Filled up, so that the last batch compiles nothing.
         rows = lefts + lefts[-1:] * (min(batch_size, len(texts)) - len(lefts))
-        parts = samples(
-            rudolph, run, "image", np.stack(rows)[None], config.left_text_length, 1,
+        parts = sample_batches(
+            rudolph, generation, "image", np.stack(rows)[None], config.left_text_length, 1,
             first_prompt=first_text + start,
         )  # fmt: skip
         drawn += [part[: len(lefts), 0] for part in parts]
@@ -140,14 +146,16 @@ def draw_in_batches(
     guidance: the `weight_cfg` of `generate_codebooks_cfg`, which then gives the codes; None: off.
     Nothing more is drawn once the iterator is left.
     """
-    run = Run(IMAGE_SAMPLING.override(temperature, top_k, top_p), seed, batch_size, quiet)
+    generation = GenerationConfig(
+        IMAGE_SAMPLING.with_overrides(temperature, top_k, top_p), seed, batch_size, quiet
+    )
     if guidance is None:
         left = encode_left(rudolph.tokenizer, rudolph.config, text, special_token)
-        yield from _codes(rudolph, run, left[None], images_num, image_prompts)
+        yield from _codes(rudolph, generation, left[None], images_num, image_prompts)
     else:
         lefts = _guided(rudolph, text, "", "LT_UNK")
         how = (images_num, image_prompts, "probabilities", guidance)
-        yield from _codes(rudolph, run, lefts, *how)
+        yield from _codes(rudolph, generation, lefts, *how)
 
 
 def dream(
@@ -205,7 +213,7 @@ def _guided(rudolph: PretrainedRudolph, text: str, template: str, special_token:
 
 def _codes(
     rudolph: PretrainedRudolph,
-    run: Run,
+    generation: GenerationConfig,
     lefts: np.ndarray,
     images_num: int,
     image_prompts: np.ndarray | None,
@@ -215,9 +223,9 @@ def _codes(
     """Yields int32[b, image tokens]. lefts: int32[G, left_text_length]."""
     if image_prompts is not None:
         image_prompts = _checked(rudolph, image_prompts)
-    drawn = samples(
-        rudolph, run, "image", lefts[:, None], rudolph.config.left_text_length, images_num,
-        fixed=image_prompts, guidance=guidance, guidance_weight=weight,
+    drawn = sample_batches(
+        rudolph, generation, "image", lefts[:, None], rudolph.config.left_text_length, images_num,
+        forced_tokens=image_prompts, guidance=guidance, guidance_weight=weight,
     )  # fmt: skip
     for tokens in drawn:
         yield tokens[0]

@@ -22,7 +22,7 @@ from rudolph_jax.decode import (
 )
 from rudolph_jax.incremental import KeyValues, Params
 from rudolph_jax.layout import BOS
-from rudolph_jax.sampling import IMAGE_SAMPLING, Sampling
+from rudolph_jax.sampling import IMAGE_SAMPLING, SamplingParams
 
 
 class DecodeTasks:
@@ -34,28 +34,28 @@ class DecodeTasks:
         batch: int,
         dtype: str,
         position: int,
-        trimmed: bool = True,
+        windowed_cache: bool = True,
         weights: str = "stored",
     ) -> None:
         """position: of the first timed code; each costs the same."""
         compute = Compute(dtype=dtype)
         model = rudolph_jax.load(folder, compute=compute, weights=weights)
-        self.plan = SamplerConfig(model.config, compute, "image", batch, trimmed=trimmed)
+        self.plan = SamplerConfig(model.config, compute, "image", batch, windowed_cache=windowed_cache)
         self.precision, self.params = (
             model.precision,
-            incremental.cast(model.inference_params, compute),
+            incremental.cast_params(model.inference_params, compute),
         )
         left, length = model.config.left_text_length, model.layout.image_length
         prompts = np.zeros((1, 1, left), np.int32)
         prompts[..., 0] = BOS
-        self.request = SamplerInputs(
+        self.inputs = SamplerInputs(
             prompts=jnp.asarray(prompts),
             start=jnp.int32(left),
             stop=jnp.int32(length),
-            fixed=jnp.full((1, length), -1, jnp.int32),
-            allowed=jnp.ones(1, bool),
+            forced_tokens=jnp.full((1, length), -1, jnp.int32),
+            allowed_tokens=jnp.ones(1, bool),
             keys=jax.random.split(jax.random.key(0), batch),
-            options=IMAGE_SAMPLING.to_arrays(),
+            sampling=IMAGE_SAMPLING.to_arrays(),
             guidance_weight=jnp.float32(0),
         )
         self.position = position
@@ -63,35 +63,35 @@ class DecodeTasks:
         self.sample_loop = jax.jit(sample_loop, static_argnums=0, donate_argnums=4)
         self.prefill = jax.jit(prefill, static_argnums=0)
         with self.precision:
-            self.prompt, self.state = self.prefill(self.plan, self.params, self.request)
+            self.prompt, self.state = self.prefill(self.plan, self.params, self.inputs)
 
     def decode(self, repeats: int) -> None:
-        state = self.state._replace(place=jnp.int32(self.position))
+        state = self.state._replace(position=jnp.int32(self.position))
         with self.precision:
-            arguments = (self.plan, self.params, self.request, self.prompt, state, repeats)
+            arguments = (self.plan, self.params, self.inputs, self.prompt, state, repeats)
             self.state = jax.block_until_ready(self.sample_loop(*arguments))
 
     def greedy_codes(self, count: int) -> dict[str, list]:
         """Return the greedy codes of the first sample, and the logits after them."""
-        request = self.request._replace(options=Sampling(temperature=0.0).to_arrays())
+        inputs = self.inputs._replace(sampling=SamplingParams(temperature=0.0).to_arrays())
 
         @partial(jax.jit, static_argnums=0)
         def logits(
-            plan: SamplerConfig,
+            sampler: SamplerConfig,
             params: Params,
-            request: SamplerInputs,
+            inputs: SamplerInputs,
             prompt: KeyValues,
             state: SamplingState,
         ) -> jax.Array:
-            hidden, _ = decode_step(plan, params, request, prompt, state)
-            return incremental.head(plan.config, plan.compute, params, plan.columns)(hidden)[0]
+            hidden, _ = decode_step(sampler, params, inputs, prompt, state)
+            return incremental.head(sampler.config, sampler.compute, params, sampler.logit_slice)(hidden)[0]
 
         with self.precision:
-            arguments = (self.plan, self.params, request)
+            arguments = (self.plan, self.params, inputs)
             prompt, state = self.prefill(*arguments)
             state = self.sample_loop(*arguments, prompt, state, count - 1)
             next_logits = logits(*arguments, prompt, state)
-        return {"codes": state.out[0, :count].tolist(), "logits": next_logits.tolist()}
+        return {"codes": state.tokens[0, :count].tolist(), "logits": next_logits.tolist()}
 
 
 if __name__ == "__main__":

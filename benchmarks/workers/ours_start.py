@@ -26,24 +26,24 @@ def generate_image(folder: str) -> dict[str, float]:
     """
     rudolph = rudolph_jax.load(folder)
     left, length = rudolph.config.left_text_length, rudolph.layout.image_length
-    plan = SamplerConfig(rudolph.config, rudolph.compute, "image", 1)
+    sampler = SamplerConfig(rudolph.config, rudolph.compute, "image", 1)
     start = time.perf_counter()
-    request = SamplerInputs(
+    inputs = SamplerInputs(
         prompts=jnp.ones((1, 1, left), jnp.int32),
         start=jnp.int32(left),
         stop=jnp.int32(length),
-        fixed=jnp.full((1, length), -1, jnp.int32),
-        allowed=jnp.ones(1, bool),
+        forced_tokens=jnp.full((1, length), -1, jnp.int32),
+        allowed_tokens=jnp.ones(1, bool),
         keys=jax.random.split(jax.random.key(0), 1),
-        options=IMAGE_SAMPLING.to_arrays(),
+        sampling=IMAGE_SAMPLING.to_arrays(),
         guidance_weight=jnp.float32(0),
     )
     with rudolph.precision:
         jitted_prefill = jax.jit(prefill, static_argnums=0)
-        jax.block_until_ready(jitted_prefill(plan, rudolph.inference_params, request))
+        jax.block_until_ready(jitted_prefill(sampler, rudolph.inference_params, inputs))
         first = time.perf_counter() - start
         start = time.perf_counter()
-        generate.lower(plan, rudolph.inference_params, request).compile()
+        generate.lower(sampler, rudolph.inference_params, inputs).compile()
         program = time.perf_counter() - start
     return {"first code": IMPORT_SECONDS + first, "program of an image": IMPORT_SECONDS + program}
 

@@ -15,7 +15,7 @@ from benchmarks.workers.serve import serve
 from clip_jax.model_folder import read_config
 from rudolph_jax.config import RudolphConfig
 from rudolph_jax.layout import BOS, PAD, Layout
-from rudolph_jax.masks import layer_kinds, mask
+from rudolph_jax.masks import layer_mask_types, mask
 from rudolph_jax.sampling import IMAGE_SAMPLING
 
 # Modules of a layer in order of use; each has a weight and a bias.
@@ -39,7 +39,7 @@ class DecodeTasks:
         layout = self.layout = Layout(self.config)
         raw = torch.load(os.path.join(original, "pytorch_model.bin"), weights_only=True, mmap=True)
         self.p = {k: v.to(DEVICE, self.dtype) for k, v in raw.items() if "mask" not in k}
-        self.kinds = layer_kinds(self.config)
+        self.kinds = layer_mask_types(self.config)
         self.weights = [self._layer(i) for i in range(len(self.kinds))]
         self.stop, H = layout.image.stop, self.config.heads
         shape = (batch, H, self.stop, self.config.width // H)

@@ -30,7 +30,7 @@ from clip_jax.model_folder import read_config
 from experiments.evaluation.methods.torch_clip import clip_model
 from rudolph_jax.config import RudolphConfig
 from rudolph_jax.layout import Layout
-from rudolph_jax.masks import layer_kinds, mask
+from rudolph_jax.masks import layer_mask_types, mask
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 WEIGHTS = {"left": 1.0, "image": 7.0, "right": 1.0}  # loss weights, the original's default
@@ -88,7 +88,7 @@ def _rudolph(folder: str, original: str, batch: int) -> tuple[list[torch.nn.Para
     layout, side = Layout(config), config.image_tokens_per_side
     raw = torch.load(os.path.join(original, "pytorch_model.bin"), weights_only=True)
     p = {k: torch.nn.Parameter(v.to(DEVICE)) for k, v in raw.items() if "mask" not in k}
-    kinds = layer_kinds(config)
+    kinds = layer_mask_types(config)
     masks = {kind: torch.tensor(mask(config, kind), device=DEVICE) for kind in set(kinds)}
     layers = [
         [p[f"transformer.layers.{i}.{part}.{x}"] for part in PARTS for x in ("weight", "bias")]

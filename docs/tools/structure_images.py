@@ -22,7 +22,7 @@ from experiments.cli.exit_status import exit_status
 from experiments.evaluation.report.figures import as_png
 from rudolph_jax import PRESETS, RudolphConfig
 from rudolph_jax.layout import Layout
-from rudolph_jax.masks import KINDS, layer_kinds, mask
+from rudolph_jax.masks import MASK_TYPES, layer_mask_types, mask
 
 matplotlib.use("agg")
 
@@ -41,8 +41,8 @@ SHOWN = ("350M", "1.3B", "2.7B")
 
 def mask_picture(config: RudolphConfig) -> Figure:
     """Each kind of mask; a square has its column's segment's colour where it may be looked at."""
-    figure = Figure(figsize=(3.1 * len(KINDS), 3.5), layout="constrained")
-    for axes, kind in zip(figure.subplots(1, len(KINDS)), KINDS, strict=True):
+    figure = Figure(figsize=(3.1 * len(MASK_TYPES), 3.5), layout="constrained")
+    for axes, kind in zip(figure.subplots(1, len(MASK_TYPES)), MASK_TYPES, strict=True):
         axes.imshow(mask_cells(config, kind), cmap=SEEN_AS, vmin=0, vmax=3)
         axes.set_title(kind)
         _segment_ticks(axes, Layout(config))
@@ -53,7 +53,7 @@ def mask_picture(config: RudolphConfig) -> Figure:
 
 def mask_cells(config: RudolphConfig, kind: str) -> np.ndarray:
     """int[T, T]: 0 for what may not be looked at, else 1, 2, 3: left text, image, right text."""
-    segment = np.zeros(Layout(config).length, int)
+    segment = np.zeros(Layout(config).sequence_length, int)
     for number, name in enumerate(COLOURS, 1):
         segment[getattr(Layout(config), name)] = number
     return mask(config, kind) * segment
@@ -62,9 +62,9 @@ def mask_cells(config: RudolphConfig, kind: str) -> np.ndarray:
 def sight_picture(config: RudolphConfig) -> Figure:
     """What one code of the image sees of the image, under each kind of mask."""
     d = config.image_tokens_per_side
-    figure = Figure(figsize=(2.2 * len(KINDS), 2.5), layout="constrained")
+    figure = Figure(figsize=(2.2 * len(MASK_TYPES), 2.5), layout="constrained")
     asking = d * (d // 2) + d // 2
-    for axes, kind in zip(figure.subplots(1, len(KINDS)), KINDS, strict=True):
+    for axes, kind in zip(figure.subplots(1, len(MASK_TYPES)), MASK_TYPES, strict=True):
         axes.imshow(sight_cells(config, kind, asking), cmap=SEEN_AS, vmin=0, vmax=3)
         axes.add_patch(
             matplotlib.patches.Rectangle(
@@ -85,9 +85,9 @@ def layer_picture(names: Sequence[str]) -> Figure:
     """Which layer of the published models has which mask."""
     figure = Figure(figsize=(9, 0.6 + 0.5 * len(names)), layout="constrained")
     axes = figure.add_subplot()
-    letters = dict(zip(KINDS, "RCKLA", strict=True))
+    letters = dict(zip(MASK_TYPES, "RCKLA", strict=True))
     for row, name in enumerate(names):
-        for layer, kind in enumerate(layer_kinds(PRESETS[name])):
+        for layer, kind in enumerate(layer_mask_types(PRESETS[name])):
             axes.text(layer, row, letters[kind], ha="center", va="center", fontsize=9)
     layers = max(PRESETS[name].layers for name in names)
     axes.set(xlim=(-0.7, layers - 0.3), ylim=(len(names) - 0.5, -0.5))

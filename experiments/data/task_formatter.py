@@ -68,7 +68,7 @@ class TaskFormatter:
         choices = texts.answers if isinstance(texts, Question) else texts
         text = choices[rng.integers(len(choices))]
         use_task_token = rng.random() >= self._settings.unknown_token_share
-        ids = np.full(layout.length, PAD, np.int32)
+        ids = np.full(layout.sequence_length, PAD, np.int32)
         if isinstance(texts, Question):
             left, right = QUESTIONS[self._settings.question_about if use_task_token else "plain"]
             ids[layout.left] = self._encode(texts.question, left, layout.left, texts.context)

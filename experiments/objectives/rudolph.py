@@ -53,7 +53,7 @@ def decoder_objective(config: TrainConfig, vqgan: PretrainedVqgan) -> Objective:
     rudolph = Rudolph(model, config.compute)
 
     def init(rng: jax.Array) -> Params:
-        return rudolph.init(rng, jnp.zeros((1, layout.length), jnp.int32))["params"]
+        return rudolph.init(rng, jnp.zeros((1, layout.sequence_length), jnp.int32))["params"]
 
     def loss(params: Params, batch: Batch, now: StepContext) -> tuple[jax.Array, Metrics]:
         ids = batch["input_ids"]

@@ -93,7 +93,7 @@ def batch_shapes(config: TrainConfig) -> dict[str, jax.ShapeDtypeStruct]:
             "input_ids": ids(model.text.context_length),
         }
     if config.objective == "rudolph":
-        return {"input_ids": ids(Layout(model).length)}
+        return {"input_ids": ids(Layout(model).sequence_length)}
     return {"image": pictures(config.settings.image_size)}
 
 

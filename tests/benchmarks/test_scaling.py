@@ -9,9 +9,9 @@ from benchmarks.__main__ import make_parser
 from benchmarks.options import Options
 from benchmarks.result import Series
 from benchmarks.roofline import Machine
-from rudolph_jax.cache_window import window
+from rudolph_jax.cache_window import cache_window
 from rudolph_jax.config import PRESETS
-from rudolph_jax.masks import layer_kinds
+from rudolph_jax.masks import layer_mask_types
 
 TINY = PRESETS["tiny"]
 
@@ -26,8 +26,8 @@ def test_a_bar_for_each_row_by_the_first_series():
 def test_all_sizes_are_measured_and_plotted(tmp_path, monkeypatch):
     calls = []
 
-    def seconds(config, batch, trimmed, rounds):
-        calls.append((config.image_tokens_per_side, batch, trimmed, rounds))
+    def seconds(config, batch, windowed, rounds):
+        calls.append((config.image_tokens_per_side, batch, windowed, rounds))
         return 1e-3 * batch
 
     monkeypatch.setattr(scaling, "seconds", seconds)
@@ -39,8 +39,8 @@ def test_all_sizes_are_measured_and_plotted(tmp_path, monkeypatch):
     found = list(scaling.measure(args, options, Machine("", {}, 1, 1)))
     side = TINY.image_tokens_per_side
     assert set(calls) == {
-        *((side, batch, trimmed, 2) for batch in (1, 3) for trimmed in (True, False)),
-        *((other, 16, trimmed, 2) for other in (4, 6) for trimmed in (True, False)),
+        *((side, batch, windowed, 2) for batch in (1, 3) for windowed in (True, False)),
+        *((other, 16, windowed, 2) for other in (4, 6) for windowed in (True, False)),
     }
     assert found[0].series["full cache"] == pytest.approx([1.0, 3.0])
     assert plot.read_bytes().startswith(b"\x89PNG")
@@ -49,10 +49,10 @@ def test_all_sizes_are_measured_and_plotted(tmp_path, monkeypatch):
 @pytest.mark.parametrize("side", [4, 6])
 def test_an_image_adds_keys_and_values_that_masks_see(side):
     config = dataclasses.replace(TINY, image_tokens_per_side=side)
-    for trimmed in (True, False):
-        slots = sum(window(config, kind, "image", trimmed).slots for kind in layer_kinds(config))
+    for windowed in (True, False):
+        slots = sum(cache_window(config, kind, "image", windowed).num_slots for kind in layer_mask_types(config))
         numbers = 2 * slots * config.width
-        found = scaling._cache_megabytes(config, trimmed)
+        found = scaling._cache_megabytes(config, windowed)
         assert found == pytest.approx(numbers * jnp.dtype("bfloat16").itemsize / 1e6)
 
 

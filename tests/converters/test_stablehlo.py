@@ -88,7 +88,7 @@ def test_a_stranger_runs_them(models, rng):
     side, layout = clip.config.vision.image_size, Layout(rudolph.config)
     pixels = np.float32(rng.normal(size=(3, side, side, 3)))
     texts = clip.processor(text=["кошка", "собака на траве"])["input_ids"]
-    ids = rng.integers(1, 11, (2, layout.length), dtype=np.int32)
+    ids = rng.integers(1, 11, (2, layout.sequence_length), dtype=np.int32)
     codes = rng.integers(0, 17, (2, 6), dtype=np.int32)
     shape = (3, 2, 2, layout.image.stop, 8)
     empty = np.zeros(shape, np.float32)
@@ -128,7 +128,7 @@ def test_steps_with_caches_equal_the_whole(models, rng):
         export.deserialize((home / f"{name}.stablehlo").read_bytes()) for name in ("prompt", "step")
     )
     assert step.platforms == ("cpu", "cuda", "tpu")
-    ids = rng.integers(1, 11, (3, layout.length), dtype=np.int32)
+    ids = rng.integers(1, 11, (3, layout.sequence_length), dtype=np.int32)
     expected = np.asarray(rudolph.logits(ids))[:, layout.left.stop - 1 :, layout.code_logits]
     logits, keys, values = prompt.call(params, ids[:, : layout.left.stop])
     found = [logits]

@@ -9,7 +9,7 @@ import pytest
 from docs.tools import structure_images as pictures
 from rudolph_jax import PRESETS
 from rudolph_jax.layout import Layout
-from rudolph_jax.masks import KINDS, layer_kinds, mask
+from rudolph_jax.masks import MASK_TYPES, layer_mask_types, mask
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -23,8 +23,8 @@ OTHER = dataclasses.replace(
 def test_drawn_masks_are_the_masks(config):
     layout = Layout(config)
     expected_segment = np.array([1] * 4 + [2] * layout.image_length + [3] * (
-        layout.length - layout.image.stop))  # fmt: skip
-    for axes, kind in zip(pictures.mask_picture(config).axes, KINDS, strict=True):
+        layout.sequence_length - layout.image.stop))  # fmt: skip
+    for axes, kind in zip(pictures.mask_picture(config).axes, MASK_TYPES, strict=True):
         (drawn,) = (np.asarray(image.get_array()) for image in axes.get_images())
         np.testing.assert_array_equal(drawn > 0, mask(config, kind))
         asks, looked_at = np.nonzero(drawn)
@@ -35,7 +35,7 @@ def test_drawn_masks_are_the_masks(config):
 def test_drawn_sight_is_a_row_of_the_mask():
     config = PRESETS["350M"]
     asking = 8 * 16 + 8
-    for axes, kind in zip(pictures.sight_picture(config).axes, KINDS, strict=True):
+    for axes, kind in zip(pictures.sight_picture(config).axes, MASK_TYPES, strict=True):
         (drawn,) = (np.asarray(image.get_array()) for image in axes.get_images())
         row = mask(config, kind)[64 + asking, 64 : 64 + 256]
         np.testing.assert_array_equal(drawn.ravel() > 0, row)
@@ -47,7 +47,7 @@ def test_drawn_layers_and_lengths():
     figure = pictures.layer_picture(["350M"])
     letters = [text.get_text() for text in figure.axes[0].texts]
     initial = {"row": "R", "column": "C", "conv": "K", "last_conv": "L"}
-    assert letters == [initial[kind] for kind in layer_kinds(PRESETS["350M"])]
+    assert letters == [initial[kind] for kind in layer_mask_types(PRESETS["350M"])]
     sequence, logits = pictures.layout_picture(["350M"]).axes
     bars = [(bar.get_x(), bar.get_width()) for bar in sequence.patches]
     assert bars == [(0, 64), (64, 256), (320, 64)]

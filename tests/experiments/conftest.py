@@ -109,7 +109,7 @@ def small_rudolph_config():
 @pytest.fixture(scope="session")
 def small_rudolph(small_rudolph_config, small_vqgan):
     """Untrained, about digits."""
-    ids = jnp.zeros((1, Layout(small_rudolph_config).length), jnp.int32)
+    ids = jnp.zeros((1, Layout(small_rudolph_config).sequence_length), jnp.int32)
     params = jax.jit(Rudolph(small_rudolph_config).init)(jax.random.key(1), ids)["params"]
     captions = [template.format(name) for template in TEMPLATES for name in NAMES]
     tokenizer = train_tokenizer(captions, small_rudolph_config.text_vocab_size)

@@ -26,7 +26,7 @@ from experiments.evaluation.sets import open_captioned, open_set
 from experiments.evaluation.sets.question_set import open_questions
 from experiments.evaluation.tasks import captions, drawing, image_tokens, perplexity, questions
 from rudolph_jax import tasks
-from rudolph_jax.sampling import Sampling
+from rudolph_jax.sampling import SamplingParams
 
 pytestmark = pytest.mark.filterwarnings("ignore::rudolph_jax.text_encoding.TruncationWarning")
 
@@ -112,7 +112,7 @@ def test_a_template_is_taken_off_captions(run, digits):
 
 
 def test_drawings_follow_from_the_seed(run, digits, ruclip, tmp_path):
-    sampling, clip = Sampling(temperature=1.0), open_clip(ruclip)
+    sampling, clip = SamplingParams(temperature=1.0), open_clip(ruclip)
     run = dataclasses.replace(run, out=tmp_path)
     with pytest.warns(FewImagesWarning, match="5 images have 128 features"):
         found = drawing.measure_set(run, digits, clip, sampling, seed=1)

@@ -88,7 +88,7 @@ def tiny_params():
     """Parameters for a config, layers stacked, every one of them random."""
 
     def make(config, seed=0):
-        ids = jnp.zeros((1, Layout(config).length), jnp.int32)
+        ids = jnp.zeros((1, Layout(config).sequence_length), jnp.int32)
 
         @jax.jit  # one program, not one for each shape
         def random_params():
@@ -109,7 +109,7 @@ def tiny_params():
 @pytest.fixture(scope="session")
 def tiny_ids(tiny_config):
     layout, rng = Layout(tiny_config), np.random.default_rng(0)
-    ids = rng.integers(0, tiny_config.text_vocab_size, (3, layout.length), dtype=np.int32)
+    ids = rng.integers(0, tiny_config.text_vocab_size, (3, layout.sequence_length), dtype=np.int32)
     ids[:, layout.image] = rng.integers(0, tiny_config.image_vocab_size, (3, layout.image_length))
     ids[0, 3:5] = 0  # padding in the left text
     ids[1, -2:] = 0  # and in the right one

@@ -23,7 +23,7 @@ from rudolph_jax.app.reading import caption, classify
 from rudolph_jax.app.searching import Shelf
 from rudolph_jax.app.server import check_gradio, listening_socket
 from rudolph_jax.app.stops import Stops
-from rudolph_jax.generation import samples
+from rudolph_jax.generation import sample_batches
 
 LIMITS = Limits(pictures=8, prompt=30, labels=3, label=6, upload_mb=1, megapixels=2)
 
@@ -105,8 +105,8 @@ def test_ruclip_ranks_where_there_is_one(steps, predictor):
 def test_a_stopped_drawing_draws_no_further_batch(steps, rudolph, monkeypatch):
     decoded = []
     monkeypatch.setattr(
-        "rudolph_jax.text_to_image.samples",
-        lambda *how, **more: (decoded.append(1) or part for part in samples(*how, **more)),
+        "rudolph_jax.text_to_image.sample_batches",
+        lambda *how, **more: (decoded.append(1) or part for part in sample_batches(*how, **more)),
     )
     stop = threading.Event()
     seen = []

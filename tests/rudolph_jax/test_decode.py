@@ -23,10 +23,10 @@ from rudolph_jax.decode import (
     prefill,
     sample_loop,
 )
-from rudolph_jax.generation import Run, samples
+from rudolph_jax.generation import GenerationConfig, sample_batches
 from rudolph_jax.layout import EOS, Layout
-from rudolph_jax.masks import layer_kinds
-from rudolph_jax.sampling import Sampling, guided_sample, sample
+from rudolph_jax.masks import layer_mask_types
+from rudolph_jax.sampling import SamplingParams, guided_sample, sample
 
 
 @pytest.fixture(scope="module")
@@ -34,25 +34,25 @@ def params(tiny_config, tiny_params):
     return unstack_layers(jax.tree.map(np.asarray, tiny_params(tiny_config)))
 
 
-def make_request(plan, ids, start, seed=0, fixed=None, allowed=None, stop=None):
+def make_inputs(sampler, ids, start, seed=0, forced_tokens=None, allowed=None, stop=None):
     """Two prompts; with guidance a second stream that is all padding after its BOS."""
-    prompts = ids[None, :2, : plan.prompt_length]
-    if plan.guidance != "none":
+    prompts = ids[None, :2, : sampler.prompt_length]
+    if sampler.guidance != "none":
         other = prompts.copy()
         other[..., 1:] = 0
         prompts = np.concatenate([prompts, other])
-    N = plan.written.stop - plan.written.start
-    if fixed is None:
-        fixed = np.full((2, N), -1, np.int32)
-        fixed[0, N // 2] = 4
+    N = sampler.target_slice.stop - sampler.target_slice.start
+    if forced_tokens is None:
+        forced_tokens = np.full((2, N), -1, np.int32)
+        forced_tokens[0, N // 2] = 4
     return SamplerInputs(
         prompts=jnp.asarray(prompts),
         start=jnp.int32(start),
         stop=jnp.int32(stop or N),
-        fixed=jnp.asarray(fixed),
-        allowed=jnp.ones(1, bool) if allowed is None else jnp.asarray(allowed),
-        keys=jax.random.split(jax.random.key(seed), 2 * plan.samples),
-        options=Sampling(temperature=1.3, top_k=9, top_p=0.95).to_arrays(),
+        forced_tokens=jnp.asarray(forced_tokens),
+        allowed_tokens=jnp.ones(1, bool) if allowed is None else jnp.asarray(allowed),
+        keys=jax.random.split(jax.random.key(seed), 2 * sampler.samples),
+        sampling=SamplingParams(temperature=1.3, top_k=9, top_p=0.95).to_arrays(),
         guidance_weight=jnp.float32(0.3),
     )
 
@@ -61,42 +61,44 @@ sampled = jax.jit(sample)
 guided = jax.jit(guided_sample, static_argnames="on_logits")
 
 
-def without_cache(plan, params, request):
+def without_cache(sampler, params, inputs):
     """The whole sequence through the model for each token, with the same random bits."""
-    config, layout = plan.config, Layout(plan.config)
+    config, layout = sampler.config, Layout(sampler.config)
     model = jax.jit(Rudolph(config, stacked=False).apply)
-    rows = len(request.keys)
-    prompts = np.repeat(np.asarray(request.prompts), plan.samples, axis=1)
-    fixed = np.repeat(np.asarray(request.fixed), plan.samples, axis=0)
-    ids = np.zeros((*prompts.shape[:2], layout.length), np.int32)
-    ids[:, :, : int(request.start)] = prompts[:, :, : int(request.start)]
+    rows = len(inputs.keys)
+    prompts = np.repeat(np.asarray(inputs.prompts), sampler.samples, axis=1)
+    forced_tokens = np.repeat(np.asarray(inputs.forced_tokens), sampler.samples, axis=0)
+    ids = np.zeros((*prompts.shape[:2], layout.sequence_length), np.int32)
+    ids[:, :, : int(inputs.start)] = prompts[:, :, : int(inputs.start)]
     done = np.zeros(rows, bool)
-    for place in range(int(request.start) - plan.written.start, int(request.stop)):
-        position = plan.written.start + place
+    for place in range(int(inputs.start) - sampler.target_slice.start, int(inputs.stop)):
+        position = sampler.target_slice.start + place
         logits = [
             jnp.where(
-                request.allowed,
-                model({"params": params}, stream)[:, position - 1 + layout.prefix, plan.columns],
+                inputs.allowed_tokens,
+                model({"params": params}, stream)[
+                    :, position - 1 + layout.num_prefix_tokens, sampler.logit_slice
+                ],
                 -jnp.inf,
             )
             for stream in ids
         ]
-        keys = jax.vmap(jax.random.fold_in, (0, None))(request.keys, place)
-        if plan.guidance == "none":
-            token = sampled(keys, logits[0], request.options)
+        keys = jax.vmap(jax.random.fold_in, (0, None))(inputs.keys, place)
+        if sampler.guidance == "none":
+            token = sampled(keys, logits[0], inputs.sampling)
         else:
             token = guided(
-                keys, *logits, request.guidance_weight, request.options,
-                on_logits=plan.guidance == "logits",
+                keys, *logits, inputs.guidance_weight, inputs.sampling,
+                on_logits=sampler.guidance == "logits",
             )  # fmt: skip
         token = np.array(token)
-        if plan.segment != "image":
+        if sampler.segment != "image":
             token[token >= config.text_vocab_size] = EOS
-        token = np.where(fixed[:, place] >= 0, fixed[:, place], token)
-        if plan.segment != "image":
+        token = np.where(forced_tokens[:, place] >= 0, forced_tokens[:, place], token)
+        if sampler.segment != "image":
             token, done = np.where(done, 0, token), done | (token == EOS)
         ids[:, :, position] = token
-    return ids[0][:, plan.written]
+    return ids[0][:, sampler.target_slice]
 
 
 CASES = [
@@ -114,52 +116,52 @@ CASES = [
 def test_equals_a_loop_without_cache_token_for_token(
     tiny_config, params, tiny_ids, segment, guidance, start
 ):
-    plan = SamplerConfig(tiny_config, Compute(), segment, 3, guidance)
+    sampler = SamplerConfig(tiny_config, Compute(), segment, 3, guidance)
     for seed in (0, 1):
-        request = make_request(plan, tiny_ids, start, seed)
-        expected = without_cache(plan, params, request)
-        np.testing.assert_array_equal(generate(plan, params, request), expected)
+        inputs = make_inputs(sampler, tiny_ids, start, seed)
+        expected = without_cache(sampler, params, inputs)
+        np.testing.assert_array_equal(generate(sampler, params, inputs), expected)
 
 
 @pytest.mark.parametrize("segment", ["image", "right"])
 def test_trimmed_keys_change_nothing(tiny_config, params, tiny_ids, segment):
-    plan = SamplerConfig(tiny_config, Compute(), segment, 3)
-    whole = dataclasses.replace(plan, trimmed=False)
+    sampler = SamplerConfig(tiny_config, Compute(), segment, 3)
+    whole = dataclasses.replace(sampler, windowed_cache=False)
     start = 5 if segment == "image" else 15
-    request = make_request(plan, tiny_ids, start)
-    found = generate(plan, params, request)
-    np.testing.assert_array_equal(found, generate(whole, params, request))
+    inputs = make_inputs(sampler, tiny_ids, start)
+    found = generate(sampler, params, inputs)
+    np.testing.assert_array_equal(found, generate(whole, params, inputs))
 
 
 def test_hidden_states_with_trimmed_keys_are_those_of_the_whole_sequence(
     tiny_config, params, tiny_ids
 ):
     """What the sampler sees of each code of an image against a run without a cache, in float32."""
-    plan, layout = SamplerConfig(tiny_config, Compute(), "image", 1), Layout(tiny_config)
-    request = make_request(plan, tiny_ids, 5, fixed=tiny_ids[:2, layout.image])
+    sampler, layout = SamplerConfig(tiny_config, Compute(), "image", 1), Layout(tiny_config)
+    inputs = make_inputs(sampler, tiny_ids, 5, forced_tokens=tiny_ids[:2, layout.image])
     ids = tiny_ids[:2, : layout.image.stop]
-    expected, _ = incremental.run(tiny_config, Compute(), params, jnp.asarray(ids))
-    prompt_cache, state = jax.jit(prefill, static_argnums=0)(plan, params, request)
+    expected, _ = incremental.forward_with_cache(tiny_config, Compute(), params, jnp.asarray(ids))
+    prompt_cache, state = jax.jit(prefill, static_argnums=0)(sampler, params, inputs)
     step = jax.jit(decode_step, static_argnums=0)
     for place in range(layout.image_length):
-        found, cache = step(plan, params, request, prompt_cache, state)
+        found, cache = step(sampler, params, inputs, prompt_cache, state)
         difference = np.abs(found - expected[:, layout.image.start + place]).max()
         assert difference <= 1e-5 * np.abs(expected).max(), place
-        token = request.fixed[:, min(place + 1, layout.image_length - 1)]
-        state = state._replace(place=state.place + 1, token=token, cache=cache)
+        token = inputs.forced_tokens[:, min(place + 1, layout.image_length - 1)]
+        state = state._replace(position=state.position + 1, token=token, cache=cache)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_the_loop_copies_no_cache(tiny_config, params, tiny_ids, dtype):
     """The compiled loop updates keys and values where they lie, and turns no cache into float32."""
-    plan = SamplerConfig(tiny_config, Compute(dtype=dtype), "image", 32)
-    request = make_request(plan, tiny_ids, 5)
-    text = generate.lower(plan, transpose_kernels(params), request).compile().as_text()
+    sampler = SamplerConfig(tiny_config, Compute(dtype=dtype), "image", 32)
+    inputs = make_inputs(sampler, tiny_ids, 5)
+    text = generate.lower(sampler, transpose_kernels(params), inputs).compile().as_text()
     body = text[text.index("while_body") :] if "while_body" in text else text[: text.index("ENTRY")]
     heads, size = tiny_config.heads, tiny_config.width // tiny_config.heads
     kept = {"float32": "f32", "bfloat16": "u16"}[dtype]
-    for kind in set(layer_kinds(tiny_config)):
-        shape = f"{kept}[64,{heads},{plan.window(kind).slots},{size}]"
+    for kind in set(layer_mask_types(tiny_config)):
+        shape = f"{kept}[64,{heads},{sampler.window(kind).num_slots},{size}]"
         lines = [line for line in body.splitlines() if f"= {shape}" in line]
         assert lines and not [line for line in lines if " copy(" in line]
     writes = [line for line in body.splitlines() if " dynamic-update-slice(" in line]
@@ -169,21 +171,23 @@ def test_the_loop_copies_no_cache(tiny_config, params, tiny_ids, dtype):
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_transposed_kernels_sample_the_same_tokens(tiny_config, params, tiny_ids, dtype):
-    plan = SamplerConfig(tiny_config, Compute(dtype=dtype), "image", 3, guidance="logits")
-    request = make_request(plan, tiny_ids, 5)
-    found = generate(plan, transpose_kernels(params), request)
-    np.testing.assert_array_equal(found, generate(plan, params, request))
+    sampler = SamplerConfig(tiny_config, Compute(dtype=dtype), "image", 3, guidance="logits")
+    inputs = make_inputs(sampler, tiny_ids, 5)
+    found = generate(sampler, transpose_kernels(params), inputs)
+    np.testing.assert_array_equal(found, generate(sampler, params, inputs))
 
 
 def test_caches_of_bits_hold_what_others_do(tiny_config, params, tiny_ids):
     caches = []
-    plan = SamplerConfig(tiny_config, Compute(dtype="bfloat16"), "image", 1)
-    request = make_request(plan, tiny_ids, 5, fixed=tiny_ids[:2, Layout(tiny_config).image])
+    sampler = SamplerConfig(tiny_config, Compute(dtype="bfloat16"), "image", 1)
+    inputs = make_inputs(
+        sampler, tiny_ids, 5, forced_tokens=tiny_ids[:2, Layout(tiny_config).image]
+    )
     for use in (True, False):
         with cpu.forms(use):
-            prompt_cache, state = jax.jit(prefill, static_argnums=0)(plan, params, request)
+            prompt_cache, state = jax.jit(prefill, static_argnums=0)(sampler, params, inputs)
             state = jax.jit(sample_loop, static_argnums=(0, 5))(
-                plan, params, request, prompt_cache, state, 4
+                sampler, params, inputs, prompt_cache, state, 4
             )
         caches.append(jax.tree.leaves(state.cache))
     for bits, plain in zip(*caches, strict=True):
@@ -198,34 +202,34 @@ def test_equals_it_for_rudalle_and_plain_blocks(tiny_config, tiny_params, tiny_i
     rudalle = {"right_text_length": 0, "mask_order": "rudalle", "conv_edges": "wrap"}
     config = dataclasses.replace(tiny_config, **rudalle, **changes)
     params = unstack_layers(jax.tree.map(np.asarray, tiny_params(config)))
-    plan = SamplerConfig(config, Compute(), "image", 2)
-    request = make_request(plan, tiny_ids, 5)
+    sampler = SamplerConfig(config, Compute(), "image", 2)
+    inputs = make_inputs(sampler, tiny_ids, 5)
     np.testing.assert_array_equal(
-        generate(plan, params, request), without_cache(plan, params, request)
+        generate(sampler, params, inputs), without_cache(sampler, params, inputs)
     )
 
 
 def test_nothing_compiles_again_for_the_same_shape(tiny_config, params, tiny_ids):
-    """Other prompts, lengths, seeds, options, weights, fixed and allowed tokens: one program."""
-    plan = SamplerConfig(tiny_config, Compute(), "left", 2)
-    generate(plan, params, make_request(plan, tiny_ids, 1))
+    """Other prompts, lengths, seeds, options, weights, forced and allowed tokens: one program."""
+    sampler = SamplerConfig(tiny_config, Compute(), "left", 2)
+    generate(sampler, params, make_inputs(sampler, tiny_ids, 1))
     compiled = []
 
     def count(name, *_, **__):
         if name == "/jax/core/compile/backend_compile_duration":
             compiled.append(name)
 
-    second = make_request(plan, tiny_ids[::-1].copy(), 4, seed=5, stop=4)
+    second = make_inputs(sampler, tiny_ids[::-1].copy(), 4, seed=5, stop=4)
     second = second._replace(
-        options=Sampling(0.0, 3, 0.5).to_arrays(), guidance_weight=jnp.float32(-1.0)
+        sampling=SamplingParams(0.0, 3, 0.5).to_arrays(), guidance_weight=jnp.float32(-1.0)
     )
     jax.monitoring.register_event_duration_secs_listener(count)
     try:
-        generate(plan, params, second).block_until_ready()
+        generate(sampler, params, second).block_until_ready()
         assert not compiled
         # The counter does count.
         generate(
-            dataclasses.replace(plan, samples=1), params, second._replace(keys=second.keys[:2])
+            dataclasses.replace(sampler, samples=1), params, second._replace(keys=second.keys[:2])
         )
         assert compiled
     finally:
@@ -236,16 +240,18 @@ def test_a_prompts_keys_and_values_are_stored_once(tiny_config, params, tiny_ids
     """The compiled program's temporary memory grows by what samples add, not by prompts."""
     config = dataclasses.replace(tiny_config, left_text_length=200)
     shapes = jax.eval_shape(
-        Rudolph(config).init, jax.random.key(0), jnp.zeros((1, Layout(config).length), jnp.int32)
+        Rudolph(config).init,
+        jax.random.key(0),
+        jnp.zeros((1, Layout(config).sequence_length), jnp.int32),
     )
     abstract = unstack_layers(shapes["params"])
-    ids = np.zeros((2, Layout(config).length), np.int32)
+    ids = np.zeros((2, Layout(config).sequence_length), np.int32)
 
     def memory(samples):
-        plan = SamplerConfig(config, Compute(), "image", samples)
-        request = make_request(plan, ids, 200)
+        sampler = SamplerConfig(config, Compute(), "image", samples)
+        inputs = make_inputs(sampler, ids, 200)
         return (
-            generate.lower(plan, abstract, request).compile().memory_analysis().temp_size_in_bytes
+            generate.lower(sampler, abstract, inputs).compile().memory_analysis().temp_size_in_bytes
         )
 
     prompt = config.layers * 2 * 200 * config.width * 4  # bytes of one prompt's keys and values
@@ -258,9 +264,11 @@ def model(tiny_config, params):
 
 
 def drawn(model, ids, batch_size, count=12, mesh=None, prompts=1, quiet=True):
-    run = Run(Sampling(top_k=9), seed=7, batch_size=batch_size, quiet=quiet, mesh=mesh)
+    generation = GenerationConfig(
+        SamplingParams(top_k=9), seed=7, batch_size=batch_size, quiet=quiet, mesh=mesh
+    )
     start = model.config.left_text_length
-    parts = samples(model, run, "image", ids[None, :prompts, :start], start, count)
+    parts = sample_batches(model, generation, "image", ids[None, :prompts, :start], start, count)
     return np.concatenate(list(parts), axis=1)
 
 
@@ -284,24 +292,30 @@ def test_samples_do_not_depend_on_the_devices(model, tiny_ids, devices, turned):
 
 
 def test_only_allowed_tokens_are_written(tiny_config, params, tiny_ids):
-    plan = SamplerConfig(tiny_config, Compute(), "left", 4)
+    sampler = SamplerConfig(tiny_config, Compute(), "left", 4)
     allowed = np.zeros(Layout(tiny_config).num_text_ids, bool)
     allowed[[5, 6]] = True
-    fixed = np.full((2, 5), -1, np.int32)
-    found = generate(plan, params, make_request(plan, tiny_ids, 2, fixed=fixed, allowed=allowed))
+    forced_tokens = np.full((2, 5), -1, np.int32)
+    found = generate(
+        sampler,
+        params,
+        make_inputs(sampler, tiny_ids, 2, forced_tokens=forced_tokens, allowed=allowed),
+    )
     assert set(np.asarray(found)[:, 2:].ravel()) == {5, 6}
 
 
 def test_text_ends_with_eos_then_padding_and_at_the_stop(tiny_config, params, tiny_ids):
-    plan = SamplerConfig(tiny_config, Compute(), "left", 64)
-    fixed = np.full((2, 5), -1, np.int32)
-    found = np.asarray(generate(plan, params, make_request(plan, tiny_ids, 1, fixed=fixed)))
+    sampler = SamplerConfig(tiny_config, Compute(), "left", 64)
+    forced_tokens = np.full((2, 5), -1, np.int32)
+    found = np.asarray(
+        generate(sampler, params, make_inputs(sampler, tiny_ids, 1, forced_tokens=forced_tokens))
+    )
     ended = [row.tolist().index(EOS) for row in found if EOS in row[1:-1]]
     assert ended and all(
         not row[row.tolist().index(EOS) + 1 :].any() for row in found if EOS in row[1:-1]
     )
-    request = make_request(plan, tiny_ids, 1, fixed=fixed, stop=3)
-    stopped = np.asarray(generate(plan, params, request))
+    inputs = make_inputs(sampler, tiny_ids, 1, forced_tokens=forced_tokens, stop=3)
+    stopped = np.asarray(generate(sampler, params, inputs))
     np.testing.assert_array_equal(stopped[:, :3], found[:, :3])
     assert not stopped[:, 3:].any()
 
@@ -314,17 +328,23 @@ def test_text_ends_with_eos_then_padding_and_at_the_stop(tiny_config, params, ti
         ({"samples": 0}, "samples is 0"),
     ],
 )
-def test_wrong_plans(tiny_config, wrong, message):
-    plan = {"config": tiny_config, "compute": Compute(), "segment": "image", "samples": 1, **wrong}
+def test_wrong_sampler_configs(tiny_config, wrong, message):
+    sampler = {
+        "config": tiny_config,
+        "compute": Compute(),
+        "segment": "image",
+        "samples": 1,
+        **wrong,
+    }
     with pytest.raises(InputError, match=message):
-        SamplerConfig(**plan)
+        SamplerConfig(**sampler)
 
 
 @pytest.mark.parametrize("segment", ["image", "right"])
 def test_accelerators_sample_the_same_tokens(tiny_config, params, tiny_ids, segment):
     """Without the forms for CPUs: the cache is updated in another way."""
-    plan = SamplerConfig(tiny_config, Compute(), segment, 3)
-    request = make_request(plan, tiny_ids, 5 if segment == "image" else 15)
-    expected = generate(plan, params, request)
+    sampler = SamplerConfig(tiny_config, Compute(), segment, 3)
+    inputs = make_inputs(sampler, tiny_ids, 5 if segment == "image" else 15)
+    expected = generate(sampler, params, inputs)
     with cpu.forms(False):
-        np.testing.assert_array_equal(generate(plan, params, request), expected)
+        np.testing.assert_array_equal(generate(sampler, params, inputs), expected)

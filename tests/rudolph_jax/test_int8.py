@@ -8,9 +8,9 @@ import pytest
 import rudolph_jax
 from clip_jax import InputError
 from rudolph_jax import Compute, PretrainedRudolph, incremental
-from rudolph_jax.generation import Run, samples
+from rudolph_jax.generation import GenerationConfig, sample_batches
 from rudolph_jax.int8 import CONTRACTED, Int8, is_int8, quantize, quantize_layers
-from rudolph_jax.sampling import Sampling
+from rudolph_jax.sampling import SamplingParams
 
 
 @pytest.fixture(scope="module")
@@ -81,8 +81,8 @@ def test_it_draws_what_is_likeliest_by_its_own_logits(folder, dtype):
     rudolph = rudolph_jax.load(folder, compute=Compute(dtype=dtype), weights="int8")
     left = rudolph.config.left_text_length
     prompts = np.full((1, 1, left), 5, np.int32)
-    run = Run(Sampling(temperature=0.0), quiet=True)
-    (drawn,) = samples(rudolph, run, "image", prompts, start=left, count=1)
+    generation = GenerationConfig(SamplingParams(temperature=0.0), quiet=True)
+    (drawn,) = sample_batches(rudolph, generation, "image", prompts, start=left, count=1)
     whole = np.concatenate([prompts[0], drawn[0]], axis=1)
     logits = rudolph.logits(whole)[0, left - 1 : -1, rudolph.layout.code_logits]
     chosen = np.take_along_axis(np.asarray(logits), drawn[0, 0][:, None], axis=1)[:, 0]
@@ -91,7 +91,7 @@ def test_it_draws_what_is_likeliest_by_its_own_logits(folder, dtype):
 
 
 def test_casting_leaves_eight_bits_alone(stored):
-    params = incremental.cast(quantize_layers(stored.params), Compute(dtype="bfloat16"))
+    params = incremental.cast_params(quantize_layers(stored.params), Compute(dtype="bfloat16"))
     attention = params["layers"]["0"]["attention"]
     assert isinstance(attention["qkv_kernel"], Int8)
     assert attention["qkv_kernel"].values.dtype == np.int8

@@ -27,7 +27,7 @@ def by_hand(logits, config, row, place, label, kind):
 
 def test_every_position_by_hand(logits, tiny_config, tiny_ids):
     layout, rows = Layout(tiny_config), range(len(tiny_ids))
-    L, image, T = layout.left.stop, layout.image, layout.length
+    L, image, T = layout.left.stop, layout.image, layout.sequence_length
     padded = tiny_ids.copy()
     padded[:, :L] = np.where(
         padded[:, :L] == 0, layout.text_pad_offset + np.arange(L), padded[:, :L]
@@ -105,7 +105,7 @@ def test_weights_of_nothing_give_nothing(tiny_config, tiny_ids, logits):
 def test_with_a_prefix_every_input_token_is_predicted(tiny_config, tiny_params):
     config = dataclasses.replace(tiny_config, right_text_length=0, bos_prefix=True)
     layout, params = Layout(config), tiny_params(config)
-    ids = np.random.default_rng(1).integers(1, 10, (2, layout.length), dtype=np.int32)
+    ids = np.random.default_rng(1).integers(1, 10, (2, layout.sequence_length), dtype=np.int32)
     found = jax.jit(Rudolph(config).apply)({"params": params}, ids)
     _, parts = rudolph_loss(found, jnp.asarray(ids), config, legacy_boundary_label=True)
     left = [by_hand(found, config, r, t, ids[r, t], "text") for r in range(2) for t in range(5)]

@@ -10,8 +10,8 @@ from clip_jax.layers import unstack_layers
 from rudolph_jax import PRESETS, Rudolph, RudolphConfig
 from rudolph_jax.decode import SamplerConfig, SamplerInputs, generate
 from rudolph_jax.layout import Layout
-from rudolph_jax.masks import layer_kinds, mask
-from rudolph_jax.sampling import Sampling
+from rudolph_jax.masks import layer_mask_types, mask
+from rudolph_jax.sampling import SamplingParams
 
 
 def config(left=1, side=2, right=1, **changes):
@@ -80,7 +80,7 @@ def test_a_convolution_ends_at_the_edge_or_goes_round_it():
 def test_every_mask_is_causal_and_lets_text_see_everything(kind, sizes):
     made = config(*sizes, kernel_size=3)
     allowed, layout = mask(made, kind), Layout(made)
-    assert allowed.shape == (layout.length, layout.length)
+    assert allowed.shape == (layout.sequence_length, layout.sequence_length)
     assert not np.triu(allowed, 1).any() and allowed.diagonal().all()
     causal = np.tril(np.ones_like(allowed))
     np.testing.assert_array_equal(allowed[layout.left], causal[layout.left])
@@ -89,21 +89,21 @@ def test_every_mask_is_causal_and_lets_text_see_everything(kind, sizes):
 
 
 def test_the_layer_rule():
-    assert layer_kinds(PRESETS["350M"]).count("row") == 12
-    assert layer_kinds(PRESETS["2.7B"]).count("conv") == 7
-    assert layer_kinds(config(layers=8)) == (
+    assert layer_mask_types(PRESETS["350M"]).count("row") == 12
+    assert layer_mask_types(PRESETS["2.7B"]).count("conv") == 7
+    assert layer_mask_types(config(layers=8)) == (
         "row", "column", "row", "conv", "row", "column", "row", "last_conv"
     )  # fmt: skip
     # A last layer that the column rule takes stays one: the rule comes first in the original.
-    assert layer_kinds(config(layers=6))[-1] == "column"
-    assert layer_kinds(config(layers=5))[-1] == "last_conv"
-    rudalle = layer_kinds(PRESETS["malevich"])
+    assert layer_mask_types(config(layers=6))[-1] == "column"
+    assert layer_mask_types(config(layers=5))[-1] == "last_conv"
+    rudalle = layer_mask_types(PRESETS["malevich"])
     assert set(rudalle[:-1]) == {"row", "column"} and rudalle[-1] == "last_conv"
 
 
 @pytest.mark.parametrize("kind", ["row", "column", "conv", "causal"])
 def test_one_kind_for_all_layers(kind):
-    assert layer_kinds(config(layers=6, mask_order=kind)) == (kind,) * 6
+    assert layer_mask_types(config(layers=6, mask_order=kind)) == (kind,) * 6
 
 
 def test_a_causal_model_draws_what_its_logits_say(tiny_config, tiny_params, tiny_ids):
@@ -114,10 +114,10 @@ def test_a_causal_model_draws_what_its_logits_say(tiny_config, tiny_params, tiny
         prompts=jnp.asarray(tiny_ids[None, :, layout.left]),
         start=jnp.int32(layout.left.stop),
         stop=jnp.int32(layout.image_length),
-        fixed=jnp.full((len(tiny_ids), layout.image_length), -1),
-        allowed=jnp.ones(1, bool),
+        forced_tokens=jnp.full((len(tiny_ids), layout.image_length), -1),
+        allowed_tokens=jnp.ones(1, bool),
         keys=jax.random.split(jax.random.key(0), len(tiny_ids)),
-        options=Sampling(temperature=0.0).to_arrays(),
+        sampling=SamplingParams(temperature=0.0).to_arrays(),
         guidance_weight=jnp.float32(0),
     ))  # fmt: skip
     ids = np.concatenate([tiny_ids[:, layout.left], codes], axis=1)

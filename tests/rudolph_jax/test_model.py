@@ -12,7 +12,7 @@ from clip_jax.per_example_rng import per_example_keys
 from rudolph_jax import Rudolph
 from rudolph_jax.layout import BOS, Layout
 from rudolph_jax.masks import mask
-from rudolph_jax.model import LayerIndex
+from rudolph_jax.model import LayerIndices
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +54,7 @@ def test_each_position_sees_what_the_masks_allow_and_nothing_else(tiny_config, t
         def logits(x):
             y, _ = model.apply(
                 {"params": params}, x, method=lambda m, x: m.layers.scan_body(
-                    x, LayerIndex(np.arange(2), np.arange(2)), jnp.asarray(allowed), None
+                    x, LayerIndices(np.arange(2), np.arange(2)), jnp.asarray(allowed), None
                 )
             )  # fmt: skip
             return y[0].sum(axis=-1)
@@ -63,7 +63,7 @@ def test_each_position_sees_what_the_masks_allow_and_nothing_else(tiny_config, t
 
     # Layer 0 asks by row, layer 1 by column.
     allowed = np.stack([mask(config, kind) for kind in ("row", "column", "conv", "last_conv")])
-    x = jax.random.normal(jax.random.key(0), (1, layout.length, config.width))
+    x = jax.random.normal(jax.random.key(0), (1, layout.sequence_length, config.width))
     reached = np.abs(np.asarray(jacobian(x))[:, 0]).max(axis=-1) > 1e-9
     np.testing.assert_array_equal(reached, (allowed[1].astype(int) @ allowed[0]) > 0)
 
@@ -155,9 +155,9 @@ def test_bos_prefix_comes_before_the_text_and_costs_the_last_place(tiny_config, 
     """ruDALL-E v2: one BOS first, and what would stand beyond the masks is cut."""
     config = dataclasses.replace(tiny_config, right_text_length=0, bos_prefix=True)
     layout, params = Layout(config), tiny_params(config)
-    ids = np.full((1, layout.length), 5, np.int32)
+    ids = np.full((1, layout.sequence_length), 5, np.int32)
     assert logits_of(config, params, ids[:, :3]).shape[1] == 4
-    assert logits_of(config, params, ids).shape[1] == layout.length
+    assert logits_of(config, params, ids).shape[1] == layout.sequence_length
     x = Rudolph(config).apply({"params": params}, ids, method="embed")
     bos = params["text_embedding"][BOS] + params["left_position_embedding"][0]
     np.testing.assert_allclose(x[0, 0], bos, atol=1e-6)

@@ -12,10 +12,10 @@ from clip_jax.layers import stack_layers, unstack_layers
 from converters.rudolph_tables import RUDOLPH, rules
 from converters.rules import plan
 from rudolph_jax import Rudolph
-from rudolph_jax.incremental import head, run
+from rudolph_jax.incremental import forward_with_cache, make_logits_fn
 from rudolph_jax.layout import Layout
 from rudolph_jax.loss import rudolph_loss
-from rudolph_jax.masks import PUBLISHED_KINDS, mask
+from rudolph_jax.masks import PUBLISHED_MASK_TYPES, mask
 
 NAMES = ("rudolph_v2", "rudolph_v1", "rudolph_plain")
 WEIGHTS = {
@@ -54,7 +54,7 @@ def test_logits_of_shorter_inputs(golden, name):
 def test_masks(golden, name):
     model, outputs = golden(name)
     recorded = ("row_mask", "col_mask", "conv_mask", "last_conv_mask")
-    for kind, key in zip(PUBLISHED_KINDS, recorded, strict=True):
+    for kind, key in zip(PUBLISHED_MASK_TYPES, recorded, strict=True):
         np.testing.assert_array_equal(mask(model.config, kind), outputs[key])
 
 
@@ -119,11 +119,11 @@ def test_cached_steps(golden, name):
 
     @functools.partial(jax.jit, static_argnums=2)
     def step(params, ids, start, past):
-        x, key_values = run(config, compute, params, ids, start, past)
+        x, key_values = forward_with_cache(config, compute, params, ids, start, past)
         joined = key_values
         if past is not None:
             joined = jax.tree.map(lambda a, b: jnp.concatenate([a, b], axis=2), past, key_values)
-        return head(config, compute, params, slice(None))(x[:, -1]), joined
+        return make_logits_fn(config, compute, params, slice(None))(x[:, -1]), joined
 
     with jax.default_matmul_precision("highest"):
         logits, past = step(model.params, ids[:, : layout.left.stop], 0, None)
@@ -132,8 +132,8 @@ def test_cached_steps(golden, name):
         for place in range(layout.left.stop, layout.left.stop + 4):
             logits, past = step(model.params, ids[:, place : place + 1], place, past)
             found.append(logits)
-        for place in (layout.image.stop - 1, layout.length - 2):
+        for place in (layout.image.stop - 1, layout.sequence_length - 2):
             _, past = step(model.params, ids[:, :place], 0, None)
             found.append(step(model.params, ids[:, place : place + 1], place, past)[0])
-    offsets = [0, 1, 2, 3, 4, layout.image_length, layout.length - 1 - layout.left.stop]
+    offsets = [0, 1, 2, 3, 4, layout.image_length, layout.sequence_length - 1 - layout.left.stop]
     assert_close(np.stack(found, axis=1), outputs["cached_step_logits"][:, offsets])

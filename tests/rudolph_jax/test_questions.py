@@ -62,7 +62,8 @@ def test_no_picture_is_zeros_and_no_picture_of_black(api, monkeypatch):
     """The codes of a black image are not what a question on a text was trained with."""
     seen = []
     monkeypatch.setattr(
-        "rudolph_jax.image_to_text.samples", lambda rudolph, run, segment, prompts, *_, **__: (
+        "rudolph_jax.image_to_text.sample_batches",
+        lambda rudolph, config, segment, prompts, *_, **__: (
             seen.append(prompts), iter([np.zeros((1, 1, 4), np.int32)])
         )[1],
     )  # fmt: skip

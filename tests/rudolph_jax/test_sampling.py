@@ -7,7 +7,13 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from clip_jax import InputError
-from rudolph_jax.sampling import Sampling, filter_logits, guided_sample, sample, scale
+from rudolph_jax.sampling import (
+    SamplingParams,
+    apply_temperature,
+    filter_logits,
+    guided_sample,
+    sample,
+)
 
 filtered = jax.jit(filter_logits)
 sampled = jax.jit(sample)
@@ -24,7 +30,7 @@ def test_top_k_and_top_p_keep_what_the_original_keeps(goldens):
     assert len(settings) == 6
     for name in settings:
         k, p = name.removeprefix("kept_k").split("_p")
-        options = Sampling(top_k=int(k), top_p=float(p)).to_arrays()
+        options = SamplingParams(top_k=int(k), top_p=float(p)).to_arrays()
         kept = np.isfinite(filtered(recorded["logits"], options))
         np.testing.assert_array_equal(kept, recorded[name])
 
@@ -50,7 +56,7 @@ def kept_by_sorting(logits, top_k, top_p):
 )
 def test_filter_equals_its_definition(logits, top_k, top_p):
     expected = kept_by_sorting(logits, top_k, top_p)
-    options = Sampling(top_k=top_k, top_p=top_p).to_arrays()
+    options = SamplingParams(top_k=top_k, top_p=top_p).to_arrays()
     found = np.isfinite(filtered(logits[None], options))[0]
     # Rounding may decide a token that lies on the edge to a millionth.
     shifted = (
@@ -60,7 +66,9 @@ def test_filter_equals_its_definition(logits, top_k, top_p):
     assert found.any()
 
 
-@pytest.mark.parametrize("options", [Sampling(top_k=1), Sampling(top_p=0.5), Sampling(top_p=0.0)])
+@pytest.mark.parametrize(
+    "options", [SamplingParams(top_k=1), SamplingParams(top_p=0.5), SamplingParams(top_p=0.0)]
+)
 def test_zeros_of_both_signs_tie(options):
     logits = np.array([[-1.0, 0.0, -0.0, -0.0]], np.float32)
     kept = np.isfinite(filtered(logits, options.to_arrays()))
@@ -70,22 +78,22 @@ def test_zeros_of_both_signs_tie(options):
 def test_each_filter_can_be_off():
     """In the original top_k=0 means the default, so that it cannot be turned off."""
     logits = np.linspace(-3, 3, 20, dtype=np.float32)[None]
-    everything = filtered(logits, Sampling(top_k=0, top_p=1.0).to_arrays())
+    everything = filtered(logits, SamplingParams(top_k=0, top_p=1.0).to_arrays())
     np.testing.assert_array_equal(everything, logits)
-    assert Sampling(top_k=64).override(top_k=0).top_k == 0
-    assert Sampling(temperature=0.9).override(temperature=None).temperature == 0.9
+    assert SamplingParams(top_k=64).with_overrides(top_k=0).top_k == 0
+    assert SamplingParams(temperature=0.9).with_overrides(temperature=None).temperature == 0.9
 
 
 def test_the_crossing_token_is_kept():
     logits = np.log(np.float32([[0.5, 0.3, 0.15, 0.05]]))
     for top_p, kept in ((0.4, 1), (0.6, 2), (0.85, 3), (0.0, 1)):
-        found = np.isfinite(filtered(logits, Sampling(top_p=top_p).to_arrays()))
+        found = np.isfinite(filtered(logits, SamplingParams(top_p=top_p).to_arrays()))
         assert found.sum() == kept, top_p
 
 
 def test_draws_have_the_probabilities_that_temperature_asks_for():
     logits = np.tile(np.log(np.float32([0.6, 0.3, 0.1])), (4000, 1))
-    options = Sampling(temperature=0.5).to_arrays()
+    options = SamplingParams(temperature=0.5).to_arrays()
     found = np.bincount(np.asarray(sampled(keys(4000), logits, options)), minlength=3) / 4000
     expected = np.array([0.36, 0.09, 0.01]) / 0.46
     assert np.abs(found - expected).max() < 0.03
@@ -93,13 +101,13 @@ def test_draws_have_the_probabilities_that_temperature_asks_for():
 
 def test_temperature_zero_is_greedy():
     logits = np.random.default_rng(0).normal(size=(50, 30)).astype(np.float32)
-    found = sampled(keys(50), logits, Sampling(temperature=0.0).to_arrays())
+    found = sampled(keys(50), logits, SamplingParams(temperature=0.0).to_arrays())
     np.testing.assert_array_equal(found, logits.argmax(axis=1))
 
 
 def test_a_row_depends_on_its_own_key_alone():
     logits = np.random.default_rng(0).normal(size=(8, 40)).astype(np.float32)
-    options = Sampling().to_arrays()
+    options = SamplingParams().to_arrays()
     together = np.asarray(sampled(keys(8), logits, options))
     alone = np.asarray(sampled(keys(8)[3:4], logits[3:4], options))
     assert together[3] == alone[0]
@@ -113,7 +121,7 @@ def frequencies(weight, on_logits, **options):
     n = 6000
     found = guided(
         keys(n), jnp.tile(jnp.log(P), (n, 1)), jnp.tile(jnp.log(Q), (n, 1)), weight,
-        Sampling(**options).to_arrays(), on_logits=on_logits,
+        SamplingParams(**options).to_arrays(), on_logits=on_logits,
     )  # fmt: skip
     return np.bincount(np.asarray(found), minlength=3) / n
 
@@ -144,9 +152,10 @@ def test_guidance_where_the_predictions_share_no_token(on_logits):
         assert np.abs(found - np.array([0.8, 0, 0.2])).max() < 0.03
 
 
-def test_scale_leaves_greedy_logits_alone():
+def test_temperature_zero_leaves_logits_alone():
     logits = jnp.float32([[1.0, 2.0]])
-    np.testing.assert_array_equal(scale(logits, Sampling(temperature=0.0).to_arrays()), logits)
+    greedy = SamplingParams(temperature=0.0).to_arrays()
+    np.testing.assert_array_equal(apply_temperature(logits, greedy), logits)
 
 
 @pytest.mark.parametrize(
@@ -161,4 +170,4 @@ def test_scale_leaves_greedy_logits_alone():
 )
 def test_wrong_options(wrong, message):
     with pytest.raises(InputError, match=message):
-        Sampling(**wrong)
+        SamplingParams(**wrong)

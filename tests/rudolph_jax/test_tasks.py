@@ -113,7 +113,8 @@ def test_bug_the_answer_has_the_token_of_the_question(api, monkeypatch, about):
     """The original trains on RT_TQA and decodes after RT_UNK."""
     prompts = []
     monkeypatch.setattr(
-        "rudolph_jax.image_to_text.samples", lambda rudolph, run, segment, ids, *_, **__: (
+        "rudolph_jax.image_to_text.sample_batches",
+        lambda rudolph, config, segment, ids, *_, **__: (
             prompts.append(np.asarray(ids)), iter([np.zeros((1, 1, 4), np.int32)])
         )[1],
     )  # fmt: skip

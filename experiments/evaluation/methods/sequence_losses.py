@@ -37,7 +37,7 @@ def loss_sums(
     text tokens. See `mean_losses`.
     """
     config, layout, tokenizer = rudolph.config, rudolph.layout, rudolph.tokenizer
-    drawn = np.full((len(captions), layout.length), PAD, np.int32)
+    drawn = np.full((len(captions), layout.sequence_length), PAD, np.int32)
     drawn[:, layout.image] = rudolph.encode_images(images)
     captioned = drawn.copy()
     captioned[:, layout.left] = encode_left(tokenizer, config, "", "LT_I2T")

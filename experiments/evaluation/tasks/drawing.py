@@ -19,7 +19,7 @@ from experiments.evaluation.tasks.captions import mean_cosine
 from experiments.evaluation.unreadable import ReadableExamples
 from rudolph_jax import tasks
 from rudolph_jax.png_files import contact_sheet, png_bytes
-from rudolph_jax.sampling import IMAGE_SAMPLING, Sampling
+from rudolph_jax.sampling import IMAGE_SAMPLING, SamplingParams
 
 ABOUT, NAME = "draw from captions: ruCLIP score, Frechet distance", "drawing"
 SHOWN = 64  # drawings on the contact sheet
@@ -40,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    clip, sampling = options.ruclip(args), Sampling(args.temperature, args.top_k, args.top_p)
+    clip, sampling = options.ruclip(args), SamplingParams(args.temperature, args.top_k, args.top_p)
 
     def lines(name: str, result: Result) -> list[str]:
         return [
@@ -61,7 +61,7 @@ def measure_set(
     run: EvalRun[RudolphModel],
     examples: CaptionedSet,
     clip: ClipModel,
-    sampling: Sampling = IMAGE_SAMPLING,
+    sampling: SamplingParams = IMAGE_SAMPLING,
     seed: int = 0,
     features: str = "pre",
 ) -> Result:

@@ -13,7 +13,7 @@ from rudolph_jax.config import PRESETS
 from rudolph_jax.decode import SamplerConfig, SamplerInputs, generate
 from rudolph_jax.model import Rudolph
 from rudolph_jax.model import abstract_params as abstract_rudolph
-from rudolph_jax.sampling import Sampling
+from rudolph_jax.sampling import SamplingParams
 
 CONFIG = PRESETS["tiny"]
 # Of bfloat16 caches stored as bits, of barriers between their reads and writes, of forced layouts.
@@ -35,15 +35,16 @@ def encode_program(config, compute, platform):
 
 
 def sample_program(compute, platform):
-    plan = SamplerConfig(CONFIG, compute, "image", 2, "logits")
+    sampler = SamplerConfig(CONFIG, compute, "image", 2, "logits")
     keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), 4))
     int32 = jnp.int32(0)
-    request = SamplerInputs(
-        np.zeros((2, 2, plan.prompt_length), np.int32), int32, int32, np.zeros((2, 16), np.int32),
-        np.ones(1, bool), keys, Sampling().to_arrays(), jnp.float32(1),
+    inputs = SamplerInputs(
+        np.zeros((2, 2, sampler.prompt_length), np.int32), int32, int32,
+        np.zeros((2, 16), np.int32),
+        np.ones(1, bool), keys, SamplingParams().to_arrays(), jnp.float32(1),
     )  # fmt: skip
     params = unstack_layers(abstract_rudolph(CONFIG))
-    return lower(lambda params, request: generate(plan, params, request), platform, params, request)
+    return lower(lambda params, inputs: generate(sampler, params, inputs), platform, params, inputs)
 
 
 def score_program(compute, platform):
