@@ -41,7 +41,7 @@ def test_the_window_holds_exactly_the_keys_that_the_mask_allows(
     found, allowed = cache_window(config, mask_type, "image", windowed), mask(config, mask_type)
     cache = np.full(found.num_slots, -1)
     for position in range(layout.image_length - layout.num_prefix_tokens):
-        cache[found.slot[position]] = position
+        cache[found.slot_of[position]] = position
         first = found.start_of[position]
         seen = cache[first : first + found.size][found.mask[position]]
         expected = np.flatnonzero(allowed[begin + position, begin : layout.image.stop])

@@ -86,11 +86,11 @@ def test_a_model_without_special_tokens_says_so():
 @pytest.mark.parametrize(
     ("length", "parts"), [(1, (1, 0, 0)), (64, (64, 0, 0)), (70, (64, 6, 0)), (384, (64, 256, 64))]
 )
-def test_split(length, parts):
-    assert Layout(PRESETS["350M"]).split(length) == parts
+def test_segment_lengths(length, parts):
+    assert Layout(PRESETS["350M"]).segment_lengths(length) == parts
 
 
 @pytest.mark.parametrize("length", [0, 385])
 def test_lengths_beyond_the_sequence_are_refused(length):
     with pytest.raises(InputError, match=f"input_ids are {length} long; expected 1 to 384"):
-        Layout(PRESETS["350M"]).split(length)
+        Layout(PRESETS["350M"]).segment_lengths(length)
