@@ -115,7 +115,9 @@ def step_cost(config: RudolphConfig, batch: int, dtype: str) -> tuple[float, flo
     columns = layout.code_logits.stop - layout.code_logits.start
     kernels = config.layers * 12 * D * D + columns * D
     # Keys of the image segment are each sample's; those of the prompt are shared.
-    image_keys = sum(int(cache_window(config, kind, "image").size) for kind in layer_mask_types(config))
+    image_keys = sum(
+        int(cache_window(config, kind, "image").size) for kind in layer_mask_types(config)
+    )
     prompt_keys = config.layers * config.left_text_length
     flops = 2 * kernels * batch + 4 * D * (image_keys + prompt_keys) * batch
     return flops, itemsize * (kernels + 2 * D * (image_keys * batch + prompt_keys))

@@ -40,7 +40,9 @@ class DecodeTasks:
         """position: of the first timed code; each costs the same."""
         compute = Compute(dtype=dtype)
         model = rudolph_jax.load(folder, compute=compute, weights=weights)
-        self.plan = SamplerConfig(model.config, compute, "image", batch, windowed_cache=windowed_cache)
+        self.plan = SamplerConfig(
+            model.config, compute, "image", batch, windowed_cache=windowed_cache
+        )
         self.precision, self.params = (
             model.precision,
             incremental.cast_params(model.inference_params, compute),
@@ -84,7 +86,9 @@ class DecodeTasks:
             state: SamplingState,
         ) -> jax.Array:
             hidden, _ = decode_step(sampler, params, inputs, prompt, state)
-            return incremental.head(sampler.config, sampler.compute, params, sampler.logit_slice)(hidden)[0]
+            return incremental.head(sampler.config, sampler.compute, params, sampler.logit_slice)(
+                hidden
+            )[0]
 
         with self.precision:
             arguments = (self.plan, self.params, inputs)

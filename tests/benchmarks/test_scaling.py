@@ -50,7 +50,10 @@ def test_all_sizes_are_measured_and_plotted(tmp_path, monkeypatch):
 def test_an_image_adds_keys_and_values_that_masks_see(side):
     config = dataclasses.replace(TINY, image_tokens_per_side=side)
     for windowed in (True, False):
-        slots = sum(cache_window(config, kind, "image", windowed).num_slots for kind in layer_mask_types(config))
+        slots = sum(
+            cache_window(config, kind, "image", windowed).num_slots
+            for kind in layer_mask_types(config)
+        )
         numbers = 2 * slots * config.width
         found = scaling._cache_megabytes(config, windowed)
         assert found == pytest.approx(numbers * jnp.dtype("bfloat16").itemsize / 1e6)
