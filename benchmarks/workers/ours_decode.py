@@ -40,7 +40,7 @@ class DecodeTasks:
         """position: of the first timed code; each costs the same."""
         compute = Compute(dtype=dtype)
         model = rudolph_jax.load(folder, compute=compute, weights=weights)
-        self.plan = SamplerConfig(
+        self.sampler = SamplerConfig(
             model.config, compute, "image", batch, windowed_cache=windowed_cache
         )
         self.precision, self.params = (
@@ -65,12 +65,12 @@ class DecodeTasks:
         self.sample_loop = jax.jit(sample_loop, static_argnums=0, donate_argnums=4)
         self.prefill = jax.jit(prefill, static_argnums=0)
         with self.precision:
-            self.prompt, self.state = self.prefill(self.plan, self.params, self.inputs)
+            self.prompt, self.state = self.prefill(self.sampler, self.params, self.inputs)
 
     def decode(self, repeats: int) -> None:
         state = self.state._replace(position=jnp.int32(self.position))
         with self.precision:
-            arguments = (self.plan, self.params, self.inputs, self.prompt, state, repeats)
+            arguments = (self.sampler, self.params, self.inputs, self.prompt, state, repeats)
             self.state = jax.block_until_ready(self.sample_loop(*arguments))
 
     def greedy_codes(self, count: int) -> dict[str, list]:
@@ -86,12 +86,13 @@ class DecodeTasks:
             state: SamplingState,
         ) -> jax.Array:
             hidden, _ = decode_step(sampler, params, inputs, prompt, state)
-            return incremental.head(sampler.config, sampler.compute, params, sampler.logit_slice)(
-                hidden
-            )[0]
+            logits_fn = incremental.make_logits_fn(
+                sampler.config, sampler.compute, params, sampler.logit_slice
+            )
+            return logits_fn(hidden)[0]
 
         with self.precision:
-            arguments = (self.plan, self.params, inputs)
+            arguments = (self.sampler, self.params, inputs)
             prompt, state = self.prefill(*arguments)
             state = self.sample_loop(*arguments, prompt, state, count - 1)
             next_logits = logits(*arguments, prompt, state)
