@@ -69,7 +69,7 @@ def _folder(
     if not out.exists():
         params = random_params(unstack_layers(shapes))
         contents = {"config": config.to_dict(), "params": params, "files": files or {}}
-        model_folder.write(out, kind=kind, **contents)
+        model_folder.write_model_folder(out, kind=kind, **contents)
     return out
 
 

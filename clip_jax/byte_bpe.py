@@ -146,7 +146,7 @@ def exists_in(folder: str | Path) -> bool:
     return (folder / TOKENIZER_JSON).is_file() or has_both
 
 
-def read(path: str | Path) -> ByteBpe:
+def load_byte_bpe(path: str | Path) -> ByteBpe:
     """Reads the vocabulary of a folder, or of a file like `tokenizer.json`."""
     path = Path(path)
     folder, file = (path, path / VOCAB) if path.is_dir() else (path.parent, path)

@@ -33,7 +33,7 @@ NOT_RECORDED = (FILE_NAME, "README.md", ".gitattributes")
 ENV_VARIABLE = "RUDOLPH_JAX_VERIFY"
 MAX_BYTES = 64 << 20  # bytes of digests.json; an array takes about 150
 CHUNK_BYTES = 1 << 20  # bytes of an array in another order that are copied at once
-TO_DO = "copy or convert the folder again"
+REMEDY = "copy or convert the folder again"
 AFTER_AN_EDIT = "after an edit of your own run: python -m converters verify FOLDER --write"
 
 ArrayDigest = dict[str, Any]
@@ -86,7 +86,7 @@ def flatten(tree: Mapping[str, Any]) -> dict[str, Any]:
     return {"/".join(str(key.key) for key in path): leaf for path, leaf in leaves}
 
 
-def write(folder: Path, arrays: Mapping[str, ArrayDigest]) -> Digests:
+def write_digests(folder: Path, arrays: Mapping[str, ArrayDigest]) -> Digests:
     """Writes digests.json: `arrays`, and every file that is in the folder now."""
     digests = Digests(arrays, {name: _digest_file(folder / name) for name in _listing(folder)})
     content = {"algorithm": ALGORITHM, "arrays": digests.arrays, "files": digests.files}
@@ -97,24 +97,24 @@ def write(folder: Path, arrays: Mapping[str, ArrayDigest]) -> Digests:
     return digests
 
 
-def read(folder: Path) -> Digests | None:
+def read_digests(folder: Path) -> Digests | None:
     """Reads digests.json; None where there is none, InputError where it is damaged."""
     file = folder / FILE_NAME
     if not file.is_file():
         return None
     if (size := file.stat().st_size) > MAX_BYTES:
-        raise InputError(f"{file}: is {size:,} bytes; expected {MAX_BYTES:,} at most; {TO_DO}")
+        raise InputError(f"{file}: is {size:,} bytes; expected {MAX_BYTES:,} at most; {REMEDY}")
     content = parse_json(file.read_bytes(), str(file))
     if not isinstance(content, dict) or set(content) != {"algorithm", "arrays", "files"}:
-        raise InputError(f"{file}: holds no algorithm, arrays and files; {TO_DO}")
+        raise InputError(f"{file}: holds no algorithm, arrays and files; {REMEDY}")
     if content["algorithm"] != ALGORITHM:
         raise InputError(
             f"{file}: algorithm is {content['algorithm']!r}; expected {ALGORITHM!r}; a newer "
-            f"version of this package may know it, or {TO_DO}"
+            f"version of this package may know it, or {REMEDY}"
         )
     arrays, files = content["arrays"], content["files"]
     if not isinstance(arrays, dict) or not isinstance(files, dict):
-        raise InputError(f"{file}: arrays and files are no JSON objects; {TO_DO}")
+        raise InputError(f"{file}: arrays and files are no JSON objects; {REMEDY}")
     return Digests(arrays, files)
 
 
@@ -123,13 +123,13 @@ def array_faults(recorded: Digests, found: Mapping[str, ArrayDigest]) -> Iterato
     for name in sorted(recorded.arrays.keys() | found.keys()):
         about, now = recorded.arrays.get(name), found.get(name)
         if about is None:
-            yield f"{PARAMS}/{name}: has no digest in {FILE_NAME}; {TO_DO}"
+            yield f"{PARAMS}/{name}: has no digest in {FILE_NAME}; {REMEDY}"
         elif now is None:
-            yield f"{PARAMS}/{name}: is absent; {FILE_NAME} lists it; {TO_DO}"
+            yield f"{PARAMS}/{name}: is absent; {FILE_NAME} lists it; {REMEDY}"
         elif about != now:
             yield (
                 f"{PARAMS}/{name}: digest differs from the one recorded when the model was saved; "
-                f"the file is damaged: {TO_DO}"
+                f"the file is damaged: {REMEDY}"
             )
 
 
@@ -142,14 +142,14 @@ def header_faults(recorded: Digests, headers: Mapping[str, Any]) -> Iterator[str
         about, header = recorded.arrays.get(name), headers.get(name)
         if not isinstance(about, dict) or header is None:
             present = "is absent" if header is None else f"has no digest in {FILE_NAME}"
-            yield f"{PARAMS}/{name}: {present}; {TO_DO}"
+            yield f"{PARAMS}/{name}: {present}; {REMEDY}"
             continue
         found = {"dtype": str(np.dtype(header.dtype)), "shape": list(header.shape)}
         expected = {key: about.get(key) for key in found}
         if found != expected:
             yield (
                 f"{PARAMS}/{name}: is {found['dtype']}{found['shape']}; {FILE_NAME} says "
-                f"{expected['dtype']}{expected['shape']}; {TO_DO}"
+                f"{expected['dtype']}{expected['shape']}; {REMEDY}"
             )
 
 
@@ -159,17 +159,17 @@ def file_faults(folder: Path, recorded: Digests) -> Iterator[str]:
     for name, digest in sorted(recorded.files.items()):
         # No path out of digests.json is opened that is not found in the folder.
         if name not in there:
-            yield f"{name!r}: is absent; {FILE_NAME} lists it; {TO_DO}; {AFTER_AN_EDIT}"
+            yield f"{name!r}: is absent; {FILE_NAME} lists it; {REMEDY}; {AFTER_AN_EDIT}"
         elif _digest_file(folder / name) != digest:
             yield (
                 f"{name}: digest differs from the one recorded when the model was saved; the file "
-                f"is damaged or another model's: {TO_DO}; {AFTER_AN_EDIT}"
+                f"is damaged or another model's: {REMEDY}; {AFTER_AN_EDIT}"
             )
 
 
-def check_some(folder: Path, names: Iterable[str], verify: bool | None = None) -> None:
+def check_files(folder: Path, names: Iterable[str], verify: bool | None = None) -> None:
     """Raises InputError for the first of these files that is recorded and differs."""
-    if should_verify(verify) and (recorded := read(folder)) is not None:
+    if should_verify(verify) and (recorded := read_digests(folder)) is not None:
         some = {name: recorded.files[name] for name in names if name in recorded.files}
         for fault in file_faults(folder, Digests(files=some)):
             raise InputError(f"{folder}: {fault}")
@@ -177,7 +177,7 @@ def check_some(folder: Path, names: Iterable[str], verify: bool | None = None) -
 
 def is_recorded(folder: str | Path, names: Iterable[str]) -> bool:
     """Returns whether one of these files has a digest, so that it is the one that was saved."""
-    recorded = read(Path(folder))
+    recorded = read_digests(Path(folder))
     return recorded is not None and any(name in recorded.files for name in names)
 
 

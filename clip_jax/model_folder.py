@@ -30,7 +30,7 @@ CONFIG, PARAMS, REPORT = "config.json", "params", "report.json"
 CONFIG_KEYS = {"kind", "config", "provenance"}
 
 
-def write(
+def write_model_folder(
     folder: str | Path,
     *,
     kind: str,
@@ -76,7 +76,7 @@ def write_metadata(
         _write_json(folder / REPORT, report)
     for name, content in (files or {}).items():
         (folder / name).write_bytes(content)
-    digests.write(folder, arrays)
+    digests.write_digests(folder, arrays)
 
 
 @contextlib.contextmanager
@@ -147,7 +147,7 @@ def read_params(
         `digests.should_verify` says. The first that differs raises InputError.
     """
     folder = Path(folder)
-    recorded = read_digests(folder) if digests.should_verify(verify) else None
+    recorded = read_recorded_digests(folder) if digests.should_verify(verify) else None
 
     def check(headers: Mapping[str, Any]) -> None:
         if leading is not None:
@@ -181,15 +181,15 @@ def restore_params(
         return _orbax_io().restore(path, check)
 
 
-def read_digests(folder: Path) -> digests.Digests | None:
+def read_recorded_digests(folder: Path) -> digests.Digests | None:
     """Reads the digests of a folder; None for folders saved before there were any."""
-    recorded, path = digests.read(folder), folder / PARAMS
+    recorded, path = digests.read_digests(folder), folder / PARAMS
     if recorded is None and path.is_dir():
         with _one_line(path):
             marked = _orbax_io().has_digests(path)
         if marked:
             raise InputError(
-                f"{folder}: has no {digests.FILE_NAME}, with which it was saved; {digests.TO_DO}"
+                f"{folder}: has no {digests.FILE_NAME}, with which it was saved; {digests.REMEDY}"
             )
     return recorded
 

@@ -205,7 +205,7 @@ class PretrainedClip:
     def save(self, folder: str | Path, **provenance: Any) -> Path:
         """Writes a model folder; an existing one raises InputError."""
         tokenizer, params = self.processor.tokenizer, jax.tree.map(np.asarray, dict(self._params))
-        return model_folder.write(
+        return model_folder.write_model_folder(
             folder,
             kind=self.kind,
             config=self.config.to_dict(),

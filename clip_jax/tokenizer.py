@@ -13,7 +13,7 @@ import sentencepiece
 
 from clip_jax import byte_bpe
 from clip_jax.byte_bpe import ByteBpe
-from clip_jax.digests import check_some
+from clip_jax.digests import check_files
 from clip_jax.errors import InputError
 from clip_jax.input_files import MAX_VOCABULARY_BYTES, read_limited
 from clip_jax.token_padding import check_texts, pad_token_ids
@@ -92,10 +92,10 @@ def load_tokenizer(path: str | Path, verify: bool | None = None) -> Tokenizer | 
     """
     path = Path(path)
     if path.is_dir():
-        check_some(path, (FILE_NAME, *byte_bpe.FILES), verify)
+        check_files(path, (FILE_NAME, *byte_bpe.FILES), verify)
     file = path / FILE_NAME if path.is_dir() else path
     if (path.is_dir() and not file.exists() and byte_bpe.exists_in(path)) or path.suffix == ".json":
-        return byte_bpe.read(path)
+        return byte_bpe.load_byte_bpe(path)
     try:
         return Tokenizer(read_limited(file, MAX_VOCABULARY_BYTES), str(file))
     except OSError as error:

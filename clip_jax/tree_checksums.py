@@ -25,8 +25,8 @@ from clip_jax.errors import InputError
 from clip_jax.text import parse_json
 
 ITEM = "checksums"  # of a checkpoint, beside its params
-TO_DO = "remove this step's folder to resume from an earlier checkpoint"
-DIFFERS = f"checksum differs from the one recorded at saving; the checkpoint is damaged: {TO_DO}"
+REMEDY = "remove this step's folder to resume from an earlier checkpoint"
+DIFFERS = f"checksum differs from the one recorded at saving; the checkpoint is damaged: {REMEDY}"
 STRIDE = 0x9E3779B1  # odd, and its multiples are spread evenly over uint32
 
 
@@ -63,11 +63,11 @@ def read_record(step_folder: Path) -> dict[str, Any] | None:
     try:
         content = parse_json(file.read_bytes(), str(file))
     except OSError as error:
-        raise InputError(f"{file}: cannot be read ({error.strerror}); {TO_DO}") from error
+        raise InputError(f"{file}: cannot be read ({error.strerror}); {REMEDY}") from error
     found = content if isinstance(content, dict) else {}
     whole = set(found) == {"arrays", "config", "files"}
     if not (whole and isinstance(found["arrays"], dict) and isinstance(found["files"], dict)):
-        raise InputError(f"{file}: holds no checksums; the checkpoint is damaged: {TO_DO}")
+        raise InputError(f"{file}: holds no checksums; the checkpoint is damaged: {REMEDY}")
     return content
 
 

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 
 from clip_jax.cli import Parser, run_cli
-from clip_jax.digests import TO_DO
+from clip_jax.digests import REMEDY
 from clip_jax.errors import InputError
 from converters import KINDS, convert, export, presets, pretrained, share
 from converters.conversion import DTYPES
@@ -47,7 +47,7 @@ def _verify(folder: str, write: bool) -> Verified:
     verified = verify(folder)
     if verified.faults:
         print(verified)
-        raise InputError(f"{folder}: faults: {len(verified.faults)}; {TO_DO}")
+        raise InputError(f"{folder}: faults: {len(verified.faults)}; {REMEDY}")
     return verified
 
 

@@ -58,7 +58,7 @@ def read(
 
 def check(path: Path, config: ClipConfig | RuclipSmallConfig) -> None:
     """Raises InputError unless the vocabulary in a file or folder is one that the model reads."""
-    check_vocabulary(byte_bpe.read(path), config, str(path))
+    check_vocabulary(byte_bpe.load_byte_bpe(path), config, str(path))
 
 
 def _openai(file: Path, vocab_size: int) -> ByteBpe:

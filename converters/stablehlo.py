@@ -65,7 +65,7 @@ def jax_export(src: str | Path, dst: str | Path) -> Path:
         safetensors_file.write(beside / PARAMS, flat)
         text = json.dumps(_signature(kind, config, functions), ensure_ascii=False, indent=1)
         (beside / SIGNATURE).write_text(text + "\n", encoding="utf-8")
-        digests.write(beside, {})
+        digests.write_digests(beside, {})
     return destination
 
 

@@ -75,7 +75,7 @@ def record(folder: str | Path) -> Verified:
     model_folder.read_config(folder)
     has_params = (folder / PARAMS).is_dir()
     params = model_folder.restore_params(folder) if has_params else {}
-    written = digests.write(folder, digests.digest_arrays(params))
+    written = digests.write_digests(folder, digests.digest_arrays(params))
     return Verified(len(written.arrays), len(written.files))
 
 
@@ -109,7 +109,7 @@ def _checkpoint(folder: Path) -> Verified:
 
 def _model(folder: Path) -> Verified:
     try:
-        recorded = model_folder.read_digests(folder)
+        recorded = model_folder.read_recorded_digests(folder)
         if recorded is None:
             model_folder.read_config(folder)
             return Verified(earlier=(str(folder),))

@@ -70,7 +70,7 @@ class PretrainedVqgan:
 
     def save(self, folder: str | Path, **provenance: Any) -> Path:
         """Writes a model folder; an existing one raises InputError."""
-        return model_folder.write(
+        return model_folder.write_model_folder(
             folder,
             kind=KIND,
             config=self.config.to_dict(),

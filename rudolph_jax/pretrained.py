@@ -184,7 +184,7 @@ class PretrainedRudolph:
                 "weights that were rounded to int8 are not saved; load the model with "
                 'weights="stored" to save it, and round them when it is loaded again'
             )
-        return model_folder.write(
+        return model_folder.write_model_folder(
             folder,
             kind=KIND,
             config=self.config.to_dict(),

@@ -293,7 +293,7 @@ class Checkpoints:
         except Exception as error:  # Orbax's and TensorStore's have no common type
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise InputError(
-                f"{self.folder / str(step)}: cannot be read ({reason}); {tree_checksums.TO_DO}"
+                f"{self.folder / str(step)}: cannot be read ({reason}); {tree_checksums.REMEDY}"
             ) from error
 
     def _compare_arrays(self, step: int, state: Mapping[str, Any]) -> None:

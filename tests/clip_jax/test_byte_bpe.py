@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from clip_jax import InputError, load_tokenizer
-from clip_jax.byte_bpe import CLIP, RUGPT3, ByteBpe, read
+from clip_jax.byte_bpe import CLIP, RUGPT3, ByteBpe, load_byte_bpe
 
 TEXTS = [
     "",
@@ -99,17 +99,17 @@ def test_saved_tokenizer_round_trip(clip, rugpt3, tmp_path):
 def test_padding_piece_from_transformers_settings(byte_vocabulary, tmp_path):
     vocab, merges = byte_vocabulary(CLIP)
     folder = write(tmp_path / "clip", vocab, merges)
-    assert read(folder).pad_id == 0
+    assert load_byte_bpe(folder).pad_id == 0
     (folder / "special_tokens_map.json").write_text('{"pad_token": "<|endoftext|>"}')
-    assert read(folder).pad_id == vocab["<|endoftext|>"]
+    assert load_byte_bpe(folder).pad_id == vocab["<|endoftext|>"]
     (folder / "tokenizer_config.json").write_text('{"pad_token": {"content": "!"}}')
-    assert read(folder).pad_id == vocab["!"]
-    for name, content in read(folder).files.items():
+    assert load_byte_bpe(folder).pad_id == vocab["!"]
+    for name, content in load_byte_bpe(folder).files.items():
         (tmp_path / name).write_bytes(content)
     assert load_tokenizer(tmp_path).pad_id == vocab["!"]
     (folder / "tokenizer_config.json").write_text('{"pad_token": "absent"}')
     with pytest.raises(InputError, match="has no piece 'absent', which is the padding piece"):
-        read(folder)
+        load_byte_bpe(folder)
 
 
 @pytest.mark.parametrize("joined", [False, True])

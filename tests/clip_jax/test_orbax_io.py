@@ -108,12 +108,14 @@ def test_a_failure_while_an_array_is_made_leaves_nothing(tmp_path):
 
     params = {"a": np.zeros(3), "b": Refused(0)}
     with pytest.raises(InputError, match="^beyond float16$"):
-        model_folder.write(tmp_path / "out" / "x", kind="clip", config={}, params=params)
+        model_folder.write_model_folder(
+            tmp_path / "out" / "x", kind="clip", config={}, params=params
+        )
     assert list((tmp_path / "out").iterdir()) == []
 
 
 def test_a_damaged_checkpoint_is_one_line(tmp_path):
-    folder = model_folder.write(tmp_path / "x", kind="clip", config={}, params=tree())
+    folder = model_folder.write_model_folder(tmp_path / "x", kind="clip", config={}, params=tree())
     assert_same(model_folder.read_params(folder), tree())
     for file in (folder / "params").rglob("*"):
         if file.is_file():
@@ -128,7 +130,7 @@ def test_damaged_loads_are_silent(tmp_path, capfd, monkeypatch):
     printed, read = [], 0
     monkeypatch.setattr(sys, "unraisablehook", printed.append)
     leaves = {str(i): np.full((64, 64), i, np.float32) for i in range(40)}
-    folder = model_folder.write(tmp_path / "x", kind="clip", config={}, params=leaves)
+    folder = model_folder.write_model_folder(tmp_path / "x", kind="clip", config={}, params=leaves)
     index, *_, some, most = sorted(
         (file for file in (folder / "params").rglob("d/*") if file.stat().st_size > 300),
         key=lambda file: file.stat().st_size,
@@ -182,7 +184,9 @@ def test_loading_leaks_no_objects(tmp_path):
 
 
 def test_out_of_memory_is_not_reported_as_damage(tmp_path, monkeypatch):
-    folder = model_folder.write(tmp_path / "model", kind="clip", config={}, params=tree())
+    folder = model_folder.write_model_folder(
+        tmp_path / "model", kind="clip", config={}, params=tree()
+    )
 
     def exhausted(*_):
         raise MemoryError

@@ -128,7 +128,7 @@ def ours(tmp_path, goldens, **changes):
     """The golden ruCLIP as if it had been trained here."""
     convert("ruclip", goldens / "ruclip", tmp_path / "converted")
     about = model_folder.read_config(tmp_path / "converted")
-    return model_folder.write(
+    return model_folder.write_model_folder(
         tmp_path / "trained",
         kind="clip",
         config=about["config"] | changes,

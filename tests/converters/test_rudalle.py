@@ -69,7 +69,7 @@ def test_there_and_back(tmp_path, goldens, version, trained):
     folder = tmp_path / "ours"
     if trained:
         about = model_folder.read_config(folder)
-        folder = model_folder.write(
+        folder = model_folder.write_model_folder(
             tmp_path / "trained",
             kind="rudolph",
             config=about["config"],

@@ -198,7 +198,7 @@ def trained_here(tmp_path, golden, kind="rudolph", **changes):
     """A recorded model as if it had been trained here."""
     convert(kind, golden, tmp_path / "converted")
     about = model_folder.read_config(tmp_path / "converted")
-    return model_folder.write(
+    return model_folder.write_model_folder(
         tmp_path / "trained",
         kind="rudolph",
         config=about["config"] | changes,

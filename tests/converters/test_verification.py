@@ -15,7 +15,7 @@ def folder(tmp_path):
     rng = np.random.default_rng(0)
     params = {name: rng.normal(size=(20, 30)).astype(np.float32) for name in ("one", "two")}
     files = {"tokenizer.model": b"pieces"}
-    return model_folder.write(
+    return model_folder.write_model_folder(
         tmp_path / "model", kind="clip", config={"a": 1}, params=params, files=files
     )
 
@@ -51,7 +51,7 @@ def test_every_fault_is_a_line(folder, run):
         f"{folder}: tokenizer.model",
         "2 arrays, 2 files, faults: 2",
     ]
-    assert err == [f"error: {folder}: faults: 2; {digests.TO_DO}"]
+    assert err == [f"error: {folder}: faults: 2; {digests.REMEDY}"]
 
 
 def test_orbax_files_that_cannot_be_read(folder, run):
@@ -77,7 +77,9 @@ def test_an_edit_is_recorded(folder, run):
 def test_folders_of_other_kinds(tmp_path, run, monkeypatch):
     status, _, err = run(tmp_path)
     assert status == 2 and "neither a model folder nor a training run's" in err[0]
-    words = model_folder.write(tmp_path / "words", kind="tokenizer", config={}, params=None)
+    words = model_folder.write_model_folder(
+        tmp_path / "words", kind="tokenizer", config={}, params=None
+    )
     assert run(words) == (0, ["0 arrays, 1 files, all as they were saved"], [])
     (words / "digests.json").unlink()
     line = f"{words}: carries no digests, as saved by an earlier version"
