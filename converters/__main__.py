@@ -1,4 +1,5 @@
-"""The command line: `python -m converters KIND|export|jax-export|pretrained|share|verify ...`."""
+"""The command line: `python -m converters KIND|export|jax-export|pretrained|push-to-hub|verify "
+"...`."""
 
 from __future__ import annotations
 
@@ -8,15 +9,19 @@ from collections.abc import Sequence
 from clip_jax.cli import Parser, run_cli
 from clip_jax.digests import REMEDY
 from clip_jax.errors import InputError
-from converters import KINDS, convert, export, presets, pretrained, share
+from converters import KINDS, convert, export, presets, pretrained, push_to_hub
+from converters.api import activations, has_tensors, takes_vocabulary
 from converters.conversion import DTYPES
-from converters.kinds import activations, holds_tensors, takes_vocabulary
-from converters.released import RELEASED
+from converters.registry import PUBLISHED_MODELS
 from converters.stablehlo import jax_export
-from converters.verification import Verified, record, verify
+from converters.verification import VerificationResult, record, verify
 
 OPTIONS = ("preset", "vocabulary", "activation", "entry", "prefix")
-ABOUT = "Foreign checkpoints to model folders (KIND) and back (export); models from and to a hub."
+DESCRIPTION = (
+    "Convert foreign checkpoints to model folders (KIND) and back (export); get models from a hub "
+    "and "
+    "push them."
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -34,14 +39,19 @@ def _run(argv: Sequence[str]) -> object:
         return pretrained(args.model, args.dtype)
     if args.kind == "verify":
         return _verify(args.folder, args.write)
-    if args.kind == "share":
-        how = {"private": args.private, "licence": args.licence, "evaluations": args.evaluation}
-        return share(args.folder, args.repo, **how)
-    asked = {name: getattr(args, name, None) for name in OPTIONS}
-    return convert(args.kind, args.src, args.dst, args.dtype, **asked)
+    if args.kind == "push-to-hub":
+        return push_to_hub(
+            args.folder,
+            args.repo,
+            private=args.private,
+            licence=args.licence,
+            evaluations=args.evaluation,
+        )
+    options = {name: getattr(args, name, None) for name in OPTIONS}
+    return convert(args.kind, args.src, args.dst, args.dtype, **options)
 
 
-def _verify(folder: str, write: bool) -> Verified:
+def _verify(folder: str, write: bool) -> VerificationResult:
     if write:
         return record(folder)
     verified = verify(folder)
@@ -52,70 +62,86 @@ def _verify(folder: str, write: bool) -> Verified:
 
 
 def _parser() -> Parser:
-    parser = Parser(prog="python -m converters", description=ABOUT)
+    parser = Parser(prog="python -m converters", description=DESCRIPTION)
     commands = parser.add_subparsers(
-        dest="kind", required=True, metavar="KIND|export|jax-export|pretrained|share|verify"
+        dest="kind", required=True, metavar="KIND|export|jax-export|pretrained|push-to-hub|verify"
     )
     for kind, module in KINDS.items():
         about = (module.__doc__ or "").partition("\n")[0]
         command = commands.add_parser(kind, help=about, description=about)
         command.add_argument("src", help="the foreign checkpoint: file or folder")
         command.add_argument("dst", help="the model folder to write")
-        command.add_argument("--dtype", choices=DTYPES, default=DTYPES[0], help="of the parameters")
+        command.add_argument(
+            "--dtype", choices=DTYPES, default=DTYPES[0], help="of the parameters (float32)"
+        )
         if presets(kind):
             command.add_argument(
                 "--preset",
                 choices=presets(kind),
-                help="which published model it is, where it comes without config.json "
-                "(by default told from the sizes of its tensors)",
+                help="name of the published model, for a checkpoint without config.json "
+                "(by default inferred from tensor shapes)",
             )
         if takes_vocabulary(kind):
             command.add_argument(
                 "--vocabulary",
-                help="file or folder of its byte-level BPE (by default what lies beside SRC)",
+                help="file or folder of its byte-level BPE (by default next to SRC)",
             )
         if activations(kind):
             command.add_argument(
                 "--activation",
                 choices=activations(kind),
-                help="which one the weights were trained with, where the files do not tell it",
+                help="activation of the weights, where the files do not name it",
             )
-        if holds_tensors(kind):
+        if has_tensors(kind):
             command.add_argument(
                 "--entry",
-                help="which of several state dicts in the file, such as model_ema "
+                help="name of the state dict, if the file has several, such as model_ema "
                 "(by default the only one)",
             )
             command.add_argument(
                 "--prefix",
-                help="take only the tensors whose names begin with it, without it, such as model.",
+                help="convert only tensors whose names begin with it, such as model., and "
+                "remove it",
             )
-    command = commands.add_parser("export", help="a model folder back to the original's files")
+    command = commands.add_parser(
+        "export", help="convert a model folder back to the original's files"
+    )
     command.add_argument("src", help="the model folder")
     command.add_argument("dst", help="the folder to write")
-    about = "a model's functions as StableHLO, for programs without this package"
+    about = "export a model's functions as StableHLO, for programs without this package"
     command = commands.add_parser("jax-export", help=about, description=about)
     command.add_argument("src", help="the model folder")
     command.add_argument("dst", help="the folder to write")
-    about = "the folder of a published model, downloaded and converted once"
+    about = "download and convert a published model once, and print its folder"
     command = commands.add_parser(
-        "pretrained", help=about, description=f"{about}. Released: {', '.join(RELEASED)}"
+        "pretrained",
+        help=about,
+        description=f"{about}. Published models: {', '.join(PUBLISHED_MODELS)}",
     )
-    command.add_argument("model", help="a released name, or OWNER/NAME on the hub")
-    command.add_argument("--dtype", choices=DTYPES, default=DTYPES[0], help="of the parameters")
-    command = commands.add_parser("share", help="a model folder to the hub, with a model card")
+    command.add_argument("model", help="name of a published model, or OWNER/NAME on the hub")
+    command.add_argument(
+        "--dtype", choices=DTYPES, default=DTYPES[0], help="of the parameters (float32)"
+    )
+    about = "push a model folder to the hub, with a model card"
+    command = commands.add_parser("push-to-hub", help=about, description=about)
     command.add_argument("folder", help="the model folder")
-    command.add_argument("repo", help="OWNER/NAME; made where it does not exist")
-    command.add_argument("--private", action="store_true", help="a repository that is made")
+    command.add_argument("repo", help="OWNER/NAME; created if absent")
+    command.add_argument("--private", action="store_true", help="make a created repository private")
     command.add_argument("--licence", help="the hub's identifier, such as apache-2.0")
     command.add_argument(
-        "--evaluation", action="append", default=[], metavar="FILE", help="JSON, for the card"
+        "--evaluation",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="JSON file of results for the card; may be repeated",
     )
-    about = "compare a model folder, or a run's checkpoints, with what was recorded at saving"
+    about = "compare a model folder, or a run's checkpoints, with the digests recorded at saving"
     command = commands.add_parser("verify", help=about, description=about)
     command.add_argument("folder", help="a model folder, a training run's folder, or a checkpoint")
     command.add_argument(
-        "--write", action="store_true", help="record a model folder as it is now, after an edit"
+        "--write",
+        action="store_true",
+        help="record the digests of a model folder again, after an edit",
     )
     return parser
 

@@ -1,12 +1,12 @@
 """youtokentome's model file: its text, its encoder, and whether sentencepiece can stand in for it.
 
-    3 2             characters, merge rules
-    9601 4          code point, id
-    1072 5
-    1073 6
-    5 6 7           left id, right id, id of the two together; earlier rules go first
-    4 7 8
-    1 0 2 3         ids of UNK, PAD, BOS, EOS
+3 2             characters, merge rules
+9601 4          code point, id
+1072 5
+1073 6
+5 6 7           left id, right id, id of the two together; earlier rules go first
+4 7 8
+1 0 2 3         ids of UNK, PAD, BOS, EOS
 """
 
 from __future__ import annotations
@@ -128,7 +128,7 @@ def parse(content: bytes, where: str) -> BpeModel:
         code, i = row
         if code > 0x10FFFF or 0xD800 <= code <= 0xDFFF or chr(code) in characters:
             raise InputError(f"{where}: line {number}: {code} is no code point or is there twice")
-        characters[chr(code)] = _claim(i, taken, f"U+{code:04X}", number, where)
+        characters[chr(code)] = _assign_id(i, taken, f"U+{code:04X}", number, where)
     if WORD_START not in characters:
         raise InputError(f"{where}: has no character U+2581, which begins each word")
     rules: dict[tuple[int, int], int] = {}
@@ -142,7 +142,7 @@ def parse(content: bytes, where: str) -> BpeModel:
                 f"{where}: line {number} joins {left} and {right}, which are not both pieces yet "
                 "or are joined already"
             )
-        rules[left, right] = _claim(together, taken, f"line {number}", number, where)
+        rules[left, right] = _assign_id(together, taken, f"line {number}", number, where)
         lengths[together] = lengths[left] + lengths[right]
         squares = check_length(lengths[together], squares, f"{where}: line {number} makes")
     beyond = max(taken)
@@ -196,7 +196,7 @@ def _check_row(row: list[int], length: int, number: int, where: str) -> None:
         raise InputError(f"{where}: line {number} has {len(row)} numbers; expected {length}")
 
 
-def _claim(i: int, taken: dict[int, str], name: str, number: int, where: str) -> int:
+def _assign_id(i: int, taken: dict[int, str], name: str, number: int, where: str) -> int:
     if i in taken:
         raise InputError(f"{where}: line {number} gives id {i}, which {taken[i]} has already")
     taken[i] = name

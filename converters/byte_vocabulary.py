@@ -21,7 +21,7 @@ OPENAI_NAME = "bpe_simple_vocab_16e6.txt.gz"
 MAX_BYTES = 16 << 20  # OpenAI's has 3.2 MB unpacked
 
 
-def beside(weights: Path) -> Path | None:
+def next_to(weights: Path) -> Path | None:
     """The vocabulary in the folder of a checkpoint, if there is one."""
     folder = weights.parent
     if (folder / OPENAI_NAME).is_file():

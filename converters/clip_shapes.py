@@ -9,8 +9,8 @@ from clip_jax.config import VisionConfig
 from clip_jax.errors import InputError
 from converters.weights import Weights
 
-ASKED_BY = "the shape of the other tensors"
-HEAD = 64  # the size of a head in all published towers
+CONFIG_SOURCE = "the shape of the other tensors"
+HEAD_SIZE = 64  # the size of a head in all published towers
 
 
 def tensor_shape(weights: Weights, name: str, rank: int) -> tuple[int, ...]:
@@ -34,18 +34,18 @@ def layer_count(weights: Weights, prefix: str, first: str = "ln_1.weight") -> in
 
 def head_count(weights: Weights, name: str, width: int) -> int:
     """Of a tower as wide as the tensor `name` says."""
-    if not width or width % HEAD:
+    if not width or width % HEAD_SIZE:
         raise InputError(
             f"{weights.file_of(name)}: tensor {name!r} is {width} wide; expected a multiple of "
-            f"{HEAD}, the size of a head"
+            f"{HEAD_SIZE}, the size of a head"
         )
-    return width // HEAD
+    return width // HEAD_SIZE
 
 
-def picture_tower(weights: Weights, prefix: str, heads: int | None = None) -> VisionConfig:
-    """The tower whose tensors begin with `prefix`. heads: None where each has HEAD numbers."""
-    mark, positions = f"{prefix}conv1.weight", f"{prefix}positional_embedding"
-    width, _, patch, _ = tensor_shape(weights, mark, 4)
+def infer_vision_config(weights: Weights, prefix: str, heads: int | None = None) -> VisionConfig:
+    """The tower whose tensors begin with `prefix`. heads: None where each has HEAD_SIZE numbers."""
+    signature, positions = f"{prefix}conv1.weight", f"{prefix}positional_embedding"
+    width, _, patch, _ = tensor_shape(weights, signature, 4)
     tokens, _ = tensor_shape(weights, positions, 2)
     side = math.isqrt(max(tokens - 1, 0))
     if tokens != 1 + side**2 or not side:
@@ -54,7 +54,7 @@ def picture_tower(weights: Weights, prefix: str, heads: int | None = None) -> Vi
             "a square"
         )
     if heads is None:
-        heads = head_count(weights, mark, width)
+        heads = head_count(weights, signature, width)
     layers = layer_count(weights, f"{prefix}transformer.resblocks.")
     try:
         return VisionConfig(patch * side, patch, width, layers, heads, 4 * width)

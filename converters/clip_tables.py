@@ -15,8 +15,8 @@ from clip_jax.config import ClipConfig
 from clip_jax.errors import InputError
 from clip_jax.layers import unstack_layers
 from clip_jax.model import abstract_params
-from converters.marks import MARKS
 from converters.rules import Rule, Shape, shapes_of
+from converters.signatures import SIGNATURES
 from converters.weights import Weights
 
 
@@ -65,12 +65,13 @@ OPENAI_RULES: tuple[Rule, ...] = (
     Rule("logit_scale", "logit_scale"),
 )
 
-def require_kind(weights: Weights, kind: str, mark: str) -> None:
-    """Raises InputError, which says what it looks like, unless the kind's mark is there."""
-    found = next((name for name in MARKS if name in weights.tensors), None)
-    if found != mark:
-        looks = f"it looks like {MARKS[found]}" if found else "it looks like no known model"
-        lacks = "" if mark in weights.tensors else f" has no tensor {mark!r};"
+
+def require_kind(weights: Weights, kind: str, signature: str) -> None:
+    """Raises InputError, which says what it looks like, unless the kind's signature is there."""
+    found = next((name for name in SIGNATURES if name in weights.tensors), None)
+    if found != signature:
+        looks = f"it looks like {SIGNATURES[found]}" if found else "it looks like no known model"
+        lacks = "" if signature in weights.tensors else f" has no tensor {signature!r};"
         raise InputError(f"{weights.path}: not {kind}:{lacks} {looks}")
 
 

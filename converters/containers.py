@@ -1,8 +1,8 @@
 """State dicts inside of what training programs save: `{"model": ..., "optimizer": ..., ...}`.
 
-One state dict is taken from the entries of CONTAINERS, at any depth. Entries of BESIDE are never
-looked into. Where two entries hold weights (a model and its moving average), none is chosen
-silently: `--entry` names one.
+One state dict is taken from the entries of CONTAINERS, at any depth. NON_WEIGHT_ENTRIES are never
+searched. Where two entries hold weights (a model and its moving average), none is chosen silently:
+`--entry` names one.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from clip_jax.errors import InputError
-from converters.torch_unpickler import Tensor, shown
+from converters.torch_unpickler import Tensor, safe_repr
 
 # Entries that hold a model's weights, and who writes them.
 CONTAINERS = {
@@ -28,7 +28,7 @@ CONTAINERS = {
     **dict.fromkeys(("state_dict_ema", "model_ema_state_dict", "params_ema"), "a moving average"),
 }
 # Entries that hold none: states of optimisers, schedules and generators, settings.
-BESIDE = frozenset(
+NON_WEIGHT_ENTRIES = frozenset(
     {
         *("optimizer", "optimizers", "optimizer_state_dict", "optimizer_state", "optimizer_states"),
         *("optim", "lr_scheduler", "lr_schedulers", "scheduler", "scheduler_state_dict"),
@@ -41,7 +41,7 @@ MAX_ENTRIES = 20_000
 
 
 @dataclass(frozen=True)
-class Contained:
+class FoundStateDict:
     """entry: where the state dict was, its keys joined by dots; "" for the whole file.
 
     left_out: the entries beside it.
@@ -52,7 +52,7 @@ class Contained:
     left_out: tuple[str, ...] = ()
 
 
-def choose(content: Any, where: str, entry: str | None = None) -> Contained:
+def find_state_dict(content: Any, where: str, entry: str | None = None) -> FoundStateDict:
     """The state dict in an unpickled object. where: what errors call the file.
 
     entry: which of several is taken. InputError where there is none, or more than one.
@@ -60,21 +60,25 @@ def choose(content: Any, where: str, entry: str | None = None) -> Contained:
     if type(content) is not dict:
         raise InputError(f"{where}: holds a {type(content).__name__}; expected a state dict")
     if entry is None and all(type(value) is Tensor for value in content.values()):
-        return Contained("", _checked(content, "", where))
+        return FoundStateDict("", _check_tensors(content, "", where))
     found: dict[tuple[str, ...], dict[Any, Any]] = {}
     passed: list[tuple[str, ...]] = []
     _search(content, (), found, passed, where)
     if entry is None and not found:
-        return Contained("", _checked(content, "", where))  # which names what is no tensor
+        return FoundStateDict(
+            "", _check_tensors(content, "", where)
+        )  # which names what is no tensor
     paths = sorted(found, key=lambda path: (len(path), path))
     chosen = paths if entry is None else [path for path in paths if ".".join(path) == entry]
     if entry is not None and not chosen:  # the entry around a state dict names it too
         chosen = [path for path in paths if ".".join(path).startswith(f"{entry}.")]
     if len(chosen) != 1:
-        held = ", ".join(shown(".".join(path)) for path in paths[:8] if path) or "none"
-        hint = f"add --entry={shown('.'.join(paths[-1]))[1:-1]}" if any(paths) else "leave it out"
+        held = ", ".join(safe_repr(".".join(path)) for path in paths[:8] if path) or "none"
+        hint = (
+            f"add --entry={safe_repr('.'.join(paths[-1]))[1:-1]}" if any(paths) else "leave it out"
+        )
         raise InputError(
-            f"{where}: has no state dict {shown(entry)}; it holds {held}; {hint}"
+            f"{where}: has no state dict {safe_repr(entry)}; it holds {held}; {hint}"
             if entry is not None and not chosen
             else f"{where}: holds {len(chosen)} state dicts, {held}, and one is to be taken; {hint}"
         )
@@ -82,12 +86,14 @@ def choose(content: Any, where: str, entry: str | None = None) -> Contained:
     name = ".".join(path)
     if entry is None and path and path[-1] not in CONTAINERS:
         raise InputError(
-            f"{where}: its only state dict is the entry {shown(name)}, which no known training "
-            f"program writes; add --entry={shown(name)[1:-1]} to take it"
+            f"{where}: its only state dict is the entry {safe_repr(name)}, which no known training "
+            f"program writes; add --entry={safe_repr(name)[1:-1]} to take it"
         )
     beside = (other for other in passed if other != path[: len(other)])
     outermost = [other for other in beside if other[:-1] == path[: len(other) - 1]]
-    return Contained(name, _checked(found[path], name, where), tuple(map(".".join, outermost)))
+    return FoundStateDict(
+        name, _check_tensors(found[path], name, where), tuple(map(".".join, outermost))
+    )
 
 
 def _search(
@@ -105,8 +111,10 @@ def _search(
         inner = (*path, str(key))
         passed.append(inner)
         if len(passed) > MAX_ENTRIES:
-            raise InputError(f"{where}: its entries nest without end, at {shown('.'.join(inner))}")
-        if type(value) is dict and str(key) not in BESIDE and len(path) < MAX_DEPTH:
+            raise InputError(
+                f"{where}: its entries nest without end, at {safe_repr('.'.join(inner))}"
+            )
+        if type(value) is dict and str(key) not in NON_WEIGHT_ENTRIES and len(path) < MAX_DEPTH:
             _search(value, inner, found, passed, where)
 
 
@@ -121,12 +129,13 @@ def _is_state_dict(node: dict[Any, Any], path: tuple[str, ...]) -> bool:
     return any(type(name) is str and "." in name for name in names)
 
 
-def _checked(node: dict[Any, Any], entry: str, where: str) -> dict[str, Tensor]:
-    place = f" of {shown(entry)}" if entry else ""
+def _check_tensors(node: dict[Any, Any], entry: str, where: str) -> dict[str, Tensor]:
+    place = f" of {safe_repr(entry)}" if entry else ""
     for name, value in node.items():
         if type(name) is not str or type(value) is not Tensor:
             raise InputError(
-                f"{where}: entry {shown(name)}{place} is a {type(value).__name__}, not a tensor; "
+                f"{where}: entry {safe_repr(name)}{place} is a {type(value).__name__}, not a "
+                "tensor; "
                 "expected a state dict or {'state_dict': ...}"
             )
     return node

@@ -18,9 +18,9 @@ from clip_jax.leading_shapes import Leading, leading_shapes
 from clip_jax.pretrained import KINDS as CLIP_KINDS
 from converters import rules
 from converters.files import read_json, sha256
-from converters.moves import Shape
-from converters.rules import Derived, Rule, Skipped
-from converters.torch_unpickler import STORAGES, shown
+from converters.rules import Derived, Ignored, Rule
+from converters.tensor_mapping import Shape
+from converters.torch_unpickler import STORAGES, safe_repr
 from converters.weights import Weights
 from rudolph_jax.config import RudolphConfig, VqganConfig
 from rudolph_jax.leading_shapes import leading_shapes as rudolph_leading_shapes
@@ -31,31 +31,34 @@ SOURCE_DTYPES = {str(dtype) for dtype in STORAGES.values()}
 
 
 @dataclass(frozen=True)
-class Source:
-    """A foreign checkpoint, understood but not yet converted.
+class ForeignCheckpoint:
+    """Describe a foreign checkpoint whose tensors are not converted yet.
 
-    model_kind, config: of the model folder. settings: config as the derived tensors want it.
-    asked_by: what errors name as the authority on shapes. others: files read beside the weights.
-    original: the foreign config, kept for the way back. files: carried over into the folder.
-    notes: further entries of the report, on what was decided and what told it.
+    model_kind, config: of the model folder.
+    settings: config as the derived tensors take it.
+    config_source: where the shapes come from, for error messages.
+    sidecar_files: files read besides the weights.
+    original: the foreign config, stored for export.
+    files: copied into the model folder.
+    notes: further entries of the report: decisions and their sources.
     """
 
     model_kind: str
     config: Mapping[str, Any]
     weights: Weights | None = None
     rules: Sequence[Rule] = ()
-    derived: Sequence[Derived | Skipped] = ()
+    derived: Sequence[Derived | Ignored] = ()
     settings: Any = None
     shapes: Mapping[str, Shape] = field(default_factory=dict)
-    asked_by: str = "config.json"
-    others: Sequence[Path] = ()
+    config_source: str = "config.json"
+    sidecar_files: Sequence[Path] = ()
     original: Mapping[str, Any] = field(default_factory=dict)
     files: Mapping[str, bytes] = field(default_factory=dict)
     notes: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
-class Model:
+class ModelFolder:
     """A model folder on its way back. params: path -> array. dtypes: source tensor -> dtype, of
     all that can be written again; None for a model that was never converted."""
 
@@ -92,7 +95,7 @@ class Summary:
 
 def convert(
     kind: str,
-    source: Source,
+    source: ForeignCheckpoint,
     destination: Path,
     dtype: str,
     origin: Mapping[str, Any] | None = None,
@@ -100,19 +103,19 @@ def convert(
     """Writes the model folder of a source. origin: where its files came from, if that is known."""
     params: dict[str, Any] | None = None
     tensors: list[dict[str, Any]] = []
-    read = [*(source.weights.sources if source.weights else ()), *source.others]
+    read = [*(source.weights.sources if source.weights else ()), *source.sidecar_files]
     if source.weights is not None:
-        moves = rules.plan(source.rules, source.shapes)
+        mappings = rules.resolve_rules(source.rules, source.shapes)
         params, tensors = rules.convert(
-            moves, source.derived, source.settings, source.weights, dtype, source.asked_by
+            mappings, source.derived, source.settings, source.weights, dtype, source.config_source
         )
     count = sum(math.prod(shape) for shape in source.shapes.values())
-    with model_folder.atomic_folder(destination) as beside, ThreadPoolExecutor(1) as thread:
-        fingerprints = thread.map(_fingerprint, read)  # while the parameters are written
-        arrays = model_folder.write_params(beside, params)
+    with model_folder.atomic_folder(destination) as partial_folder, ThreadPoolExecutor(1) as thread:
+        fingerprints = thread.map(_file_digest, read)  # while the parameters are written
+        arrays = model_folder.write_params(partial_folder, params)
         files = list(fingerprints)
         model_folder.write_metadata(
-            beside,
+            partial_folder,
             arrays,
             kind=source.model_kind,
             config=source.config,
@@ -127,10 +130,10 @@ def convert(
                 "kind": kind,
                 "files": files,
                 "parameters": count,
-                "config_from": source.asked_by if source.weights is not None else None,
+                "config_from": source.config_source if source.weights is not None else None,
                 "dtype": dtype if params is not None else None,
                 **source.notes,
-                "names": _naming(source.weights),
+                "names": _naming_report(source.weights),
                 "left_out": _left_out(source.weights),
                 "tensors": tensors,
             },
@@ -138,10 +141,10 @@ def convert(
     return _summary(kind, len(tensors), count, destination, _remarks(source))
 
 
-def open_model(folder: Path) -> Model:
+def open_model(folder: Path) -> ModelFolder:
     """The model folder to be exported, with what its conversion noted."""
-    about = model_folder.read_config(folder)
-    provenance, dtypes = about["provenance"], None
+    metadata = model_folder.read_config(folder)
+    provenance, dtypes = metadata["provenance"], None
     if "converted_from" in provenance:
         report = folder / model_folder.REPORT
         try:
@@ -152,20 +155,20 @@ def open_model(folder: Path) -> Model:
             raise InputError(f"{report}: not the report of a conversion") from error
     params: dict[str, np.ndarray] = {}
     if (folder / model_folder.PARAMS).is_dir():
-        leading = _leading(about["kind"], about["config"])
+        leading = _leading_shapes_of(metadata["kind"], metadata["config"])
         _flatten(model_folder.read_params(folder, leading), "", params)
-    return Model(
+    return ModelFolder(
         folder=folder,
-        kind=about["kind"],
+        kind=metadata["kind"],
         converted_from=provenance.get("converted_from"),
-        config=about["config"],
+        config=metadata["config"],
         original=provenance.get("original", {}),
         params=params,
         dtypes=dtypes,
     )
 
 
-def _leading(kind: str, config: Mapping[str, Any]) -> Leading | None:
+def _leading_shapes_of(kind: str, config: Mapping[str, Any]) -> Leading | None:
     """A few shapes that the config of a model folder asks for; None for a kind without arrays."""
     if kind in CLIP_KINDS:
         return leading_shapes(CLIP_KINDS[kind][0].from_dict(config))
@@ -175,12 +178,12 @@ def _leading(kind: str, config: Mapping[str, Any]) -> Leading | None:
 
 
 def export_tensors(
-    model: Model,
+    model: ModelFolder,
     table: Sequence[rules.Rule],
-    derived: Sequence[rules.Derived | rules.Skipped],
+    derived: Sequence[rules.Derived | rules.Ignored],
     settings: Any,
     shapes: Mapping[str, rules.Shape],
-) -> dict[str, rules.Lazy]:
+) -> dict[str, rules.LazyArray]:
     """The original's tensors by name, each in the original's dtype."""
     for name in sorted(set(shapes) | set(model.params)):
         found = model.params[name].shape if name in model.params else "absent"
@@ -189,8 +192,8 @@ def export_tensors(
             raise InputError(
                 f"{model.folder}: parameter {name} is {found}; config.json asks for {expected}"
             )
-    moves = rules.plan(table, shapes)
-    named = {name for move in moves for name in move.sources}
+    mappings = rules.resolve_rules(table, shapes)
+    named = {name for mapping in mappings for name in mapping.sources}
     if model.dtypes is not None:
         report = model.folder / model_folder.REPORT
         if absent := sorted(named - set(model.dtypes)):
@@ -198,10 +201,10 @@ def export_tensors(
         for name, dtype in model.dtypes.items():
             if dtype not in SOURCE_DTYPES or not (name in named or rules.is_derived(name, derived)):
                 raise InputError(f"{report}: lists {name!r} as {dtype!r}; not what was converted")
-    return rules.export(moves, derived, settings, model.params, model.dtypes)
+    return rules.export(mappings, derived, settings, model.params, model.dtypes)
 
 
-def export_summary(kind: str, model: Model, folder: Path) -> Summary:
+def export_summary(kind: str, model: ModelFolder, folder: Path) -> Summary:
     """Summarizes an export, and what its files cannot hold."""
     count = sum(array.size for array in model.params.values())
     tensors = model.params if model.dtypes is None else model.dtypes
@@ -212,7 +215,7 @@ def export_summary(kind: str, model: Model, folder: Path) -> Summary:
     return _summary(kind, len(tensors), count, folder, notes)
 
 
-def _naming(weights: Weights | None) -> dict[str, Any]:
+def _naming_report(weights: Weights | None) -> dict[str, Any]:
     """Which entry of the file the tensors come from, and the rules that changed their names."""
     if weights is None:
         return {}
@@ -224,13 +227,13 @@ def _left_out(weights: Weights | None) -> list[dict[str, str]]:
     return [{"source": name, "reason": reason} for name, reason in left_out.items()]
 
 
-def _remarks(source: Source) -> tuple[str, ...]:
+def _remarks(source: ForeignCheckpoint) -> tuple[str, ...]:
     """The same in words for people."""
     remarks = []
     if (weights := source.weights) is not None:
-        remarks += [f"entry {shown(weights.entry)}"] * bool(weights.entry)
+        remarks += [f"entry {safe_repr(weights.entry)}"] * bool(weights.entry)
         removed = [rule for rule in weights.rules if rule.tensors]
-        remarks += [f"{rule.tensors} names without {shown(rule.rule)}" for rule in removed]
+        remarks += [f"{rule.tensors} names without {safe_repr(rule.rule)}" for rule in removed]
         remarks += [f"{len(weights.left_out)} entries left out"] * bool(weights.left_out)
     if note := source.notes.get("activation"):
         remarks.append(f"activation {note['is']}, by {note['told_by']}")
@@ -244,7 +247,7 @@ def _summary(
     return Summary(kind, tensors, parameters, size, folder, notes)
 
 
-def _fingerprint(path: Path) -> dict[str, Any]:
+def _file_digest(path: Path) -> dict[str, Any]:
     return {"name": path.name, "bytes": path.stat().st_size, "sha256": sha256(path)}
 
 

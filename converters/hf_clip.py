@@ -39,22 +39,22 @@ from clip_jax.config_fields import (
 from clip_jax.errors import InputError
 from clip_jax.leading_shapes import leading_shapes
 from converters import byte_vocabulary, safetensors_file
-from converters.channel_statistics import brief, three_numbers
+from converters.channel_statistics import channel_values, json_repr
 from converters.clip_tables import parameter_shapes, require_kind
-from converters.conversion import Model, Source, export_tensors
+from converters.conversion import ForeignCheckpoint, ModelFolder, export_tensors
 from converters.files import read_bytes, read_json, without_nulls
-from converters.leading import check_leading, with_field
 from converters.rules import Derived, Rule
+from converters.shape_check import check_header_shapes, with_foreign_field
 from converters.weights import Selection, open_weights
 
-MARK = "vision_model.embeddings.patch_embedding.weight"
+SIGNATURE = "vision_model.embeddings.patch_embedding.weight"
 WEIGHTS = (
     *("model.safetensors", "model.safetensors.index.json"),
     *("pytorch_model.bin", "pytorch_model.bin.index.json"),
 )
 PREPROCESSOR, PROCESSOR = "preprocessor_config.json", "processor_config.json"
 # Carried over into the model folder and back.
-CARRIED = (
+COPIED_FILES = (
     *(PREPROCESSOR, PROCESSOR),
     *("vocab.json", "merges.txt", "tokenizer.json", "tokenizer_config.json"),
     *("special_tokens_map.json", "added_tokens.json"),
@@ -152,7 +152,7 @@ def _tower(source: str, target: str) -> tuple[Rule, ...]:
 
 _V, _T = "vision_model.embeddings", "text_model.embeddings"
 RULES: tuple[Rule, ...] = (
-    Rule(MARK, "visual/patch_embedding/kernel", "d rgb y x -> y x rgb d"),
+    Rule(SIGNATURE, "visual/patch_embedding/kernel", "d rgb y x -> y x rgb d"),
     Rule(f"{_V}.class_embedding", "visual/class_embedding"),
     Rule(f"{_V}.position_embedding.weight", "visual/position_embedding"),
     Rule("vision_model.pre_layrnorm.weight", "visual/pre_norm/scale"),  # transformers' spelling
@@ -183,19 +183,19 @@ DERIVED = (
 )
 
 
-def read(folder: Path, selection: Selection | None = None) -> Source:
+def read(folder: Path, selection: Selection | None = None) -> ForeignCheckpoint:
     if not folder.is_dir():
         raise InputError(f"{folder}: expected a folder with config.json and {WEIGHTS[0]}")
     weights = open_weights(folder, WEIGHTS, selection)
-    require_kind(weights, "hf-clip", MARK)
+    require_kind(weights, "hf-clip", SIGNATURE)
     file = folder / "config.json"
     original = read_json(file)
-    carried = [folder / name for name in CARRIED if (folder / name).is_file()]
-    config = translate(original, _image_processor(folder), str(file))
-    check_leading(weights, RULES, leading_shapes(config), file.name, FIELDS)
+    copied = [folder / name for name in COPIED_FILES if (folder / name).is_file()]
+    config = from_original(original, _image_processor(folder), str(file))
+    check_header_shapes(weights, RULES, leading_shapes(config), file.name, FIELDS)
     if byte_bpe.exists_in(folder):
         byte_vocabulary.check(folder, config)
-    return Source(
+    return ForeignCheckpoint(
         model_kind="clip",
         config=config.to_dict(),
         weights=weights,
@@ -203,35 +203,39 @@ def read(folder: Path, selection: Selection | None = None) -> Source:
         derived=DERIVED,
         settings=config,
         shapes=parameter_shapes(config),
-        others=(file, *carried),
+        sidecar_files=(file, *copied),
         original=original,
-        files={path.name: read_bytes(path) for path in carried},
+        files={path.name: read_bytes(path) for path in copied},
     )
 
 
-def export(model: Model, folder: Path) -> None:
-    """Writes model.safetensors, config.json and the carried files."""
+def export(model: ModelFolder, folder: Path) -> None:
+    """Writes model.safetensors, config.json and the copied files."""
     config = ClipConfig.from_dict(model.config)
     where = f"{model.folder}/config.json"
-    again = translate(model.original, _image_processor(model.folder), where)
+    again = from_original(model.original, _image_processor(model.folder), where)
     if again != config:
         raise InputError(f"{where}: the config is no longer the converted one; cannot be exported")
     tensors = export_tensors(model, RULES, DERIVED, config, parameter_shapes(config))
     text = json.dumps(model.original, ensure_ascii=False, indent=2)
     (folder / "config.json").write_text(text + "\n", encoding="utf-8")
-    for name in CARRIED:
+    for name in COPIED_FILES:
         if (content := model.file(name)) is not None:
             (folder / name).write_bytes(content)
     safetensors_file.write(folder / WEIGHTS[0], tensors)
 
 
-def translate(original: Mapping[str, Any], image: ImageSettings | None, where: str) -> ClipConfig:
+def from_original(
+    original: Mapping[str, Any], image: ImageSettings | None, where: str
+) -> ClipConfig:
     """CLIPConfig as ours. where: what errors call it."""
     original = without_nulls(original)
     if original.get("model_type", "clip") != "clip":
-        raise InputError(f"{where}: model_type is {brief(original['model_type'])}; expected 'clip'")
-    text = _part(original, "text_config", TEXT_DEFAULTS, where)
-    vision = _part(original, "vision_config", VISION_DEFAULTS, where)
+        raise InputError(
+            f"{where}: model_type is {json_repr(original['model_type'])}; expected 'clip'"
+        )
+    text = _tower_config(original, "text_config", TEXT_DEFAULTS, where)
+    vision = _tower_config(original, "vision_config", VISION_DEFAULTS, where)
     for key in ("hidden_act", "layer_norm_eps"):
         if text[key] != vision[key]:
             raise InputError(
@@ -268,10 +272,10 @@ def translate(original: Mapping[str, Any], image: ImageSettings | None, where: s
             image=image_config,
         )
     except InputError as error:
-        raise InputError(f"{where}: {with_field(error, FIELDS)}") from error
+        raise InputError(f"{where}: {with_foreign_field(error, FIELDS)}") from error
 
 
-def _part(
+def _tower_config(
     original: Mapping[str, Any], name: str, defaults: Mapping[str, Any], where: str
 ) -> dict[str, Any]:
     """A tower's config. The older NAME_dict replaces NAME, defaults and all, as in transformers."""
@@ -305,7 +309,8 @@ def _image_processor(folder: Path) -> ImageSettings | None:
             return f"{folder}/{PROCESSOR}", settings
         if settings is not None:
             raise InputError(
-                f"{folder}/{PROCESSOR}: image_processor is {brief(settings)}; expected an object"
+                f"{folder}/{PROCESSOR}: image_processor is {json_repr(settings)}; expected an "
+                "object"
             )
     return None
 
@@ -314,24 +319,24 @@ def _image(image: ImageSettings | None, image_size: int) -> ImageConfig:
     where, given = image or ("", {})
     for step in ("do_resize", "do_center_crop", "do_rescale", "do_normalize"):
         if given.get(step, True) is not True:
-            raise InputError(f"{where}: {step} is {brief(given[step])}; expected true")
+            raise InputError(f"{where}: {step} is {json_repr(given[step])}; expected true")
     edge, sides = _edge(given, image_size), _crop(given, image_size)
     if (edge, *sides) != (image_size,) * 3:
         raise InputError(
-            f"{where}: size is {brief(edge)}, crop_size {brief(list(sides))}; expected the "
+            f"{where}: size is {json_repr(edge)}, crop_size {json_repr(list(sides))}; expected the "
             f"shortest edge and the centre crop at image_size {image_size}"
         )
     resample = given.get("resample", 3)
     if type(resample) is not int or resample not in RESAMPLING:
         names = ", ".join(f"{number} ({name})" for number, name in RESAMPLING.items())
-        raise InputError(f"{where}: resample is {brief(resample)}; expected one of {names}")
+        raise InputError(f"{where}: resample is {json_repr(resample)}; expected one of {names}")
     factor = given.get("rescale_factor", 1 / 255)
     if type(factor) not in (int, float) or not math.isclose(factor, 1 / 255, rel_tol=1e-5):
-        raise InputError(f"{where}: rescale_factor is {brief(factor)}; expected 1/255")
+        raise InputError(f"{where}: rescale_factor is {json_repr(factor)}; expected 1/255")
     mean, std = given.get("image_mean", list(OPENAI_MEAN)), given.get("image_std", list(OPENAI_STD))
     return ImageConfig(
-        three_numbers(mean, "image_mean", where),
-        three_numbers(std, "image_std", where, divides=True),
+        channel_values(mean, "image_mean", where),
+        channel_values(std, "image_std", where, divides=True),
         RESAMPLING[resample],
         "resize_then_crop",
         background=None,

@@ -30,23 +30,23 @@ from converters import (
     ruclip,
     youtokentome,
 )
+from converters.api import convert
 from converters.conversion import DTYPES
 from converters.files import read_json
 from converters.hub_errors import UnreachableError
-from converters.hub_files import Listing, fetch, listing, listing_here, read_blob
+from converters.hub_files import Listing, cached_listing, fetch, fetch_listing, read_blob
 from converters.hub_names import check_repository, check_together
-from converters.kinds import convert
-from converters.released import RELEASED, Release
-from converters.weights import shards
+from converters.registry import PUBLISHED_MODELS, PublishedModel
+from converters.weights import shard_names
 
 OURS = ""  # the kind of a repository that holds a model folder
 
 
 def pretrained(model: str | Path, dtype: str = "float32") -> Path:
-    """The model folder of a released model, of a repository, or of a folder.
+    """The model folder of a published model, of a repository, or of a folder.
 
-    model: a name in `released.RELEASED`; OWNER/NAME on the hub that holds a model folder
-        (`share`), a ruCLIP, transformers' CLIP or open_clip's; or a model folder, which is
+    model: a name in `registry.PUBLISHED_MODELS`; OWNER/NAME on the hub that holds a model folder
+        (`push_to_hub`), a ruCLIP, transformers' CLIP or open_clip's; or a model folder, which is
         returned as it is.
     dtype: of the parameters, where they are converted.
     The newest commit is downloaded with huggingface_hub, checked against the sizes and hashes that
@@ -60,68 +60,72 @@ def pretrained(model: str | Path, dtype: str = "float32") -> Path:
     if dtype not in DTYPES:
         raise InputError(f"dtype is {dtype!r}; expected one of {', '.join(DTYPES)}")
     model = str(model)
-    release = RELEASED.get(model) or _repository(model)
+    published = PUBLISHED_MODELS.get(model) or _repository(model)
     place = cache_dir() / "models"
     stem = f"{model.replace('/', '--')}--{dtype}--"
-    with _alone(place, stem, model):
+    with _exclusive(place, stem, model):
         try:
-            listings = [listing(repo) for repo in release.repos]
+            listings = [fetch_listing(repo) for repo in published.repos]
         except UnreachableError as error:
             if made := list(place.glob(f"{glob.escape(stem)}*")):
                 return max(made, key=lambda path: path.stat().st_mtime)
-            here = [listing_here(repo) for repo in release.repos]
-            listings = [found for found in here if found]
-            if len(listings) < len(here):
+            cached = [cached_listing(repo) for repo in published.repos]
+            listings = [found for found in cached if found]
+            if len(listings) < len(cached):
                 raise UnreachableError(
                     f"{error}, and {model} is not in the cache, where one download would put it"
                 ) from error
         folder = place / (stem + "-".join(found.commit[:12] for found in listings))
         if not folder.exists():
-            _make(folder, release, {found.repo: found for found in listings}, dtype)
+            _make(folder, published, {found.repo: found for found in listings}, dtype)
         return folder
 
 
 @dataclass(frozen=True)
-class Plan:
+class DownloadPlan:
     """kind: how to convert; OURS: not at all. files: name -> the repository that holds it."""
 
     kind: str
     files: Mapping[str, str]
 
 
-def _repository(model: str) -> Release:
+def _repository(model: str) -> PublishedModel:
     if model.count("/") == 1 and not model.startswith((".", "/", "~")):
         check_repository(model)
-        return Release((model,))
-    near = difflib.get_close_matches(model, RELEASED, n=1)
-    hint = f"; did you mean {near[0]}?" if near else f": {', '.join(RELEASED)}"
+        return PublishedModel((model,))
+    near = difflib.get_close_matches(model, PUBLISHED_MODELS, n=1)
+    hint = f"; did you mean {near[0]}?" if near else f": {', '.join(PUBLISHED_MODELS)}"
     raise InputError(
-        f"{model!r} is no folder, no OWNER/NAME on the hub and no released model{hint}"
+        f"{model!r} is no folder, no OWNER/NAME on the hub and no published model{hint}"
     )
 
 
-def _make(folder: Path, release: Release, found: Mapping[str, Listing], dtype: str) -> None:
-    plan = Plan(release.kind, release.files) if release.files else _recognise(found)
+def _make(
+    folder: Path, published: PublishedModel, found: Mapping[str, Listing], dtype: str
+) -> None:
+    plan = (
+        DownloadPlan(published.kind, published.files) if published.files else _detect_format(found)
+    )
     check_together(plan.files, " and ".join(found))
     fetched: dict[str, Path] = {}
     for repo, there in found.items():
-        fetched |= fetch(there, [name for name, home in plan.files.items() if home == repo])
+        fetched |= fetch(there, [name for name, owner in plan.files.items() if owner == repo])
     origin = {repo: there.commit for repo, there in found.items()}
     if plan.kind == OURS:
-        with model_folder.atomic_folder(folder) as beside:
-            _place(fetched, beside)
-            model_folder.read_config(beside)
+        with model_folder.atomic_folder(folder) as partial_folder:
+            _link_files(fetched, partial_folder)
+            model_folder.read_config(partial_folder)
         return
     source = folder.with_name(f".{folder.name}.source")
     source.mkdir()
     try:
-        _place(fetched, source)
-        convert(plan.kind, source, folder, dtype, release.preset, origin)
+        _link_files(fetched, source)
+        convert(plan.kind, source, folder, dtype, published.preset, origin)
     finally:
         shutil.rmtree(source, ignore_errors=True)
 
 
-def _recognise(found: Mapping[str, Listing]) -> Plan:
+def _detect_format(found: Mapping[str, Listing]) -> DownloadPlan:
     """What a repository holds that is in no table."""
     ((repo, there),) = found.items()
     names: list[str] = []
@@ -138,12 +142,12 @@ def _recognise(found: Mapping[str, Listing]) -> Plan:
     elif kind == "hf-clip":
         weights = _first(there, hf_clip.WEIGHTS)
         names = ["config.json", weights, *_shards(there, weights)]
-        names += [name for name in hf_clip.CARRIED if name in there.files]
+        names += [name for name in hf_clip.COPIED_FILES if name in there.files]
     elif open_clip_config.NAME in there.files:
         kind = "openai-clip"
-        beside = (byte_vocabulary.OPENAI_NAME, *byte_bpe.FILES)
+        vocabulary = (byte_vocabulary.OPENAI_NAME, *byte_bpe.FILES)
         names = [open_clip_config.NAME, _first(there, openai_clip.WEIGHTS)]
-        names += [name for name in beside if name in there.files]
+        names += [name for name in vocabulary if name in there.files]
     else:
         held = ", ".join(sorted(there.files)[:8]) or "nothing"
         raise InputError(
@@ -151,7 +155,7 @@ def _recognise(found: Mapping[str, Listing]) -> Plan:
             "transformers' CLIP (config.json tells) or open_clip's (open_clip_config.json); "
             "convert another by python -m converters KIND"
         )
-    return Plan(kind, dict.fromkeys(names, repo))
+    return DownloadPlan(kind, dict.fromkeys(names, repo))
 
 
 def _kind(config: Mapping[str, Any]) -> str | None:
@@ -172,10 +176,10 @@ def _first(there: Listing, names: tuple[str, ...]) -> str:
 def _shards(there: Listing, weights: str) -> list[str]:
     if not weights.endswith(".index.json"):
         return []
-    return shards(read_json(read_blob(there, weights)), f"{there.repo}: {weights}")
+    return shard_names(read_json(read_blob(there, weights)), f"{there.repo}: {weights}")
 
 
-def _place(files: Mapping[str, Path], folder: Path) -> None:
+def _link_files(files: Mapping[str, Path], folder: Path) -> None:
     """Puts the hub's files into a folder: as links to the same content, or copied."""
     for name, path in files.items():
         target = folder / name
@@ -187,7 +191,7 @@ def _place(files: Mapping[str, Path], folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def _alone(place: Path, stem: str, model: str) -> Iterator[None]:
+def _exclusive(place: Path, stem: str, model: str) -> Iterator[None]:
     """One process at a time; what an interrupted one left behind goes first."""
     locks = place.with_name("locks")
     for folder in (place, locks):

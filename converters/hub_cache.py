@@ -25,7 +25,7 @@ from converters.hub_names import check_file_name, is_commit, is_digest
 
 
 @dataclass(frozen=True)
-class Stored:
+class ExpectedFile:
     """size in bytes, where the hub names it. digest: SHA-256, or git's own hash of a small file."""
 
     size: int | None
@@ -33,14 +33,14 @@ class Stored:
 
 
 @dataclass(frozen=True)
-class Place:
+class RepoCache:
     """root: the cache, without links. Every method returns a path that is proven to be in it."""
 
     root: Path
     repo: str
 
     @classmethod
-    def of(cls, repo: str) -> Place:
+    def for_repo(cls, repo: str) -> RepoCache:
         return cls(Path(constants.HF_HUB_CACHE).resolve(), repo)
 
     @property
@@ -106,7 +106,7 @@ class Place:
         )
 
 
-def fault_of(path: Path, stored: Stored) -> str | None:
+def find_mismatch(path: Path, stored: ExpectedFile) -> str | None:
     """Returns how a file differs from what the hub names, or None."""
     size = path.stat().st_size
     if stored.size not in (None, size):

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from huggingface_hub import constants
 
 from clip_jax.errors import InputError
-from converters.torch_unpickler import shown
+from converters.torch_unpickler import safe_repr
 
 MAX_REASON = 300  # characters of what a library or a server says
 
@@ -71,7 +71,7 @@ def hub_errors(repo: str) -> Iterator[None]:
     except InputError:
         raise
     except errors.HFValidationError as error:
-        raise InputError(f"{shown(repo)} is no repository as OWNER/NAME") from error
+        raise InputError(f"{safe_repr(repo)} is no repository as OWNER/NAME") from error
     except errors.OfflineModeIsEnabled as error:
         raise UnreachableError(f"{repo}: HF_HUB_OFFLINE is set") from error
     except errors.HfHubHTTPError as error:

@@ -17,26 +17,26 @@ from huggingface_hub import constants
 from clip_jax.errors import InputError
 from clip_jax.text import parse_json
 from converters import hub_names
-from converters.hub_cache import Place, Stored, fault_of
+from converters.hub_cache import ExpectedFile, RepoCache, find_mismatch
 from converters.hub_errors import UnreachableError, hub_errors
-from converters.hub_http import ask, read_small
+from converters.hub_http import http_get, read_limited_body
 from converters.hub_transfer import transfer
-from converters.torch_unpickler import shown
+from converters.torch_unpickler import safe_repr
 
 MAX_LISTING_BYTES = 32 << 20
 
 
 @dataclass(frozen=True)
 class Listing:
-    """Lists a repository at one commit. here: nothing may be downloaded."""
+    """Lists a repository at one commit. is_cached: nothing may be downloaded."""
 
     repo: str
     commit: str
-    files: Mapping[str, Stored]
-    here: bool = False
+    files: Mapping[str, ExpectedFile]
+    is_cached: bool = False
 
 
-def listing(repo: str) -> Listing:
+def fetch_listing(repo: str) -> Listing:
     """Returns that of the repository's newest commit, from the hub, every value checked.
 
     UnreachableError where the hub cannot be reached; InputError where it has no such repository or
@@ -45,62 +45,62 @@ def listing(repo: str) -> Listing:
     hub_names.check_repository(repo)
     if constants.is_offline_mode():
         raise UnreachableError(f"{repo}: HF_HUB_OFFLINE is set")
-    with ask(f"{constants.ENDPOINT}/api/models/{repo}?blobs=true", repo, repo) as answer:
-        body = read_small(answer, MAX_LISTING_BYTES, repo)
-    about = parse_json(body, f"{repo}: the listing by {constants.ENDPOINT}")
-    if not isinstance(about, dict) or not isinstance(about.get("siblings"), list):
+    with http_get(f"{constants.ENDPOINT}/api/models/{repo}?blobs=true", repo, repo) as response:
+        body = read_limited_body(response, MAX_LISTING_BYTES, repo)
+    metadata = parse_json(body, f"{repo}: the listing by {constants.ENDPOINT}")
+    if not isinstance(metadata, dict) or not isinstance(metadata.get("siblings"), list):
         raise InputError(f"{repo}: {constants.ENDPOINT} answered no listing of a repository")
-    if len(about["siblings"]) > hub_names.MAX_FILES:
+    if len(metadata["siblings"]) > hub_names.MAX_FILES:
         raise InputError(
-            f"{repo}: holds {len(about['siblings']):,} files; expected at most "
+            f"{repo}: holds {len(metadata['siblings']):,} files; expected at most "
             f"{hub_names.MAX_FILES:,}"
         )
-    commit = hub_names.read_commit(about.get("sha"), repo)
-    files: dict[str, Stored] = {}
-    for sibling in about["siblings"]:
+    commit = hub_names.read_commit(metadata.get("sha"), repo)
+    files: dict[str, ExpectedFile] = {}
+    for sibling in metadata["siblings"]:
         name, stored = _file(sibling, repo)
         if name in files:
-            raise InputError(f"{repo}: {constants.ENDPOINT} lists {shown(name)} twice")
+            raise InputError(f"{repo}: {constants.ENDPOINT} lists {safe_repr(name)} twice")
         files[name] = stored
     return Listing(repo, commit, files)
 
 
-def _file(sibling: Any, repo: str) -> tuple[str, Stored]:
+def _file(sibling: Any, repo: str) -> tuple[str, ExpectedFile]:
     if not isinstance(sibling, dict):
-        raise InputError(f"{repo}: {constants.ENDPOINT} lists {shown(sibling)} as a file")
+        raise InputError(f"{repo}: {constants.ENDPOINT} lists {safe_repr(sibling)} as a file")
     name = hub_names.check_file_name(sibling.get("rfilename"), repo)
     where = f"{repo}: {name}"
     size = hub_names.read_size(sibling.get("size"), where)
     lfs = sibling.get("lfs")
     if lfs is None:
-        return name, Stored(size, hub_names.read_digest(sibling.get("blobId"), where))
+        return name, ExpectedFile(size, hub_names.read_digest(sibling.get("blobId"), where))
     if not isinstance(lfs, dict) or lfs.get("size", size) != size:
         raise InputError(f"{where}: {constants.ENDPOINT} lists it in two ways that differ")
-    return name, Stored(size, hub_names.read_digest(lfs.get("sha256"), where))
+    return name, ExpectedFile(size, hub_names.read_digest(lfs.get("sha256"), where))
 
 
-def listing_here(repo: str) -> Listing | None:
+def cached_listing(repo: str) -> Listing | None:
     """Returns the same of what is in the hub's cache, whose blobs are named by their hashes.
 
     That of the commit with the newest file; None where there is none.
     """
     hub_names.check_repository(repo)
-    place = Place.of(repo)
+    cache = RepoCache.for_repo(repo)
     newest: tuple[float, Listing] | None = None
     with hub_errors(repo):
-        snapshots = place.snapshots()
+        snapshots = cache.snapshots()
         for folder in snapshots.iterdir() if snapshots.is_dir() else ():
             if folder.is_symlink() or not hub_names.is_commit(folder.name):
                 continue
             links = [path for path in _links(folder) if path.is_file()]
             files = {
-                path.relative_to(folder).as_posix(): Stored(None, path.readlink().name)
+                path.relative_to(folder).as_posix(): ExpectedFile(None, path.readlink().name)
                 for path in links
             }
             if files:
                 changed = max(path.stat().st_mtime for path in links)
                 if newest is None or changed > newest[0]:
-                    newest = changed, Listing(repo, folder.name, files, here=True)
+                    newest = changed, Listing(repo, folder.name, files, is_cached=True)
     return newest[1] if newest else None
 
 
@@ -120,18 +120,18 @@ def read_blob(found: Listing, name: str) -> Path:
     """
     if name not in found.files:
         held = ", ".join(sorted(found.files)[:8]) or "nothing"
-        raise InputError(f"{found.repo}: has no {shown(name)[1:-1]}; it holds {held}")
-    place, stored = Place.of(found.repo), found.files[name]
+        raise InputError(f"{found.repo}: has no {safe_repr(name)[1:-1]}; it holds {held}")
+    cache, stored = RepoCache.for_repo(found.repo), found.files[name]
     with hub_errors(found.repo):
-        pointer, blob = place.pointer(found.commit, name), place.blob(stored.digest)
+        pointer, blob = cache.pointer(found.commit, name), cache.blob(stored.digest)
         path = next((path for path in (pointer, blob) if path.is_file()), None)
         if path is None:
-            if found.here or constants.is_offline_mode():
+            if found.is_cached or constants.is_offline_mode():
                 raise UnreachableError(f"{found.repo}: {name} is not in the cache")
-            path = transfer(place, found.commit, name, stored)
-        if fault := fault_of(path, stored):
+            path = transfer(cache, found.commit, name, stored)
+        if fault := find_mismatch(path, stored):
             for wrong in (pointer, blob):
-                place.remove(wrong)
+                cache.remove(wrong)
             raise InputError(f"{found.repo}: {name} {fault}; it is removed, so run the same again")
         return path
 
@@ -144,6 +144,6 @@ def fetch(found: Listing, names: Sequence[str]) -> dict[str, Path]:
     hub_names.check_together(names, found.repo)
     for name in names:
         read_blob(found, name)
-    place = Place.of(found.repo)
+    cache = RepoCache.for_repo(found.repo)
     with hub_errors(found.repo):
-        return {name: place.link(found.files[name].digest, found.commit, name) for name in names}
+        return {name: cache.link(found.files[name].digest, found.commit, name) for name in names}

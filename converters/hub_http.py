@@ -1,8 +1,8 @@
-"""Asks a hub by HTTP, and believes none of what it answers: all that it sends is bounded.
+"""HTTP client for a hub that is not trusted: all that it sends is bounded.
 
 The client of huggingface_hub is used, with its proxies and certificates; redirects, sizes and
 times are ours. Limits beside the constants below: HF_HUB_DOWNLOAD_TIMEOUT (10 s by default) for a
-connection and between two pieces of an answer, three times that until the headers are complete.
+connection and between two pieces of a response, three times that until the headers are complete.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from huggingface_hub import constants
 
 from clip_jax.errors import InputError
 from converters.hub_errors import UnreachableError, hub_errors, status_error
-from converters.torch_unpickler import shown
+from converters.torch_unpickler import safe_repr
 
 MAX_REDIRECTS = 5
 MAX_URL = 8192  # characters
-SMALL_SECONDS = 60.0  # for all of a small body
+BODY_TIMEOUT_SECONDS = 60.0  # for all of a small body
 # A transfer that is slower for so long is cut; what came is resumed by the next run.
 WINDOW_SECONDS, WINDOW_BYTES = 60.0, 64 << 10
 
@@ -34,66 +34,68 @@ _REDIRECTS = (301, 302, 303, 307, 308)
 
 
 @dataclass(frozen=True)
-class Answer:
-    """status: 200 or 206. parts: the body as it comes, never decoded.
+class Response:
+    """status: 200 or 206. chunks: the body as it comes, never decoded.
 
-    by_hub: the headers of all answers that the hub itself gave, redirects too: those of a store
+    hub_headers: the headers of all responses of the hub itself, redirects too: those of a store
     that it redirects to say nothing about the repository.
     """
 
     status: int
     headers: Mapping[str, str]
-    parts: Iterator[bytes]
-    by_hub: tuple[Mapping[str, str], ...] = ()
+    chunks: Iterator[bytes]
+    hub_headers: tuple[Mapping[str, str], ...] = ()
 
 
 @contextlib.contextmanager
-def ask(url: str, repo: str, where: str, *, start: int = 0) -> Iterator[Answer]:
-    """Yields the answer to a GET, after redirects.
+def http_get(url: str, repo: str, where: str, *, start: int = 0) -> Iterator[Response]:
+    """Yields the response to a GET, after redirects.
 
     start: of the requested range, in bytes. where: what errors call it.
-    The token goes to the first address's host alone. InputError for an answer that is neither a
+    The token goes to the first address's host alone. InputError for a response that is neither a
     success nor a redirect within the rules, UnreachableError where a second try may help.
     """
     with hub_errors(repo):
         headers = {**_headers(), "Accept-Encoding": "identity"}
         if start:
             headers["Range"] = f"bytes={start}-"
-        hub, by_hub = _origin(url), []
+        hub, hub_headers = _origin(url), []
         for _ in range(MAX_REDIRECTS + 1):
-            with _exchange(url, headers, where) as answer:
+            with _exchange(url, headers, where) as response:
                 if _origin(url) == hub:
-                    by_hub.append(answer.headers)
-                if answer.status not in _REDIRECTS:
-                    _check(answer, where, repo)
-                    yield replace(answer, by_hub=tuple(by_hub))
+                    hub_headers.append(response.headers)
+                if response.status not in _REDIRECTS:
+                    _check(response, where, repo)
+                    yield replace(response, hub_headers=tuple(hub_headers))
                     return
-                target = _target(url, answer.headers.get("Location", ""), where)
+                target = _target(url, response.headers.get("Location", ""), where)
             if _origin(target) != _origin(url):
                 headers = {k: v for k, v in headers.items() if k.lower() != "authorization"}
             url = target
         raise InputError(f"{where}: the hub redirects more than {MAX_REDIRECTS} times")
 
 
-def read_small(answer: Answer, limit: int, where: str) -> bytes:
-    """Returns a body of at most `limit` bytes that comes within SMALL_SECONDS; else InputError."""
-    until = time.monotonic() + SMALL_SECONDS
+def read_limited_body(response: Response, limit: int, where: str) -> bytes:
+    """Return a body of at most `limit` bytes in time; else InputError."""
+    until = time.monotonic() + BODY_TIMEOUT_SECONDS
     body = bytearray()
-    for part in answer.parts:
-        body += part
+    for chunk in response.chunks:
+        body += chunk
         if len(body) > limit:
-            raise InputError(f"{where}: the hub's answer is longer than {limit:,} bytes")
+            raise InputError(f"{where}: the hub's response is longer than {limit:,} bytes")
         if time.monotonic() > until:
-            raise UnreachableError(f"{where}: the hub's answer took over {SMALL_SECONDS:g} s")
+            raise UnreachableError(
+                f"{where}: the hub's response took over {BODY_TIMEOUT_SECONDS:g} s"
+            )
     return bytes(body)
 
 
-def fast_enough(parts: Iterator[bytes], where: str) -> Iterator[bytes]:
-    """Passes parts on while WINDOW_BYTES come in each WINDOW_SECONDS; else UnreachableError."""
+def enforce_min_speed(chunks: Iterator[bytes], where: str) -> Iterator[bytes]:
+    """Passes chunks on while WINDOW_BYTES come in each WINDOW_SECONDS; else UnreachableError."""
     since, held = time.monotonic(), 0
-    for part in parts:
-        yield part
-        held += len(part)
+    for chunk in chunks:
+        yield chunk
+        held += len(chunk)
         if (now := time.monotonic()) - since >= WINDOW_SECONDS:
             if held < WINDOW_BYTES:
                 raise UnreachableError(
@@ -118,13 +120,14 @@ def _headers() -> dict[str, str]:
     return headers
 
 
-def _check(answer: Answer, where: str, repo: str) -> None:
-    if answer.status not in (200, 206):
-        raise status_error(answer.status, answer.headers, where, repo)
-    encoding = answer.headers.get("Content-Encoding", "identity")
+def _check(response: Response, where: str, repo: str) -> None:
+    if response.status not in (200, 206):
+        raise status_error(response.status, response.headers, where, repo)
+    encoding = response.headers.get("Content-Encoding", "identity")
     if encoding.lower() not in ("identity", ""):
         raise InputError(
-            f"{where}: the hub sent it with the encoding {shown(encoding)}, unrequested; expected "
+            f"{where}: the hub sent it with the encoding {safe_repr(encoding)}, unrequested; "
+            "expected "
             "identity"
         )
 
@@ -141,7 +144,7 @@ def _target(url: str, location: str, where: str) -> str:
     schemes = ("https",) if urlsplit(url).scheme == "https" else ("http", "https")
     if not location or not plain or len(target) > MAX_URL or split.scheme not in schemes:
         raise InputError(
-            f"{where}: the hub redirects to {shown(location)}; expected an address by "
+            f"{where}: the hub redirects to {safe_repr(location)}; expected an address by "
             f"{' or '.join(schemes)}"
         )
     return target
@@ -153,7 +156,7 @@ def _origin(url: str) -> tuple[str, str | None, int]:
 
 
 @contextlib.contextmanager
-def _exchange(url: str, headers: Mapping[str, str], where: str) -> Iterator[Answer]:
+def _exchange(url: str, headers: Mapping[str, str], where: str) -> Iterator[Response]:
     """Makes one request, in a thread.
 
     A server can send headers and the frames of a chunked body byte by byte, for days, without
@@ -177,13 +180,13 @@ def _exchange(url: str, headers: Mapping[str, str], where: str) -> Iterator[Answ
             raise found
         return found
 
-    def parts() -> Iterator[bytes]:
-        while (part := get(2 * idle, "a piece of its answer")) is not None:
-            yield part
+    def chunks() -> Iterator[bytes]:
+        while (chunk := get(2 * idle, "a piece of its response")) is not None:
+            yield chunk
 
     try:
         response = get(3 * idle, "its headers")
-        yield Answer(response.status_code, response.headers, parts())
+        yield Response(response.status_code, response.headers, chunks())
     finally:
         left.set()
 
@@ -195,7 +198,7 @@ def _work(
     arrived: queue.Queue[Any],
     left: threading.Event,
 ) -> None:
-    """Puts the response, the parts of its body, then None into a queue; or an error."""
+    """Puts the response, the chunks of its body, then None into a queue; or an error."""
 
     def put(item: Any) -> bool:
         while not left.is_set():
@@ -210,7 +213,7 @@ def _work(
         with get_session().stream(
             "GET", url, headers=headers, timeout=idle, follow_redirects=False
         ) as response:
-            if put(response) and all(put(part) for part in response.iter_raw()):
+            if put(response) and all(put(chunk) for chunk in response.iter_raw()):
                 put(None)
     except BaseException as error:  # raised by who waits for the queue
         put(error)

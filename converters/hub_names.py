@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from clip_jax.errors import InputError
-from converters.torch_unpickler import shown
+from converters.torch_unpickler import safe_repr
 
 # Git's hash of a commit or a blob; SHA-256 of what Git LFS stores.
 _SHA1 = re.compile(r"[0-9a-f]{40}")
@@ -32,7 +32,7 @@ def check_repository(repo: str) -> None:
     odd = "--" in repo or ".." in repo or repo.endswith(".git")
     if odd or not _REPOSITORY.fullmatch(repo):
         raise InputError(
-            f"{shown(repo)} is neither a released model, nor a folder, nor a repository as "
+            f"{safe_repr(repo)} is neither a published model, nor a folder, nor a repository as "
             "OWNER/NAME"
         )
 
@@ -52,7 +52,7 @@ def read_commit(value: Any, where: str) -> str:
     if is_commit(value):
         return str(value)
     raise InputError(
-        f"{where}: the hub names the commit {shown(value)}; expected 40 hexadecimal digits"
+        f"{where}: the hub names the commit {safe_repr(value)}; expected 40 hexadecimal digits"
     )
 
 
@@ -61,7 +61,7 @@ def read_digest(value: Any, where: str) -> str:
     if is_digest(value):
         return str(value)
     raise InputError(
-        f"{where}: the hub names the hash {shown(value)}; expected 40 or 64 hexadecimal digits"
+        f"{where}: the hub names the hash {safe_repr(value)}; expected 40 or 64 hexadecimal digits"
     )
 
 
@@ -74,7 +74,7 @@ def read_size(value: Any, where: str) -> int:
     """Returns a size in bytes; InputError unless it is an integer from 0 to MAX_FILE_BYTES."""
     if type(value) is int and 0 <= value <= MAX_FILE_BYTES:  # bool is an int too
         return value
-    found = repr(value) if isinstance(value, (float, bool)) else shown(value)
+    found = repr(value) if isinstance(value, (float, bool)) else safe_repr(value)
     raise InputError(
         f"{where}: the hub names the size {found}; expected 0 to {MAX_FILE_BYTES:,} bytes"
     )
@@ -87,7 +87,7 @@ def check_file_name(name: Any, where: str) -> str:
     `.`, `..`, an empty part, a backslash; for control characters and names that are too long.
     """
     if not isinstance(name, str):
-        raise InputError(f"{where}: the hub names the file {shown(name)}; expected a path")
+        raise InputError(f"{where}: the hub names the file {safe_repr(name)}; expected a path")
     parts = name.split("/")
     if name.startswith("/") or ".." in parts or _DRIVE.match(name):
         fault = "a path that leaves its folder"
@@ -99,7 +99,7 @@ def check_file_name(name: Any, where: str) -> str:
         fault = f"a name longer than {MAX_NAME_BYTES} bytes"
     else:
         return name
-    raise InputError(f"{where}: holds {shown(name)}, {fault}; name another repository")
+    raise InputError(f"{where}: holds {safe_repr(name)}, {fault}; name another repository")
 
 
 def check_together(names: Iterable[str], where: str) -> None:
@@ -123,6 +123,6 @@ def check_together(names: Iterable[str], where: str) -> None:
 
 def _clash(one: str, other: str, where: str) -> None:
     raise InputError(
-        f"{where}: holds {shown(one)} and {shown(other)}, which would take one place; name "
+        f"{where}: holds {safe_repr(one)} and {safe_repr(other)}, which would take one place; name "
         "another repository"
     )

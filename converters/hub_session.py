@@ -11,13 +11,13 @@ from huggingface_hub import constants
 
 from clip_jax.errors import InputError
 
-MAX_ANSWER_BYTES = 32 << 20
-ANSWER_SECONDS = 600.0  # between two pieces: a hub checks a commit of many files for minutes
+MAX_RESPONSE_BYTES = 32 << 20
+READ_TIMEOUT_SECONDS = 600.0  # between two pieces: a hub checks a commit of many files for minutes
 
 
 @contextlib.contextmanager
-def bounded_answers() -> Iterator[None]:
-    """Ends each answer to huggingface_hub at MAX_ANSWER_BYTES, and each silence in time.
+def bounded_responses() -> Iterator[None]:
+    """Ends each answer to huggingface_hub at MAX_RESPONSE_BYTES, and each silence in time.
 
     Its client waits without end and reads whatever comes. InputError is raised where it reads.
     """
@@ -34,9 +34,10 @@ def bounded_answers() -> Iterator[None]:
             held = 0
             for part in self._stream:
                 held += len(part)
-                if held > MAX_ANSWER_BYTES:
+                if held > MAX_RESPONSE_BYTES:
                     raise InputError(
-                        f"{constants.ENDPOINT}: an answer is longer than {MAX_ANSWER_BYTES:,} bytes"
+                        f"{constants.ENDPOINT}: an answer is longer than {MAX_RESPONSE_BYTES:,} "
+                        "bytes"
                     )
                 yield part
 
@@ -53,7 +54,7 @@ def bounded_answers() -> Iterator[None]:
         waits = request.extensions.get("timeout") or {}
         named = {name: seconds for name, seconds in waits.items() if seconds is not None}
         limits = dict.fromkeys(("connect", "pool"), float(constants.HF_HUB_DOWNLOAD_TIMEOUT))
-        limits |= dict.fromkeys(("read", "write"), ANSWER_SECONDS)
+        limits |= dict.fromkeys(("read", "write"), READ_TIMEOUT_SECONDS)
         request.extensions = {**request.extensions, "timeout": limits | named}
 
     hooks = get_session().event_hooks

@@ -11,44 +11,44 @@ from urllib.parse import quote
 from huggingface_hub import constants
 
 from clip_jax.errors import InputError
-from converters.hub_cache import Place, Stored, fault_of
+from converters.hub_cache import ExpectedFile, RepoCache, find_mismatch
 from converters.hub_errors import UnreachableError, WrongRangeError, hub_errors
-from converters.hub_http import Answer, ask, fast_enough
+from converters.hub_http import Response, enforce_min_speed, http_get
 from converters.hub_names import read_commit, read_etag
-from converters.torch_unpickler import shown
+from converters.torch_unpickler import safe_repr
 
 ATTEMPTS = 5  # with a transfer that breaks off
 
 
-def transfer(place: Place, commit: str, name: str, stored: Stored) -> Path:
+def transfer(cache: RepoCache, commit: str, name: str, stored: ExpectedFile) -> Path:
     """Returns the blob of a file, transferred unless the cache has it already.
 
     An interrupted transfer is resumed. InputError where the hub sends more, less or other content
     than its listing says; nothing wrong is in the cache then.
     """
-    where, size = f"{place.repo}: {name}", stored.size
+    where, size = f"{cache.repo}: {name}", stored.size
     if size is None:
         raise InputError(f"{where}: the hub names no size of it")
-    with hub_errors(place.repo), place.locked(stored.digest):
-        blob, partial = place.blob(stored.digest), place.partial(stored.digest)
+    with hub_errors(cache.repo), cache.locked(stored.digest):
+        blob, partial = cache.blob(stored.digest), cache.partial(stored.digest)
         if blob.is_file():
             return blob
         blob.parent.mkdir(parents=True, exist_ok=True)
         resumed = _size(partial) > 0
-        _bring(partial, place.repo, commit, name, size)
-        if fault := fault_of(partial, stored):
-            place.remove(partial)
+        _download(partial, cache.repo, commit, name, size)
+        if fault := find_mismatch(partial, stored):
+            cache.remove(partial)
             if not resumed:
                 raise InputError(f"{where} {fault}; it is removed, so run the same again")
-            _bring(partial, place.repo, commit, name, size)
-            if fault := fault_of(partial, stored):
-                place.remove(partial)
+            _download(partial, cache.repo, commit, name, size)
+            if fault := find_mismatch(partial, stored):
+                cache.remove(partial)
                 raise InputError(f"{where} {fault}; it is removed, so run the same again")
         os.replace(partial, blob)
         return blob
 
 
-def _bring(partial: Path, repo: str, commit: str, name: str, size: int) -> None:
+def _download(partial: Path, repo: str, commit: str, name: str, size: int) -> None:
     """Appends to a partial file until it has `size` bytes."""
     where = f"{repo}: {name}"
     if _size(partial) > size:
@@ -82,10 +82,10 @@ def _append(partial: Path, start: int, repo: str, commit: str, name: str, size: 
     if start == size > 0:
         return
     url = f"{constants.ENDPOINT}/{repo}/resolve/{commit}/{quote(name)}"
-    with ask(url, repo, where, start=start) as answer:
-        _check_headers(answer, size, where)
-        start = _start(answer, start, size, where)
-        _check_length(answer, start, size, where)
+    with http_get(url, repo, where, start=start) as response:
+        _check_headers(response, size, where)
+        start = _start(response, start, size, where)
+        _check_length(response, start, size, where)
         with (
             open(os.open(partial, flags, 0o666), "wb") as file,
             tqdm(
@@ -95,10 +95,10 @@ def _append(partial: Path, start: int, repo: str, commit: str, name: str, size: 
             file.truncate(start)
             file.seek(start)
             held = start
-            for part in fast_enough(answer.parts, where):
-                file.write(part[: size - held])
-                held += len(part)
-                bar.update(len(part))
+            for chunk in enforce_min_speed(response.chunks, where):
+                file.write(chunk[: size - held])
+                held += len(chunk)
+                bar.update(len(chunk))
                 if held > size:
                     break
     if held > size:
@@ -111,12 +111,12 @@ def _append(partial: Path, start: int, repo: str, commit: str, name: str, size: 
         )
 
 
-def _check_headers(answer: Answer, size: int, where: str) -> None:
+def _check_headers(response: Response, size: int, where: str) -> None:
     """Raises InputError where the hub names a file otherwise than a hub does.
 
     None of these names is used: the listing's are.
     """
-    for headers in answer.by_hub:
+    for headers in response.hub_headers:
         redirects = "Location" in headers  # its ETag is that of the redirect
         for header in ("X-Linked-ETag",) if redirects else ("X-Linked-ETag", "ETag"):
             if header in headers:
@@ -124,30 +124,32 @@ def _check_headers(answer: Answer, size: int, where: str) -> None:
         if "X-Repo-Commit" in headers:
             read_commit(headers["X-Repo-Commit"], where)
         if (found := headers.get("X-Linked-Size", str(size))) != str(size):
-            raise InputError(f"{where}: the hub names the size {shown(found)}; it lists {size:,}")
+            raise InputError(
+                f"{where}: the hub names the size {safe_repr(found)}; it lists {size:,}"
+            )
 
 
-def _start(answer: Answer, start: int, size: int, where: str) -> int:
+def _start(response: Response, start: int, size: int, where: str) -> int:
     """Returns the position of the body's first byte: `start` if a range came, 0 if the whole."""
-    if answer.status == 200 or not start:
+    if response.status == 200 or not start:
         return 0
     expected = f"bytes {start}-{size - 1}/{size}"
-    found = answer.headers.get("Content-Range", "")
+    found = response.headers.get("Content-Range", "")
     if found != expected:
         raise WrongRangeError(
-            f"{where}: the hub sends the range {shown(found)}; expected {expected}"
+            f"{where}: the hub sends the range {safe_repr(found)}; expected {expected}"
         )
     return start
 
 
-def _check_length(answer: Answer, start: int, size: int, where: str) -> None:
-    found = answer.headers.get("Content-Length")
+def _check_length(response: Response, start: int, size: int, where: str) -> None:
+    found = response.headers.get("Content-Length")
     if found is None:  # chunked
         return
     if not re.fullmatch(r"[0-9]{1,20}", found) or int(found) != size - start:
         error = WrongRangeError if start else InputError
         raise error(
-            f"{where}: the hub sends {shown(found)} bytes; it should be of size {size:,}, from "
+            f"{where}: the hub sends {safe_repr(found)} bytes; it should be of size {size:,}, from "
             f"byte {start:,}"
         )
 

@@ -37,8 +37,8 @@ def model_card(
     evaluations: JSON files, whose numbers are listed. licence: the hub's identifier of one.
     InputError for a folder that is no model, or an evaluation that is not JSON.
     """
-    about = model_folder.read_config(folder)
-    kind, provenance = about["kind"], about["provenance"]
+    metadata = model_folder.read_config(folder)
+    kind, provenance = metadata["kind"], metadata["provenance"]
     origin = provenance.get("origin", {})
     data = huggingface_hub.ModelCardData(
         base_model=list(origin) or None,
@@ -53,7 +53,7 @@ def model_card(
         f"# {repo.partition('/')[2]}",
         f"This is {TITLES.get(kind, f'a model of kind {kind}')}, as a folder of {LIBRARY}.",
         _usage(kind, repo),
-        "## Sizes\n\n" + _table(_flat(about["config"]), "of", "is"),
+        "## Sizes\n\n" + _table(_flat(metadata["config"]), "of", "is"),
     ]
     if "converted_from" in provenance:
         parts.append(_conversion(folder, provenance, origin))
@@ -107,11 +107,11 @@ def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _table(values: Mapping[str, Any], left: str, right: str) -> str:
-    rows = [f"| {_cell(name)} | {_cell(_shown(value))} |" for name, value in values.items()]
+    rows = [f"| {_cell(name)} | {_cell(_format_value(value))} |" for name, value in values.items()]
     return "\n".join([f"| {left} | {right} |", "|---|---|", *rows])
 
 
-def _shown(value: Any) -> str:
+def _format_value(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.6g}"
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

@@ -23,7 +23,7 @@ from clip_jax.config_fields import (
     check_value,
 )
 from clip_jax.errors import InputError
-from converters.channel_statistics import brief, three_numbers
+from converters.channel_statistics import channel_values, json_repr
 from converters.files import read_json, without_nulls
 
 NAME = "open_clip_config.json"
@@ -100,13 +100,13 @@ class OpenClipConfig:
     original: Mapping[str, Any]
 
 
-def beside(weights: Path) -> OpenClipConfig | None:
+def next_to(weights: Path) -> OpenClipConfig | None:
     """The config in the folder of a checkpoint, if there is one."""
     path = weights.parent / NAME
-    return translate(read_json(path), path) if path.is_file() else None
+    return from_original(read_json(path), path) if path.is_file() else None
 
 
-def translate(original: Mapping[str, Any], path: Path) -> OpenClipConfig:
+def from_original(original: Mapping[str, Any], path: Path) -> OpenClipConfig:
     """The content of the file in our words. InputError for what has no counterpart."""
     where, given = str(path), without_nulls(original)
     model = dict(_object(given, "model_cfg", where))
@@ -128,17 +128,18 @@ def translate(original: Mapping[str, Any], path: Path) -> OpenClipConfig:
     vision["heads"] = vision["width"] // vision.pop("head_width")
     quick = model.get("quick_gelu", False)
     if type(quick) is not bool:
-        raise InputError(f"{where}: quick_gelu is {brief(quick)}; expected true or false")
+        raise InputError(f"{where}: quick_gelu is {json_repr(quick)}; expected true or false")
     approximate = _shared("act_kwargs", "approximate", "none", (vision_cfg, text_cfg), where)
     epsilon = _shared("norm_kwargs", "eps", 1e-5, (vision_cfg, text_cfg), where)
     allowed = ["none"] if quick else ["none", "tanh"]
     if approximate not in allowed:
         raise InputError(
-            f"{where}: act_kwargs.approximate is {brief(approximate)}; expected 'none' or, without "
+            f"{where}: act_kwargs.approximate is {json_repr(approximate)}; expected 'none' or, "
+            "without "
             "quick_gelu, 'tanh'"
         )
     if type(epsilon) is not float or not 0 < epsilon < 1:
-        raise InputError(f"{where}: norm_kwargs.eps is {brief(epsilon)}; expected 0 to 1")
+        raise InputError(f"{where}: norm_kwargs.eps is {json_repr(epsilon)}; expected 0 to 1")
     embed_dim: Any = model.get("embed_dim")
     check_value(f"{where}: model_cfg: embed_dim", embed_dim, Size)
     exact = {"none": "gelu", "tanh": "gelu_tanh"}[approximate]
@@ -155,8 +156,8 @@ def translate(original: Mapping[str, Any], path: Path) -> OpenClipConfig:
     )
 
 
-def untranslate(config: ClipConfig) -> dict[str, Any]:
-    """The file's content for a config; the inverse of `translate`."""
+def to_original(config: ClipConfig) -> dict[str, Any]:
+    """The file's content for a config; the inverse of `from_original`."""
     vision, text = config.vision, config.text
     kwargs: dict[str, Any] = {}
     if config.activation == "gelu_tanh":
@@ -211,7 +212,7 @@ def _tower(
     check_mapping(found, TYPES, f"{where}: ")
     ratio = cfg.get("mlp_ratio", MLP_RATIO)
     if type(ratio) not in (int, float) or not 0 < ratio < 1000:
-        raise InputError(f"{where}: mlp_ratio is {brief(ratio)}; expected a positive number")
+        raise InputError(f"{where}: mlp_ratio is {json_repr(ratio)}; expected a positive number")
     check_value(f"{where}: width times mlp_ratio", int(found["width"] * ratio), WideSize)
     return found | {"mlp_width": int(found["width"] * ratio)}
 
@@ -223,11 +224,11 @@ def _check(cfg: Mapping[str, Any], fixed: Mapping[str, Any], read: set[str], whe
         if key in fixed:
             if type(value) is not type(fixed[key]) or value != fixed[key]:
                 raise InputError(
-                    f"{where}: {key} is {brief(value)}; a model of ours has none but "
-                    f"{brief(fixed[key])}"
+                    f"{where}: {key} is {json_repr(value)}; a model of ours has none but "
+                    f"{json_repr(fixed[key])}"
                 )
         elif not key.startswith(IGNORED_PREFIXES):
-            raise InputError(f"{where}: {brief(key)} is unknown, so it may change the model")
+            raise InputError(f"{where}: {json_repr(key)} is unknown, so it may change the model")
 
 
 def _shared(name: str, key: str, default: Any, towers: tuple[Any, ...], where: str) -> Any:
@@ -236,11 +237,12 @@ def _shared(name: str, key: str, default: Any, towers: tuple[Any, ...], where: s
     for cfg in towers:
         kwargs = cfg.get(name, {})
         if not isinstance(kwargs, Mapping) or set(kwargs) - {key}:
-            raise InputError(f"{where}: {name} is {brief(kwargs)}; expected at most {key!r}")
+            raise InputError(f"{where}: {name} is {json_repr(kwargs)}; expected at most {key!r}")
         values.append(kwargs.get(key, default))
     if values[0] != values[1]:
         raise InputError(
-            f"{where}: {name} differ, {brief(values[0])} in vision_cfg and {brief(values[1])} in "
+            f"{where}: {name} differ, {json_repr(values[0])} in vision_cfg and "
+            f"{json_repr(values[1])} in "
             "text_cfg; one model here has one"
         )
     return values[0]
@@ -248,17 +250,17 @@ def _shared(name: str, key: str, default: Any, towers: tuple[Any, ...], where: s
 
 def _image(cfg: Any, where: str) -> ImageConfig:
     if not isinstance(cfg, Mapping):
-        raise InputError(f"{where}: is {brief(cfg)}; expected an object")
+        raise InputError(f"{where}: is {json_repr(cfg)}; expected an object")
     _check(cfg, FIXED_PREPROCESS, {"mean", "std", "interpolation", "size", "fill_color"}, where)
     interpolation = cfg.get("interpolation", "bicubic")
     if interpolation not in INTERPOLATIONS:
         raise InputError(
-            f"{where}: interpolation is {brief(interpolation)}; expected "
+            f"{where}: interpolation is {json_repr(interpolation)}; expected "
             f"{' or '.join(INTERPOLATIONS)}"
         )
     return ImageConfig(
-        three_numbers(cfg.get("mean", list(OPENAI_MEAN)), "mean", where),
-        three_numbers(cfg.get("std", list(OPENAI_STD)), "std", where, divides=True),
+        channel_values(cfg.get("mean", list(OPENAI_MEAN)), "mean", where),
+        channel_values(cfg.get("std", list(OPENAI_STD)), "std", where, divides=True),
         interpolation,
         "resize_then_crop",
         background=None,
@@ -267,5 +269,5 @@ def _image(cfg: Any, where: str) -> ImageConfig:
 
 def _object(parent: Mapping[str, Any], key: str, where: str) -> Mapping[str, Any]:
     if not isinstance(parent.get(key), Mapping):
-        raise InputError(f"{where}: {key} is {brief(parent.get(key))}; expected an object")
+        raise InputError(f"{where}: {key} is {json_repr(parent.get(key))}; expected an object")
     return parent[key]

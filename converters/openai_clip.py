@@ -29,10 +29,10 @@ from converters import (
     youtokentome,
 )
 from converters.clip_shapes import (
-    ASKED_BY,
+    CONFIG_SOURCE,
     head_count,
+    infer_vision_config,
     layer_count,
-    picture_tower,
     tensor_shape,
 )
 from converters.clip_tables import (
@@ -41,10 +41,10 @@ from converters.clip_tables import (
     parameter_shapes,
     require_kind,
 )
-from converters.conversion import Model, Source, export_tensors
-from converters.marks import OPENAI_MARK
+from converters.conversion import ForeignCheckpoint, ModelFolder, export_tensors
 from converters.open_clip_config import OpenClipConfig
 from converters.rules import Derived
+from converters.signatures import OPENAI_SIGNATURE
 from converters.weights import Selection, Weights, open_weights
 
 VOCABULARY = True
@@ -81,26 +81,26 @@ def read(
     vocabulary: Path | None = None,
     activation: str | None = None,
     selection: Selection | None = None,
-) -> Source:
+) -> ForeignCheckpoint:
     """path: the file, or a folder that holds one of WEIGHTS or no other checkpoint.
 
     vocabulary: file or folder. activation: one of ACTIVATIONS, where the files do not tell it.
     """
     named = path.is_dir() and any((path / name).exists() for name in WEIGHTS)
     weights = open_weights(path, WEIGHTS if named else (), selection)
-    require_kind(weights, "openai-clip", OPENAI_MARK)
+    require_kind(weights, "openai-clip", OPENAI_SIGNATURE)
     # The tensors of the two kinds are alike, but ids and images are prepared otherwise.
     if (weights.path.parent / youtokentome.ORIGINAL_NAME).exists():
         raise InputError(
             f"{path}: not openai-clip: a {youtokentome.ORIGINAL_NAME} lies beside it, so it looks "
             "like ruclip; use that kind"
         )
-    given = open_clip_config.beside(weights.path)
+    given = open_clip_config.next_to(weights.path)
     activation, told_by = _activation(weights, given, activation)
     config = _config(weights, given, activation)
-    vocabulary = vocabulary or byte_vocabulary.beside(weights.path)
-    files, others = byte_vocabulary.read(vocabulary, config)
-    return Source(
+    vocabulary = vocabulary or byte_vocabulary.next_to(weights.path)
+    files, sidecar_files = byte_vocabulary.read(vocabulary, config)
+    return ForeignCheckpoint(
         model_kind="clip",
         config=config.to_dict(),
         weights=weights,
@@ -108,25 +108,25 @@ def read(
         derived=DERIVED,
         settings=config,
         shapes=parameter_shapes(config),
-        asked_by=open_clip_config.NAME if given else ASKED_BY,
-        others=(*([given.path] if given else []), *others),
+        config_source=open_clip_config.NAME if given else CONFIG_SOURCE,
+        sidecar_files=(*([given.path] if given else []), *sidecar_files),
         original=given.original if given else {},
         files=files,
         notes={"activation": {"is": activation, "told_by": told_by}},
     )
 
 
-def export(model: Model, folder: Path) -> None:
+def export(model: ModelFolder, folder: Path) -> None:
     """Writes model.pt and open_clip_config.json, which tells the activation."""
     config = ClipConfig.from_dict(model.config)
     tensors = export_tensors(model, OPENAI_RULES, DERIVED, config, parameter_shapes(config))
-    text = json.dumps(model.original or open_clip_config.untranslate(config), indent=2)
+    text = json.dumps(model.original or open_clip_config.to_original(config), indent=2)
     (folder / open_clip_config.NAME).write_text(text + "\n", encoding="utf-8")
     torch_writer.write(folder / "model.pt", tensors)
 
 
 def _activation(
-    weights: Weights, given: OpenClipConfig | None, asked: str | None
+    weights: Weights, given: OpenClipConfig | None, requested: str | None
 ) -> tuple[str, str]:
     """The activation, and what told it. InputError where nothing does, or two contradict."""
     said = {}
@@ -134,8 +134,8 @@ def _activation(
         said["the classes of the TorchScript archive"] = found
     if given:
         said[open_clip_config.NAME] = given.activation
-    if asked is not None:
-        said["--activation"] = asked
+    if requested is not None:
+        said["--activation"] = requested
     if not said:
         raise InputError(
             f"{weights.path}: nothing tells which activation these weights were trained with: a "
@@ -150,7 +150,7 @@ def _activation(
 
 
 def _config(weights: Weights, given: OpenClipConfig | None, activation: str) -> ClipConfig:
-    vision = picture_tower(weights, "visual.", given.vision["heads"] if given else None)
+    vision = infer_vision_config(weights, "visual.", given.vision["heads"] if given else None)
     if not given and vision.width > WIDEST_PUBLISHED:
         raise InputError(
             f"{weights.path}: its vision tower is {vision.width} wide, where heads are of several "
@@ -161,9 +161,7 @@ def _config(weights: Weights, given: OpenClipConfig | None, activation: str) -> 
     context_length, _ = tensor_shape(weights, "positional_embedding", 2)
     _, embed_dim = tensor_shape(weights, "text_projection", 2)
     text_heads = (
-        given.text["heads"]
-        if given
-        else head_count(weights, "token_embedding.weight", text_width)
+        given.text["heads"] if given else head_count(weights, "token_embedding.weight", text_width)
     )
     text_layers = layer_count(weights, "transformer.resblocks.")
     try:

@@ -1,7 +1,7 @@
 """Names in pickles of training programs that stand for plain data beside the weights.
 
 Settings, counters, paths, scores. Nothing of them is imported or called: `torch_unpickler.py` makes
-an empty `Unread` of each object.
+an empty `OpaqueObject` of each object.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ PLAIN_DATA = frozenset(
     }
 )
 # Names that are mentioned and never called: what a defaultdict makes, dtypes.
-MENTIONED = frozenset(
+UNCALLED_GLOBALS = frozenset(
     {
         *((module, name) for module in ("builtins", "__builtin__")
           for name in ("dict", "float", "int", "list")),

@@ -15,12 +15,12 @@ from clip_jax.leading_shapes import leading_shapes
 from clip_jax.tokenizer import FILE_NAME
 from converters import torch_writer, youtokentome
 from converters.bpe_file import BpeModel, parse
-from converters.channel_statistics import three_numbers
+from converters.channel_statistics import channel_values
 from converters.clip_tables import OPENAI_RULES, parameter_shapes, require_kind
-from converters.conversion import Model, Source, export_tensors
+from converters.conversion import ForeignCheckpoint, ModelFolder, export_tensors
 from converters.files import read_bytes, read_json
-from converters.leading import check_leading, with_field
-from converters.marks import OPENAI_MARK
+from converters.shape_check import check_header_shapes, with_foreign_field
+from converters.signatures import OPENAI_SIGNATURE
 from converters.weights import Selection, open_weights
 
 WEIGHTS = ("pytorch_model.bin", "model.safetensors")
@@ -53,34 +53,34 @@ IGNORED = {"architectures", "model_type", "torch_dtype", "transformers_version",
 PAD, UNK, BOS, EOS = 0, 1, 2, 3
 
 
-def read(folder: Path, selection: Selection | None = None) -> Source:
+def read(folder: Path, selection: Selection | None = None) -> ForeignCheckpoint:
     if not folder.is_dir():
         raise InputError(f"{folder}: expected a folder with {WEIGHTS[0]}, config.json, bpe.model")
     weights = open_weights(folder, WEIGHTS, selection)
-    require_kind(weights, "ruclip", OPENAI_MARK)
+    require_kind(weights, "ruclip", OPENAI_SIGNATURE)
     file = folder / "config.json"
     original = read_json(file)
-    config = translate(original, str(file))
+    config = from_original(original, str(file))
     vocabulary = folder / youtokentome.ORIGINAL_NAME
     bpe = parse(read_bytes(vocabulary), str(vocabulary))
     _check_vocabulary(bpe, config, str(vocabulary))
-    check_leading(weights, OPENAI_RULES, leading_shapes(config), file.name, FIELDS)
-    return Source(
+    check_header_shapes(weights, OPENAI_RULES, leading_shapes(config), file.name, FIELDS)
+    return ForeignCheckpoint(
         model_kind="clip",
         config=config.to_dict(),
         weights=weights,
         rules=OPENAI_RULES,
         shapes=parameter_shapes(config),
-        others=(file, vocabulary),
+        sidecar_files=(file, vocabulary),
         original=original,
         files={FILE_NAME: youtokentome.to_sentencepiece(bpe, str(vocabulary))},
     )
 
 
-def export(model: Model, folder: Path) -> None:
+def export(model: ModelFolder, folder: Path) -> None:
     """Writes pytorch_model.bin, config.json and bpe.model."""
     config = ClipConfig.from_dict(model.config)
-    original = _untranslate(config, str(model.folder))
+    original = _to_original(config, str(model.folder))
     tensors = export_tensors(model, OPENAI_RULES, (), config, parameter_shapes(config))
     extras = {key: value for key, value in model.original.items() if key in IGNORED}
     text = json.dumps(original | extras, ensure_ascii=False, indent=1)
@@ -91,7 +91,7 @@ def export(model: Model, folder: Path) -> None:
     torch_writer.write(folder / WEIGHTS[0], tensors)
 
 
-def translate(original: Mapping[str, Any], where: str) -> ClipConfig:
+def from_original(original: Mapping[str, Any], where: str) -> ClipConfig:
     """The arguments of `ruclip.CLIP` as our config. where: what errors call them."""
     unknown = sorted(set(original) - set(SIZES) - set(STATISTICS) - IGNORED)
     missing = [key for key in SIZES if key not in original]
@@ -107,7 +107,7 @@ def translate(original: Mapping[str, Any], where: str) -> ClipConfig:
     # RuCLIPProcessor takes its own default for an absent, null or empty value.
     given = [key for key in STATISTICS if original.get(key)]
     statistics: dict[str, Any] = {
-        key: three_numbers(original[key], key, where, divides=key == "std") for key in given
+        key: channel_values(original[key], key, where, divides=key == "std") for key in given
     }
     try:
         return ClipConfig(
@@ -120,17 +120,15 @@ def translate(original: Mapping[str, Any], where: str) -> ClipConfig:
             image=ImageConfig(**statistics, background=None),
         )
     except InputError as error:
-        raise InputError(f"{where}: {with_field(error, FIELDS)}") from error
+        raise InputError(f"{where}: {with_foreign_field(error, FIELDS)}") from error
 
 
-def _untranslate(config: ClipConfig, where: str) -> dict[str, Any]:
+def _to_original(config: ClipConfig, where: str) -> dict[str, Any]:
     """The arguments of `ruclip.CLIP`; InputError where ruclip cannot build this model.
 
     The background is left out: it is no part of the network, and ruclip drops the alpha channel.
     """
-    config = dataclasses.replace(
-        config, image=dataclasses.replace(config.image, background=None)
-    )
+    config = dataclasses.replace(config, image=dataclasses.replace(config.image, background=None))
     vision, text = config.vision, config.text
     values = (
         *(config.embed_dim, vision.image_size, vision.layers, vision.width, vision.patch_size),
@@ -138,7 +136,7 @@ def _untranslate(config: ClipConfig, where: str) -> dict[str, Any]:
     )
     original: dict[str, Any] = dict(zip(SIZES, values, strict=True))
     original |= {key: list(getattr(config.image, key)) for key in STATISTICS}
-    again = translate(original, where).to_dict()
+    again = from_original(original, where).to_dict()
     differing = [
         f"{name} is {value}, ruclip makes it {again_value}"
         for (name, value), (_, again_value) in zip(

@@ -1,8 +1,8 @@
 """ruCLIP Small, the first ruCLIP: ViT-B32-small.pt and, for texts, ruGPT-3 small's vocabulary.
 
-The checkpoint comes without a config: sizes are read off its tensors, and heads have 64 numbers. A
-config.json beside it may say otherwise, see `_given`. The vocabulary is vocab.json with merges.txt
-of `rugpt3small_based_on_gpt2`: beside the checkpoint, or in a folder that is named.
+The checkpoint comes without a config: sizes come from tensor shapes, and heads have size 64. A
+config.json next to it may say otherwise, see `_read_sizes`. The vocabulary is vocab.json with
+merges.txt of `rugpt3small_based_on_gpt2`: next to the checkpoint, or in a folder given by name.
 """
 
 from __future__ import annotations
@@ -24,23 +24,23 @@ from clip_jax.model import abstract_params
 from clip_jax.ruclip_small import RuclipSmall
 from converters import byte_vocabulary, torch_writer
 from converters.clip_shapes import (
-    ASKED_BY,
+    CONFIG_SOURCE,
     head_count,
+    infer_vision_config,
     layer_count,
-    picture_tower,
     tensor_shape,
 )
 from converters.clip_tables import OPENAI_RULES, require_kind
-from converters.conversion import Model, Source, export_tensors
+from converters.conversion import ForeignCheckpoint, ModelFolder, export_tensors
 from converters.files import read_json, without_nulls
 from converters.rules import Derived, Rule, Shape, shapes_of
 from converters.weights import Selection, Weights, open_weights
 
 VOCABULARY = True
 WEIGHTS = "ViT-B32-small.pt"
-PICTURE, TEXT = "visual_encoder.model.", "text_encoder.model."
-MARK = f"{PICTURE}conv1.weight"
-TABLE = f"{TEXT}wte.weight"
+IMAGE_PREFIX, TEXT_PREFIX = "visual_encoder.model.", "text_encoder.model."
+SIGNATURE = f"{IMAGE_PREFIX}conv1.weight"
+TOKEN_EMBEDDING = f"{TEXT_PREFIX}wte.weight"
 
 
 def _projection(source: str, target: str) -> tuple[Rule, ...]:
@@ -53,20 +53,18 @@ def _projection(source: str, target: str) -> tuple[Rule, ...]:
 
 
 # GPT-2 keeps its kernels as they multiply, input first.
-_H, _LAYER = f"{TEXT}h.{{i}}", "text/layers/{i}"
+_H, _LAYER = f"{TEXT_PREFIX}h.{{i}}", "text/layers/{i}"
 RULES: tuple[Rule, ...] = (
     *(
-        Rule(PICTURE + str(rule.source).removeprefix("visual."), rule.target, rule.pattern)
+        Rule(IMAGE_PREFIX + str(rule.source).removeprefix("visual."), rule.target, rule.pattern)
         for rule in OPENAI_RULES
         if rule.target.startswith("visual/")
     ),
-    Rule(TABLE, "text/token_embedding"),
-    Rule(f"{TEXT}wpe.weight", "text/position_embedding"),
+    Rule(TOKEN_EMBEDDING, "text/token_embedding"),
+    Rule(f"{TEXT_PREFIX}wpe.weight", "text/position_embedding"),
     Rule(f"{_H}.ln_1.weight", f"{_LAYER}/attention_norm/scale"),
     Rule(f"{_H}.ln_1.bias", f"{_LAYER}/attention_norm/bias"),
-    Rule(
-        f"{_H}.attn.c_attn.weight", f"{_LAYER}/attention/qkv_kernel", "d (c h k) -> d c h k"
-    ),
+    Rule(f"{_H}.attn.c_attn.weight", f"{_LAYER}/attention/qkv_kernel", "d (c h k) -> d c h k"),
     Rule(f"{_H}.attn.c_attn.bias", f"{_LAYER}/attention/qkv_bias", "(c h k) -> c h k"),
     Rule(f"{_H}.attn.c_proj.weight", f"{_LAYER}/attention/out_kernel", "(h k) d -> h k d"),
     Rule(f"{_H}.attn.c_proj.bias", f"{_LAYER}/attention/out_bias"),
@@ -76,8 +74,8 @@ RULES: tuple[Rule, ...] = (
     Rule(f"{_H}.mlp.c_fc.bias", f"{_LAYER}/mlp/in_bias"),
     Rule(f"{_H}.mlp.c_proj.weight", f"{_LAYER}/mlp/out_kernel"),
     Rule(f"{_H}.mlp.c_proj.bias", f"{_LAYER}/mlp/out_bias"),
-    Rule(f"{TEXT}ln_f.weight", "text/final_norm/scale"),
-    Rule(f"{TEXT}ln_f.bias", "text/final_norm/bias"),
+    Rule(f"{TEXT_PREFIX}ln_f.weight", "text/final_norm/scale"),
+    Rule(f"{TEXT_PREFIX}ln_f.bias", "text/final_norm/bias"),
     *_projection("visual_encoder.projection", "visual_projection"),
     *_projection("text_encoder.projection", "text_projection"),
     Rule("logit_scale", "logit_scale"),
@@ -99,17 +97,17 @@ DERIVED = (
 
 def read(
     path: Path, vocabulary: Path | None = None, selection: Selection | None = None
-) -> Source:
+) -> ForeignCheckpoint:
     """path: the file, or a folder with WEIGHTS or no other checkpoint. vocabulary: a folder."""
     own = path / WEIGHTS
     weights = open_weights(own if own.is_file() else path, selection=selection)
-    require_kind(weights, "ruclip-small", MARK)
+    require_kind(weights, "ruclip-small", SIGNATURE)
     file = weights.path.parent / "config.json"
     original = read_json(file) if file.is_file() else {}
     config = _config(weights, original, str(file))
-    vocabulary = vocabulary or byte_vocabulary.beside(weights.path)
-    files, others = byte_vocabulary.read(vocabulary, config)
-    return Source(
+    vocabulary = vocabulary or byte_vocabulary.next_to(weights.path)
+    files, sidecar_files = byte_vocabulary.read(vocabulary, config)
+    return ForeignCheckpoint(
         model_kind="ruclip-small",
         config=config.to_dict(),
         weights=weights,
@@ -117,14 +115,14 @@ def read(
         derived=DERIVED,
         settings=config,
         shapes=parameter_shapes(config),
-        asked_by=ASKED_BY,
-        others=(*([file] if original else []), *others),
+        config_source=CONFIG_SOURCE,
+        sidecar_files=(*([file] if original else []), *sidecar_files),
         original=original,
         files=files,
     )
 
 
-def export(model: Model, folder: Path) -> None:
+def export(model: ModelFolder, folder: Path) -> None:
     """Writes ViT-B32-small.pt, the vocabulary's files and config.json if there was one."""
     config = RuclipSmallConfig.from_dict(model.config)
     tensors = export_tensors(model, RULES, DERIVED, config, parameter_shapes(config))
@@ -146,14 +144,14 @@ def parameter_shapes(config: RuclipSmallConfig) -> Mapping[str, Shape]:
 
 def _config(weights: Weights, original: Mapping[str, Any], where: str) -> RuclipSmallConfig:
     """The config; InputError where config.json contradicts the tensors."""
-    given = _given(original, where)
-    vision = picture_tower(weights, PICTURE, given.get("vision.heads"))
-    _, visual_width = tensor_shape(weights, f"{PICTURE}proj", 2)
-    vocab_size, width = tensor_shape(weights, TABLE, 2)
-    positions, _ = tensor_shape(weights, f"{TEXT}wpe.weight", 2)
+    given = _read_sizes(original, where)
+    vision = infer_vision_config(weights, IMAGE_PREFIX, given.get("vision.heads"))
+    _, visual_width = tensor_shape(weights, f"{IMAGE_PREFIX}proj", 2)
+    vocab_size, width = tensor_shape(weights, TOKEN_EMBEDDING, 2)
+    positions, _ = tensor_shape(weights, f"{TEXT_PREFIX}wpe.weight", 2)
     embed_dim, _ = tensor_shape(weights, "text_encoder.projection.linear1.weight", 2)
-    heads = given.get("text.n_head") or head_count(weights, TABLE, width)
-    layers = layer_count(weights, f"{TEXT}h.")
+    heads = given.get("text.n_head") or head_count(weights, TOKEN_EMBEDDING, width)
+    layers = layer_count(weights, f"{TEXT_PREFIX}h.")
     try:
         config = RuclipSmallConfig(
             vision,
@@ -196,8 +194,8 @@ def _settings(config: RuclipSmallConfig) -> dict[str, Any]:
     }
 
 
-def _given(original: Mapping[str, Any], where: str) -> dict[str, int]:
-    """"text.n_head" and the like of config.json: of `_settings`' form, or ruGPT-3's GPT2Config.
+def _read_sizes(original: Mapping[str, Any], where: str) -> dict[str, int]:
+    """ "text.n_head" and the like of config.json: of `_settings`' form, or ruGPT-3's GPT2Config.
 
     The latter's ids are ignored, for it has those of the English GPT-2.
     """

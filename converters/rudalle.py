@@ -19,7 +19,7 @@ import numpy as np
 
 from clip_jax.errors import InputError
 from converters import rudolph_checkpoint as checkpoint
-from converters.conversion import Model, Source
+from converters.conversion import ForeignCheckpoint, ModelFolder
 from converters.rudolph_tables import RUDALLE
 from converters.weights import Selection, Weights
 from rudolph_jax.config import PRESETS as CONFIGS
@@ -34,14 +34,16 @@ VERSIONS: dict[str, dict[str, Any]] = {
 KERNEL = 11  # a constant of the package
 
 
-def read(path: Path, preset: str | None = None, selection: Selection | None = None) -> Source:
+def read(
+    path: Path, preset: str | None = None, selection: Selection | None = None
+) -> ForeignCheckpoint:
     """path: the file, or its folder. preset: one of PRESETS, for a checkpoint without a config."""
-    return checkpoint.read(FAMILY, path, preset, selection)
+    return checkpoint.read(MODEL_FAMILY, path, preset, selection)
 
 
-def export(model: Model, folder: Path) -> None:
+def export(model: ModelFolder, folder: Path) -> None:
     """Writes pytorch_model.bin, config.json and, where there is a vocabulary, bpe.model."""
-    checkpoint.export(FAMILY, model, folder)
+    checkpoint.export(MODEL_FAMILY, model, folder)
 
 
 def _configure(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -67,7 +69,7 @@ def _arguments(config: RudolphConfig) -> dict[str, Any]:
     }
 
 
-def _masks_say(config: RudolphConfig, weights: Weights) -> dict[str, Any]:
+def _mask_conflicts(config: RudolphConfig, weights: Weights) -> dict[str, Any]:
     found = weights.tensors.get("transformer.conv_mask")
     if found is None or _is_mask(found, config):
         return {}
@@ -81,7 +83,7 @@ def _is_mask(found: np.ndarray, config: RudolphConfig) -> bool:
     return np.array_equal(found != 0, mask(config, "last_conv"))
 
 
-FAMILY = checkpoint.Family(
+MODEL_FAMILY = checkpoint.ModelFamily(
     kind="rudalle",
     names=RUDALLE,
     presets=PRESETS,
@@ -98,5 +100,5 @@ FAMILY = checkpoint.Family(
     ignored=frozenset({"loss_img_weight"}),
     configure=_configure,
     arguments=_arguments,
-    masks_say=_masks_say,
+    mask_conflicts=_mask_conflicts,
 )

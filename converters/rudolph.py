@@ -13,8 +13,8 @@ from typing import Any
 
 from clip_jax.errors import InputError
 from converters import rudolph_checkpoint as checkpoint
-from converters.conversion import Model, Source
-from converters.rudolph_tables import RUDOLPH, read_kernels, smallest
+from converters.conversion import ForeignCheckpoint, ModelFolder
+from converters.rudolph_tables import RUDOLPH, mask_kernel_sizes, smallest_equivalent_kernel
 from converters.weights import Selection, Weights
 from rudolph_jax.config import PRESETS as CONFIGS
 from rudolph_jax.config import RudolphConfig
@@ -25,14 +25,16 @@ KERNELS = ("kernel_size", "last_kernel_size")
 SAME = ("text_special_tokens", "image_special_tokens", *KERNELS)
 
 
-def read(path: Path, preset: str | None = None, selection: Selection | None = None) -> Source:
+def read(
+    path: Path, preset: str | None = None, selection: Selection | None = None
+) -> ForeignCheckpoint:
     """path: the file, or its folder. preset: one of PRESETS, for a checkpoint without a config."""
-    return checkpoint.read(FAMILY, path, preset, selection)
+    return checkpoint.read(MODEL_FAMILY, path, preset, selection)
 
 
-def export(model: Model, folder: Path) -> None:
+def export(model: ModelFolder, folder: Path) -> None:
     """Writes pytorch_model.bin, config.json and, where there is a vocabulary, bpe.model."""
-    checkpoint.export(FAMILY, model, folder)
+    checkpoint.export(MODEL_FAMILY, model, folder)
 
 
 def _configure(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -58,15 +60,15 @@ def _arguments(config: RudolphConfig) -> dict[str, Any]:
     }
 
 
-def _masks_say(config: RudolphConfig, weights: Weights) -> dict[str, Any]:
+def _mask_conflicts(config: RudolphConfig, weights: Weights) -> dict[str, Any]:
     return {
         name: kernel
-        for name, kernel in read_kernels(RUDOLPH, weights, config).items()
-        if kernel != smallest(getattr(config, name), config)
+        for name, kernel in mask_kernel_sizes(RUDOLPH, weights, config).items()
+        if kernel != smallest_equivalent_kernel(getattr(config, name), config)
     }
 
 
-FAMILY = checkpoint.Family(
+MODEL_FAMILY = checkpoint.ModelFamily(
     kind="rudolph",
     names=RUDOLPH,
     presets=PRESETS,
@@ -87,5 +89,5 @@ FAMILY = checkpoint.Family(
     ignored=frozenset({"gradient_checkpointing"}),
     configure=_configure,
     arguments=_arguments,
-    masks_say=_masks_say,
+    mask_conflicts=_mask_conflicts,
 )

@@ -21,10 +21,10 @@ from converters import rudolph_tables as tables
 from converters import torch_writer, youtokentome
 from converters.bpe_file import parse
 from converters.clip_tables import require_kind
-from converters.conversion import Model, Source, export_tensors
+from converters.conversion import ForeignCheckpoint, ModelFolder, export_tensors
 from converters.files import read_bytes, read_json
-from converters.leading import check_leading, with_field
 from converters.ruclip import IGNORED as HUB_KEYS
+from converters.shape_check import check_header_shapes, with_foreign_field
 from converters.weights import Selection, Weights, open_weights
 from rudolph_jax.config import PRESETS, RudolphConfig
 from rudolph_jax.layout import BOS, EOS, PAD, UNK
@@ -66,44 +66,44 @@ IGNORED = {"device", "is_bool_mask"}  # arguments that change nothing that is co
 
 
 @dataclasses.dataclass(frozen=True)
-class Family:
+class ModelFamily:
     """One of the two.
 
     presets: names in `rudolph_jax.config.PRESETS`; those `published` may be recognised by size.
     defaults: arguments that may be absent. ignored: further arguments that nothing reads.
     configure: all arguments -> fields of the config, beyond those that both share.
     arguments: the reverse.
-    masks_say: fields of the config that the mask buffers contradict -> what these say.
+    mask_conflicts: fields of the config that the mask buffers contradict -> what these say.
     """
 
     kind: str
-    names: tables.Names
+    names: tables.TensorNames
     presets: tuple[str, ...]
     published: tuple[str, ...]
     defaults: Mapping[str, Any]
     ignored: frozenset[str]
     configure: Callable[[Mapping[str, Any]], dict[str, Any]]
     arguments: Callable[[RudolphConfig], dict[str, Any]]
-    masks_say: Callable[[RudolphConfig, Weights], dict[str, Any]]
+    mask_conflicts: Callable[[RudolphConfig, Weights], dict[str, Any]]
 
 
 def read(
-    family: Family, path: Path, preset: str | None, selection: Selection | None = None
-) -> Source:
+    family: ModelFamily, path: Path, preset: str | None, selection: Selection | None = None
+) -> ForeignCheckpoint:
     """path: a file, or a folder with weights. config.json and bpe.model may lie beside them."""
     named = path.is_dir() and any((path / name).exists() for name in WEIGHTS)
     weights = open_weights(path, WEIGHTS if named else (), selection)
     require_kind(weights, family.kind, family.names.left)
-    config, asked_by, original = _settle(family, weights, preset)
+    config, config_source, original = _resolve_config(family, weights, preset)
     table = tables.rules(family.names, config)
-    check_leading(weights, table, leading_shapes(config), asked_by, FIELDS)
+    check_header_shapes(weights, table, leading_shapes(config), config_source, FIELDS)
     folder, files = weights.path.parent, {}
-    others = [folder / CONFIG] if original else []
+    sidecar_files = [folder / CONFIG] if original else []
     vocabulary = folder / youtokentome.ORIGINAL_NAME
     if vocabulary.is_file():
-        others.append(vocabulary)
-        files[FILE_NAME] = _tokenizer(vocabulary, config, asked_by)
-    return Source(
+        sidecar_files.append(vocabulary)
+        files[FILE_NAME] = _tokenizer(vocabulary, config, config_source)
+    return ForeignCheckpoint(
         model_kind="rudolph",
         config=config.to_dict(),
         weights=weights,
@@ -111,18 +111,18 @@ def read(
         derived=tables.derived(family.names),
         settings=config,
         shapes=tables.parameter_shapes(config),
-        asked_by=asked_by,
-        others=others,
+        config_source=config_source,
+        sidecar_files=sidecar_files,
         original=original,
         files=files,
     )
 
 
-def export(family: Family, model: Model, folder: Path) -> None:
+def export(family: ModelFamily, model: ModelFolder, folder: Path) -> None:
     """Writes pytorch_model.bin, config.json and, where there is a vocabulary, bpe.model."""
     config, where = RudolphConfig.from_dict(model.config), str(model.folder)
     original = dict(model.original) or family.arguments(config)
-    again = translate(family, original, where)
+    again = from_original(family, original, where)
     if again != config:
         raise InputError(
             f"{where}: {family.kind} cannot build this model: its arguments would make it "
@@ -142,7 +142,7 @@ def export(family: Family, model: Model, folder: Path) -> None:
     torch_writer.write(folder / WEIGHTS[0], tensors)
 
 
-def translate(family: Family, original: Mapping[str, Any], where: str) -> RudolphConfig:
+def from_original(family: ModelFamily, original: Mapping[str, Any], where: str) -> RudolphConfig:
     """The constructor's arguments as our config. where: what errors call them."""
     kinds = REQUIRED | {name: type(value) for name, value in family.defaults.items()}
     ignored = IGNORED | HUB_KEYS | family.ignored
@@ -179,11 +179,11 @@ def translate(family: Family, original: Mapping[str, Any], where: str) -> Rudolp
             **family.configure(values),
         )
     except InputError as error:
-        raise InputError(f"{where}: {with_field(error, FIELDS)}") from error
+        raise InputError(f"{where}: {with_foreign_field(error, FIELDS)}") from error
 
 
 def shared_arguments(config: RudolphConfig) -> dict[str, Any]:
-    """The arguments that both constructors take; the inverse of what `translate` shares."""
+    """The arguments that both constructors take; the inverse of what `from_original` shares."""
     return {
         "num_layers": config.layers,
         "hidden_size": config.width,
@@ -199,12 +199,12 @@ def shared_arguments(config: RudolphConfig) -> dict[str, Any]:
     }
 
 
-def infer(family: Family, weights: Weights) -> tuple[RudolphConfig, str]:
+def infer(family: ModelFamily, weights: Weights) -> tuple[RudolphConfig, str]:
     """The config of a checkpoint that comes without one, and the preset that it was taken from."""
     shapes = {name: tuple(tensor.shape) for name, tensor in weights.tensors.items()}
     sizes = tables.read_sizes(family.names, shapes, str(weights.path))
     said = {
-        name: family.masks_say(PRESETS[name], weights)
+        name: family.mask_conflicts(PRESETS[name], weights)
         for name in family.published
         if tables.Sizes.of(PRESETS[name]) == sizes
     }
@@ -220,7 +220,7 @@ def infer(family: Family, weights: Weights) -> tuple[RudolphConfig, str]:
         raise InputError(
             f"{weights.path}: without {CONFIG}, and its tensors fit {names} alike; {ask} {names}"
         )
-    kernels = tables.read_kernels(family.names, weights, sizes.segments())
+    kernels = tables.mask_kernel_sizes(family.names, weights, sizes.segments())
     found = ", ".join([str(sizes), *(f"{name} {kernel}" for name, kernel in kernels.items())])
     raise InputError(
         f"{weights.path}: without {CONFIG}, and no published model has its sizes ({found}); heads "
@@ -228,31 +228,31 @@ def infer(family: Family, weights: Weights) -> tuple[RudolphConfig, str]:
     )
 
 
-def _settle(
-    family: Family, weights: Weights, preset: str | None
+def _resolve_config(
+    family: ModelFamily, weights: Weights, preset: str | None
 ) -> tuple[RudolphConfig, str, dict[str, Any]]:
     """The config, what errors name as its authority, and the original's arguments if known."""
     file, original = weights.path.parent / CONFIG, {}
     if file.is_file():
         original = read_json(file)
-        config, asked_by = translate(family, original, str(file)), CONFIG
+        config, config_source = from_original(family, original, str(file)), CONFIG
         if preset is not None and config != PRESETS[preset]:
             raise InputError(
                 f"{file}: contradicts --preset {preset}: it says "
                 f"{_differences(config, PRESETS[preset])}"
             )
     elif preset is not None:
-        config, asked_by = PRESETS[preset], f"--preset {preset}"
+        config, config_source = PRESETS[preset], f"--preset {preset}"
     else:
         config, name = infer(family, weights)
         return config, f"preset {name}, which has the sizes of this model,", {}
-    if said := family.masks_say(config, weights):
+    if said := family.mask_conflicts(config, weights):
         differing = [f"{name} {value}, not {getattr(config, name)}" for name, value in said.items()]
         raise InputError(
-            f"{weights.path}: its mask buffers contradict {asked_by}: they say "
+            f"{weights.path}: its mask buffers contradict {config_source}: they say "
             f"{', '.join(differing)}"
         )
-    return config, asked_by, original
+    return config, config_source, original
 
 
 def _differences(config: RudolphConfig, other: RudolphConfig) -> str:
@@ -260,11 +260,11 @@ def _differences(config: RudolphConfig, other: RudolphConfig) -> str:
     return ", ".join(f"{name} {a}, not {b}" for (name, a), b in pairs if a != b)
 
 
-def _tokenizer(file: Path, config: RudolphConfig, asked_by: str) -> bytes:
+def _tokenizer(file: Path, config: RudolphConfig, config_source: str) -> bytes:
     bpe = parse(read_bytes(file), str(file))
     if bpe.vocab_size > config.text_vocab_size:
         raise InputError(
-            f"{file}: the vocabulary has {bpe.vocab_size} pieces; {asked_by} leaves room for "
+            f"{file}: the vocabulary has {bpe.vocab_size} pieces; {config_source} leaves room for "
             f"{config.text_vocab_size}"
         )
     if bpe.specials != (UNK, PAD, BOS, EOS):

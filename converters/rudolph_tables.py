@@ -30,7 +30,7 @@ _SANDWICH = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Names:
+class TensorNames:
     """What the two name differently. left: the left text's position embedding. masks: buffer ->
     one of `rudolph_jax.masks.MASK_TYPES`."""
 
@@ -38,7 +38,7 @@ class Names:
     masks: Mapping[str, str]
 
 
-RUDOLPH = Names(
+RUDOLPH = TensorNames(
     "l_text_pos_embeddings.weight",
     {
         "transformer.row_mask": "row",
@@ -47,7 +47,7 @@ RUDOLPH = Names(
         "transformer.last_conv_mask": "last_conv",
     },
 )
-RUDALLE = Names(
+RUDALLE = TensorNames(
     "text_pos_embeddings.weight",
     {
         "transformer.row_mask": "row",
@@ -58,7 +58,7 @@ RUDALLE = Names(
 RIGHT = "r_text_pos_embeddings.weight"
 
 
-def rules(names: Names, config: RudolphConfig) -> tuple[Rule, ...]:
+def rules(names: TensorNames, config: RudolphConfig) -> tuple[Rule, ...]:
     """The table of one model; which rows it has depends on its right text and sandwich norms."""
     attention, mlp = f"{_LAYER}.attention", f"{_LAYER}.mlp"
     norms = {"input_layernorm": "attention_norm", "post_attention_layernorm": "mlp_norm"}
@@ -102,14 +102,14 @@ def _norm(source: str, target: str) -> tuple[Rule, Rule]:
     return Rule(f"{source}.weight", f"{target}/scale"), Rule(f"{source}.bias", f"{target}/bias")
 
 
-def derived(names: Names) -> tuple[Derived, ...]:
+def derived(names: TensorNames) -> tuple[Derived, ...]:
     """The mask buffers. The originals load strictly, so that an export must hold them."""
     return tuple(
         Derived(
             buffer,
             f"the mask of {kind} attention, which follows from the config",
             partial(mask, mask_type=kind),
-            home="bool",
+            export_dtype="bool",
         )
         for buffer, kind in names.masks.items()
     )
@@ -163,7 +163,7 @@ class Sizes:
         return cls(**values)
 
 
-def read_sizes(names: Names, shapes: Mapping[str, Shape], where: str) -> Sizes:
+def read_sizes(names: TensorNames, shapes: Mapping[str, Shape], where: str) -> Sizes:
     """shapes: of all tensors, by name. where: what errors call the checkpoint."""
 
     def rows(name: str, least: int = 1) -> tuple[int, int]:
@@ -193,7 +193,7 @@ def read_sizes(names: Names, shapes: Mapping[str, Shape], where: str) -> Sizes:
     )
 
 
-def kernel_of(weights: Weights, buffer: str, config: RudolphConfig) -> int | None:
+def mask_kernel_size(weights: Weights, buffer: str, config: RudolphConfig) -> int | None:
     """The smallest kernel that gives a checkpoint's convolution mask; None where none does, or
     where there is no such buffer.
 
@@ -217,18 +217,20 @@ def kernel_of(weights: Weights, buffer: str, config: RudolphConfig) -> int | Non
     return kernel if same else None
 
 
-def read_kernels(names: Names, weights: Weights, config: RudolphConfig) -> dict[str, int]:
-    """Field of the config -> `kernel_of` for each convolution mask that is there."""
+def mask_kernel_sizes(
+    names: TensorNames, weights: Weights, config: RudolphConfig
+) -> dict[str, int]:
+    """Field of the config -> `mask_kernel_size` for each convolution mask that is there."""
     fields = {"conv": "kernel_size", "last_conv": "last_kernel_size"}
     found = {
-        fields[kind]: kernel_of(weights, buffer, config)
+        fields[kind]: mask_kernel_size(weights, buffer, config)
         for buffer, kind in names.masks.items()
         if kind in fields
     }
     return {name: kernel for name, kernel in found.items() if kernel is not None}
 
 
-def smallest(kernel: int, config: RudolphConfig) -> int:
+def smallest_equivalent_kernel(kernel: int, config: RudolphConfig) -> int:
     """The smallest kernel with the same mask: one that spans the image sees all of it."""
     d = config.image_tokens_per_side
     return min(kernel, 2 * (d - 1 if config.conv_edges == "clamp" else d // 2) + 1)

@@ -18,8 +18,8 @@ import numpy as np
 
 from clip_jax.contiguous import copy_contiguous
 from clip_jax.errors import InputError
-from converters.moves import Lazy, Move, Shape, make_move
-from converters.torch_unpickler import shown
+from converters.tensor_mapping import LazyArray, Shape, TensorMapping, make_mapping
+from converters.torch_unpickler import safe_repr
 from converters.weights import Weights
 
 
@@ -27,7 +27,7 @@ from converters.weights import Weights
 class Rule:
     """source -> target; `{i}` in both stands for a layer's number.
 
-    pattern: einops, source on the left; "" where nothing moves. Several sources are stacked to a
+    pattern: einops, source on the left; "" where nothing mappings. Several sources are stacked to a
     new first axis before it: ('q', 'k', 'v') with 'c (h k) d -> d c h k'.
     """
 
@@ -38,20 +38,20 @@ class Rule:
 
 @dataclass(frozen=True)
 class Derived:
-    """A foreign tensor that follows from the config, so that we keep none.
+    """Describe a foreign tensor that follows from the config, so that no parameter holds it.
 
     value: config -> array. A conversion checks the tensor against it, an export writes it.
-    home: the dtype in which it is written for a model that was never converted; None: left out.
+    export_dtype: its dtype in the export of a model that was never converted; None: left out.
     """
 
     source: str
     reason: str
     value: Callable[[Any], np.ndarray]
-    home: str | None = None
+    export_dtype: str | None = None
 
 
 @dataclass(frozen=True)
-class Skipped:
+class Ignored:
     """Foreign tensors that the model does not use, whatever they hold; no export brings them back.
 
     source: a name, in which `*` stands for anything.
@@ -61,14 +61,14 @@ class Skipped:
     reason: str
 
 
-def plan(rules: Sequence[Rule], shapes: Mapping[str, Shape]) -> list[Move]:
-    """The moves that fill every parameter. shapes: path -> shape, layers one by one.
+def resolve_rules(rules: Sequence[Rule], shapes: Mapping[str, Shape]) -> list[TensorMapping]:
+    """The mappings that fill every parameter. shapes: path -> shape, layers one by one.
 
     A parameter without exactly one rule, or a rule without a parameter, is a mistake in the table:
     ValueError.
     """
     used: set[str] = set()
-    moves = []
+    mappings = []
     for target, shape in shapes.items():
         fitting = [(rule, m) for rule in rules if (m := _match(rule.target, target))]
         if len(fitting) != 1:
@@ -78,11 +78,11 @@ def plan(rules: Sequence[Rule], shapes: Mapping[str, Shape]) -> list[Move]:
         layer = match.groupdict().get("i") or ""
         names = (rule.source,) if isinstance(rule.source, str) else rule.source
         sources = tuple(name.replace("{i}", layer) for name in names)
-        moves.append(make_move(sources, rule.pattern, target, tuple(shape)))
+        mappings.append(make_mapping(sources, rule.pattern, target, tuple(shape)))
     idle = [rule.target for rule in rules if rule.target not in used]
     if idle:
         raise ValueError(f"no parameter is filled by the rules for {idle}")
-    return moves
+    return mappings
 
 
 def match_rule(rules: Sequence[Rule], target: str) -> tuple[Rule, str]:
@@ -100,39 +100,39 @@ def shapes_of(tree: Mapping[str, Any]) -> dict[str, Shape]:
 
 
 def convert(
-    moves: Sequence[Move],
-    derived: Sequence[Derived | Skipped],
+    mappings: Sequence[TensorMapping],
+    derived: Sequence[Derived | Ignored],
     config: Any,
     weights: Weights,
     dtype: str,
-    asked_by: str,
+    config_source: str,
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Parameters as a nested dict of `Lazy`, and one report entry a source tensor.
+    """Parameters as a nested dict of `LazyArray`, and one report entry a source tensor.
 
-    dtype: of the parameters. asked_by: what errors name as the authority on shapes.
+    dtype: of the parameters. config_source: what errors name as the authority on shapes.
     A missing or surplus tensor, a shape that contradicts the config or a derived tensor with
     another value raises InputError; a number beyond float16 does so when its parameter is made.
     """
-    expected = {name: move.source_shape for move in moves for name in move.sources}
-    skipped = _check(expected, derived, config, weights, asked_by)
+    expected = {name: mapping.source_shape for mapping in mappings for name in mapping.sources}
+    skipped = _check(expected, derived, config, weights, config_source)
     params: dict[str, Any] = {}
     entries: dict[str, dict[str, Any]] = {}
     for name, rule in skipped:
         entries[name] = {"skipped": rule.reason}
-        if isinstance(rule, Skipped):
+        if isinstance(rule, Ignored):
             entries[name]["lost"] = True  # an export cannot write it
-    for move in moves:
-        *parents, last = move.target.split("/")
+    for mapping in mappings:
+        *parents, last = mapping.target.split("/")
         node = params
         for parent in parents:
             node = node.setdefault(parent, {})
-        node[last] = Lazy(
-            move.target_shape, np.dtype(dtype), partial(_read, move, weights, np.dtype(dtype))
+        node[last] = LazyArray(
+            mapping.target_shape, np.dtype(dtype), partial(_read, mapping, weights, np.dtype(dtype))
         )
-        for name in move.sources:
+        for name in mapping.sources:
             entries[name] = {
-                "target": move.target,
-                "target_shape": list(move.target_shape),
+                "target": mapping.target,
+                "target_shape": list(mapping.target_shape),
                 "target_dtype": dtype,
             }
     # In the file's order, which an export keeps.
@@ -140,62 +140,67 @@ def convert(
 
 
 def export(
-    moves: Sequence[Move],
-    derived: Sequence[Derived | Skipped],
+    mappings: Sequence[TensorMapping],
+    derived: Sequence[Derived | Ignored],
     config: Any,
     params: Mapping[str, np.ndarray],
     dtypes: Mapping[str, str] | None,
-) -> dict[str, Lazy]:
-    """Source name -> tensor to be written. params: path -> array, of the shapes in `moves`.
+) -> dict[str, LazyArray]:
+    """Source name -> tensor to be written. params: path -> array, of the shapes in `mappings`.
 
     dtypes: source name -> dtype, for each tensor that the original file had, derived ones too;
-    None for a model that had none: float32, and of the derived tensors those with a `home`.
+    None for a model that had none: float32, and the derived tensors with an `export_dtype`.
     """
     if dtypes is None:
-        dtypes = {name: "float32" for move in moves for name in move.sources}
+        dtypes = {name: "float32" for mapping in mappings for name in mapping.sources}
         own = [rule for rule in derived if isinstance(rule, Derived)]
-        dtypes |= {rule.source: rule.home for rule in own if rule.home}
+        dtypes |= {rule.source: rule.export_dtype for rule in own if rule.export_dtype}
     tensors = {}
-    for move in moves:
-        for part, name in enumerate(move.sources):
+    for mapping in mappings:
+        for part, name in enumerate(mapping.sources):
             dtype = np.dtype(dtypes[name])
-            tensors[name] = Lazy(move.source_shape, dtype, _part(move, params, part, dtype))
+            tensors[name] = LazyArray(
+                mapping.source_shape, dtype, _part(mapping, params, part, dtype)
+            )
     for name in dtypes:
         if name not in tensors:
             rule = _derived(name, derived)
             if not isinstance(rule, Derived):
                 raise ValueError(f"{name} is in no table")
             value = rule.value(config).astype(dtypes[name])
-            tensors[name] = Lazy(value.shape, value.dtype, partial(np.asarray, value))
+            tensors[name] = LazyArray(value.shape, value.dtype, partial(np.asarray, value))
     return {name: tensors[name] for name in dtypes}
 
 
-def is_derived(name: str, derived: Sequence[Derived | Skipped]) -> bool:
+def is_derived(name: str, derived: Sequence[Derived | Ignored]) -> bool:
     return isinstance(_derived(name, derived), Derived)
 
 
-def _part(move: Move, params: Mapping[str, np.ndarray], part: int, dtype: np.dtype) -> Any:
-    return lambda: move.backward(params[move.target])[part].astype(dtype, copy=False)
+def _part(
+    mapping: TensorMapping, params: Mapping[str, np.ndarray], part: int, dtype: np.dtype
+) -> Any:
+    return lambda: mapping.to_torch(params[mapping.target])[part].astype(dtype, copy=False)
 
 
 def _check(
     expected: Mapping[str, Shape],
-    derived: Sequence[Derived | Skipped],
+    derived: Sequence[Derived | Ignored],
     config: Any,
     weights: Weights,
-    asked_by: str,
-) -> list[tuple[str, Derived | Skipped]]:
+    config_source: str,
+) -> list[tuple[str, Derived | Ignored]]:
     """Both sides are used up. Returns the tensors that are not kept, with the rule for each."""
     for name, shape in expected.items():
         if name not in weights.tensors:
             raise InputError(
-                f"{weights.path}: tensor {name!r} is missing; {asked_by} asks for it with shape "
+                f"{weights.path}: tensor {name!r} is missing; {config_source} asks for it with "
+                "shape "
                 f"{list(shape)}"
             )
         tensor, file = weights.tensors[name], weights.file_of(name)
         if tensor.shape != shape:
             raise InputError(
-                f"{file}: tensor {name!r} has shape {list(tensor.shape)}; {asked_by} asks for "
+                f"{file}: tensor {name!r} has shape {list(tensor.shape)}; {config_source} asks for "
                 f"{list(shape)}"
             )
         if tensor.dtype.name not in ("float32", "float64", "float16", "bfloat16"):
@@ -208,45 +213,46 @@ def _check(
         file = weights.file_of(name)
         if rule is None:
             raise InputError(
-                f"{file}: tensor {shown(name)} is surplus; {asked_by} leaves no place for it"
+                f"{file}: tensor {safe_repr(name)} is surplus; {config_source} leaves no place "
+                "for it"
             )
         skipped.append((name, rule))
-        if isinstance(rule, Skipped):
+        if isinstance(rule, Ignored):
             continue
         found, value = weights.tensors[name], rule.value(config)
         if found.shape != value.shape or not np.array_equal(found, value.astype(found.dtype)):
-            raise InputError(f"{file}: tensor {name!r} {_contrast(found, value, asked_by)}")
+            raise InputError(f"{file}: tensor {name!r} {_contrast(found, value, config_source)}")
         weights.release(name)
     return skipped
 
 
-def _derived(name: str, derived: Sequence[Derived | Skipped]) -> Derived | Skipped | None:
+def _derived(name: str, derived: Sequence[Derived | Ignored]) -> Derived | Ignored | None:
     return next((rule for rule in derived if _match(rule.source, name)), None)
 
 
-def _contrast(found: np.ndarray, value: np.ndarray, asked_by: str) -> str:
-    both = f"is {_brief(found)}; {asked_by} asks for {_brief(value)}"
+def _contrast(found: np.ndarray, value: np.ndarray, config_source: str) -> str:
+    both = f"is {_short_repr(found)}; {config_source} asks for {_short_repr(value)}"
     if not found.ndim or found.shape != value.shape:
         return both
     places = np.count_nonzero(found != value.astype(found.dtype))
     return f"{both}, and they differ in {places} of {value.size} places"
 
 
-def _brief(array: np.ndarray) -> str:
+def _short_repr(array: np.ndarray) -> str:
     return str(array.item()) if array.ndim == 0 else f"{array.dtype}{list(array.shape)}"
 
 
-def _read(move: Move, weights: Weights, dtype: np.dtype) -> np.ndarray:
-    array = move.forward([weights.tensors[name] for name in move.sources])
+def _read(mapping: TensorMapping, weights: Weights, dtype: np.dtype) -> np.ndarray:
+    array = mapping.to_jax([weights.tensors[name] for name in mapping.sources])
     with np.errstate(over="ignore"):
         made = copy_contiguous(array, dtype)
     if dtype == np.float16 and not np.array_equal(np.isfinite(made), np.isfinite(array)):
-        name = move.sources[0]
+        name = mapping.sources[0]
         raise InputError(
             f"{weights.file_of(name)}: tensor {name!r} holds {np.abs(array).max()}, beyond "
             "float16's 65504; choose --dtype bfloat16 or float32"
         )
-    for name in move.sources:
+    for name in mapping.sources:
         weights.release(name)
     return made
 
@@ -255,7 +261,7 @@ def _source_entry(name: str, weights: Weights) -> dict[str, Any]:
     tensor = weights.tensors[name]
     return {
         "source": name,
-        **({"in_file": weights.in_file[name]} if name in weights.in_file else {}),
+        **({"in_file": weights.names_in_file[name]} if name in weights.names_in_file else {}),
         "file": weights.file_of(name).name,
         "source_shape": list(tensor.shape),
         "source_dtype": str(tensor.dtype),

@@ -19,7 +19,7 @@ import numpy as np
 from clip_jax.errors import InputError
 from clip_jax.input_files import check_regular
 from clip_jax.text import parse_json
-from converters.torch_unpickler import shown
+from converters.torch_unpickler import safe_repr
 from converters.torch_writer import ArrayLike, contiguous_bytes
 
 MAX_HEADER_BYTES = 100_000_000  # the format's own limit
@@ -59,7 +59,8 @@ def read(path: str | Path) -> dict[str, np.ndarray]:
     for name, (dtype, shape, begin, stop) in sorted(spans.items(), key=lambda item: item[1][2:]):
         if begin != end or stop > len(data):
             raise InputError(
-                f"{path}: tensor {shown(name)} lies at bytes {begin} to {stop}; expected a start "
+                f"{path}: tensor {safe_repr(name)} lies at bytes {begin} to {stop}; expected a "
+                "start "
                 f"at {end} and {len(data)} bytes in all: cut short or damaged"
             )
         tensors[name] = data[begin:stop].view(np.ndarray).view(dtype).reshape(shape)
@@ -105,19 +106,24 @@ def _span(path: Path, name: str, entry: Any) -> tuple[np.dtype, tuple[int, ...],
         case {"dtype": str(code), "shape": list(shape), "data_offsets": [int(begin), int(stop)]}:
             pass
         case _:
-            raise InputError(f"{path}: tensor {shown(name)} lacks dtype, shape or data_offsets")
+            raise InputError(f"{path}: tensor {safe_repr(name)} lacks dtype, shape or data_offsets")
     if code not in DTYPES:
         known = ", ".join(DTYPES)
-        raise InputError(f"{path}: tensor {shown(name)} has dtype {shown(code)}; known: {known}")
+        raise InputError(
+            f"{path}: tensor {safe_repr(name)} has dtype {safe_repr(code)}; known: {known}"
+        )
     if not all(type(n) is int and n >= 0 for n in shape) or len(shape) > 32 or begin < 0:
-        raise InputError(f"{path}: tensor {shown(name)} has the shape {shown(shape)}")
+        raise InputError(f"{path}: tensor {safe_repr(name)} has the shape {safe_repr(shape)}")
     dtype = DTYPES[code]
     # numpy computes sizes in 64 bits, also where an axis of 0 makes the product small.
     if math.prod(n for n in shape if n) * dtype.itemsize >= 1 << 63:
-        raise InputError(f"{path}: tensor {shown(name)} has the impossible shape {shown(shape)}")
+        raise InputError(
+            f"{path}: tensor {safe_repr(name)} has the impossible shape {safe_repr(shape)}"
+        )
     if math.prod(shape) * dtype.itemsize != stop - begin:
         raise InputError(
-            f"{path}: tensor {shown(name)} has {stop - begin} bytes; {shown(shape)} x {dtype} "
+            f"{path}: tensor {safe_repr(name)} has {stop - begin} bytes; {safe_repr(shape)} x "
+            f"{dtype} "
             f"are {math.prod(shape) * dtype.itemsize}"
         )
     return dtype, tuple(shape), begin, stop

@@ -6,7 +6,7 @@ import re
 
 from clip_jax.errors import InputError
 from converters.torch_file import TorchFile
-from converters.torch_unpickler import Global, Module, shown
+from converters.torch_unpickler import Global, Module, safe_repr
 
 QUICK_GELU, GELU = "QuickGELU", "GELU"  # OpenAI's and open_clip's class, PyTorch's
 
@@ -35,7 +35,7 @@ def _activation(kind: Global, file: TorchFile, where: str) -> str:
         return "quick_gelu"
     if kind.name != GELU:
         raise InputError(
-            f"{where}: the activation of its blocks is of class {shown(kind.name)}; expected "
+            f"{where}: the activation of its blocks is of class {safe_repr(kind.name)}; expected "
             f"{QUICK_GELU} or {GELU}"
         )
     source = file.code(f"code/{kind.module.replace('.', '/')}.py").partition(f"class {GELU}(")[2]

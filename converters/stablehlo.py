@@ -40,7 +40,7 @@ Params = Mapping[str, Any]
 
 
 @dataclasses.dataclass(frozen=True)
-class Function:
+class ModelFunction:
     """run: (params, *arrays) -> arrays. inputs: name -> dtype and shape, `b` for the batch."""
 
     run: Callable[..., Any]
@@ -59,17 +59,17 @@ def jax_export(src: str | Path, dst: str | Path) -> Path:
     kind, config, params, functions = _open(Path(src))
     flat = _flatten(params)
     specs = {name: jax.ShapeDtypeStruct(array.shape, array.dtype) for name, array in flat.items()}
-    with model_folder.atomic_folder(destination) as beside:
+    with model_folder.atomic_folder(destination) as partial_folder:
         for name, function in functions.items():
-            (beside / f"{name}{SUFFIX}").write_bytes(_serialize(function, specs))
-        safetensors_file.write(beside / PARAMS, flat)
+            (partial_folder / f"{name}{SUFFIX}").write_bytes(_serialize(function, specs))
+        safetensors_file.write(partial_folder / PARAMS, flat)
         text = json.dumps(_signature(kind, config, functions), ensure_ascii=False, indent=1)
-        (beside / SIGNATURE).write_text(text + "\n", encoding="utf-8")
-        digests.write_digests(beside, {})
+        (partial_folder / SIGNATURE).write_text(text + "\n", encoding="utf-8")
+        digests.write_digests(partial_folder, {})
     return destination
 
 
-def _open(folder: Path) -> tuple[str, Mapping[str, Any], Params, Mapping[str, Function]]:
+def _open(folder: Path) -> tuple[str, Mapping[str, Any], Params, Mapping[str, ModelFunction]]:
     kind = model_folder.read_config(folder)["kind"]
     if kind in CLIP_KINDS:
         clip = clip_jax.load(folder)
@@ -84,7 +84,7 @@ def _open(folder: Path) -> tuple[str, Mapping[str, Any], Params, Mapping[str, Fu
     raise InputError(f"{folder}: a model of kind {kind!r}; expected {known}")
 
 
-def clip_functions(model: clip_jax.PretrainedClip) -> dict[str, Function]:
+def clip_functions(model: clip_jax.PretrainedClip) -> dict[str, ModelFunction]:
     config, side = model.config, model.config.vision.image_size
     S = (
         config.prompt_length
@@ -93,12 +93,12 @@ def clip_functions(model: clip_jax.PretrainedClip) -> dict[str, Function]:
     )
     clip = CLIP_KINDS[model.kind][1](config)
     return {
-        "image": Function(
+        "image": ModelFunction(
             lambda params, x: clip.apply({"params": params}, x, method="encode_image"),
             {"pixel_values": ("float32", f"b, {side}, {side}, 3")},
             ["float32[b, E]"],
         ),
-        "text": Function(
+        "text": ModelFunction(
             lambda params, x: clip.apply({"params": params}, x, method="encode_text"),
             {"input_ids": ("int32", f"b, {S}")},
             ["float32[b, E]"],
@@ -106,10 +106,10 @@ def clip_functions(model: clip_jax.PretrainedClip) -> dict[str, Function]:
     }
 
 
-def vqgan_functions(config: VqganConfig) -> dict[str, Function]:
+def vqgan_functions(config: VqganConfig) -> dict[str, ModelFunction]:
     vqgan = Vqgan(config)
     return {
-        "decode": Function(
+        "decode": ModelFunction(
             lambda params, ids: vqgan.apply({"params": params}, ids, method="decode"),
             {"ids": ("int32", "b, rows, columns")},
             ["float32[b, height, width, 3], from 0 to 1"],
@@ -117,30 +117,30 @@ def vqgan_functions(config: VqganConfig) -> dict[str, Function]:
     }
 
 
-def rudolph_functions(config: RudolphConfig) -> dict[str, Function]:
+def rudolph_functions(config: RudolphConfig) -> dict[str, ModelFunction]:
     model, layout = Rudolph(config, stacked=False), Layout(config)
-    drawing = Drawing(config)
+    decoder = ImageDecoder(config)
     L, M = layout.sequence_length, layout.left.stop
-    cache = f"{config.layers}, b, {config.heads}, {drawing.positions}, "
+    cache = f"{config.layers}, b, {config.heads}, {decoder.positions}, "
     caches = dict.fromkeys(
         ("keys", "values"), ("float32", cache + str(config.width // config.heads))
     )
     made = ["float32[b, V], of the codes alone", *(f"{name}: as in step" for name in caches)]
     return {
-        "logits": Function(
+        "logits": ModelFunction(
             lambda params, ids: model.apply({"params": params}, ids),
             {"input_ids": ("int32", f"b, {L}")},
             [f"float32[b, {L}, V]"],
         ),
-        "prompt": Function(drawing.prompt, {"left_ids": ("int32", f"b, {M}")}, made),
-        "step": Function(
-            drawing.step, {**caches, "codes": ("int32", "b"), "place": ("int32", "")}, made
+        "prompt": ModelFunction(decoder.prompt, {"left_ids": ("int32", f"b, {M}")}, made),
+        "step": ModelFunction(
+            decoder.step, {**caches, "codes": ("int32", "b"), "place": ("int32", "")}, made
         ),
     }
 
 
 @dataclasses.dataclass(frozen=True)
-class Drawing:
+class ImageDecoder:
     """An image code by code: `prompt` reads the left text, `step` the code before the next one."""
 
     config: RudolphConfig
@@ -190,7 +190,7 @@ class Drawing:
         return incremental.make_logits_fn(self.config, self.compute, params, columns)(x)
 
 
-def _serialize(function: Function, specs: Mapping[str, jax.ShapeDtypeStruct]) -> bytes:
+def _serialize(function: ModelFunction, specs: Mapping[str, jax.ShapeDtypeStruct]) -> bytes:
     scope = export.SymbolicScope()
     arrays = [
         jax.ShapeDtypeStruct(export.symbolic_shape(shape, scope=scope), np.dtype(dtype))
@@ -202,7 +202,7 @@ def _serialize(function: Function, specs: Mapping[str, jax.ShapeDtypeStruct]) ->
 
 
 def _signature(
-    kind: str, config: Mapping[str, Any], functions: Mapping[str, Function]
+    kind: str, config: Mapping[str, Any], functions: Mapping[str, ModelFunction]
 ) -> dict[str, Any]:
     return {
         "kind": kind,

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from clip_jax.errors import InputError
-from converters.marks import MARKS, WHOLE_VQGAN_MARK
-from converters.torch_unpickler import shown
+from converters.signatures import FULL_VQGAN_SIGNATURE, SIGNATURES
+from converters.torch_unpickler import safe_repr
 
 # Components that no model has itself, wherever they stand in a name: a submodule may be wrapped.
 WRAPPERS = {
@@ -22,7 +22,7 @@ WRAPPERS = {
     "_fsdp_wrapped_module": "FullyShardedDataParallel",
     "_checkpoint_wrapped_module": "activation checkpointing",
 }
-# First components that a model may have itself; removed only where a mark of its kind follows.
+# First components that a model may have itself; removed only where a signature of its kind follows.
 ATTRIBUTES = {
     "model": "the model's attribute in a LightningModule",
     "net": "the model's attribute in a training module",
@@ -32,7 +32,7 @@ MAX_COMPONENTS = 64  # deeper than any model's names; a hostile file may have mo
 
 
 @dataclass(frozen=True)
-class Applied:
+class AppliedRule:
     """A rule that changed names. rule: what was removed. tensors: from how many names."""
 
     rule: str
@@ -44,15 +44,15 @@ class Applied:
 
 
 @dataclass(frozen=True)
-class Naming:
+class CanonicalNames:
     """names: name in the file -> canonical name, in the file's order. left_out: the others."""
 
     names: Mapping[str, str] = field(default_factory=dict)
-    rules: tuple[Applied, ...] = ()
+    rules: tuple[AppliedRule, ...] = ()
     left_out: tuple[str, ...] = ()
 
 
-def canonical(names: Iterable[str], where: str, prefix: str | None = None) -> Naming:
+def canonicalize(names: Iterable[str], where: str, prefix: str | None = None) -> CanonicalNames:
     """Applies the rules to all names of a checkpoint.
 
     where: what errors call it. prefix: only names below it are taken, and it is removed; matched
@@ -60,7 +60,7 @@ def canonical(names: Iterable[str], where: str, prefix: str | None = None) -> Na
     InputError for a prefix that only some names have, and for one in no table.
     """
     current = {name: name for name in names}
-    taken, rules = dict(current), list[Applied]()
+    taken, rules = dict(current), list[AppliedRule]()
     if prefix is not None:
         prefix = prefix if prefix.endswith(".") else prefix + "."
         if not any(name.startswith(prefix) for name in current):
@@ -68,18 +68,18 @@ def canonical(names: Iterable[str], where: str, prefix: str | None = None) -> Na
         below = {raw: name for raw, name in taken.items() if name.startswith(prefix)}
         if not below:
             raise InputError(
-                f"{where}: no tensor name begins with {shown(prefix)}; they begin with "
-                f"{_beginnings(taken.values())}"
+                f"{where}: no tensor name begins with {safe_repr(prefix)}; they begin with "
+                f"{_first_components(taken.values())}"
             )
         taken = {raw: name.removeprefix(prefix) for raw, name in below.items()}
-        rules = [*rules, Applied(prefix, "--prefix", len(taken))]
+        rules = [*rules, AppliedRule(prefix, "--prefix", len(taken))]
     taken, unwrapped = _unwrap(taken, where)
     taken, detached = _detach(taken, where)
     left_out = tuple(raw for raw in current if raw not in taken)
-    return Naming(taken, (*rules, *unwrapped, *detached), left_out)
+    return CanonicalNames(taken, (*rules, *unwrapped, *detached), left_out)
 
 
-def _unwrap(names: Mapping[str, str], where: str) -> tuple[dict[str, str], list[Applied]]:
+def _unwrap(names: Mapping[str, str], where: str) -> tuple[dict[str, str], list[AppliedRule]]:
     """Removes every component in WRAPPERS that all names of a module share."""
     parts = {raw: name.split(".") for raw, name in names.items()}
     removed: dict[str, set[int]] = {raw: set() for raw in names}
@@ -96,7 +96,7 @@ def _unwrap(names: Mapping[str, str], where: str) -> tuple[dict[str, str], list[
                 example = next(raw for raw in together if raw not in groups[wrapper])
                 at = parts[example][:depth]
                 bare = len(removed[example]) == depth
-                _refuse_some(where, at, wrapper, groups[wrapper], together, example, bare)
+                _raise_mixed_names(where, at, wrapper, groups[wrapper], together, example, bare)
             for raw in together:
                 removed[raw].add(depth)
         if depth < MAX_COMPONENTS:
@@ -105,7 +105,7 @@ def _unwrap(names: Mapping[str, str], where: str) -> tuple[dict[str, str], list[
     for raw, places in removed.items():
         for component in {parts[raw][place] for place in places}:
             counts[component] += 1
-    applied = [Applied(f"{c}.", WRAPPERS[c], count) for c, count in counts.items() if count]
+    applied = [AppliedRule(f"{c}.", WRAPPERS[c], count) for c, count in counts.items() if count]
     bared = {
         raw: ".".join(part for place, part in enumerate(parts[raw]) if place not in removed[raw])
         for raw in names
@@ -113,7 +113,7 @@ def _unwrap(names: Mapping[str, str], where: str) -> tuple[dict[str, str], list[
     return bared, applied
 
 
-def _refuse_some(
+def _raise_mixed_names(
     where: str,
     parents: list[str],
     wrapper: str,
@@ -128,27 +128,27 @@ def _refuse_some(
         if bare
         else "save the state_dict() of the module without its wrapper"
     )
-    below = f" below {shown('.'.join(parents))}" if parents else ""
+    below = f" below {safe_repr('.'.join(parents))}" if parents else ""
     raise InputError(
         f"{where}: {len(having)} of {len(together)} tensor names{below} begin with "
-        f"{shown(prefix)} ({WRAPPERS[wrapper]}), and {shown(example)} does not; {advice}"
+        f"{safe_repr(prefix)} ({WRAPPERS[wrapper]}), and {safe_repr(example)} does not; {advice}"
     )
 
 
-def _detach(names: dict[str, str], where: str) -> tuple[dict[str, str], list[Applied]]:
-    """Removes what comes before the marks of a kind, by the rules of ATTRIBUTES."""
+def _detach(names: dict[str, str], where: str) -> tuple[dict[str, str], list[AppliedRule]]:
+    """Removes what comes before the signatures of a kind, by the rules of ATTRIBUTES."""
     held = set(names.values())
-    found = [mark for mark in MARKS if mark in held]
-    whole = WHOLE_VQGAN_MARK.partition(".")[0] + "."
-    if found == [WHOLE_VQGAN_MARK]:
+    found = [signature for signature in SIGNATURES if signature in held]
+    whole = FULL_VQGAN_SIGNATURE.partition(".")[0] + "."
+    if found == [FULL_VQGAN_SIGNATURE]:
         if all(name.startswith(whole) for name in held):
             reason = "the names of a whole VQGanGumbelVAE; kept, for the way back"
-            return names, [Applied(whole, reason, 0)]
+            return names, [AppliedRule(whole, reason, 0)]
         prefixes = [whole]
     elif found:
         return names, []
     else:
-        prefixes = _before_marks(held)
+        prefixes = _prefixes_before_signatures(held)
     if not prefixes:
         return names, []  # no kind that is known; `require_kind` says so
     prefix = prefixes[0]
@@ -156,29 +156,32 @@ def _detach(names: dict[str, str], where: str) -> tuple[dict[str, str], list[App
     components = prefix.removesuffix(".").split(".")
     shared = len(prefixes) == 1 and len(having) == len(names)
     if shared and all(component in ATTRIBUTES for component in components):
-        rules = [Applied(f"{c}.", ATTRIBUTES[c], len(names)) for c in components]
+        rules = [AppliedRule(f"{c}.", ATTRIBUTES[c], len(names)) for c in components]
         return {raw: name.removeprefix(prefix) for raw, name in names.items()}, rules
     other = next((name for name in names.values() if not name.startswith(prefix)), None)
-    but = f", and {shown(other)} does not" if other is not None else ""
-    either = " or ".join(f"--prefix={shown(p)[1:-1]}" for p in prefixes[:4])
+    but = f", and {safe_repr(other)} does not" if other is not None else ""
+    either = " or ".join(f"--prefix={safe_repr(p)[1:-1]}" for p in prefixes[:4])
     raise InputError(
-        f"{where}: {len(having)} of {len(names)} tensor names begin with {shown(prefix)}{but}; "
+        f"{where}: {len(having)} of {len(names)} tensor names begin with {safe_repr(prefix)}{but}; "
         f"add {either} to take only those below it"
     )
 
 
-def _before_marks(names: set[str]) -> list[str]:
-    """What stands before a mark in some name. The longest mark counts: one ends in another."""
-    marks = sorted(MARKS, key=len, reverse=True)
+def _prefixes_before_signatures(names: set[str]) -> list[str]:
+    """What stands before a signature in some name. The longest signature counts: one ends in "
+    "another."""
+    signatures = sorted(SIGNATURES, key=len, reverse=True)
     found = {
-        name.removesuffix(mark)
+        name.removesuffix(signature)
         for name in names
-        for mark in [next((mark for mark in marks if name.endswith(f".{mark}")), None)]
-        if mark is not None
+        for signature in [
+            next((signature for signature in signatures if name.endswith(f".{signature}")), None)
+        ]
+        if signature is not None
     }
     return sorted(found, key=lambda prefix: (len(prefix), prefix))
 
 
-def _beginnings(names: Iterable[str]) -> str:
+def _first_components(names: Iterable[str]) -> str:
     firsts = list(dict.fromkeys(name.partition(".")[0] for name in names))
-    return shown(firsts) if firsts else "nothing"
+    return safe_repr(firsts) if firsts else "nothing"

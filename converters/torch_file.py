@@ -22,8 +22,8 @@ import numpy as np
 
 from clip_jax.errors import InputError
 from clip_jax.input_files import check_regular
-from converters.containers import Contained, choose
-from converters.torch_unpickler import Module, Storage, Tensor, shown, unpickle
+from converters.containers import FoundStateDict, find_state_dict
+from converters.torch_unpickler import Module, Storage, Tensor, safe_repr, unpickle
 
 # A checkpoint of some thousand tensors has a pickle of less than a megabyte.
 MAX_PICKLE_BYTES = 8 << 20
@@ -34,7 +34,7 @@ _LOCAL_HEADER = struct.Struct("<4s5H3L2H")
 
 @dataclasses.dataclass(frozen=True)
 class TorchFile:
-    """tensors: name -> read-only array, in the file's order. entry, left_out: see `Contained`.
+    """tensors: name -> read-only array, in the file's order. entry, left_out: see `FoundStateDict`.
 
     script: the root of a TorchScript archive. code: its source, by record name.
     """
@@ -62,9 +62,9 @@ def open_file(path: str | Path, entry: str | None = None) -> TorchFile:
     if type(content) is Module:
         if entry is not None:
             raise InputError(f"{path}: a TorchScript archive has no entries; leave --entry out")
-        found = Contained("", _flatten(content, str(path)))
+        found = FoundStateDict("", _flatten(content, str(path)))
     else:
-        found = choose(content, str(path), entry)
+        found = find_state_dict(content, str(path), entry)
     return TorchFile(
         {name: archive.view(name, tensor) for name, tensor in found.tensors.items()},
         found.entry,
@@ -84,10 +84,10 @@ def _flatten(root: Module, where: str) -> dict[str, Tensor]:
         visits += 1
         # A bag that contains itself, or shared bags that double at each level.
         if visits > MAX_NESTED_ATTRIBUTES:
-            raise InputError(f"{where}: its modules nest without end, at {shown(name)}")
+            raise InputError(f"{where}: its modules nest without end, at {safe_repr(name)}")
         if type(value) is Tensor:
             if name in tensors:
-                raise InputError(f"{where}: tensor {shown(name)} is there twice")
+                raise InputError(f"{where}: tensor {safe_repr(name)} is there twice")
             tensors[name] = value
         elif type(value) is Module:
             prefix = name + "." if name else ""
@@ -139,24 +139,28 @@ class _Archive:
                 data = zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, MAX_CODE_BYTES)
             return data.decode("utf-8")
         except (zlib.error, UnicodeDecodeError) as error:
-            raise InputError(f"{self.path}: record {shown(name)} is damaged ({error})") from error
+            raise InputError(
+                f"{self.path}: record {safe_repr(name)} is damaged ({error})"
+            ) from error
 
     def record(self, name: str) -> tuple[int, int]:
         """Offset and size of its bytes."""
         if name not in self.records:
-            raise InputError(f"{self.path}: has no record {shown(name)}; not a whole checkpoint")
+            raise InputError(
+                f"{self.path}: has no record {safe_repr(name)}; not a whole checkpoint"
+            )
         return _locate(self.path, self.map, self.records[name], self.ends[name])
 
     def view(self, name: str, tensor: Tensor) -> np.ndarray:
         """The tensor on the map, after its storage and its extents are checked."""
-        storage, where = tensor.storage, f"{self.path}: tensor {shown(name)}"
+        storage, where = tensor.storage, f"{self.path}: tensor {safe_repr(name)}"
         shape, strides = _sizes(tensor.shape), _sizes(tensor.strides)
         if shape is None or strides is None or _sizes([tensor.offset]) is None:
             raise InputError(f"{where} has sizes, strides or an offset that no tensor can have")
         if len(shape) != len(strides):
             raise InputError(f"{where} has {len(shape)} sizes and {len(strides)} strides")
         if math.prod(n for n in shape if n) * storage.dtype.itemsize >= 1 << 63:
-            raise InputError(f"{where} has the impossible shape {shown(list(shape))}")
+            raise InputError(f"{where} has the impossible shape {safe_repr(list(shape))}")
         offset, size = self._storage(storage, where)
         if 0 in shape:
             return _read_only(np.empty(shape, storage.dtype))
@@ -184,7 +188,7 @@ class _Archive:
         expected = storage.elements * storage.dtype.itemsize
         if size != expected:
             raise InputError(
-                f"{where}: record {shown(f'data/{storage.key}')} has {size} bytes; "
+                f"{where}: record {safe_repr(f'data/{storage.key}')} has {size} bytes; "
                 f"{storage.elements} x {storage.dtype} are {expected}"
             )
         return offset, size
@@ -229,7 +233,7 @@ def _open(path: Path) -> _Archive:
     archive = _Archive(path, whole, records, ends, swapped=False)
     order = archive.content("byteorder", limit=16) if "byteorder" in records else b"little"
     if order not in (b"little", b"big"):
-        raise InputError(f"{path}: record byteorder is {shown(order)}; expected little or big")
+        raise InputError(f"{path}: record byteorder is {safe_repr(order)}; expected little or big")
     return dataclasses.replace(archive, swapped=order.decode() != sys.byteorder)
 
 
@@ -247,7 +251,7 @@ def _entries(path: Path, file: Any, head: bytes) -> tuple[dict[str, zipfile.ZipI
     entries: dict[str, zipfile.ZipInfo] = {}
     for info in infos:
         if info.filename in entries:
-            raise InputError(f"{path}: record {shown(info.filename)} is there twice")
+            raise InputError(f"{path}: record {safe_repr(info.filename)} is there twice")
         entries[info.filename] = info
     return entries, directory
 
@@ -277,7 +281,7 @@ def _locate(
     end: where the next record begins. A header that is not this record's, or whose extra field
     does not fill its length, would shift the bytes unseen.
     """
-    where = f"{path}: record {shown(info.filename)}"
+    where = f"{path}: record {safe_repr(info.filename)}"
     if info.compress_type not in methods or info.flag_bits & 0x1:
         raise InputError(f"{where} is compressed or encrypted; PyTorch stores records as they are")
     start, header_end = info.header_offset, info.header_offset + _LOCAL_HEADER.size

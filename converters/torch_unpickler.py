@@ -19,7 +19,7 @@ import ml_dtypes
 import numpy as np
 
 from clip_jax.errors import InputError
-from converters.plain_data import MENTIONED, PLAIN_DATA
+from converters.plain_data import PLAIN_DATA, UNCALLED_GLOBALS
 
 # A tensor takes some 40; torch.save of 2,000 tensors writes less than 100,000.
 MAX_OPCODES = 1_000_000
@@ -74,24 +74,24 @@ class Module:
         self.attributes: dict[Any, Any] = {}
 
 
-class Unread:
+class OpaqueObject:
     """An object of a class in PLAIN_DATA, beside the weights: what it holds is dropped."""
 
     __slots__ = ()
 
 
-class Malformed(ValueError):
+class MalformedPickle(ValueError):
     """What is wrong with the pickle, without the file's name."""
 
 
 def unpickle(data: bytes, where: str) -> Any:
-    """The object in a pickle: dict, list, tuple, str, numbers, None, `Tensor`, `Module`, `Unread`.
+    """Return the object in a pickle, of built-in types, `Tensor`, `Module` and `OpaqueObject`.
 
-    where: what errors call the file. Anything unexpected raises InputError.
+    where: the file's name in errors. Anything unexpected raises InputError.
     """
     try:
         return _run(data)
-    except Malformed as error:
+    except MalformedPickle as error:
         raise InputError(f"{where}: {error}") from error
     except IndexError as error:  # a pop from an empty stack
         raise InputError(f"{where}: damaged pickle, an opcode lacks its operands") from error
@@ -100,7 +100,7 @@ def unpickle(data: bytes, where: str) -> Any:
         raise InputError(f"{where}: damaged pickle ({reason})") from error
 
 
-def shown(foreign: object) -> str:
+def safe_repr(foreign: object) -> str:
     """A name or number from a file as errors print it: on one line, quoted, cut short."""
     if isinstance(foreign, (str, bytes)):
         return repr(foreign) if len(foreign) <= 200 else f"{foreign[:200]!r}..."
@@ -108,7 +108,7 @@ def shown(foreign: object) -> str:
         return repr(foreign)
     if isinstance(foreign, (list, tuple)):
         flat = (item for item in foreign[:8] if not isinstance(item, (list, tuple)))
-        items = ", ".join(map(shown, flat))
+        items = ", ".join(map(safe_repr, flat))
         return f"[{items}{', ...' if len(foreign) > 8 else ''}]"
     return f"of type {type(foreign).__name__}"  # its repr may be endless
 
@@ -128,7 +128,9 @@ def _run(data: bytes) -> Any:
             memo[len(memo)] = stack[-1]
         elif name in ("BINGET", "LONG_BINGET"):
             if argument not in memo:
-                raise Malformed(f"damaged pickle, memo {argument} is read before it is written")
+                raise MalformedPickle(
+                    f"damaged pickle, memo {argument} is read before it is written"
+                )
             stack.append(memo[argument])
         elif name == "MARK":
             outer.append(stack)
@@ -168,12 +170,12 @@ def _run(data: bytes) -> Any:
             _build(stack[-1], state)
         elif name == "STOP":
             return stack.pop()
-    raise Malformed("damaged pickle, it has no end")
+    raise MalformedPickle("damaged pickle, it has no end")
 
 
 def _check_count(count: int) -> None:
     if count > MAX_OPCODES:
-        raise Malformed(
+        raise MalformedPickle(
             f"its pickle has more than {MAX_OPCODES} opcodes; a checkpoint of some thousand "
             "tensors has a tenth of that"
         )
@@ -189,7 +191,9 @@ def _operations(data: bytes) -> Iterator[tuple[str, Any]]:
         opcode = _OPCODES.get(code.decode("latin-1"))
         if opcode is None or opcode.name not in _KNOWN:
             name = opcode.name if opcode else repr(code)
-            raise Malformed(f"pickle opcode {name} is refused; no PyTorch checkpoint needs it")
+            raise MalformedPickle(
+                f"pickle opcode {name} is refused; no PyTorch checkpoint needs it"
+            )
         if opcode.name == "GLOBAL":  # pickletools would unescape the names, which pickle does not
             yield opcode.name, (stream.readline().decode(), stream.readline().decode())
         else:
@@ -220,36 +224,41 @@ _KNOWN = {
 
 def _expect(value: Any, kind: type) -> Any:
     if type(value) is not kind:
-        raise Malformed(f"damaged pickle, {type(value).__name__} where {kind.__name__} must be")
+        raise MalformedPickle(
+            f"damaged pickle, {type(value).__name__} where {kind.__name__} must be"
+        )
     return value
 
 
 def _extend(target: Any, items: list[Any]) -> None:
-    if type(target) is not Unread:
+    if type(target) is not OpaqueObject:
         _expect(target, list).extend(items)
 
 
 def _set_items(target: Any, items: list[Any]) -> None:
-    if type(target) is Unread:
+    if type(target) is OpaqueObject:
         return
     _expect(target, dict)
     if len(items) % 2:
-        raise Malformed("damaged pickle, a key without a value")
+        raise MalformedPickle("damaged pickle, a key without a value")
     for key, value in zip(items[::2], items[1::2], strict=True):
         if type(key) not in (str, int):
-            raise Malformed(f"a dict has a key of type {type(key).__name__}; expected str or int")
+            raise MalformedPickle(
+                f"a dict has a key of type {type(key).__name__}; expected str or int"
+            )
         if key in target:
-            raise Malformed(f"{shown(key)} is there twice")
+            raise MalformedPickle(f"{safe_repr(key)} is there twice")
         target[key] = value
 
 
 def _global(module: str, name: str) -> Global:
     found = Global(module, name)
     known = found in _REDUCERS or (module == "torch" and name in STORAGES)
-    known = known or (module, name) in PLAIN_DATA | MENTIONED
+    known = known or (module, name) in PLAIN_DATA | UNCALLED_GLOBALS
     if not known and module.split(".")[0] != "__torch__":
-        raise Malformed(
-            f"global {shown(f'{module}.{name}')} is refused: only tensors are read; where the file "
+        raise MalformedPickle(
+            f"global {safe_repr(f'{module}.{name}')} is refused: only tensors are read; where the "
+            "file "
             "is trusted, load it in PyTorch with weights_only=False and torch.save its state dict "
             "alone"
         )
@@ -266,57 +275,59 @@ def _storage(persistent: Any) -> Storage:
             kind in STORAGES and elements >= 0
         ):
             return Storage(STORAGES[kind], key, elements)
-    raise Malformed("damaged pickle, a storage is not (kind, key, location, elements)")
+    raise MalformedPickle("damaged pickle, a storage is not (kind, key, location, elements)")
 
 
 def _reduce(function: Any, arguments: tuple[Any, ...]) -> Any:
     reducer = _REDUCERS.get(_expect(function, Global))
     if _is_plain_data(function):
-        return Unread()
+        return OpaqueObject()
     if reducer is None:
-        called = shown(f"{function.module}.{function.name}")
-        raise Malformed(f"global {called} is refused as a call")
+        called = safe_repr(f"{function.module}.{function.name}")
+        raise MalformedPickle(f"global {called} is refused as a call")
     return reducer(arguments)
 
 
-def _new_object(cls: Any, arguments: Any) -> Module | Unread:
+def _new_object(cls: Any, arguments: Any) -> Module | OpaqueObject:
     if _is_plain_data(_expect(cls, Global)):
-        return Unread()
+        return OpaqueObject()
     if cls.module.split(".")[0] != "__torch__" or arguments != ():
-        raise Malformed(f"an object of {shown(f'{cls.module}.{cls.name}')} is refused")
+        raise MalformedPickle(f"an object of {safe_repr(f'{cls.module}.{cls.name}')} is refused")
     return Module(cls)
 
 
 def _build(target: Any, state: Any) -> None:
     """Attributes: kept for a TorchScript object; dropped for a dict, where they are `_metadata`,
     and for plain data."""
-    if type(target) is Unread:
+    if type(target) is OpaqueObject:
         return
     _expect(state, dict)
     if type(target) is Module and not target.attributes:
         target.attributes = state
     elif type(target) is not dict:
-        raise Malformed(f"damaged pickle, attributes set on {type(target).__name__}")
+        raise MalformedPickle(f"damaged pickle, attributes set on {type(target).__name__}")
 
 
 def _rebuild_tensor(arguments: tuple[Any, ...]) -> Tensor:
     if not 4 <= len(arguments) <= 7 or type(arguments[0]) is not Storage:
-        raise Malformed("damaged pickle, a tensor is not (storage, offset, sizes, strides, ...)")
+        raise MalformedPickle(
+            "damaged pickle, a tensor is not (storage, offset, sizes, strides, ...)"
+        )
     if len(arguments) == 7 and arguments[6]:
-        raise Malformed("a tensor is marked as conjugated or negated; save its resolved copy")
+        raise MalformedPickle("a tensor is marked as conjugated or negated; save its resolved copy")
     return Tensor(*arguments[:4])
 
 
 def _first(arguments: tuple[Any, ...]) -> Any:
     """nn.Parameter(tensor, ...), a typed TorchScript list, torch.Size: the value itself."""
     if not arguments:
-        raise Malformed("damaged pickle, a call without arguments")
+        raise MalformedPickle("damaged pickle, a call without arguments")
     return arguments[0]
 
 
 def _empty_dict(arguments: tuple[Any, ...]) -> dict[Any, Any]:
     if arguments:
-        raise Malformed("damaged pickle, an OrderedDict with arguments")
+        raise MalformedPickle("damaged pickle, an OrderedDict with arguments")
     return {}
 
 

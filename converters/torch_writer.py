@@ -94,9 +94,7 @@ def _state_dict_pickle(tensors: Mapping[str, ArrayLike], under: str) -> bytes:
     return b"".join([*out, pickle.SETITEMS, after, pickle.STOP])
 
 
-_ORDERED_DICT = (
-    pickle.GLOBAL + b"collections\nOrderedDict\n" + pickle.EMPTY_TUPLE + pickle.REDUCE
-)
+_ORDERED_DICT = pickle.GLOBAL + b"collections\nOrderedDict\n" + pickle.EMPTY_TUPLE + pickle.REDUCE
 
 
 def _tuple(items: list[bytes]) -> list[bytes]:

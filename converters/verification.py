@@ -14,28 +14,28 @@ from converters.files import read_json
 
 # A run's folders, as `experiments` names them.
 CHECKPOINTS, MODEL = "checkpoints", "model"
-EARLIER = "carries no digests, as saved by an earlier version"
+NO_DIGESTS = "carries no digests, as saved by an earlier version"
 
 
 @dataclass(frozen=True)
-class Verified:
-    """faults: a line each. earlier: what carries nothing to compare with."""
+class VerificationResult:
+    """faults: a line each. without_digests: what carries nothing to compare with."""
 
     arrays: int = 0
     files: int = 0
     faults: tuple[str, ...] = ()
-    earlier: tuple[str, ...] = field(default=())
+    without_digests: tuple[str, ...] = field(default=())
 
-    def __add__(self, other: Verified) -> Verified:
-        return Verified(
+    def __add__(self, other: VerificationResult) -> VerificationResult:
+        return VerificationResult(
             self.arrays + other.arrays,
             self.files + other.files,
             self.faults + other.faults,
-            self.earlier + other.earlier,
+            self.without_digests + other.without_digests,
         )
 
     def __str__(self) -> str:
-        lines = [*self.faults, *(f"{place}: {EARLIER}" for place in self.earlier)]
+        lines = [*self.faults, *(f"{place}: {NO_DIGESTS}" for place in self.without_digests)]
         counts = f"{self.arrays:,} arrays, {self.files:,} files"
         if self.faults:
             lines.append(f"{counts}, faults: {len(self.faults)}")
@@ -44,7 +44,7 @@ class Verified:
         return "\n".join(lines)
 
 
-def verify(folder: str | Path) -> Verified:
+def verify(folder: str | Path) -> VerificationResult:
     """Verifies a model folder, a checkpoint of one step, or a run's folder with all of these.
 
     InputError for a folder that is none of them; damage is no error but in the result's `faults`.
@@ -62,36 +62,36 @@ def verify(folder: str | Path) -> Verified:
     if (folder / MODEL).is_dir():
         parts.append(_model(folder / MODEL))
     if parts:
-        return sum(parts, start=Verified())
+        return sum(parts, start=VerificationResult())
     raise InputError(
         f"{folder}: neither a model folder nor a training run's; expected config.json or "
         "checkpoints/ in it"
     )
 
 
-def record(folder: str | Path) -> Verified:
+def record(folder: str | Path) -> VerificationResult:
     """Records the digests of a model folder as it is now; they replace those that it has."""
     folder = Path(folder)
     model_folder.read_config(folder)
     has_params = (folder / PARAMS).is_dir()
     params = model_folder.restore_params(folder) if has_params else {}
     written = digests.write_digests(folder, digests.digest_arrays(params))
-    return Verified(len(written.arrays), len(written.files))
+    return VerificationResult(len(written.arrays), len(written.files))
 
 
-def _checkpoint(folder: Path) -> Verified:
+def _checkpoint(folder: Path) -> VerificationResult:
     """Compares a step as it lies, without a model or a mesh of the right shape."""
     try:
         record = tree_checksums.read_record(folder)
         if record is None:
-            return Verified(earlier=(str(folder),))
+            return VerificationResult(without_digests=(str(folder),))
         config = read_json(folder / "config" / "metadata")
         found: dict[str, str] = {}
         for item, prefix in ((PARAMS, f"{PARAMS}/"), ("train", "")):
             arrays = model_folder.restore_params(folder, name=item)
             found |= tree_checksums.checksums(arrays, prefix)
     except InputError as error:
-        return Verified(faults=(str(error),))
+        return VerificationResult(faults=(str(error),))
     faults = [
         *tree_checksums.checksum_faults(record, found),
         *(f"{name}: is absent" for name in sorted(record["arrays"].keys() - found.keys())),
@@ -104,21 +104,23 @@ def _checkpoint(folder: Path) -> Verified:
         if (name := path.name) in record["files"] and path.is_file()
     }
     faults += tree_checksums.file_faults(record, files)
-    return Verified(len(found), 1 + len(files), tuple(f"{folder}: {fault}" for fault in faults))
+    return VerificationResult(
+        len(found), 1 + len(files), tuple(f"{folder}: {fault}" for fault in faults)
+    )
 
 
-def _model(folder: Path) -> Verified:
+def _model(folder: Path) -> VerificationResult:
     try:
         recorded = model_folder.read_recorded_digests(folder)
         if recorded is None:
             model_folder.read_config(folder)
-            return Verified(earlier=(str(folder),))
+            return VerificationResult(without_digests=(str(folder),))
     except InputError as error:
-        return Verified(faults=(str(error),))
+        return VerificationResult(faults=(str(error),))
     faults = list(_array_faults(folder, recorded)) + [
         f"{folder}: {fault}" for fault in digests.file_faults(folder, recorded)
     ]
-    return Verified(len(recorded.arrays), len(recorded.files), tuple(faults))
+    return VerificationResult(len(recorded.arrays), len(recorded.files), tuple(faults))
 
 
 def _array_faults(folder: Path, recorded: digests.Digests) -> list[str]:

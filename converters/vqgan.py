@@ -21,20 +21,20 @@ import numpy as np
 from clip_jax.errors import InputError
 from converters import torch_writer
 from converters.clip_tables import require_kind
-from converters.conversion import Model, Source, export_tensors
+from converters.conversion import ForeignCheckpoint, ModelFolder, export_tensors
 from converters.files import read_json
-from converters.moves import Shape
-from converters.rules import Derived, Rule, Skipped, shapes_of
+from converters.rules import Derived, Ignored, Rule, shapes_of
+from converters.tensor_mapping import Shape
 from converters.weights import Selection, Weights, open_weights
 from rudolph_jax.config import VqganConfig
 from rudolph_jax.vqgan import abstract_params
 from rudolph_jax.wavelet import HIGH, LOW
 
-MARK = "encoder.conv_in.weight"
-WHOLE = "model."  # before every name of a whole VQGanGumbelVAE
+SIGNATURE = "encoder.conv_in.weight"
+FULL_PREFIX = "model."  # before every name of a whole VQGanGumbelVAE
 CONFIG = "config.json"
 FILE_NAMES = {False: "vqgan.gumbelf8-sber.model.ckpt", True: "vqgan.gumbelf8-sber-dwt.model.ckpt"}
-ASKED_BY = "the shape of the other tensors"
+CONFIG_SOURCE = "the shape of the other tensors"
 NORM_GROUPS = 32  # a constant of taming's
 
 # Our paths to the original's names, each line applied in turn.
@@ -57,17 +57,17 @@ NAMES = (
 )
 
 
-def read(path: Path, selection: Selection | None = None) -> Source:
+def read(path: Path, selection: Selection | None = None) -> ForeignCheckpoint:
     """path: the file, or a folder that holds no other checkpoint. config.json may lie beside it."""
     weights = open_weights(path, selection=selection)
-    prefix = WHOLE if WHOLE + MARK in weights.tensors else ""
-    require_kind(weights, "vqgan", prefix + MARK)
+    prefix = FULL_PREFIX if FULL_PREFIX + SIGNATURE in weights.tensors else ""
+    require_kind(weights, "vqgan", prefix + SIGNATURE)
     config = _config(weights, prefix)
     file = weights.path.parent / CONFIG
     original = read_json(file) if file.exists() else None
     if original is not None:
-        _check_original(original, config, str(file))
-    return Source(
+        _check_config(original, config, str(file))
+    return ForeignCheckpoint(
         model_kind="vqgan",
         config=config.to_dict(),
         weights=weights,
@@ -75,13 +75,13 @@ def read(path: Path, selection: Selection | None = None) -> Source:
         derived=_unused(config, prefix),
         settings=config,
         shapes=_shapes(config),
-        asked_by=ASKED_BY,
-        others=() if original is None else (file,),
+        config_source=CONFIG_SOURCE,
+        sidecar_files=() if original is None else (file,),
         original=original or {},
     )
 
 
-def export(model: Model, folder: Path) -> None:
+def export(model: ModelFolder, folder: Path) -> None:
     """Writes the checkpoint {"state_dict": ...}, and config.json where the original had one."""
     config = VqganConfig.from_dict(model.config)
     if config.norm_groups != NORM_GROUPS:
@@ -89,8 +89,8 @@ def export(model: Model, folder: Path) -> None:
             f"{model.folder}: its group norms have {config.norm_groups} groups; rudalle's always "
             f"have {NORM_GROUPS}, so it cannot be exported"
         )
-    whole = config.wavelet if model.dtypes is None else WHOLE + MARK in model.dtypes
-    prefix = WHOLE if whole else ""
+    whole = config.wavelet if model.dtypes is None else FULL_PREFIX + SIGNATURE in model.dtypes
+    prefix = FULL_PREFIX if whole else ""
     unused = _unused(config, prefix)
     tensors = export_tensors(model, _rules(config, prefix), unused, config, _shapes(config))
     if config.wavelet:
@@ -127,9 +127,9 @@ def _constant(value: np.ndarray, _: VqganConfig) -> np.ndarray:
     return value
 
 
-def _unused(config: VqganConfig, prefix: str) -> tuple[Derived | Skipped, ...]:
+def _unused(config: VqganConfig, prefix: str) -> tuple[Derived | Ignored, ...]:
     """Tensors of the original that the model does without."""
-    training = Skipped(
+    training = Ignored(
         f"{prefix}loss.*",
         "a part of the training loss (discriminator, perceptual network); coding uses none of it",
     )
@@ -140,19 +140,19 @@ def _unused(config: VqganConfig, prefix: str) -> tuple[Derived | Skipped, ...]:
             f"{prefix}decoder.idwt.{name}_{way}",
             "a filter of the Haar wavelet, a constant",
             functools.partial(_constant, value.reshape(shape)),
-            home="float32",
+            export_dtype="float32",
         )
         for way, shape in (("col", (1, 1, 2, 1)), ("row", (1, 1, 1, 2)))
         for name, value in (("g0", LOW), ("g1", HIGH))
     )
     reason = "never used: the wavelet decoder has a post_quant_conv of its own"
-    second = (Skipped(f"{prefix}post_quant_conv.{part}", reason) for part in ("weight", "bias"))
+    second = (Ignored(f"{prefix}post_quant_conv.{part}", reason) for part in ("weight", "bias"))
     return (training, *filters, *second)
 
 
 def _config(weights: Weights, prefix: str) -> VqganConfig:
     """The sizes, from shapes and names; what does not fit together shows when tensors are moved."""
-    channels = _shape(weights, prefix + MARK, 4)[0]
+    channels = _shape(weights, prefix + SIGNATURE, 4)[0]
     codebook_size, latent_channels = _shape(weights, prefix + "quantize.embed.weight", 2)
     levels = range(_count(weights, prefix + "encoder.down."))
     blocks = {_count(weights, f"{prefix}encoder.down.{level}.block.") for level in levels}
@@ -168,7 +168,7 @@ def _config(weights: Weights, prefix: str) -> VqganConfig:
         if width % channels:
             raise InputError(
                 f"{weights.file_of(name)}: tensor {name!r} puts out {width} channels; expected a "
-                f"multiple of {channels}, what {prefix + MARK!r} puts out"
+                f"multiple of {channels}, what {prefix + SIGNATURE!r} puts out"
             )
         multipliers.append(width // channels)
     try:
@@ -205,7 +205,7 @@ def _count(weights: Weights, prefix: str) -> int:
     return max((1 + int(m[1]) for name in weights.tensors if (m := pattern.match(name))), default=0)
 
 
-def _check_original(original: Mapping[str, Any], config: VqganConfig, where: str) -> None:
+def _check_config(original: Mapping[str, Any], config: VqganConfig, where: str) -> None:
     """InputError unless the original's config says what the tensors say.
 
     Its form: {"model": {"params": {"embed_dim", "n_embed", "ddconfig": {...}, ...}, ...}, ...}.

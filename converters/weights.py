@@ -13,9 +13,9 @@ import numpy as np
 from clip_jax.errors import InputError
 from converters import safetensors_file, torch_file
 from converters.files import read_json
-from converters.tensor_names import Applied, canonical
+from converters.tensor_names import AppliedRule, canonicalize
 from converters.torch_file import TorchFile
-from converters.torch_unpickler import shown
+from converters.torch_unpickler import safe_repr
 
 SAFETENSORS = ".safetensors"
 INDEX = ".index.json"
@@ -33,21 +33,26 @@ class Selection:
 
 @dataclass(frozen=True)
 class Weights:
-    """path: what the user named. tensors: canonical name -> read-only memory map. files: which file
-    holds which tensor. sources: every file that was read, the index included.
+    """Hold the tensors of a checkpoint.
 
-    in_file: canonical name -> the file's, where they differ. entry: of the container. rules: which
-    changed the names. left_out: entry or tensor -> why it is not among the tensors. script: the
-    file, where it is a TorchScript archive.
+    path: as the user gave it.
+    tensors: canonical name -> read-only memory map.
+    files: canonical name -> the file that holds it.
+    sources: every file that was read, the index included.
+    names_in_file: canonical name -> name in the file, where they differ.
+    entry: of the container.
+    rules: those that changed names.
+    left_out: entry or tensor -> why it is not among the tensors.
+    script: the file, where it is a TorchScript archive.
     """
 
     path: Path
     tensors: Mapping[str, np.ndarray]
     files: Mapping[str, Path]
     sources: tuple[Path, ...]
-    in_file: Mapping[str, str] = field(default_factory=dict)
+    names_in_file: Mapping[str, str] = field(default_factory=dict)
     entry: str = ""
-    rules: tuple[Applied, ...] = ()
+    rules: tuple[AppliedRule, ...] = ()
     left_out: Mapping[str, str] = field(default_factory=dict)
     script: TorchFile | None = None
 
@@ -77,9 +82,9 @@ def open_weights(
     """
     path, selection = Path(path), selection or Selection()
     if path.is_dir():
-        path = _first(path, names) if names else _only(path)
+        path = _first(path, names) if names else _only_checkpoint(path)
     if path.name.endswith(INDEX):
-        return _named(_sharded(path, selection.entry), selection.prefix)
+        return _canonicalized(_sharded(path, selection.entry), selection.prefix)
     held = _read(path, selection.entry)
     weights = Weights(
         path,
@@ -87,28 +92,28 @@ def open_weights(
         dict.fromkeys(held.tensors, path),
         (path,),
         entry=held.entry,
-        left_out=_beside(held),
+        left_out=_left_out_entries(held),
         script=held if held.script is not None else None,
     )
-    return _named(weights, selection.prefix)
+    return _canonicalized(weights, selection.prefix)
 
 
-def _named(weights: Weights, prefix: str | None) -> Weights:
+def _canonicalized(weights: Weights, prefix: str | None) -> Weights:
     """The same tensors under canonical names."""
-    naming = canonical(weights.tensors, str(weights.path), prefix)
+    naming = canonicalize(weights.tensors, str(weights.path), prefix)
     names = naming.names
     reason = f"not below --prefix={prefix}"
     return replace(
         weights,
         tensors={name: weights.tensors[raw] for raw, name in names.items()},
         files={name: weights.files[raw] for raw, name in names.items()},
-        in_file={name: raw for raw, name in names.items() if name != raw},
+        names_in_file={name: raw for raw, name in names.items() if name != raw},
         rules=naming.rules,
         left_out={**weights.left_out, **dict.fromkeys(naming.left_out, reason)},
     )
 
 
-def _beside(held: TorchFile) -> dict[str, str]:
+def _left_out_entries(held: TorchFile) -> dict[str, str]:
     return dict.fromkeys(held.left_out, f"beside the state dict {held.entry!r}")
 
 
@@ -127,7 +132,7 @@ def _first(folder: Path, names: Sequence[str]) -> Path:
     raise InputError(f"{folder}: holds no weights; expected {' or '.join(names)}")
 
 
-def _only(folder: Path) -> Path:
+def _only_checkpoint(folder: Path) -> Path:
     found = sorted(p.name for p in folder.iterdir() if p.suffix in SUFFIXES)
     if len(found) != 1:
         some = ", ".join(found[:4]) if found else "none"
@@ -135,7 +140,7 @@ def _only(folder: Path) -> Path:
     return folder / found[0]
 
 
-def shards(index: Mapping[str, Any], where: str) -> list[str]:
+def shard_names(index: Mapping[str, Any], where: str) -> list[str]:
     """The files that the content of an index names, each once. where: what errors call it."""
     places = index.get("weight_map")
     if not isinstance(places, dict) or not all(isinstance(s, str) for s in places.values()):
@@ -144,13 +149,13 @@ def shards(index: Mapping[str, Any], where: str) -> list[str]:
     for name in names:
         # An index may come from a stranger: its names must not lead out of the folder.
         if Path(name).name != name or "\\" in name or name in ("", ".", "..") or "\0" in name:
-            raise InputError(f"{where}: {shown(name)} is not the name of a file beside it")
+            raise InputError(f"{where}: {safe_repr(name)} is not the name of a file beside it")
     return names
 
 
 def _sharded(index: Path, entry: str | None) -> Weights:
     content = read_json(index)
-    names = shards(content, str(index))
+    names = shard_names(content, str(index))
     places = content["weight_map"]
     tensors: dict[str, np.ndarray] = {}
     files: dict[str, Path] = {}
@@ -159,21 +164,27 @@ def _sharded(index: Path, entry: str | None) -> Weights:
     for shard in names:
         path = index.parent / shard
         if not path.is_file():
-            raise InputError(f"{index}: names the shard {shown(shard)}, which is not there")
+            raise InputError(f"{index}: names the shard {safe_repr(shard)}, which is not there")
         shard_file = _read(path, entry)
         held = shard_file.tensors
         entries.setdefault(shard_file.entry, path)
-        left_out |= {f"{shard}: {name}": why for name, why in _beside(shard_file).items()}
+        left_out |= {f"{shard}: {name}": why for name, why in _left_out_entries(shard_file).items()}
         named = {name for name, place in places.items() if place == shard}
         for name in sorted(named ^ set(held)):
             if name in named:
-                raise InputError(f"{path}: lacks tensor {shown(name)}, which {index.name} names")
-            raise InputError(f"{path}: has tensor {shown(name)}, which {index.name} does not name")
+                raise InputError(
+                    f"{path}: lacks tensor {safe_repr(name)}, which {index.name} names"
+                )
+            raise InputError(
+                f"{path}: has tensor {safe_repr(name)}, which {index.name} does not name"
+            )
         tensors.update(held)
         files.update(dict.fromkeys(held, path))
     ordered = {name: tensors[name] for name in places}
     if len(entries) > 1:
-        held_in = " and ".join(f"{path.name} in {shown(name)}" for name, path in entries.items())
+        held_in = " and ".join(
+            f"{path.name} in {safe_repr(name)}" for name, path in entries.items()
+        )
         raise InputError(f"{index}: its shards hold their tensors in different entries, {held_in}")
     sources = (index, *(index.parent / shard for shard in names))
     entry_name = next(iter(entries), "")

@@ -1,6 +1,6 @@
 """youtokentome's models as sentencepiece models that give the same ids, and back.
 
-    python -m converters youtokentome bpe.model FOLDER
+python -m converters youtokentome bpe.model FOLDER
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from converters.bpe_file import (
     inexact_pieces,
     parse,
 )
-from converters.conversion import Model, Source
+from converters.conversion import ForeignCheckpoint, ModelFolder
 from converters.files import read_bytes
 
 _BPE = 2  # TrainerSpec.ModelType
@@ -35,14 +35,14 @@ Piece = sentencepiece_model_pb2.ModelProto.SentencePiece
 ORIGINAL_NAME = "bpe.model"
 
 
-def read(path: Path) -> Source:
+def read(path: Path) -> ForeignCheckpoint:
     """A model file, or a folder that holds bpe.model."""
     file = path / ORIGINAL_NAME if path.is_dir() else path
     tokenizer = to_sentencepiece(parse(read_bytes(file), str(file)), str(file))
-    return Source("tokenizer", {}, others=(file,), files={FILE_NAME: tokenizer})
+    return ForeignCheckpoint("tokenizer", {}, sidecar_files=(file,), files={FILE_NAME: tokenizer})
 
 
-def export(model: Model, folder: Path) -> None:
+def export(model: ModelFolder, folder: Path) -> None:
     """Writes bpe.model."""
     tokenizer = read_bytes(model.folder / FILE_NAME)
     original = from_sentencepiece(tokenizer, str(model.folder / FILE_NAME))

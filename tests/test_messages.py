@@ -123,7 +123,7 @@ WALK = [
     ("converters", "jax-export {H}/words {T}/out", "a model of kind 'tokenizer'; expected clip"),
     ("converters", "pretrained no-such-model", "is no folder, no OWNER/NAME"),
     ("converters", "pretrained a/b", "HF_HUB_OFFLINE is set"),
-    ("converters", "share {H}/full a/b", "not a model folder"),
+    ("converters", "push-to-hub {H}/full a/b", "not a model folder"),
     ("rudolph_jax", "paint", "invalid choice: 'paint'"),
     ("rudolph_jax", "write мир", "required: --model"),
     ("rudolph_jax", "write мир --model={T}/absent", "absent: not a model folder"),

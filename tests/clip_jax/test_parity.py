@@ -12,7 +12,7 @@ from clip_jax import Clip, InputError, Predictor
 from clip_jax.contrastive import contrastive_loss
 from clip_jax.layers import unstack_layers
 from converters.clip_tables import OPENAI_RULES, parameter_shapes
-from converters.rules import plan
+from converters.rules import resolve_rules
 
 
 def assert_close(found, expected, tolerance=1e-5):
@@ -80,8 +80,10 @@ def test_ruclip_contrastive_loss_and_gradients(ruclip):
         for path, leaf in jax.tree_util.tree_leaves_with_path(grads)
     }
     checked = set()
-    for move in plan(OPENAI_RULES, parameter_shapes(clip.config)):
-        for name, grad in zip(move.sources, move.backward(by_path[move.target]), strict=True):
+    for mapping in resolve_rules(OPENAI_RULES, parameter_shapes(clip.config)):
+        for name, grad in zip(
+            mapping.sources, mapping.to_torch(by_path[mapping.target]), strict=True
+        ):
             norm = outputs[f"grad_norm/{name}"]
             np.testing.assert_allclose(np.linalg.norm(grad), norm, rtol=1e-4, err_msg=name)
             if f"grad/{name}" in outputs:

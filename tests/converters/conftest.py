@@ -32,7 +32,7 @@ def hub(tmp_path, monkeypatch):
 
 @pytest.fixture
 def hostile(hub, tmp_path):
-    """A hub with a released model, and a user who has files beside the cache."""
+    """A hub with a published model, and a user who has files beside the cache."""
     hub.put(REPO, FILES)
     for name in ("victim", "home/.ssh/key", "home/notes/a.txt"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)

@@ -29,13 +29,15 @@ def change_tensors(folder: Path, change) -> None:
     torch_writer.write(file, tensors)
 
 
-def source_shapes(names: rudolph_tables.Names, config: RudolphConfig) -> dict[str, tuple]:
+def source_shapes(names: rudolph_tables.TensorNames, config: RudolphConfig) -> dict[str, tuple]:
     shapes = rudolph_tables.parameter_shapes(config)
-    moves = rules.plan(rudolph_tables.rules(names, config), shapes)
-    return {name: move.source_shape for move in moves for name in move.sources}
+    mappings = rules.resolve_rules(rudolph_tables.rules(names, config), shapes)
+    return {name: mapping.source_shape for mapping in mappings for name in mapping.sources}
 
 
-def shapes_alone(names: rudolph_tables.Names, config: RudolphConfig, masks: bool = True) -> Weights:
+def shapes_alone(
+    names: rudolph_tables.TensorNames, config: RudolphConfig, masks: bool = True
+) -> Weights:
     """A checkpoint of any size that takes no memory but for its masks."""
     zero = np.zeros((), np.float32)
     shapes = source_shapes(names, config)

@@ -13,11 +13,11 @@ from converters.clip_tables import OPENAI_RULES, parameter_shapes
 
 def random_tensors(table, config: ClipConfig, dtype=np.float32) -> dict[str, np.ndarray]:
     generator = np.random.default_rng(0)
-    moves = rules.plan(table, parameter_shapes(config))
+    mappings = rules.resolve_rules(table, parameter_shapes(config))
     return {
-        name: np.asarray(generator.normal(size=move.source_shape) * 0.1, dtype)
-        for move in moves
-        for name in move.sources
+        name: np.asarray(generator.normal(size=mapping.source_shape) * 0.1, dtype)
+        for mapping in mappings
+        for name in mapping.sources
     }
 
 

@@ -197,7 +197,7 @@ class Handler(BaseHTTPRequestHandler):
         if self.server.stalled.is_set() and is_large(content) and self.command == "GET":
             self.server.asked.set()
             self.server.may_go_on.wait()
-        fault = self.fault_of(name)
+        fault = self.find_mismatch(name)
         if callable(fault) and self.command == "GET":
             content = fault(content)
         status, first = 200, re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
@@ -210,7 +210,7 @@ class Handler(BaseHTTPRequestHandler):
             headers["Content-Range"] = f"bytes {start}-{whole - 1}/{whole}"
         self.answer(status, headers, content)
 
-    def fault_of(self, name: str) -> Callable[[bytes], bytes] | int | None:
+    def find_mismatch(self, name: str) -> Callable[[bytes], bytes] | int | None:
         return next((f for end, f in self.server.faults.items() if name.endswith(end)), None)
 
     def start(self) -> str:
@@ -234,7 +234,7 @@ class Handler(BaseHTTPRequestHandler):
         self.answer(status, headers, content)
 
     def answer(self, status: int, headers: dict | None = None, content: bytes = b"") -> None:
-        fault = self.fault_of(urlsplit(self.path).path)
+        fault = self.find_mismatch(urlsplit(self.path).path)
         if isinstance(fault, int):
             status, headers, content = fault, {}, b""
         self.send_response(status)

@@ -130,7 +130,7 @@ def test_inexact_vocabulary(fails, tmp_path):
     fails("youtokentome", file, expected=("x.model", "piece 10 'abc' encodes as 'a' + 'bc'"))
 
 
-MARKS = {
+SIGNATURES = {
     "l_text_pos_embeddings.weight": "it looks like RUDOLPH",
     "text_pos_embeddings.weight": "it looks like ruDALL-E",
     "image_row_embeddings.weight": "it looks like RUDOLPH or ruDALL-E",
@@ -142,12 +142,12 @@ MARKS = {
 
 
 @pytest.mark.parametrize("kind", ["ruclip", "ruclip-small", "openai-clip"])
-@pytest.mark.parametrize("mark", MARKS)
+@pytest.mark.parametrize("mark", SIGNATURES)
 def test_wrong_kind(fails, tmp_path, kind, mark):
     folder = tmp_path / "foreign"
     folder.mkdir()
     torch_writer.write(folder / RUCLIP_TENSORS, {mark: np.zeros(3), "other": np.ones(2)})
-    fails(kind, folder, expected=(RUCLIP_TENSORS, f"not {kind}", MARKS[mark]))
+    fails(kind, folder, expected=(RUCLIP_TENSORS, f"not {kind}", SIGNATURES[mark]))
 
 
 def test_one_clip_for_another(fails, goldens):

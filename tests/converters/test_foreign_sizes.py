@@ -56,7 +56,10 @@ def test_every_field_of_transformers_config(small_config):
                 settings = hf_config(small_config)
                 settings[tower] |= {field: value}
                 check(
-                    lambda s=settings: hf_clip.translate(s, None, "x"), field, value, "activation"
+                    lambda s=settings: hf_clip.from_original(s, None, "x"),
+                    field,
+                    value,
+                    "activation",
                 )
                 tried += 1
     assert tried == 200
@@ -67,12 +70,12 @@ def test_every_field_of_ruclip(goldens):
     for field in ruclip_kind.SIZES:
         for value in WRONG[int]:
             changed = original | {field: value}
-            check(lambda c=changed: ruclip_kind.translate(c, "x"), field, value)
+            check(lambda c=changed: ruclip_kind.from_original(c, "x"), field, value)
 
 
 @pytest.mark.parametrize("kind", [rudolph, rudalle], ids=lambda kind: kind.__name__)
 def test_every_argument_of_the_decoders(goldens, kind):
-    family = kind.FAMILY
+    family = kind.MODEL_FAMILY
     original = json.loads((goldens / "rudolph_v1" / "config.json").read_text())
     known = rudolph_checkpoint.REQUIRED | {n: type(v) for n, v in family.defaults.items()}
     original = {**family.defaults, **{k: v for k, v in original.items() if k in known}}
@@ -83,7 +86,10 @@ def test_every_argument_of_the_decoders(goldens, kind):
             ours = [name for name, theirs in rudolph_checkpoint.FIELDS.items() if field in theirs]
             changed = original | {field: value}
             check(
-                lambda c=changed: rudolph_checkpoint.translate(family, c, "x"), field, value, *ours
+                lambda c=changed: rudolph_checkpoint.from_original(family, c, "x"),
+                field,
+                value,
+                *ours,
             )
 
 
@@ -93,10 +99,10 @@ def test_every_size_of_open_clip(small_config, tmp_path):
     ):  # fmt: skip
         for field in sizes:
             for value in WRONG[int]:
-                content = open_clip_config.untranslate(small_config)
+                content = open_clip_config.to_original(small_config)
                 content["model_cfg"][tower][field] = value
                 path = tmp_path / "open_clip_config.json"
-                check(lambda c=content, p=path: open_clip_config.translate(c, p), field, value)
+                check(lambda c=content, p=path: open_clip_config.from_original(c, p), field, value)
 
 
 @pytest.mark.parametrize(
@@ -160,9 +166,7 @@ FOLDERS = {
 
 
 @pytest.mark.parametrize("kind", FOLDERS)
-def test_model_folders_are_compared_before_anything_is_traced(
-    tmp_path, goldens, monkeypatch, kind
-):
+def test_model_folders_are_compared_before_anything_is_traced(tmp_path, goldens, monkeypatch, kind):
     source, name = {
         "clip": ("ruclip", "ruclip"), "rudolph": ("rudolph", "rudolph_v1"),
         "vqgan": ("vqgan", "vqgan"),

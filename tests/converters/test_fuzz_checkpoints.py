@@ -22,7 +22,7 @@ import pytest
 from foreign import hf_folder
 
 from clip_jax import InputError, model_folder
-from converters import KINDS, convert, export, kinds, rules, torch_file, torch_writer
+from converters import KINDS, api, convert, export, rules, torch_file, torch_writer
 
 WHOLE = 25  # one in so many is converted from end to end
 SECONDS, MEGABYTES = 30, 700  # of one change, beyond what is used before; a config is traced once
@@ -114,9 +114,14 @@ def outcome(kind, folder):
     source = KINDS[kind].read(folder)
     params, flat = {}, {}
     if source.weights is not None:
-        moves = rules.plan(source.rules, source.shapes)
+        mappings = rules.resolve_rules(source.rules, source.shapes)
         params, _ = rules.convert(
-            moves, source.derived, source.settings, source.weights, "float32", source.asked_by
+            mappings,
+            source.derived,
+            source.settings,
+            source.weights,
+            "float32",
+            source.config_source,
         )
     flatten(params, "", flat)
     return Outcome(json.loads(json.dumps(source.config)), flat, dict(source.files))
@@ -217,7 +222,7 @@ def check_whole(kind, folder, out, found, told):
     """The conversion itself: a folder with just these parameters, or nothing."""
     out.mkdir(exist_ok=True)
     try:
-        kinds.convert(kind, folder, out / "model")
+        api.convert(kind, folder, out / "model")
     except InputError:
         assert found is None and list(out.iterdir()) == [], told
         return

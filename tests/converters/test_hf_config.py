@@ -10,10 +10,12 @@ from converters import hf_clip, ruclip
 
 
 def test_transformers_defaults_are_clip_vit_base_patch32():
-    config = hf_clip.translate({}, None, "x")
+    config = hf_clip.from_original({}, None, "x")
     expected = PRESETS["clip-vit-base-patch32"]
     assert (config.vision, config.text, config.image) == (
-        expected.vision, expected.text, expected.image
+        expected.vision,
+        expected.text,
+        expected.image,
     )
     assert (config.embed_dim, config.bos_id, config.eos_id) == (512, 49406, 49407)
 
@@ -21,7 +23,7 @@ def test_transformers_defaults_are_clip_vit_base_patch32():
 def test_legacy_eos_is_the_highest_id(small_config):
     settings = hf_config(small_config)
     settings["text_config"] |= {"bos_token_id": 0, "eos_token_id": 2}
-    config = hf_clip.translate(settings, None, "x")
+    config = hf_clip.from_original(settings, None, "x")
     assert (config.bos_id, config.eos_id) == (58, 59)
 
 
@@ -29,7 +31,7 @@ def test_older_dicts_replace_the_newer_ones(small_config):
     settings = hf_config(small_config)
     settings["text_config_dict"] = settings["text_config"] | {"hidden_size": 30}
     settings["text_config"] = {"hidden_size": 24, "num_attention_heads": 24}
-    config = hf_clip.translate(settings, None, "x")
+    config = hf_clip.from_original(settings, None, "x")
     assert (config.text.width, config.text.heads) == (30, 2)
 
 
@@ -37,7 +39,7 @@ def test_gelu_and_epsilon(small_config):
     settings = hf_config(small_config)
     for tower in ("text_config", "vision_config"):
         settings[tower] |= {"hidden_act": "gelu", "layer_norm_eps": 1e-6}
-    config = hf_clip.translate(settings, None, "x")
+    config = hf_clip.from_original(settings, None, "x")
     assert (config.activation, config.layer_norm_epsilon) == ("gelu", 1e-6)
 
 
@@ -87,14 +89,14 @@ def test_nulls_are_absent_keys(tmp_path, small_config, name):
 
 def test_nulls_in_the_config_are_absent_keys(small_config):
     settings = hf_config(small_config)
-    expected = hf_clip.translate(settings, None, "x")
+    expected = hf_clip.from_original(settings, None, "x")
     for tower in ("text_config", "vision_config"):
         settings[tower] |= {"hidden_act": None, "layer_norm_eps": None, "initializer": None}
         settings[f"{tower}_dict"] = None
     settings |= {"model_type": None, "logit_scale_init_value": None}
-    assert hf_clip.translate(settings, None, "x") == expected
+    assert hf_clip.from_original(settings, None, "x") == expected
     everything = {"text_config": None, "vision_config": None, "projection_dim": None}
-    assert hf_clip.translate(everything, None, "x") == hf_clip.translate({}, None, "x")
+    assert hf_clip.from_original(everything, None, "x") == hf_clip.from_original({}, None, "x")
 
 
 @pytest.mark.parametrize(
@@ -156,13 +158,13 @@ def test_an_epsilon_that_no_norm_has(small_config, value):
     for tower in ("text_config", "vision_config"):
         settings[tower]["layer_norm_eps"] = value
     with pytest.raises(InputError, match="layer_norm_eps is"):
-        hf_clip.translate(settings, None, "x")
+        hf_clip.from_original(settings, None, "x")
 
 
 def test_ruclip_s_own_statistics(goldens):
     original = json.loads((goldens / "ruclip" / "config.json").read_text())
-    config = ruclip.translate(original | {"mean": None, "std": []}, "x")
+    config = ruclip.from_original(original | {"mean": None, "std": []}, "x")
     assert config.image == ImageConfig(background=None)
     for name, value in (("std", [0, 1, 1]), ("mean", [float("nan"), 0, 0]), ("std", "abc")):
         with pytest.raises(InputError, match=f"x: {name} is"):
-            ruclip.translate(original | {name: value}, "x")
+            ruclip.from_original(original | {name: value}, "x")

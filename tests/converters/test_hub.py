@@ -18,7 +18,7 @@ import clip_jax
 from clip_jax import InputError, model_folder
 from converters import KINDS, presets, pretrained
 from converters.__main__ import main
-from converters.released import RELEASED, Release
+from converters.registry import PUBLISHED_MODELS, PublishedModel
 
 NAME = "ruclip-vit-base-patch32-384"
 REPO = f"ai-forever/{NAME}"
@@ -46,7 +46,7 @@ def transfers(hub) -> list[str]:
     return [line for line in hub.log if line.startswith("GET /objects")]
 
 
-def test_a_released_name_is_downloaded_and_converted_once(ruclip, tmp_path, goldens):
+def test_a_published_name_is_downloaded_and_converted_once(ruclip, tmp_path, goldens):
     folder = pretrained(NAME)
     assert cached(tmp_path) == [f"{NAME}--float32--{ruclip.commit(REPO)[:12]}"] == [folder.name]
     clip, expected = clip_jax.load(folder), np.load(goldens / "ruclip" / "outputs.npz")
@@ -74,8 +74,8 @@ def test_files_of_two_repositories(hub, goldens, monkeypatch):
     hub.put("a/weights", contents(source, "pytorch_model.bin", "config.json"))
     hub.put("b/words", contents(goldens / "tokenizer", "bpe.model"))
     files = {"pytorch_model.bin": "a/weights", "config.json": "a/weights", "bpe.model": "b/words"}
-    release = Release(("a/weights", "b/words"), "rudolph", files)
-    monkeypatch.setitem(RELEASED, "two", release)
+    release = PublishedModel(("a/weights", "b/words"), "rudolph", files)
+    monkeypatch.setitem(PUBLISHED_MODELS, "two", release)
     folder = pretrained("two")
     assert (folder / "tokenizer.model").is_file()
     assert model_folder.read_config(folder)["kind"] == "rudolph"
@@ -86,7 +86,9 @@ def test_the_first_ruclip(hub, goldens, monkeypatch):
     repo = "ai-forever/ru-clip"
     hub.put(repo, contents(goldens / "ruclip_small", "ViT-B32-small.pt", "config.json"))
     files = {"ViT-B32-small.pt": repo, "config.json": repo}
-    monkeypatch.setitem(RELEASED, "ruclip-small", Release((repo,), "ruclip-small", files))
+    monkeypatch.setitem(
+        PUBLISHED_MODELS, "ruclip-small", PublishedModel((repo,), "ruclip-small", files)
+    )
     assert clip_jax.load(pretrained("ruclip-small")).kind == "ruclip-small"
 
 
@@ -120,16 +122,16 @@ def test_a_model_folder_is_returned_as_it_is(ruclip, capsys):
 
 
 def test_the_table_names_what_can_be_converted():
-    for name, release in RELEASED.items():
+    for name, release in PUBLISHED_MODELS.items():
         if release.files is None:
             assert release.repos == (f"openai/{name}",)
             continue
         assert set(release.files.values()) == set(release.repos)
         assert release.kind in KINDS
         assert release.preset is None or release.preset in presets(release.kind)
-    with_preset = [r.preset for r in RELEASED.values() if r.kind == "rudolph"]
+    with_preset = [r.preset for r in PUBLISHED_MODELS.values() if r.kind == "rudolph"]
     assert with_preset == ["350M", "350M_v1", "1.3B", "2.7B", "2.7B_fbc2"]
-    assert sum(release.kind == "ruclip" for release in RELEASED.values()) == 6
+    assert sum(release.kind == "ruclip" for release in PUBLISHED_MODELS.values()) == 6
 
 
 def fails(model="", capsys=None) -> str:
@@ -176,7 +178,7 @@ def test_what_the_hub_has_not(ruclip, capsys):
     assert "answered Server error '500" in line and f"{NAME} is not in the cache" in line
     assert "did you mean rudolph-350M?" in fails("rudolph-350m", capsys=capsys)
     assert "is no folder, no OWNER/NAME" in fails("./nowhere", capsys=capsys)
-    assert "neither a released model" in fails("what is/this", capsys=capsys)
+    assert "neither a published model" in fails("what is/this", capsys=capsys)
 
 
 def test_without_a_network(ruclip, monkeypatch, tmp_path, capsys):

@@ -39,7 +39,7 @@ def test_an_etag_that_is_a_path(hostile, tmp_path, header, file, there):
 
 def test_the_etag_of_a_redirect_is_nobodys(hostile):
     hostile.named["ETag"] = 'W/"302 by nginx"'
-    found = hub_files.listing(REPO)
+    found = hub_files.fetch_listing(REPO)
     assert hub_files.read_blob(found, WEIGHTS).read_bytes() == FILES[WEIGHTS]
 
 
@@ -142,7 +142,7 @@ def test_a_link_out_of_the_cache_is_not_followed(hostile, tmp_path, part):
 
 @pytest.mark.parametrize("end", ["", ".incomplete"])
 def test_a_blob_that_is_a_link_out_of_the_cache(hostile, tmp_path, end):
-    digest = hub_files.listing(REPO).files[WEIGHTS].digest
+    digest = hub_files.fetch_listing(REPO).files[WEIGHTS].digest
     blob = tmp_path / "hub" / f"models--{REPO.replace('/', '--')}" / "blobs" / (digest + end)
     blob.parent.mkdir(parents=True)
     for target in ("victim", "home/created"):
@@ -156,7 +156,7 @@ def test_a_blob_that_is_a_link_out_of_the_cache(hostile, tmp_path, end):
 
 def test_damage_is_removed_in_the_cache_alone(hostile, tmp_path):
     """A snapshot's link may lead to another place in the cache, which stays."""
-    found = hub_files.listing(REPO)
+    found = hub_files.fetch_listing(REPO)
     other = tmp_path / "hub" / "models--a--b" / "blobs" / "mine"
     pointer = tmp_path / "hub" / f"models--{REPO.replace('/', '--')}" / "snapshots" / found.commit
     for folder in (other.parent, pointer):

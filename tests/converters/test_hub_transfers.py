@@ -70,7 +70,7 @@ def test_the_token_goes_to_the_hub_alone(hostile):
         redirect("/a")(handler, content)
 
     hostile.acts = {"/a": bounce, "/b": bounce, "/c": bounce, f"models/{REPO}": first}
-    hub_files.listing(REPO)
+    hub_files.fetch_listing(REPO)
     token = "Bearer hf_loopback"
     assert [authorization for _, authorization in sent] == [token, token, None, None]
 
@@ -118,7 +118,7 @@ def test_a_transfer_that_breaks_off_is_resumed(hostile, tmp_path):
         send(handler, 206 if first else 200, {**whole(rest), **(headers if first else {})}, part)
 
     hostile.acts = {f"/{WORDS}": half}
-    found = hub_files.listing(REPO)
+    found = hub_files.fetch_listing(REPO)
     assert hub_files.read_blob(found, WORDS).read_bytes() == FILES[WORDS]
     assert len(asked) == 4 and asked == sorted(set(asked))
 
@@ -126,8 +126,8 @@ def test_a_transfer_that_breaks_off_is_resumed(hostile, tmp_path):
 @pytest.mark.parametrize("fault", ["content", "range", "length", "200", "416"])
 def test_a_transfer_that_is_not_resumed_begins_again(hostile, tmp_path, fault):
     """The rest of an earlier transfer is used only if its hash is right."""
-    found = hub_files.listing(REPO)
-    place = hub_files.Place.of(REPO)
+    found = hub_files.fetch_listing(REPO)
+    place = hub_files.RepoCache.for_repo(REPO)
     partial = place.partial(found.files[WORDS].digest)
     partial.parent.mkdir(parents=True)
     size = len(FILES[WORDS])
@@ -181,16 +181,16 @@ def drip(start: bytes, piece: bytes):
     ],
 )  # fmt: skip
 def test_an_answer_that_never_ends(hostile, tmp_path, monkeypatch, start, piece):
-    found = hub_files.listing(REPO)
+    found = hub_files.fetch_listing(REPO)
     monkeypatch.setattr(constants, "HF_HUB_DOWNLOAD_TIMEOUT", 0.1)
-    for limit in ("SMALL_SECONDS", "WINDOW_SECONDS"):
+    for limit in ("BODY_TIMEOUT_SECONDS", "WINDOW_SECONDS"):
         monkeypatch.setattr(hub_http, limit, 0.2)
     hostile.acts = dict.fromkeys((f"models/{REPO}", f"/{WEIGHTS}"), drip(start, piece))
     words = "took over|came slower|cannot be reached|should be of size"
     with pytest.raises(UnreachableError, match=words):
         hub_files.read_blob(found, WEIGHTS)
     with pytest.raises(UnreachableError, match=words):
-        hub_files.listing(REPO)
+        hub_files.fetch_listing(REPO)
     refused(tmp_path)
 
 

@@ -17,9 +17,9 @@ import numpy as np
 import pytest
 
 from converters import rules, torch_writer
-from converters.moves import Lazy
 from converters.rudolph_tables import RUDOLPH, derived, parameter_shapes
 from converters.rudolph_tables import rules as table
+from converters.tensor_mapping import LazyArray
 from rudolph_jax.config import PRESETS
 
 pytestmark = [
@@ -82,10 +82,10 @@ def values(name, shape):
 
 def write_checkpoint(file, config):
     """What `torch.save(model.state_dict())` would write of a model of these sizes."""
-    moves = rules.plan(table(RUDOLPH, config), parameter_shapes(config))
-    shapes = {name: move.source_shape for move in moves for name in move.sources}
+    mappings = rules.resolve_rules(table(RUDOLPH, config), parameter_shapes(config))
+    shapes = {name: mapping.source_shape for mapping in mappings for name in mapping.sources}
     tensors = {
-        name: Lazy(shape, np.dtype(np.float32), partial(values, name, shape))
+        name: LazyArray(shape, np.dtype(np.float32), partial(values, name, shape))
         for name, shape in shapes.items()
     }
     tensors |= {rule.source: rule.value(config) for rule in derived(RUDOLPH)}
@@ -124,9 +124,9 @@ def test_full_size(room, preset, count, dtype):
     assert loaded["bytes"] == count * np.dtype(dtype).itemsize
     assert loaded["peak"] < loaded["bytes"] + 4e8
     for probe, (name, pattern) in PROBES.items():
-        (move,) = rules.plan(
+        (mapping,) = rules.resolve_rules(
             [rules.Rule(name, probe, pattern)], {probe: parameter_shapes(PRESETS[preset])[probe]}
         )
-        expected = move.forward([values(name, shapes[name])]).astype(dtype, order="C")
+        expected = mapping.to_jax([values(name, shapes[name])]).astype(dtype, order="C")
         digest = hashlib.sha256(expected.view("u1")).hexdigest()
         assert loaded["hashes"][probe] == digest, probe

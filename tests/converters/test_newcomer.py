@@ -134,7 +134,7 @@ def test_by_its_commands_on_the_smallest_models(hub, small_models, tmp_path, mon
         "01.png", "02.png", "03.png", "04.png", "sheet.png"
     ]  # fmt: skip
     assert "data/mine: train 20; 0 rejected" in told["experiments.prepare", "photos"]
-    assert told["converters", "share"].startswith(f"{hub.url}/me/my-clip/commit/")
+    assert told["converters", "push-to-hub"].startswith(f"{hub.url}/me/my-clip/commit/")
     found = told["clip_jax", "search"].splitlines()
     assert len(found) == 10 and all("photos/" in line for line in found)
     assert variables["model"].startswith(str(tmp_path / "cache"))

@@ -81,9 +81,10 @@ def test_there_and_back(tmp_path, source, capsys, as_file):
     assert (config.image.resample, config.image.crop) == ("bicubic", "resize_then_crop")
     assert main(["export", str(tmp_path / "ours"), str(tmp_path / "back")]) == 0
     assert_comes_back(tmp_path / "back", source)
-    assert json.loads((tmp_path / "back" / "config.json").read_text()) == about["provenance"][
-        "original"
-    ]
+    assert (
+        json.loads((tmp_path / "back" / "config.json").read_text())
+        == about["provenance"]["original"]
+    )
 
 
 @pytest.mark.parametrize("dtype", [bool, np.uint8])

@@ -13,16 +13,16 @@ from converters.rudolph_tables import (
     RUDALLE,
     RUDOLPH,
     Sizes,
-    kernel_of,
+    mask_kernel_size,
     parameter_shapes,
     read_sizes,
-    smallest,
+    smallest_equivalent_kernel,
 )
 from rudolph_jax.config import PRESETS, RudolphConfig
 from rudolph_jax.masks import mask
 
-FAMILIES = dict.fromkeys(rudolph.PRESETS, rudolph.FAMILY)
-FAMILIES |= dict.fromkeys(rudalle.PRESETS, rudalle.FAMILY)
+FAMILIES = dict.fromkeys(rudolph.PRESETS, rudolph.MODEL_FAMILY)
+FAMILIES |= dict.fromkeys(rudalle.PRESETS, rudalle.MODEL_FAMILY)
 SMALL = RudolphConfig(5, 6, 4, 90, 30, 24, 3, 2, kernel_size=3, last_kernel_size=5)
 
 
@@ -71,12 +71,12 @@ def test_without_mask_buffers_the_kernels_are_the_preset_s(name):
 def test_malevich_without_mask_buffers_is_one_of_two():
     weights = shapes_alone(RUDALLE, PRESETS["malevich"], masks=False)
     with pytest.raises(InputError, match="its tensors fit malevich, malevich_v2 alike"):
-        infer(rudalle.FAMILY, weights)
+        infer(rudalle.MODEL_FAMILY, weights)
 
 
 def test_other_kernels_are_read_off_the_buffers():
     config = dataclasses.replace(PRESETS["350M"], kernel_size=11, last_kernel_size=5)
-    assert infer(rudolph.FAMILY, shapes_alone(RUDOLPH, config)) == (config, "350M")
+    assert infer(rudolph.MODEL_FAMILY, shapes_alone(RUDOLPH, config)) == (config, "350M")
 
 
 @pytest.mark.parametrize(
@@ -94,7 +94,7 @@ def test_other_kernels_are_read_off_the_buffers():
 def test_what_differs_in_any_size_is_not_recognised(change):
     config = dataclasses.replace(PRESETS["350M"], **change)
     with pytest.raises(InputError, match="no published model has its sizes") as caught:
-        infer(rudolph.FAMILY, shapes_alone(RUDOLPH, config))
+        infer(rudolph.MODEL_FAMILY, shapes_alone(RUDOLPH, config))
     assert f"width {config.width}, layers {config.layers}" in str(caught.value)
     assert "kernel_size 7, last_kernel_size 9" in str(caught.value)
 
@@ -107,8 +107,10 @@ def test_the_smallest_kernel_with_that_mask(edges, kernel, dtype):
     whole = mask(config, "conv")
     weights = shapes_alone(RUDOLPH, config)
     weights.tensors["transformer.conv_mask"] = whole.astype(dtype)
-    found = kernel_of(weights, "transformer.conv_mask", SMALL if edges == "clamp" else config)
-    assert found == smallest(kernel, config) <= kernel
+    found = mask_kernel_size(
+        weights, "transformer.conv_mask", SMALL if edges == "clamp" else config
+    )
+    assert found == smallest_equivalent_kernel(kernel, config) <= kernel
     same = [
         k for k in range(1, 15, 2)
         if np.array_equal(mask(dataclasses.replace(config, kernel_size=k), "conv"), whole)
@@ -118,10 +120,10 @@ def test_the_smallest_kernel_with_that_mask(edges, kernel, dtype):
 
 def test_what_is_no_convolution_mask_has_no_kernel():
     weights = shapes_alone(RUDOLPH, SMALL)
-    assert kernel_of(weights, "transformer.row_mask", SMALL) is None
-    assert kernel_of(weights, "transformer.no_mask", SMALL) is None
+    assert mask_kernel_size(weights, "transformer.row_mask", SMALL) is None
+    assert mask_kernel_size(weights, "transformer.no_mask", SMALL) is None
     larger = dataclasses.replace(SMALL, left_text_length=6)
-    assert kernel_of(weights, "transformer.conv_mask", larger) is None
+    assert mask_kernel_size(weights, "transformer.conv_mask", larger) is None
 
 
 @pytest.mark.parametrize(

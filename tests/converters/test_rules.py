@@ -22,13 +22,13 @@ def weights_of(**tensors):
 @pytest.mark.parametrize("table", TABLES)
 def test_forward_inverts_backward(small_config, rng, table):
     shapes = parameter_shapes(small_config)
-    moves = rules.plan(TABLES[table], shapes)
-    assert [move.target for move in moves] == list(shapes)
-    for move in moves:
-        parameter = rng.normal(size=move.target_shape)
-        sources = move.backward(parameter)
-        assert [source.shape for source in sources] == [move.source_shape] * len(move.sources)
-        np.testing.assert_array_equal(move.forward(sources), parameter)
+    mappings = rules.resolve_rules(TABLES[table], shapes)
+    assert [mapping.target for mapping in mappings] == list(shapes)
+    for mapping in mappings:
+        parameter = rng.normal(size=mapping.target_shape)
+        sources = mapping.to_torch(parameter)
+        assert [source.shape for source in sources] == [mapping.source_shape] * len(mapping.sources)
+        np.testing.assert_array_equal(mapping.to_jax(sources), parameter)
 
 
 def test_query_key_value_come_apart_alike(small_config, rng):
@@ -38,17 +38,17 @@ def test_query_key_value_come_apart_alike(small_config, rng):
     stacked = rng.normal(size=(72, 24))
     by_table = {}
     for name, sources in (("openai", [stacked]), ("hf", np.split(stacked, 3))):
-        moves = rules.plan(TABLES[name], shapes)
-        by_table[name] = next(m for m in moves if m.target == target).forward(sources)
+        mappings = rules.resolve_rules(TABLES[name], shapes)
+        by_table[name] = next(m for m in mappings if m.target == target).to_jax(sources)
     np.testing.assert_array_equal(by_table["openai"], by_table["hf"])
     # Row 24 + 12 + 5 is key (1) of head 1, entry 5.
     np.testing.assert_array_equal(by_table["openai"][:, 1, 1, 5], stacked[24 + 12 + 5])
 
 
 def test_one_source_stays_a_view(rng):
-    (move,) = rules.plan([Rule("a", "b", "(c h k) d -> d c h k")], {"b": (5, 3, 2, 4)})
+    (mapping,) = rules.resolve_rules([Rule("a", "b", "(c h k) d -> d c h k")], {"b": (5, 3, 2, 4)})
     source = rng.normal(size=(24, 5))
-    assert np.shares_memory(move.forward([source]), source)
+    assert np.shares_memory(mapping.to_jax([source]), source)
 
 
 @pytest.mark.parametrize(
@@ -63,12 +63,12 @@ def test_one_source_stays_a_view(rng):
 )
 def test_mistakes_in_a_table(table, expected):
     with pytest.raises(ValueError, match=expected):
-        rules.plan(table, {"b/0": (3, 4)})
+        rules.resolve_rules(table, {"b/0": (3, 4)})
 
 
 def convert(weights, dtype="float32"):
-    moves = rules.plan([Rule("w", "a/b", "x y -> y x")], {"a/b": (3, 2)})
-    return rules.convert(moves, DERIVED, 4, weights, dtype, "config.json")
+    mappings = rules.resolve_rules([Rule("w", "a/b", "x y -> y x")], {"a/b": (3, 2)})
+    return rules.convert(mappings, DERIVED, 4, weights, dtype, "config.json")
 
 
 def test_conversion_reports_each_tensor():
@@ -110,10 +110,10 @@ def test_a_number_beyond_float16_is_refused():
 
 
 def test_export_gives_the_original_dtypes_and_order():
-    moves = rules.plan([Rule("w", "a/b", "x y -> y x")], {"a/b": (3, 2)})
+    mappings = rules.resolve_rules([Rule("w", "a/b", "x y -> y x")], {"a/b": (3, 2)})
     params = {"a/b": np.arange(6, dtype=np.float32).reshape(3, 2)}
     dtypes = {"ids.3": "int32", "w": "bfloat16"}
-    tensors = rules.export(moves, DERIVED, 4, params, dtypes)
+    tensors = rules.export(mappings, DERIVED, 4, params, dtypes)
     assert list(tensors) == ["ids.3", "w"]
     assert np.asarray(tensors["ids.3"]).dtype == np.int32
     np.testing.assert_array_equal(np.asarray(tensors["w"]).astype(np.float32), params["a/b"].T)
@@ -121,10 +121,10 @@ def test_export_gives_the_original_dtypes_and_order():
 
 def test_export_of_a_model_that_was_never_converted():
     """In float32, with those derived tensors that have a dtype for it."""
-    moves = rules.plan([Rule("w", "a/b", "x y -> y x")], {"a/b": (3, 2)})
+    mappings = rules.resolve_rules([Rule("w", "a/b", "x y -> y x")], {"a/b": (3, 2)})
     params = {"a/b": np.arange(6, dtype=np.float16).reshape(3, 2)}
-    mask = Derived("mask", "of ones", lambda config: np.ones(config), home="bool")
-    tensors = rules.export(moves, (*DERIVED, mask), 4, params, None)
+    mask = Derived("mask", "of ones", lambda config: np.ones(config), export_dtype="bool")
+    tensors = rules.export(mappings, (*DERIVED, mask), 4, params, None)
     assert {name: str(np.asarray(x).dtype) for name, x in tensors.items()} == {
         "w": "float32",
         "mask": "bool",

@@ -12,7 +12,7 @@ from foreign import hf_folder
 from clip_jax import InputError, model_folder
 from converters import convert, export, safetensors_file, torch_file, torch_writer
 from converters.__main__ import main
-from converters.tensor_names import canonical
+from converters.tensor_names import canonicalize
 from converters.weights import Selection, open_weights
 
 GOLDENS = {  # kind -> folder of the golden, its weights
@@ -154,7 +154,7 @@ def test_tensors_not_below_the_prefix_are_listed(tmp_path, goldens):
 )
 def test_names_of_two_kinds(names, expected):
     with pytest.raises(InputError) as caught:
-        canonical(names, "x.pt")
+        canonicalize(names, "x.pt")
     assert expected in str(caught.value) and str(caught.value).startswith("x.pt: ")
 
 
@@ -168,12 +168,12 @@ def test_names_of_two_kinds(names, expected):
     ],
 )
 def test_own_first_components_stay(names):
-    assert list(canonical(names, "x").names.values()) == names
+    assert list(canonicalize(names, "x").names.values()) == names
 
 
 def test_a_name_of_a_million_components():
     deep = ".".join(["a"] * 10**6)
-    assert canonical([deep, "b"], "x").names[deep] == deep
+    assert canonicalize([deep, "b"], "x").names[deep] == deep
 
 
 def state(**more):
@@ -280,7 +280,7 @@ def test_plain_data_beside_the_weights_is_dropped_and_never_made(tmp_path):
     found = torch_file.open_file(write_archive(tmp_path / "x.pt", {"model": state(), **beside}))
     assert list(found.left_out) == list(beside)
     # Not where a tensor is expected, and other classes not at all.
-    with pytest.raises(InputError, match="entry 'c' is a Unread, not a tensor"):
+    with pytest.raises(InputError, match="entry 'c' is a OpaqueObject, not a tensor"):
         torch_file.read(write_archive(tmp_path / "y.pt", state(c=namespace)))
     hostile = {"model": state(), "cfg": new("omegaconf.dictconfig", "DictConfig", {})}
     with pytest.raises(InputError, match=r"omegaconf.*is refused.*weights_only=False.*alone"):

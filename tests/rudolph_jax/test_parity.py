@@ -10,7 +10,7 @@ import pytest
 from clip_jax import Compute
 from clip_jax.layers import stack_layers, unstack_layers
 from converters.rudolph_tables import RUDOLPH, rules
-from converters.rules import plan
+from converters.rules import resolve_rules
 from rudolph_jax import Rudolph
 from rudolph_jax.incremental import forward_with_cache, make_logits_fn
 from rudolph_jax.layout import Layout
@@ -98,15 +98,19 @@ def test_gradients(golden, name, stacked):
         "/".join(key.key for key in path): leaf
         for path, leaf in jax.tree_util.tree_leaves_with_path(found)
     }
-    moves = plan(rules(RUDOLPH, model.config), {name: leaf.shape for name, leaf in leaves.items()})
+    mappings = resolve_rules(
+        rules(RUDOLPH, model.config), {name: leaf.shape for name, leaf in leaves.items()}
+    )
     checked = 0
-    for move in moves:
-        for source, value in zip(move.sources, move.backward(leaves[move.target]), strict=True):
+    for mapping in mappings:
+        for source, value in zip(
+            mapping.sources, mapping.to_torch(leaves[mapping.target]), strict=True
+        ):
             assert_close(np.linalg.norm(value), outputs[f"grad_norm/{source}"], 1e-4)
             if f"grad/{source}" in outputs:
                 assert_close(value, outputs[f"grad/{source}"], 1e-4)
                 checked += 1
-    assert len(moves) == len([key for key in outputs if key.startswith("grad_norm/")])
+    assert len(mappings) == len([key for key in outputs if key.startswith("grad_norm/")])
     assert checked == len([key for key in outputs if key.startswith("grad/")])
 
 

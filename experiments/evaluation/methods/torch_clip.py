@@ -53,8 +53,8 @@ def clip_model(clip: PretrainedClip) -> Any:
     tree = unstack_layers(jax.tree.map(np.asarray, dict(clip.params)))
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     params = {"/".join(key.key for key in path): leaf for path, leaf in leaves}
-    moves = rules.plan(hf_clip.RULES, shapes)
-    tensors = rules.export(moves, (), config, params, None)
+    mappings = rules.resolve_rules(hf_clip.RULES, shapes)
+    tensors = rules.export(mappings, (), config, params, None)
     model = CLIPModel(CLIPConfig(**_settings(config)))
     state = {name: np.asarray(tensor).astype(np.float32) for name, tensor in tensors.items()}
     model.load_state_dict({name: torch.from_numpy(array) for name, array in state.items()})

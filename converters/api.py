@@ -34,7 +34,7 @@ KINDS: dict[str, ModuleType] = {
     "youtokentome": youtokentome,
 }
 # What a model of ours becomes that was not converted: model kind -> kind of checkpoint.
-HOME_KINDS = {
+DEFAULT_EXPORT_KINDS = {
     "clip": "ruclip",
     "ruclip-small": "ruclip-small",
     "rudolph": "rudolph",
@@ -78,7 +78,7 @@ def convert(
     if activation is not None and activation not in activations(kind):
         known = ", ".join(activations(kind)) or f"none, for files of {kind} tell it"
         raise InputError(f"activation is {activation!r}; expected one of {known}")
-    if not holds_tensors(kind) and (entry is not None or prefix is not None):
+    if not has_tensors(kind) and (entry is not None or prefix is not None):
         raise InputError(f"entry is {entry!r}, prefix {prefix!r}; {kind} has no tensors")
     destination = model_folder.check_destination(dst)
     for path in (src, vocabulary):
@@ -91,7 +91,7 @@ def convert(
         options["vocabulary"] = Path(vocabulary) if vocabulary else None
     if activations(kind):
         options["activation"] = activation
-    if holds_tensors(kind):
+    if has_tensors(kind):
         options["selection"] = Selection(entry, prefix)
     source = KINDS[kind].read(Path(src), **options)
     return conversion.convert(kind, source, destination, dtype, origin)
@@ -112,7 +112,7 @@ def activations(kind: str) -> tuple[str, ...]:
     return getattr(KINDS[kind], "ACTIVATIONS", ())
 
 
-def holds_tensors(kind: str) -> bool:
+def has_tensors(kind: str) -> bool:
     """Whether one of KINDS is a checkpoint; the other is a vocabulary."""
     return KINDS[kind] is not youtokentome
 
@@ -121,15 +121,15 @@ def export(src: str | Path, dst: str | Path) -> Summary:
     """Writes the original's own files of a model folder to the new folder `dst`.
 
     A converted model goes back to what it was, each tensor in its dtype; one trained here becomes
-    what HOME_KINDS says. InputError for any wrong input; then nothing is left at `dst`.
+    what DEFAULT_EXPORT_KINDS says. InputError for any wrong input; then nothing is left at `dst`.
     """
     destination = model_folder.check_destination(dst)
     model = conversion.open_model(Path(src))
-    kind = model.converted_from or HOME_KINDS.get(model.kind)
+    kind = model.converted_from or DEFAULT_EXPORT_KINDS.get(model.kind)
     if kind == "rudolph" and model.config.get("mask_order") == "rudalle":
         kind = "rudalle"  # one of ours that began as a ruDALL-E
     if kind not in KINDS:
         raise InputError(f"{src}: a model of kind {kind or model.kind!r} has no export")
-    with model_folder.atomic_folder(destination) as beside:
-        KINDS[kind].export(model, beside)
+    with model_folder.atomic_folder(destination) as partial_folder:
+        KINDS[kind].export(model, partial_folder)
     return conversion.export_summary(kind, model, destination)

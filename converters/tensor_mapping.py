@@ -15,7 +15,7 @@ Shape = tuple[int, ...]
 
 
 @dataclass(frozen=True)
-class Move:
+class TensorMapping:
     """One parameter and its sources, with every shape known."""
 
     sources: tuple[str, ...]
@@ -25,13 +25,13 @@ class Move:
     pattern: str = ""
     sizes: Mapping[str, int] = field(default_factory=dict)
 
-    def forward(self, arrays: Sequence[np.ndarray]) -> np.ndarray:
+    def to_jax(self, arrays: Sequence[np.ndarray]) -> np.ndarray:
         """Source arrays -> parameter; a view unless there are several sources."""
         source = arrays[0] if len(arrays) == 1 else list(arrays)
         return einops.rearrange(source, self.pattern, **self.sizes) if self.pattern else arrays[0]
 
-    def backward(self, array: np.ndarray) -> tuple[np.ndarray, ...]:
-        """Parameter -> source arrays; the inverse of `forward`."""
+    def to_torch(self, array: np.ndarray) -> tuple[np.ndarray, ...]:
+        """Parameter -> source arrays; the inverse of `to_jax`."""
         if not self.pattern:
             return (array,)
         left, right = self.pattern.split(" -> ")
@@ -40,7 +40,7 @@ class Move:
 
 
 @dataclass(frozen=True)
-class Lazy:
+class LazyArray:
     """An array that is made when it is written."""
 
     shape: Shape
@@ -51,15 +51,15 @@ class Lazy:
         return np.asarray(self.make())
 
 
-def make_move(
+def make_mapping(
     sources: tuple[str, ...], pattern: str, target: str, target_shape: Shape
-) -> Move:
-    """The move that a pattern describes, `rules.Rule`; the target's shape gives the others.
+) -> TensorMapping:
+    """The mapping that a pattern describes, `rules.Rule`; the target's shape gives the others.
 
     ValueError for a pattern that does not fit the shape or the number of sources.
     """
     if not pattern:
-        return Move(sources, target, target_shape, target_shape)
+        return TensorMapping(sources, target, target_shape, target_shape)
     left, right = (_axes(side) for side in pattern.split(" -> "))
     letters = [letter for axis in right for letter in axis]
     if len(letters) != len(target_shape) or any(len(axis) != 1 for axis in right):
@@ -70,7 +70,7 @@ def make_move(
         if source_shape[0] != len(sources):
             raise ValueError(f"{target}: {len(sources)} sources, but {pattern!r}")
         source_shape = source_shape[1:]
-    return Move(sources, target, source_shape, target_shape, pattern, sizes)
+    return TensorMapping(sources, target, source_shape, target_shape, pattern, sizes)
 
 
 def _axes(side: str) -> list[list[str]]:

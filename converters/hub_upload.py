@@ -1,4 +1,4 @@
-"""A model folder to the hub, as one commit with a model card."""
+"""Push a model folder to the hub, as one commit with a model card."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from clip_jax import model_folder
 from clip_jax.errors import InputError
 from converters.files import read_json
 from converters.hub_errors import hub_errors
-from converters.hub_files import Listing, listing, read_blob
+from converters.hub_files import Listing, fetch_listing, read_blob
 from converters.hub_names import check_repository, read_commit
-from converters.hub_session import bounded_answers
+from converters.hub_session import bounded_responses
 from converters.model_card import model_card
 from converters.verification import verify
 
 CARD = "README.md"
 
 
-def share(
+def push_to_hub(
     folder: str | Path,
     repo: str,
     *,
@@ -28,12 +28,13 @@ def share(
     licence: str | None = None,
     evaluations: Sequence[str | Path] = (),
 ) -> str:
-    """Puts a model folder into OWNER/NAME on the hub, and returns the commit's address.
+    """Push a model folder to OWNER/NAME on the hub, and return the commit's URL.
 
-    The repository is made where it does not exist; `private` then says who sees it. An older model
-    of this package in it is replaced, anything else refused. licence, evaluations: for the model
-    card (`model_card`). HF_TOKEN, or `hf auth login`, says who you are.
-    `converters.pretrained(repo)` loads it back.
+    The repository is created if absent, private on request. An older model of this package in it is
+    replaced, anything else is refused. `converters.pretrained(repo)` loads it back.
+
+    licence, evaluations: for the model card (`model_card`).
+    Authenticates by HF_TOKEN or `hf auth login`.
     """
     check_repository(repo)
     folder = Path(folder)
@@ -47,14 +48,14 @@ def share(
         raise InputError(faults[0])
     names = {path.relative_to(folder).as_posix(): path for path in files}
     names.pop(CARD, None)
-    with hub_errors(repo), bounded_answers():
+    with hub_errors(repo), bounded_responses():
         api = hub.HfApi()
         api.create_repo(repo, private=private or None, exist_ok=True)
-    there = listing(repo)
-    _check_ours(there)
+    listing = fetch_listing(repo)
+    _check_ours(listing)
     stale = [
         name
-        for name in there.files
+        for name in listing.files
         if name.startswith(f"{model_folder.PARAMS}/") and name not in names
     ]
     operations: list[hub.CommitOperationAdd | hub.CommitOperationDelete] = [
@@ -62,22 +63,22 @@ def share(
         *(hub.CommitOperationAdd(name, path) for name, path in names.items()),
         *(hub.CommitOperationDelete(name) for name in stale),
     ]
-    with hub_errors(repo), bounded_answers():
+    with hub_errors(repo), bounded_responses():
         done = api.create_commit(
-            repo, operations, commit_message="Share a model", parent_commit=there.commit or None
+            repo, operations, commit_message="Push a model", parent_commit=listing.commit or None
         )
     # The address is made here: it is printed, and the hub's may be any text.
     return f"{hub.constants.ENDPOINT}/{repo}/commit/{read_commit(done.oid, repo)}"
 
 
-def _check_ours(there: Listing) -> None:
-    others = set(there.files) - {CARD, ".gitattributes"}
+def _check_ours(listing: Listing) -> None:
+    others = set(listing.files) - {CARD, ".gitattributes"}
     if not others:
         return
     name = model_folder.CONFIG
-    if name in others and set(read_json(read_blob(there, name))) == model_folder.CONFIG_KEYS:
+    if name in others and set(read_json(read_blob(listing, name))) == model_folder.CONFIG_KEYS:
         return
     some = ", ".join(sorted(others)[:5])
     raise InputError(
-        f"{there.repo}: holds {some}, which is no model of this package; name a new repository"
+        f"{listing.repo}: holds {some}, which is no model of this package; name a new repository"
     )

@@ -17,7 +17,7 @@ VOCABULARY = "bpe.model"
 
 
 @dataclass(frozen=True)
-class Release:
+class PublishedModel:
     """kind: of `kinds.KINDS`. files: name -> repository. preset: where no config.json tells it.
 
     Without a kind and files they are read off what the repository holds.
@@ -29,15 +29,15 @@ class Release:
     preset: str | None = None
 
 
-def _files(kind: str, files: Mapping[str, str], preset: str | None = None) -> Release:
-    return Release(tuple(dict.fromkeys(files.values())), kind, files, preset)
+def _files(kind: str, files: Mapping[str, str], preset: str | None = None) -> PublishedModel:
+    return PublishedModel(tuple(dict.fromkeys(files.values())), kind, files, preset)
 
 
-def _ruclip(repo: str) -> Release:
+def _ruclip(repo: str) -> PublishedModel:
     return _files("ruclip", dict.fromkeys(("pytorch_model.bin", "config.json", VOCABULARY), repo))
 
 
-def _decoder(kind: str, repo: str, preset: str, file: str = "pytorch_model.bin") -> Release:
+def _decoder(kind: str, repo: str, preset: str, file: str = "pytorch_model.bin") -> PublishedModel:
     """A decoder's weights, with the vocabulary that all of them share."""
     return _files(kind, {file: repo, VOCABULARY: UTILITIES}, preset)
 
@@ -45,13 +45,17 @@ def _decoder(kind: str, repo: str, preset: str, file: str = "pytorch_model.bin")
 _GPT = "ai-forever/rugpt3small_based_on_gpt2"
 _MALEVICH = "ai-forever/rudalle-Malevich"
 
-RELEASED: dict[str, Release] = {
+PUBLISHED_MODELS: dict[str, PublishedModel] = {
     **{name: _ruclip(f"ai-forever/{name}") for name in CLIP_PRESETS if name.startswith("ruclip-")},
     "ruclip-small": _files(
         "ruclip-small",
         {"ViT-B32-small.pt": "ai-forever/ru-clip", "vocab.json": _GPT, "merges.txt": _GPT},
     ),
-    **{name: Release((f"openai/{name}",)) for name in CLIP_PRESETS if name.startswith("clip-")},
+    **{
+        name: PublishedModel((f"openai/{name}",))
+        for name in CLIP_PRESETS
+        if name.startswith("clip-")
+    },
     "rudolph-350M": _decoder("rudolph", "shonenkov-AI/RuDOLPH-350M-v2", "350M"),
     "rudolph-350M_v1": _decoder("rudolph", "ai-forever/RuDOLPH-350M", "350M_v1"),
     "rudolph-1.3B": _decoder("rudolph", "ai-forever/RUDOLPH-1.3B", "1.3B"),

@@ -11,7 +11,7 @@ from huggingface_hub.utils import get_session
 
 import clip_jax
 from clip_jax import model_folder
-from converters import convert, hub_session, pretrained, share
+from converters import convert, hub_session, pretrained, push_to_hub
 from converters.__main__ import main
 
 REPO = "me/my-clip"
@@ -26,7 +26,7 @@ def folder(tmp_path, goldens):
 def test_there_and_back(hub, folder, tmp_path, capsys):
     evaluation = tmp_path / "digits.json"
     evaluation.write_text(json.dumps({"zero_shot": {"accuracy": 0.982}, "pictures": 167}))
-    arguments = ["share", str(folder), REPO, "--licence=mit", f"--evaluation={evaluation}"]
+    arguments = ["push-to-hub", str(folder), REPO, "--licence=mit", f"--evaluation={evaluation}"]
     assert main(arguments) == 0
     assert capsys.readouterr().out == f"{hub.url}/{REPO}/commit/{hub.commit(REPO)}\n"
     again = pretrained(REPO)
@@ -39,7 +39,7 @@ def test_there_and_back(hub, folder, tmp_path, capsys):
     assert clip_jax.load(again).config == clip_jax.load(folder).config
     assert main(["verify", str(again)]) == 0 and "all as they were" in capsys.readouterr().out
     (folder / "tokenizer.model").write_bytes(b"changed")
-    assert main(["share", str(folder), REPO]) == 2
+    assert main(["push-to-hub", str(folder), REPO]) == 2
     assert "tokenizer.model: digest differs" in capsys.readouterr().err
     shutil.copy(again / "tokenizer.model", folder)
     card = hub.repos[REPO]["README.md"].decode()
@@ -54,23 +54,23 @@ def test_there_and_back(hub, folder, tmp_path, capsys):
 
 
 def test_a_newer_model_takes_the_older_ones_place(hub, folder, tmp_path):
-    share(folder, REPO)
+    push_to_hub(folder, REPO)
     before = set(hub.repos[REPO])
     clip = clip_jax.load(folder)
     params = {**clip.params, "logit_scale": clip.params["logit_scale"] + 1}
     newer = clip_jax.PretrainedClip(clip.config, params, clip.processor.tokenizer)
     newer.save(tmp_path / "newer", source="a test")
     hub.repos[REPO]["notes.txt"] = b"mine"
-    share(tmp_path / "newer", REPO)
+    push_to_hub(tmp_path / "newer", REPO)
     assert "notes.txt" in hub.repos[REPO] and before - set(hub.repos[REPO])
     again = clip_jax.load(pretrained(REPO))
     assert float(again.params["logit_scale"]) == float(params["logit_scale"])
     assert "| source | a test |" in hub.repos[REPO]["README.md"].decode()
 
 
-def test_what_cannot_be_shared(hub, folder, tmp_path, capsys):
+def test_folders_that_cannot_be_pushed(hub, folder, tmp_path, capsys):
     def fails(*arguments: str) -> str:
-        assert main(["share", *arguments]) == 2
+        assert main(["push-to-hub", *arguments]) == 2
         line = capsys.readouterr().err
         assert line.startswith("error: ") and line.count("\n") == 1, line
         return line
@@ -79,7 +79,7 @@ def test_what_cannot_be_shared(hub, folder, tmp_path, capsys):
     assert hub.log == []
     hub.put("me/other", {"pytorch_model.bin": bytes(99), "config.json": b"{}"})
     assert "which is no model of this package" in fails(str(folder), "me/other")
-    assert "neither a released model" in fails(str(folder), "not a name/x")
+    assert "neither a published model" in fails(str(folder), "not a name/x")
     hub.faults["/preupload/main"] = 403
     line = fails(str(folder), REPO)
     assert "answered 403 Forbidden" in line and "set an HF_TOKEN that may do this" in line
@@ -97,7 +97,7 @@ def test_what_cannot_be_shared(hub, folder, tmp_path, capsys):
 )  # fmt: skip
 def test_a_hub_that_answers_uploads_wrongly(hub, folder, capsys, path, answer):
     hub.acts[path] = lambda handler, _: handler.tell(answer)
-    status = main(["share", str(folder), REPO])
+    status = main(["push-to-hub", str(folder), REPO])
     out, err = capsys.readouterr()
     if status == 0:  # an answer of which nothing is needed
         assert path == "repos/create" and out.endswith(f"/commit/{hub.commit(REPO)}\n")
@@ -109,7 +109,7 @@ def test_a_hub_that_answers_uploads_wrongly(hub, folder, capsys, path, answer):
 
 @pytest.mark.parametrize("path", ["repos/create", "preupload/main", "objects/batch", "commit/main"])
 def test_an_answer_to_an_upload_is_bounded(hub, folder, capsys, monkeypatch, path):
-    monkeypatch.setattr(hub_session, "MAX_ANSWER_BYTES", 10**6)
+    monkeypatch.setattr(hub_session, "MAX_RESPONSE_BYTES", 10**6)
     answer = b"{}" + b" " * 10**6
     hooks = {name: list(called) for name, called in get_session().event_hooks.items()}
 
@@ -122,17 +122,17 @@ def test_an_answer_to_an_upload_is_bounded(hub, folder, capsys, monkeypatch, pat
         (encoded, "an answer is encoded; expected identity"),
     ]:
         hub.acts[path] = act
-        assert main(["share", str(folder), REPO]) == 2
+        assert main(["push-to-hub", str(folder), REPO]) == 2
         assert words in capsys.readouterr().err
     hub.heal()
-    assert main(["share", str(folder), REPO]) == 0
+    assert main(["push-to-hub", str(folder), REPO]) == 0
     assert get_session().event_hooks == hooks
 
 
 def test_a_hub_that_takes_an_upload_and_is_silent(hub, folder, capsys, monkeypatch):
-    monkeypatch.setattr(hub_session, "ANSWER_SECONDS", 0.1)
+    monkeypatch.setattr(hub_session, "READ_TIMEOUT_SECONDS", 0.1)
     released = threading.Event()
     hub.acts["repos/create"] = lambda handler, _: released.wait(60)
-    assert main(["share", str(folder), REPO]) == 2
+    assert main(["push-to-hub", str(folder), REPO]) == 2
     released.set()
     assert "cannot be reached" in capsys.readouterr().err
