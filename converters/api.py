@@ -1,4 +1,4 @@
-"""The kinds of foreign checkpoints, and the two ways: to a model folder, and back."""
+"""Convert and export by kind: the registry of kinds and the two directions."""
 
 from __future__ import annotations
 
@@ -55,15 +55,16 @@ def convert(
     entry: str | None = None,
     prefix: str | None = None,
 ) -> Summary:
-    """Converts a foreign checkpoint to the model folder `dst`, with report.json.
+    """Convert a foreign checkpoint to the model folder `dst`, with report.json.
 
-    kind: one of KINDS. dtype: of the parameters, float32, bfloat16 or float16.
-    preset: for a kind with PRESETS, which of them the checkpoint is; where its config.json says
-    otherwise, that is an error. origin: where the files came from, to be noted in config.json.
-    vocabulary: for a kind with VOCABULARY, a file or folder; None: what lies beside the checkpoint.
-    activation: for a kind with ACTIVATIONS, which one, where the files do not tell it.
-    entry: which of several state dicts in a file (a model, its moving average).
-    prefix: takes only the tensors whose names begin with it, and removes it.
+    kind: one of KINDS.
+    dtype: of the parameters: float32, bfloat16 or float16.
+    preset: for a kind with PRESETS, the published model; an error where config.json contradicts it.
+    origin: source of the files, recorded in config.json.
+    vocabulary: for a kind with VOCABULARY, a file or folder; None: the one next to the checkpoint.
+    activation: for a kind with ACTIVATIONS, where the files do not name it.
+    entry: name of one of several state dicts in a file (a model, its moving average).
+    prefix: take only tensors whose names begin with it, and remove it.
     InputError for any wrong input; then nothing is left at `dst`.
     """
     if kind not in KINDS:
@@ -98,30 +99,30 @@ def convert(
 
 
 def presets(kind: str) -> tuple[str, ...]:
-    """The presets that one of KINDS knows; most know none."""
+    """Return the presets of one of KINDS; most have none."""
     return getattr(KINDS[kind], "PRESETS", ())
 
 
 def takes_vocabulary(kind: str) -> bool:
-    """Whether one of KINDS may be told where its vocabulary lies."""
+    """Return whether one of KINDS accepts a vocabulary by path."""
     return getattr(KINDS[kind], "VOCABULARY", False)
 
 
 def activations(kind: str) -> tuple[str, ...]:
-    """The activations that one of KINDS may be told; for most kinds their files tell it."""
+    """Return the activations that one of KINDS accepts; most kinds find it in their files."""
     return getattr(KINDS[kind], "ACTIVATIONS", ())
 
 
 def has_tensors(kind: str) -> bool:
-    """Whether one of KINDS is a checkpoint; the other is a vocabulary."""
+    """Return whether one of KINDS is a checkpoint; the other is a vocabulary."""
     return KINDS[kind] is not youtokentome
 
 
 def export(src: str | Path, dst: str | Path) -> Summary:
-    """Writes the original's own files of a model folder to the new folder `dst`.
+    """Write the original's files of a model folder to the new folder `dst`.
 
-    A converted model goes back to what it was, each tensor in its dtype; one trained here becomes
-    what DEFAULT_EXPORT_KINDS says. InputError for any wrong input; then nothing is left at `dst`.
+    A converted model is exported to its own kind, each tensor in its dtype; one trained here to its
+    kind in DEFAULT_EXPORT_KINDS. InputError for any wrong input; then nothing is left at `dst`.
     """
     destination = model_folder.check_destination(dst)
     model = conversion.open_model(Path(src))

@@ -31,7 +31,11 @@ MAX_PIECE, MAX_SQUARES = 256, 1 << 25
 
 @dataclass(frozen=True)
 class BpeModel:
-    """characters: character -> id. rules: (left, right, together), first rules first."""
+    """Hold a BPE model.
+
+    characters: character -> id.
+    rules: (left, right, merged id), in order of priority.
+    """
 
     characters: Mapping[str, int]
     rules: tuple[tuple[int, int, int], ...]
@@ -42,7 +46,7 @@ class BpeModel:
 
     @property
     def specials(self) -> tuple[int, int, int, int]:
-        """In the order of `SPECIALS`."""
+        """Return the ids in the order of `SPECIALS`."""
         return self.unk, self.pad, self.bos, self.eos
 
     @property
@@ -51,7 +55,7 @@ class BpeModel:
 
     @cached_property
     def pieces(self) -> dict[int, str]:
-        """id -> text of every piece that is not special."""
+        """Map id to text, for every piece that is not special."""
         pieces = {i: character for character, i in self.characters.items()}
         for left, right, together in self.rules:
             pieces[together] = pieces[left] + pieces[right]
@@ -59,11 +63,11 @@ class BpeModel:
 
     @cached_property
     def ranks(self) -> dict[tuple[int, int], int]:
-        """(left, right) -> which rule it is"""
+        """Map (left, right) to the index of its rule."""
         return {(left, right): rank for rank, (left, right, _) in enumerate(self.rules)}
 
     def encode(self, text: str) -> list[int]:
-        """The ids that youtokentome gives (without BOS and EOS, no dropout). Readable, not fast."""
+        """Encode as youtokentome (without BOS, EOS and dropout). Readable, not fast."""
         words = re.split(f"[{SEPARATORS}]+", text)
         return [i for word in words if word for i in self._encode_word(word)]
 
@@ -76,7 +80,7 @@ class BpeModel:
         return [self.unk if i == _UNKNOWN else i for i in self.merge(ids)]
 
     def merge(self, ids: list[int]) -> list[int]:
-        """Applies the best rule at its leftmost place until none fits."""
+        """Apply the rule of highest priority at its leftmost position until none fits."""
         ids = list(ids)
         while True:
             pairs = enumerate(zip(ids, ids[1:], strict=False))
@@ -87,7 +91,7 @@ class BpeModel:
             ids[at : at + 2] = [self.rules[rank][2]]
 
     def to_text(self) -> str:
-        """The model file; characters by id, where youtokentome's order is that of a hash table."""
+        """Return the model file, characters by id; youtokentome's order is a hash table's."""
         lines = [f"{len(self.characters)} {len(self.rules)}"]
         by_id = sorted(self.characters.items(), key=lambda item: item[1])
         lines += [f"{ord(character)} {i}" for character, i in by_id]
@@ -97,7 +101,7 @@ class BpeModel:
 
 
 def parse(content: bytes, where: str) -> BpeModel:
-    """The model in a file. where: what errors call it, with the line. Raises InputError."""
+    """Parse a model file. where: its name in errors, which add the line. Raises InputError."""
     try:
         lines = content.removeprefix(codecs.BOM_UTF8).decode("ascii").split("\n")
     except UnicodeDecodeError as error:
@@ -152,7 +156,7 @@ def parse(content: bytes, where: str) -> BpeModel:
 
 
 def check_length(length: int, squares: int, what: str) -> int:
-    """The sum of squares of pieces' lengths with one more piece; InputError beyond the limits."""
+    """Add a piece's squared length to the sum; InputError beyond the limits."""
     squares += length**2
     if length > MAX_PIECE or squares > MAX_SQUARES:
         raise InputError(
@@ -163,7 +167,7 @@ def check_length(length: int, squares: int, what: str) -> int:
 
 
 def inexact_pieces(model: BpeModel) -> list[str]:
-    """Why sentencepiece would encode some text differently, a line for each offending piece.
+    """List reasons why sentencepiece would encode some text differently, one a piece.
 
     sentencepiece merges by the text of the result, youtokentome by the pair of ids. They agree on
     every text if texts are unique, if each piece's own characters merge to just that piece, and if

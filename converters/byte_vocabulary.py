@@ -22,7 +22,7 @@ MAX_BYTES = 16 << 20  # OpenAI's has 3.2 MB unpacked
 
 
 def next_to(weights: Path) -> Path | None:
-    """The vocabulary in the folder of a checkpoint, if there is one."""
+    """Return the vocabulary in the folder of a checkpoint, if there is one."""
     folder = weights.parent
     if (folder / OPENAI_NAME).is_file():
         return folder / OPENAI_NAME
@@ -32,7 +32,7 @@ def next_to(weights: Path) -> Path | None:
 def read(
     path: Path | None, config: ClipConfig | RuclipSmallConfig
 ) -> tuple[Mapping[str, bytes], tuple[Path, ...]]:
-    """What goes into the model folder, and the files that were read; nothing of no path.
+    """Return the files for the model folder and the paths read; both empty without a path.
 
     path: OpenAI's file, a `tokenizer.json`, or a folder of either or of `vocab.json` with
     `merges.txt`. A vocabulary that does not fit the model raises InputError.
@@ -57,12 +57,12 @@ def read(
 
 
 def check(path: Path, config: ClipConfig | RuclipSmallConfig) -> None:
-    """Raises InputError unless the vocabulary in a file or folder is one that the model reads."""
+    """Raise InputError unless the vocabulary in a file or folder fits the model."""
     check_vocabulary(byte_bpe.load_byte_bpe(path), config, str(path))
 
 
 def _openai(file: Path, vocab_size: int) -> ByteBpe:
-    """Source: `clip.simple_tokenizer.SimpleTokenizer`.
+    """Read OpenAI's file as `clip.simple_tokenizer.SimpleTokenizer` does.
 
     The file lists more merges than the model has pieces: all bytes, all bytes that end a word, a
     piece for each of the first merges, and the two special pieces.

@@ -12,9 +12,9 @@ from converters.torch_unpickler import safe_repr
 def channel_values(
     value: Any, name: str, where: str, *, divides: bool = False
 ) -> tuple[float, float, float]:
-    """One finite number a channel. divides: zero and below are refused, for pixels are divided.
+    """Return one finite number a channel. divides: require positive ones, since pixels are divided.
 
-    name, where: what errors call the field and its file.
+    name, where: the field and its file in errors.
     """
     numbers = isinstance(value, list) and all(type(v) in (int, float) for v in value)
     if not numbers or len(value) != 3 or not all(map(math.isfinite, value)):
@@ -25,7 +25,7 @@ def channel_values(
 
 
 def json_repr(value: Any) -> str:
-    """A value of a JSON file as errors print it: `safe_repr`, and floats and constants in full."""
+    """Format a JSON value for errors: as `safe_repr`, with floats and constants in full."""
     if isinstance(value, list):
         return f"[{', '.join(map(json_repr, value[:8]))}{', ...' if len(value) > 8 else ''}]"
     return repr(value) if isinstance(value, float) or value is None else safe_repr(value)

@@ -1,4 +1,4 @@
-"""Sizes of CLIP's image tower, read off its tensors under OpenAI's names."""
+"""Sizes of CLIP's image tower, inferred from its tensors under OpenAI's names."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ HEAD_SIZE = 64  # the size of a head in all published towers
 
 
 def tensor_shape(weights: Weights, name: str, rank: int) -> tuple[int, ...]:
-    """Of a tensor that must be there with so many axes."""
+    """Return the shape of a required tensor; InputError unless it has this rank."""
     if name not in weights.tensors:
         raise InputError(f"{weights.path}: tensor {name!r} is missing; a CLIP with a ViT has it")
     shape, file = weights.tensors[name].shape, weights.file_of(name)
@@ -24,7 +24,7 @@ def tensor_shape(weights: Weights, name: str, rank: int) -> tuple[int, ...]:
 
 
 def layer_count(weights: Weights, prefix: str, first: str = "ln_1.weight") -> int:
-    """One more than the highest number; a gap shows later, as a missing tensor."""
+    """Return the highest layer index plus one. A gap is found later, as a missing tensor."""
     pattern = re.compile(re.escape(prefix) + r"([0-9]{1,4})\.")
     numbers = [int(m[1]) for name in weights.tensors if (m := pattern.match(name))]
     if not numbers:
@@ -33,7 +33,7 @@ def layer_count(weights: Weights, prefix: str, first: str = "ln_1.weight") -> in
 
 
 def head_count(weights: Weights, name: str, width: int) -> int:
-    """Of a tower as wide as the tensor `name` says."""
+    """Return the number of heads of a tower. name: the tensor that its width comes from."""
     if not width or width % HEAD_SIZE:
         raise InputError(
             f"{weights.file_of(name)}: tensor {name!r} is {width} wide; expected a multiple of "
@@ -43,7 +43,7 @@ def head_count(weights: Weights, name: str, width: int) -> int:
 
 
 def infer_vision_config(weights: Weights, prefix: str, heads: int | None = None) -> VisionConfig:
-    """The tower whose tensors begin with `prefix`. heads: None where each has HEAD_SIZE numbers."""
+    """Infer the tower whose tensors begin with `prefix`. heads: None where heads have HEAD_SIZE."""
     signature, positions = f"{prefix}conv1.weight", f"{prefix}positional_embedding"
     width, _, patch, _ = tensor_shape(weights, signature, 4)
     tokens, _ = tensor_shape(weights, positions, 2)

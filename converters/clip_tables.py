@@ -1,4 +1,4 @@
-"""What the converters of CLIP models share: OpenAI's tensor names and our parameters' shapes.
+"""OpenAI's tensor names and our parameters' shapes, common to the CLIP converters.
 
 ruCLIP kept OpenAI's names. Letters in patterns: d width, h heads, k head size, c query/key/value,
 e embedding, f mlp width, n image tokens, s context, v vocabulary, y x patch, rgb channels.
@@ -21,7 +21,7 @@ from converters.weights import Weights
 
 
 def _blocks(source: str, target: str) -> tuple[Rule, ...]:
-    """One residual block of either tower, under OpenAI's names."""
+    """Map a residual block of either tower from OpenAI's names."""
     return (
         Rule(f"{source}.ln_1.weight", f"{target}/attention_norm/scale"),
         Rule(f"{source}.ln_1.bias", f"{target}/attention_norm/bias"),
@@ -67,7 +67,7 @@ OPENAI_RULES: tuple[Rule, ...] = (
 
 
 def require_kind(weights: Weights, kind: str, signature: str) -> None:
-    """Raises InputError, which says what it looks like, unless the kind's signature is there."""
+    """Raise InputError, naming the kind it looks like, unless the signature tensor is there."""
     found = next((name for name in SIGNATURES if name in weights.tensors), None)
     if found != signature:
         looks = f"it looks like {SIGNATURES[found]}" if found else "it looks like no known model"
@@ -77,10 +77,10 @@ def require_kind(weights: Weights, kind: str, signature: str) -> None:
 
 @functools.cache
 def parameter_shapes(config: ClipConfig) -> Mapping[str, Shape]:
-    """path -> shape of every parameter, layers one by one."""
+    """Map path to shape for every parameter, with layers separate."""
     return shapes_of(unstack_layers(abstract_params(config)))
 
 
 def causal_mask(length: int) -> np.ndarray:
-    """float32[length, length]: -inf above the diagonal, as OpenAI's text tower keeps it."""
+    """Return float32[length, length], -inf above the diagonal, as in OpenAI's text tower."""
     return np.triu(np.full((length, length), -np.inf, np.float32), 1)

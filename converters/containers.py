@@ -1,4 +1,4 @@
-"""State dicts inside of what training programs save: `{"model": ..., "optimizer": ..., ...}`.
+"""Find state dicts in the files of training programs: `{"model": ..., "optimizer": ..., ...}`.
 
 One state dict is taken from the entries of CONTAINERS, at any depth. NON_WEIGHT_ENTRIES are never
 searched. Where two entries hold weights (a model and its moving average), none is chosen silently:
@@ -42,9 +42,10 @@ MAX_ENTRIES = 20_000
 
 @dataclass(frozen=True)
 class FoundStateDict:
-    """entry: where the state dict was, its keys joined by dots; "" for the whole file.
+    """Hold a state dict of a file.
 
-    left_out: the entries beside it.
+    entry: its keys in the file, joined by dots; "" for the whole file.
+    left_out: the other entries.
     """
 
     entry: str
@@ -53,9 +54,10 @@ class FoundStateDict:
 
 
 def find_state_dict(content: Any, where: str, entry: str | None = None) -> FoundStateDict:
-    """The state dict in an unpickled object. where: what errors call the file.
+    """Return the state dict in an unpickled object.
 
-    entry: which of several is taken. InputError where there is none, or more than one.
+    where: the file in errors.
+    entry: name of one of several. InputError where there is none, or more than one.
     """
     if type(content) is not dict:
         raise InputError(f"{where}: holds a {type(content).__name__}; expected a state dict")
@@ -103,7 +105,7 @@ def _search(
     passed: list[tuple[str, ...]],
     where: str,
 ) -> None:
-    """Puts every state dict at or below `node` into `found`, the entries on the way in `passed`."""
+    """Put every state dict at or below `node` into `found`, the entries above into `passed`."""
     if _is_state_dict(node, path):
         found[path] = node
         return
@@ -119,9 +121,9 @@ def _search(
 
 
 def _is_state_dict(node: dict[Any, Any], path: tuple[str, ...]) -> bool:
-    """Whether tensors lie in it that look like a module's: under CONTAINERS, or with dotted names.
+    """Return whether it holds tensors as a module's: under CONTAINERS, or with dotted names.
 
-    One that holds other things too counts, so that a damaged one is not passed over.
+    One that also holds other values counts, so that a damaged one is not skipped.
     """
     names = [name for name, value in node.items() if type(value) is Tensor]
     if path and path[-1] in CONTAINERS and not any(type(v) is dict for v in node.values()):

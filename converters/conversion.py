@@ -1,4 +1,4 @@
-"""From a foreign checkpoint to a model folder and back: what is the same for every kind."""
+"""Conversion of a foreign checkpoint to a model folder and back, common to all kinds."""
 
 from __future__ import annotations
 
@@ -59,8 +59,12 @@ class ForeignCheckpoint:
 
 @dataclass(frozen=True)
 class ModelFolder:
-    """A model folder on its way back. params: path -> array. dtypes: source tensor -> dtype, of
-    all that can be written again; None for a model that was never converted."""
+    """Hold a model folder that is exported.
+
+    params: path -> array.
+    dtypes: source tensor -> dtype, for all that can be written again; None for a model that was
+        never converted.
+    """
 
     folder: Path
     kind: str
@@ -77,7 +81,7 @@ class ModelFolder:
 
 @dataclass(frozen=True)
 class Summary:
-    """What a conversion or an export did, for people. notes: rules that were applied."""
+    """Summarize a conversion or an export. notes: rules that were applied."""
 
     kind: str
     tensors: int
@@ -100,7 +104,7 @@ def convert(
     dtype: str,
     origin: Mapping[str, Any] | None = None,
 ) -> Summary:
-    """Writes the model folder of a source. origin: where its files came from, if that is known."""
+    """Write the model folder of a checkpoint. origin: source of its files, if known."""
     params: dict[str, Any] | None = None
     tensors: list[dict[str, Any]] = []
     read = [*(source.weights.sources if source.weights else ()), *source.sidecar_files]
@@ -142,7 +146,7 @@ def convert(
 
 
 def open_model(folder: Path) -> ModelFolder:
-    """The model folder to be exported, with what its conversion noted."""
+    """Read a model folder for export, with the record of its conversion."""
     metadata = model_folder.read_config(folder)
     provenance, dtypes = metadata["provenance"], None
     if "converted_from" in provenance:
@@ -169,7 +173,7 @@ def open_model(folder: Path) -> ModelFolder:
 
 
 def _leading_shapes_of(kind: str, config: Mapping[str, Any]) -> Leading | None:
-    """A few shapes that the config of a model folder asks for; None for a kind without arrays."""
+    """Return a few shapes that the config requires; None for a kind without arrays."""
     if kind in CLIP_KINDS:
         return leading_shapes(CLIP_KINDS[kind][0].from_dict(config))
     if kind == "rudolph":
@@ -184,7 +188,7 @@ def export_tensors(
     settings: Any,
     shapes: Mapping[str, rules.Shape],
 ) -> dict[str, rules.LazyArray]:
-    """The original's tensors by name, each in the original's dtype."""
+    """Return the original's tensors by name, each in the original's dtype."""
     for name in sorted(set(shapes) | set(model.params)):
         found = model.params[name].shape if name in model.params else "absent"
         expected = shapes.get(name, "absent")
@@ -205,7 +209,7 @@ def export_tensors(
 
 
 def export_summary(kind: str, model: ModelFolder, folder: Path) -> Summary:
-    """Summarizes an export, and what its files cannot hold."""
+    """Summarize an export, and what its files cannot hold."""
     count = sum(array.size for array in model.params.values())
     tensors = model.params if model.dtypes is None else model.dtypes
     image = model.config.get("image", model.config)
@@ -216,7 +220,7 @@ def export_summary(kind: str, model: ModelFolder, folder: Path) -> Summary:
 
 
 def _naming_report(weights: Weights | None) -> dict[str, Any]:
-    """Which entry of the file the tensors come from, and the rules that changed their names."""
+    """Report the entry that holds the tensors, and the rules that changed their names."""
     if weights is None:
         return {}
     return {"entry": weights.entry, "rules": [rule.to_dict() for rule in weights.rules]}
@@ -228,7 +232,7 @@ def _left_out(weights: Weights | None) -> list[dict[str, str]]:
 
 
 def _remarks(source: ForeignCheckpoint) -> tuple[str, ...]:
-    """The same in words for people."""
+    """Say the same in words."""
     remarks = []
     if (weights := source.weights) is not None:
         remarks += [f"entry {safe_repr(weights.entry)}"] * bool(weights.entry)

@@ -1,4 +1,4 @@
-"""Small files beside the weights."""
+"""Small files next to the weights."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from clip_jax.text import parse_json
 
 
 def read_bytes(path: Path) -> bytes:
-    """A small file that belongs to a model; InputError where it cannot be read."""
+    """Read a small file of a model; InputError where it cannot be read."""
     try:
         limit = MAX_JSON_BYTES if path.suffix == ".json" else MAX_VOCABULARY_BYTES
         return read_limited(path, limit)
@@ -22,13 +22,13 @@ def read_bytes(path: Path) -> bytes:
 
 
 def sha256(path: Path) -> str:
-    """Of a file's content, in hexadecimal digits."""
+    """Return the hash of a file's content, in hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read_json(path: str | Path) -> dict[str, Any]:
-    """The object in a JSON file; InputError for anything else."""
+    """Read the object in a JSON file; InputError for anything else."""
     content = parse_json(read_bytes(Path(path)), str(path))
     if not isinstance(content, dict):
         raise InputError(f"{path}: holds a {type(content).__name__}; expected a JSON object")
@@ -36,7 +36,7 @@ def read_json(path: str | Path) -> dict[str, Any]:
 
 
 def without_nulls(tree: Mapping[str, Any]) -> dict[str, Any]:
-    """The object without keys whose value is null, in nested objects too: null is "by default"."""
+    """Drop keys whose value is null, in nested objects too: null means the default."""
     return {
         key: without_nulls(value) if isinstance(value, Mapping) else value
         for key, value in tree.items()

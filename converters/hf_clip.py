@@ -210,7 +210,7 @@ def read(folder: Path, selection: Selection | None = None) -> ForeignCheckpoint:
 
 
 def export(model: ModelFolder, folder: Path) -> None:
-    """Writes model.safetensors, config.json and the copied files."""
+    """Write model.safetensors, config.json and the copied files."""
     config = ClipConfig.from_dict(model.config)
     where = f"{model.folder}/config.json"
     again = from_original(model.original, _image_processor(model.folder), where)
@@ -228,7 +228,7 @@ def export(model: ModelFolder, folder: Path) -> None:
 def from_original(
     original: Mapping[str, Any], image: ImageSettings | None, where: str
 ) -> ClipConfig:
-    """CLIPConfig as ours. where: what errors call it."""
+    """Translate CLIPConfig to ClipConfig. where: its name in errors."""
     original = without_nulls(original)
     if original.get("model_type", "clip") != "clip":
         raise InputError(
@@ -278,7 +278,7 @@ def from_original(
 def _tower_config(
     original: Mapping[str, Any], name: str, defaults: Mapping[str, Any], where: str
 ) -> dict[str, Any]:
-    """A tower's config. The older NAME_dict replaces NAME, defaults and all, as in transformers."""
+    """Return a tower's config. The older NAME_dict replaces NAME and its defaults, as there."""
     part, older = original.get(name, {}), original.get(f"{name}_dict")
     for found in (part, {} if older is None else older):
         if not isinstance(found, Mapping):
@@ -299,8 +299,11 @@ def _check_type(key: str, value: Any, default: Any, where: str) -> None:
 
 
 def _image_processor(folder: Path) -> ImageSettings | None:
-    """The image processor's settings: of preprocessor_config.json, or, in transformers 5,
-    of processor_config.json. A null in them is an absent key."""
+    """Read the image processor's settings.
+
+    They are in preprocessor_config.json or, since transformers 5, in processor_config.json. A null
+    is an absent key.
+    """
     if (folder / PREPROCESSOR).is_file():
         return f"{folder}/{PREPROCESSOR}", without_nulls(read_json(folder / PREPROCESSOR))
     if (folder / PROCESSOR).is_file():
@@ -344,7 +347,7 @@ def _image(image: ImageSettings | None, image_size: int) -> ImageConfig:
 
 
 def _edge(given: Mapping[str, Any], image_size: int) -> Any:
-    """The shortest edge that `size` names: a number, or an object with it."""
+    """Return the shortest edge from `size`: a number, or an object that holds it."""
     size = given.get("size", image_size)
     if not isinstance(size, Mapping):
         return size
@@ -352,7 +355,7 @@ def _edge(given: Mapping[str, Any], image_size: int) -> Any:
 
 
 def _crop(given: Mapping[str, Any], image_size: int) -> tuple[Any, Any]:
-    """Height and width that `crop_size` names: a number for both, or an object with them."""
+    """Return height and width from `crop_size`: a number for both, or an object that holds them."""
     crop = given.get("crop_size", image_size)
     if not isinstance(crop, Mapping):
         return crop, crop

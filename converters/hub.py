@@ -1,4 +1,4 @@
-"""Models by name: downloaded once, converted once, a folder ever after.
+"""Models by name: download and convert once, then return the folder.
 
 folder = converters.pretrained("ruclip-vit-base-patch32-384")
 clip = clip_jax.load(folder)
@@ -43,16 +43,17 @@ OURS = ""  # the kind of a repository that holds a model folder
 
 
 def pretrained(model: str | Path, dtype: str = "float32") -> Path:
-    """The model folder of a published model, of a repository, or of a folder.
+    """Return the model folder of a published model, of a repository, or of a folder.
 
     model: a name in `registry.PUBLISHED_MODELS`; OWNER/NAME on the hub that holds a model folder
         (`push_to_hub`), a ruCLIP, transformers' CLIP or open_clip's; or a model folder, which is
         returned as it is.
     dtype: of the parameters, where they are converted.
+
     The newest commit is downloaded with huggingface_hub, checked against the sizes and hashes that
-    the hub tells, converted, and kept in `cache_dir()/models`; without a network what was made
-    last is returned. Several processes may ask at once: one works, the others wait.
-    InputError for anything that cannot be had; then nothing new is in the cache.
+    the hub lists, converted, and cached in `cache_dir()/models`; offline, the newest cached one is
+    returned. Of several processes one works, the others wait. InputError where the model cannot be
+    had; then nothing new is in the cache.
     """
     if Path(model).is_dir():
         model_folder.read_config(model)
@@ -83,7 +84,11 @@ def pretrained(model: str | Path, dtype: str = "float32") -> Path:
 
 @dataclass(frozen=True)
 class DownloadPlan:
-    """kind: how to convert; OURS: not at all. files: name -> the repository that holds it."""
+    """Say what to download.
+
+    kind: how to convert; OURS: not at all.
+    files: name -> the repository that holds it.
+    """
 
     kind: str
     files: Mapping[str, str]
@@ -126,7 +131,7 @@ def _make(
 
 
 def _detect_format(found: Mapping[str, Listing]) -> DownloadPlan:
-    """What a repository holds that is in no table."""
+    """Detect the format of a repository that is not in the registry."""
     ((repo, there),) = found.items()
     names: list[str] = []
     kind = None
@@ -180,7 +185,7 @@ def _shards(there: Listing, weights: str) -> list[str]:
 
 
 def _link_files(files: Mapping[str, Path], folder: Path) -> None:
-    """Puts the hub's files into a folder: as links to the same content, or copied."""
+    """Put the hub's files into a folder, as hard links or copies."""
     for name, path in files.items():
         target = folder / name
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -192,7 +197,7 @@ def _link_files(files: Mapping[str, Path], folder: Path) -> None:
 
 @contextlib.contextmanager
 def _exclusive(place: Path, stem: str, model: str) -> Iterator[None]:
-    """One process at a time; what an interrupted one left behind goes first."""
+    """Admit one process at a time; remove an interrupted one's leftovers first."""
     locks = place.with_name("locks")
     for folder in (place, locks):
         folder.mkdir(parents=True, exist_ok=True)

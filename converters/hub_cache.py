@@ -1,4 +1,4 @@
-"""A repository's place in the cache of huggingface_hub, and proof that all of it is inside.
+"""A repository's place in the cache of huggingface_hub, with checks that no path leaves it.
 
 models--OWNER--NAME/blobs/HASH              a file, named by its hash
 models--OWNER--NAME/blobs/HASH.incomplete   what a transfer has brought of it
@@ -26,7 +26,11 @@ from converters.hub_names import check_file_name, is_commit, is_digest
 
 @dataclass(frozen=True)
 class ExpectedFile:
-    """size in bytes, where the hub names it. digest: SHA-256, or git's own hash of a small file."""
+    """Describe a file as the hub lists it.
+
+    size: in bytes; None: not listed.
+    digest: SHA-256, or git's own hash of a small file.
+    """
 
     size: int | None
     digest: str
@@ -34,7 +38,7 @@ class ExpectedFile:
 
 @dataclass(frozen=True)
 class RepoCache:
-    """root: the cache, without links. Every method returns a path that is proven to be in it."""
+    """Give paths in the cache, each checked to be inside. root: the cache, with links resolved."""
 
     root: Path
     repo: str
@@ -64,7 +68,7 @@ class RepoCache:
 
     @contextlib.contextmanager
     def locked(self, digest: str) -> Iterator[None]:
-        """Holds the lock that huggingface_hub takes for the same file."""
+        """Hold the lock that huggingface_hub takes for the same file."""
         assert is_digest(digest)
         path = self._inside(Path(".locks", self._name, f"{digest}.lock"))
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -72,7 +76,7 @@ class RepoCache:
             yield
 
     def link(self, digest: str, commit: str, name: str) -> Path:
-        """Makes a file of a snapshot from its blob, unless it is there already."""
+        """Make a file of a snapshot from its blob, unless it exists."""
         blob, pointer = self.blob(digest), self.pointer(commit, name)
         if pointer.is_file():
             return pointer
@@ -89,7 +93,7 @@ class RepoCache:
         return pointer
 
     def remove(self, path: Path) -> None:
-        """Removes a file or a link, never what the link leads to."""
+        """Remove a file or a link, never the target of the link."""
         if not path.parent.resolve().is_relative_to(self.root):
             raise self._outside(path)
         path.unlink(missing_ok=True)
@@ -107,7 +111,7 @@ class RepoCache:
 
 
 def find_mismatch(path: Path, stored: ExpectedFile) -> str | None:
-    """Returns how a file differs from what the hub names, or None."""
+    """Return how a file differs from what the hub lists, or None."""
     size = path.stat().st_size
     if stored.size not in (None, size):
         return f"is {size:,} bytes; the hub says {stored.size:,}"

@@ -16,15 +16,15 @@ MAX_REASON = 300  # characters of what a library or a server says
 
 
 class UnreachableError(InputError):
-    """The hub cannot be reached: no network, offline mode, or it is out of order."""
+    """Report that the hub cannot be reached: no network, offline mode, or an outage."""
 
 
 class WrongRangeError(InputError):
-    """A part of a file is not what was requested; the whole may be had."""
+    """Report that a range of a file is not the requested one; the whole file may be had."""
 
 
 def status_error(status: int, headers: Mapping[str, str], where: str, repo: str) -> InputError:
-    """Returns the error for an answer that is no success; what the server's body says is unread.
+    """Return the error for a status that is no success. The response's body is not read.
 
     UnreachableError for 429 and 5xx, which pass.
     """
@@ -61,7 +61,7 @@ def _phrase(status: int) -> str:
 
 @contextlib.contextmanager
 def hub_errors(repo: str) -> Iterator[None]:
-    """Turns what huggingface_hub, its HTTP client and the file system raise into InputError."""
+    """Turn errors of huggingface_hub, its HTTP client and the file system into InputError."""
     # Unlike the package, which imports what is asked for, these import a client of HTTP at once.
     from huggingface_hub import errors
 
@@ -87,7 +87,7 @@ def hub_errors(repo: str) -> Iterator[None]:
 
 
 def one_line(error: BaseException) -> str:
-    """Returns the first line of an error's text, cut short, with control characters escaped."""
+    """Return the first line of an error's text, truncated, with control characters escaped."""
     text = str(error).strip() or type(error).__name__
     line = re.sub(r"\s*\(Request ID:[^)]*\)", "", text.splitlines()[0]).rstrip(". ")
     escaped = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line[:MAX_REASON])

@@ -1,7 +1,7 @@
-"""Lists and fetches the files of a repository of the Hugging Face hub, all of it checked.
+"""Files of a repository of the Hugging Face hub: list and fetch them, all of it checked.
 
-Files go into huggingface_hub's own cache, and its environment is heeded: HF_HOME, HF_HUB_CACHE,
-HF_HUB_OFFLINE, HF_ENDPOINT, HF_TOKEN and HF_HUB_DOWNLOAD_TIMEOUT.
+Files go into huggingface_hub's own cache, and its environment variables apply: HF_HOME,
+HF_HUB_CACHE, HF_HUB_OFFLINE, HF_ENDPOINT, HF_TOKEN and HF_HUB_DOWNLOAD_TIMEOUT.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ MAX_LISTING_BYTES = 32 << 20
 
 @dataclass(frozen=True)
 class Listing:
-    """Lists a repository at one commit. is_cached: nothing may be downloaded."""
+    """Hold the files of a repository at one commit. is_cached: nothing may be downloaded."""
 
     repo: str
     commit: str
@@ -37,10 +37,10 @@ class Listing:
 
 
 def fetch_listing(repo: str) -> Listing:
-    """Returns that of the repository's newest commit, from the hub, every value checked.
+    """Return the listing of a repository's newest commit from the hub, every value checked.
 
     UnreachableError where the hub cannot be reached; InputError where it has no such repository or
-    its answer is malformed.
+    its response is malformed.
     """
     hub_names.check_repository(repo)
     if constants.is_offline_mode():
@@ -80,9 +80,9 @@ def _file(sibling: Any, repo: str) -> tuple[str, ExpectedFile]:
 
 
 def cached_listing(repo: str) -> Listing | None:
-    """Returns the same of what is in the hub's cache, whose blobs are named by their hashes.
+    """Return the listing of the hub's cache, whose blobs are named by their hashes.
 
-    That of the commit with the newest file; None where there is none.
+    The commit with the newest file counts; None where there is none.
     """
     hub_names.check_repository(repo)
     cache = RepoCache.for_repo(repo)
@@ -105,7 +105,7 @@ def cached_listing(repo: str) -> Listing | None:
 
 
 def _links(folder: Path) -> Iterable[Path]:
-    """Yields links to blobs below a folder; folders that are links are not entered."""
+    """Yield links to blobs below a folder, without following links to folders."""
     for parent, _, names in os.walk(folder):
         for path in (Path(parent, name) for name in names):
             if path.is_symlink() and hub_names.is_digest(path.readlink().name):
@@ -113,10 +113,10 @@ def _links(folder: Path) -> Iterable[Path]:
 
 
 def read_blob(found: Listing, name: str) -> Path:
-    """Returns the path of a file in the hub's cache that has the size and hash listed.
+    """Return the path of a file in the hub's cache that has the listed size and hash.
 
-    InputError names one that is absent, cannot be transferred or is not what it should be; that
-    one is removed, so that it is transferred again the next time. No snapshot is made.
+    InputError names a file that is absent, cannot be downloaded or differs; it is removed, so that
+    the next run downloads it again. No snapshot is made.
     """
     if name not in found.files:
         held = ", ".join(sorted(found.files)[:8]) or "nothing"
@@ -137,7 +137,7 @@ def read_blob(found: Listing, name: str) -> Path:
 
 
 def fetch(found: Listing, names: Sequence[str]) -> dict[str, Path]:
-    """Returns name -> path in a snapshot of the hub's cache, once all files are as listed.
+    """Return name -> path in a snapshot of the hub's cache, once all files are as listed.
 
     InputError as from `read_blob`; then no snapshot is made.
     """

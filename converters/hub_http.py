@@ -35,10 +35,12 @@ _REDIRECTS = (301, 302, 303, 307, 308)
 
 @dataclass(frozen=True)
 class Response:
-    """status: 200 or 206. chunks: the body as it comes, never decoded.
+    """Hold a response of the hub.
 
+    status: 200 or 206.
+    chunks: the body, never decoded.
     hub_headers: the headers of all responses of the hub itself, redirects too: those of a store
-    that it redirects to say nothing about the repository.
+        that it redirects to say nothing about the repository.
     """
 
     status: int
@@ -49,11 +51,11 @@ class Response:
 
 @contextlib.contextmanager
 def http_get(url: str, repo: str, where: str, *, start: int = 0) -> Iterator[Response]:
-    """Yields the response to a GET, after redirects.
+    """Yield the response to a GET, after redirects.
 
-    start: of the requested range, in bytes. where: what errors call it.
-    The token goes to the first address's host alone. InputError for a response that is neither a
-    success nor a redirect within the rules, UnreachableError where a second try may help.
+    start: first byte of the requested range. where: the file in errors.
+    The token goes only to the host of the first URL. InputError for a response that is neither a
+    success nor a permitted redirect, UnreachableError where another try may help.
     """
     with hub_errors(repo):
         headers = {**_headers(), "Accept-Encoding": "identity"}
@@ -91,7 +93,7 @@ def read_limited_body(response: Response, limit: int, where: str) -> bytes:
 
 
 def enforce_min_speed(chunks: Iterator[bytes], where: str) -> Iterator[bytes]:
-    """Passes chunks on while WINDOW_BYTES come in each WINDOW_SECONDS; else UnreachableError."""
+    """Pass chunks on while WINDOW_BYTES come in each WINDOW_SECONDS; else UnreachableError."""
     since, held = time.monotonic(), 0
     for chunk in chunks:
         yield chunk
@@ -105,7 +107,7 @@ def enforce_min_speed(chunks: Iterator[bytes], where: str) -> Iterator[bytes]:
 
 
 def _headers() -> dict[str, str]:
-    """Returns headers that say who asks.
+    """Return User-Agent and authorization.
 
     huggingface_hub's `build_hf_headers` would request a list of agents from the hub first.
     """
@@ -133,7 +135,7 @@ def _check(response: Response, where: str, repo: str) -> None:
 
 
 def _target(url: str, location: str, where: str) -> str:
-    """Returns where a redirect leads; InputError unless to http(s), or from https to http."""
+    """Return the target of a redirect; InputError unless to http(s), or from https to http."""
     try:
         target = urljoin(url, location)
         split = urlsplit(target)
@@ -157,10 +159,10 @@ def _origin(url: str) -> tuple[str, str | None, int]:
 
 @contextlib.contextmanager
 def _exchange(url: str, headers: Mapping[str, str], where: str) -> Iterator[Response]:
-    """Makes one request, in a thread.
+    """Make one request, in a thread.
 
     A server can send headers and the frames of a chunked body byte by byte, for days, without
-    missing the client's time-out for a single read; who waits for a queue can leave at any time.
+    missing the client's time-out for a single read; a queue's reader can stop waiting at any time.
     """
     idle = float(constants.HF_HUB_DOWNLOAD_TIMEOUT)
     arrived: queue.Queue[Any] = queue.Queue(maxsize=16)
@@ -198,7 +200,7 @@ def _work(
     arrived: queue.Queue[Any],
     left: threading.Event,
 ) -> None:
-    """Puts the response, the chunks of its body, then None into a queue; or an error."""
+    """Put the response, the chunks of its body, then None into a queue; or an error."""
 
     def put(item: Any) -> bool:
         while not left.is_set():

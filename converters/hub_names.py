@@ -1,6 +1,6 @@
-"""Checks the names of commits, digests, sizes and files that a hub gives.
+"""Check the names of commits, digests, sizes and files that a hub gives.
 
-A hub's answers become paths in the user's cache: each value is checked here before it does.
+A hub's responses become paths in the user's cache: each value is checked here first.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ MAX_PATH_BYTES = 1024
 
 
 def check_repository(repo: str) -> None:
-    """Raises InputError unless a repository's name is OWNER/NAME in ASCII."""
+    """Raise InputError unless a repository's name is OWNER/NAME in ASCII."""
     odd = "--" in repo or ".." in repo or repo.endswith(".git")
     if odd or not _REPOSITORY.fullmatch(repo):
         raise InputError(
@@ -38,17 +38,17 @@ def check_repository(repo: str) -> None:
 
 
 def is_commit(value: Any) -> bool:
-    """Tells if a value is a commit's hash: 40 hexadecimal digits in lower case."""
+    """Return whether a value is a commit's hash: 40 lower-case hexadecimal digits."""
     return isinstance(value, str) and _SHA1.fullmatch(value) is not None
 
 
 def is_digest(value: Any) -> bool:
-    """Tells if a value is the hash of a file: Git's of 40 digits or SHA-256 of 64."""
+    """Return whether a value is the hash of a file: Git's of 40 digits or SHA-256 of 64."""
     return is_commit(value) or (isinstance(value, str) and _SHA256.fullmatch(value) is not None)
 
 
 def read_commit(value: Any, where: str) -> str:
-    """Returns a commit's hash; InputError for any other value."""
+    """Return a commit's hash; InputError for any other value."""
     if is_commit(value):
         return str(value)
     raise InputError(
@@ -57,7 +57,7 @@ def read_commit(value: Any, where: str) -> str:
 
 
 def read_digest(value: Any, where: str) -> str:
-    """Returns a file's hash; InputError for any other value."""
+    """Return a file's hash; InputError for any other value."""
     if is_digest(value):
         return str(value)
     raise InputError(
@@ -66,12 +66,12 @@ def read_digest(value: Any, where: str) -> str:
 
 
 def read_etag(header: str, where: str) -> str:
-    """Returns the hash in an ETag, without its quotes and the mark of a weak one."""
+    """Return the hash in an ETag, without quotes and weak prefix."""
     return read_digest(header.removeprefix("W/").strip('"'), where)
 
 
 def read_size(value: Any, where: str) -> int:
-    """Returns a size in bytes; InputError unless it is an integer from 0 to MAX_FILE_BYTES."""
+    """Return a size in bytes; InputError unless it is an integer from 0 to MAX_FILE_BYTES."""
     if type(value) is int and 0 <= value <= MAX_FILE_BYTES:  # bool is an int too
         return value
     found = repr(value) if isinstance(value, (float, bool)) else safe_repr(value)
@@ -81,10 +81,10 @@ def read_size(value: Any, where: str) -> int:
 
 
 def check_file_name(name: Any, where: str) -> str:
-    """Returns the name of a file in a repository: a relative POSIX path of plain parts.
+    """Return the name of a file in a repository: a relative POSIX path of plain parts.
 
-    InputError for whatever some system would take for another place: an absolute path, a drive,
-    `.`, `..`, an empty part, a backslash; for control characters and names that are too long.
+    InputError for an absolute path, a drive, `.`, `..`, an empty part or a backslash, which some
+    system would resolve to another path; for control characters and names that are too long.
     """
     if not isinstance(name, str):
         raise InputError(f"{where}: the hub names the file {safe_repr(name)}; expected a path")
@@ -103,9 +103,9 @@ def check_file_name(name: Any, where: str) -> str:
 
 
 def check_together(names: Iterable[str], where: str) -> None:
-    """Raises InputError where two files would take one place, on any file system.
+    """Raise InputError where two files would get one path, on any file system.
 
-    Two names that differ by case alone, and a file whose name is another's folder.
+    That is so for names that differ by case alone, and for a file whose name is another's folder.
     """
     files: dict[str, str] = {}
     folders: dict[str, str] = {}

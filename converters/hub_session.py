@@ -1,4 +1,4 @@
-"""Bounds what huggingface_hub itself reads from a hub: uploads are made by it."""
+"""Bounds on what huggingface_hub itself reads from a hub, when it uploads."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ READ_TIMEOUT_SECONDS = 600.0  # between two pieces: a hub checks a commit of man
 
 @contextlib.contextmanager
 def bounded_responses() -> Iterator[None]:
-    """Ends each answer to huggingface_hub at MAX_RESPONSE_BYTES, and each silence in time.
+    """End each response to huggingface_hub at MAX_RESPONSE_BYTES, and each silence in time.
 
     Its client waits without end and reads whatever comes. InputError is raised where it reads.
     """

@@ -1,4 +1,4 @@
-"""Brings one file of a hub into the cache: as long as announced, with the hash announced."""
+"""Download one file of a hub into the cache, with the listed size and hash."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ ATTEMPTS = 5  # with a transfer that breaks off
 
 
 def transfer(cache: RepoCache, commit: str, name: str, stored: ExpectedFile) -> Path:
-    """Returns the blob of a file, transferred unless the cache has it already.
+    """Return the blob of a file, downloaded unless it is cached.
 
     An interrupted transfer is resumed. InputError where the hub sends more, less or other content
-    than its listing says; nothing wrong is in the cache then.
+    than it lists; then nothing wrong is in the cache.
     """
     where, size = f"{cache.repo}: {name}", stored.size
     if size is None:
@@ -49,7 +49,7 @@ def transfer(cache: RepoCache, commit: str, name: str, stored: ExpectedFile) -> 
 
 
 def _download(partial: Path, repo: str, commit: str, name: str, size: int) -> None:
-    """Appends to a partial file until it has `size` bytes."""
+    """Append to a partial file until it has `size` bytes."""
     where = f"{repo}: {name}"
     if _size(partial) > size:
         partial.unlink()
@@ -112,7 +112,7 @@ def _append(partial: Path, start: int, repo: str, commit: str, name: str, size: 
 
 
 def _check_headers(response: Response, size: int, where: str) -> None:
-    """Raises InputError where the hub names a file otherwise than a hub does.
+    """Raise InputError where headers contradict the listing. Only the listing's names are used.
 
     None of these names is used: the listing's are.
     """
@@ -130,7 +130,7 @@ def _check_headers(response: Response, size: int, where: str) -> None:
 
 
 def _start(response: Response, start: int, size: int, where: str) -> int:
-    """Returns the position of the body's first byte: `start` if a range came, 0 if the whole."""
+    """Return the position of the body's first byte: `start` for a range, 0 for the whole file."""
     if response.status == 200 or not start:
         return 0
     expected = f"bytes {start}-{size - 1}/{size}"

@@ -1,4 +1,4 @@
-"""The model card of a folder: what its config, its report and its evaluations say, no more."""
+"""The model card of a folder, from its config, report and evaluations alone."""
 
 from __future__ import annotations
 
@@ -32,9 +32,10 @@ LOADERS = {
 def model_card(
     folder: Path, repo: str, evaluations: Sequence[Path] = (), licence: str | None = None
 ) -> str:
-    """Markdown with the hub's metadata on top.
+    """Return Markdown with the hub's metadata on top.
 
-    evaluations: JSON files, whose numbers are listed. licence: the hub's identifier of one.
+    evaluations: JSON files whose numbers are listed.
+    licence: the hub's identifier.
     InputError for a folder that is no model, or an evaluation that is not JSON.
     """
     metadata = model_folder.read_config(folder)

@@ -88,7 +88,11 @@ INTERPOLATIONS = ("bicubic", "bilinear")
 
 @dataclasses.dataclass(frozen=True)
 class OpenClipConfig:
-    """vision, text: sizes by their keys here, with heads and mlp_width. original: the file."""
+    """Hold the config in our terms.
+
+    vision, text: sizes by key, with heads and mlp_width.
+    original: content of the file.
+    """
 
     path: Path
     activation: str
@@ -101,13 +105,13 @@ class OpenClipConfig:
 
 
 def next_to(weights: Path) -> OpenClipConfig | None:
-    """The config in the folder of a checkpoint, if there is one."""
+    """Return the config in the folder of a checkpoint, if there is one."""
     path = weights.parent / NAME
     return from_original(read_json(path), path) if path.is_file() else None
 
 
 def from_original(original: Mapping[str, Any], path: Path) -> OpenClipConfig:
-    """The content of the file in our words. InputError for what has no counterpart."""
+    """Translate the file's content. InputError for what has no counterpart."""
     where, given = str(path), without_nulls(original)
     model = dict(_object(given, "model_cfg", where))
     vision_cfg = _object(model, "vision_cfg", f"{where}: model_cfg")
@@ -157,7 +161,7 @@ def from_original(original: Mapping[str, Any], path: Path) -> OpenClipConfig:
 
 
 def to_original(config: ClipConfig) -> dict[str, Any]:
-    """The file's content for a config; the inverse of `from_original`."""
+    """Return the file's content for a config; the inverse of `from_original`."""
     vision, text = config.vision, config.text
     kwargs: dict[str, Any] = {}
     if config.activation == "gelu_tanh":
@@ -197,7 +201,7 @@ def to_original(config: ClipConfig) -> dict[str, Any]:
 
 
 def _ratio(mlp_width: int, width: int) -> dict[str, float]:
-    """mlp_ratio, which `int(width * ratio)` takes back to mlp_width."""
+    """Return mlp_ratio such that `int(width * ratio)` is mlp_width."""
     ratio = mlp_width / width
     while int(width * ratio) < mlp_width:
         ratio += 1e-9
@@ -232,7 +236,7 @@ def _check(cfg: Mapping[str, Any], fixed: Mapping[str, Any], read: set[str], whe
 
 
 def _shared(name: str, key: str, default: Any, towers: tuple[Any, ...], where: str) -> Any:
-    """The one value of a keyword that both towers must agree on."""
+    """Return the value of a keyword on which both towers must agree."""
     values = []
     for cfg in towers:
         kwargs = cfg.get(name, {})

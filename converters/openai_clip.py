@@ -82,9 +82,11 @@ def read(
     activation: str | None = None,
     selection: Selection | None = None,
 ) -> ForeignCheckpoint:
-    """path: the file, or a folder that holds one of WEIGHTS or no other checkpoint.
+    """Read a checkpoint.
 
-    vocabulary: file or folder. activation: one of ACTIVATIONS, where the files do not tell it.
+    path: the file, or a folder that holds one of WEIGHTS or no other checkpoint.
+    vocabulary: file or folder.
+    activation: one of ACTIVATIONS, where the files do not name it.
     """
     named = path.is_dir() and any((path / name).exists() for name in WEIGHTS)
     weights = open_weights(path, WEIGHTS if named else (), selection)
@@ -117,7 +119,7 @@ def read(
 
 
 def export(model: ModelFolder, folder: Path) -> None:
-    """Writes model.pt and open_clip_config.json, which tells the activation."""
+    """Write model.pt and open_clip_config.json, which names the activation."""
     config = ClipConfig.from_dict(model.config)
     tensors = export_tensors(model, OPENAI_RULES, DERIVED, config, parameter_shapes(config))
     text = json.dumps(model.original or open_clip_config.to_original(config), indent=2)
@@ -128,7 +130,7 @@ def export(model: ModelFolder, folder: Path) -> None:
 def _activation(
     weights: Weights, given: OpenClipConfig | None, requested: str | None
 ) -> tuple[str, str]:
-    """The activation, and what told it. InputError where nothing does, or two contradict."""
+    """Return the activation and its source. InputError where none is named, or two differ."""
     said = {}
     if weights.script and (found := scripted_activation.read(weights.script, str(weights.path))):
         said["the classes of the TorchScript archive"] = found
@@ -195,7 +197,7 @@ def _config(weights: Weights, given: OpenClipConfig | None, activation: str) -> 
 def _check_sizes(
     given: OpenClipConfig, vision: VisionConfig, text: TextConfig, embed_dim: int
 ) -> None:
-    """InputError where open_clip_config.json contradicts the tensors."""
+    """Raise InputError where open_clip_config.json contradicts the tensors."""
     pairs = [("embed_dim", given.embed_dim, embed_dim)]
     for part, said, found in (("vision_cfg", given.vision, vision), ("text_cfg", given.text, text)):
         pairs += [(f"{part}.{key}", value, getattr(found, key)) for key, value in said.items()]

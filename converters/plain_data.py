@@ -1,7 +1,7 @@
-"""Names in pickles of training programs that stand for plain data beside the weights.
+"""Names in pickles of training programs that stand for plain data besides the weights.
 
-Settings, counters, paths, scores. Nothing of them is imported or called: `torch_unpickler.py` makes
-an empty `OpaqueObject` of each object.
+Examples are settings, counters, paths and scores. None of these is imported or called:
+`torch_unpickler.py` makes an empty `OpaqueObject` of each.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""The published models by name: which files of which repositories they are.
+"""The published models by name: their files and repositories.
 
 Repositories and file names are those that the originals' own packages download (ruclip 0.0.2,
-rudolph 0.0.1rc10, rudalle 1.1.3; sberbank-ai is called ai-forever today). Sizes and hashes are not
-listed here: the hub tells them.
+rudolph 0.0.1rc10, rudalle 1.1.3; sberbank-ai is called ai-forever today). Sizes and hashes come
+from the hub.
 """
 
 from __future__ import annotations
@@ -18,9 +18,13 @@ VOCABULARY = "bpe.model"
 
 @dataclass(frozen=True)
 class PublishedModel:
-    """kind: of `kinds.KINDS`. files: name -> repository. preset: where no config.json tells it.
+    """Describe a published model.
 
-    Without a kind and files they are read off what the repository holds.
+    repos: all of its repositories.
+    kind: of `api.KINDS`.
+    files: name -> repository.
+    preset: for files without config.json.
+    Without kind and files, both are detected from the repository.
     """
 
     repos: tuple[str, ...]
@@ -38,7 +42,7 @@ def _ruclip(repo: str) -> PublishedModel:
 
 
 def _decoder(kind: str, repo: str, preset: str, file: str = "pytorch_model.bin") -> PublishedModel:
-    """A decoder's weights, with the vocabulary that all of them share."""
+    """Return a decoder's weights, with the vocabulary that all of them share."""
     return _files(kind, {file: repo, VOCABULARY: UTILITIES}, preset)
 
 

@@ -78,7 +78,7 @@ def read(folder: Path, selection: Selection | None = None) -> ForeignCheckpoint:
 
 
 def export(model: ModelFolder, folder: Path) -> None:
-    """Writes pytorch_model.bin, config.json and bpe.model."""
+    """Write pytorch_model.bin, config.json and bpe.model."""
     config = ClipConfig.from_dict(model.config)
     original = _to_original(config, str(model.folder))
     tensors = export_tensors(model, OPENAI_RULES, (), config, parameter_shapes(config))
@@ -92,7 +92,7 @@ def export(model: ModelFolder, folder: Path) -> None:
 
 
 def from_original(original: Mapping[str, Any], where: str) -> ClipConfig:
-    """The arguments of `ruclip.CLIP` as our config. where: what errors call them."""
+    """Translate the arguments of `ruclip.CLIP`. where: their file in errors."""
     unknown = sorted(set(original) - set(SIZES) - set(STATISTICS) - IGNORED)
     missing = [key for key in SIZES if key not in original]
     if unknown or missing:
@@ -124,7 +124,7 @@ def from_original(original: Mapping[str, Any], where: str) -> ClipConfig:
 
 
 def _to_original(config: ClipConfig, where: str) -> dict[str, Any]:
-    """The arguments of `ruclip.CLIP`; InputError where ruclip cannot build this model.
+    """Return the arguments of `ruclip.CLIP`; InputError where ruclip cannot build this model.
 
     The background is left out: it is no part of the network, and ruclip drops the alpha channel.
     """

@@ -98,7 +98,11 @@ DERIVED = (
 def read(
     path: Path, vocabulary: Path | None = None, selection: Selection | None = None
 ) -> ForeignCheckpoint:
-    """path: the file, or a folder with WEIGHTS or no other checkpoint. vocabulary: a folder."""
+    """Read a checkpoint.
+
+    path: the file, or a folder with WEIGHTS or no other checkpoint.
+    vocabulary: a folder.
+    """
     own = path / WEIGHTS
     weights = open_weights(own if own.is_file() else path, selection=selection)
     require_kind(weights, "ruclip-small", SIGNATURE)
@@ -123,7 +127,7 @@ def read(
 
 
 def export(model: ModelFolder, folder: Path) -> None:
-    """Writes ViT-B32-small.pt, the vocabulary's files and config.json if there was one."""
+    """Write ViT-B32-small.pt, the vocabulary's files and config.json if there was one."""
     config = RuclipSmallConfig.from_dict(model.config)
     tensors = export_tensors(model, RULES, DERIVED, config, parameter_shapes(config))
     torch_writer.write(folder / WEIGHTS, tensors)
@@ -138,12 +142,12 @@ def export(model: ModelFolder, folder: Path) -> None:
 
 @functools.cache
 def parameter_shapes(config: RuclipSmallConfig) -> Mapping[str, Shape]:
-    """path -> shape of every parameter, layers one by one."""
+    """Map path to shape for every parameter, with layers separate."""
     return shapes_of(unstack_layers(abstract_params(config, RuclipSmall)))
 
 
 def _config(weights: Weights, original: Mapping[str, Any], where: str) -> RuclipSmallConfig:
-    """The config; InputError where config.json contradicts the tensors."""
+    """Infer the config; InputError where config.json contradicts the tensors."""
     given = _read_sizes(original, where)
     vision = infer_vision_config(weights, IMAGE_PREFIX, given.get("vision.heads"))
     _, visual_width = tensor_shape(weights, f"{IMAGE_PREFIX}proj", 2)
@@ -171,7 +175,7 @@ def _config(weights: Weights, original: Mapping[str, Any], where: str) -> Ruclip
 
 
 def _settings(config: RuclipSmallConfig) -> dict[str, Any]:
-    """What a config.json beside the checkpoint says."""
+    """Return the content of a config.json for this model."""
     vision, text = config.vision, config.text
     return {
         "vision": {
@@ -195,9 +199,9 @@ def _settings(config: RuclipSmallConfig) -> dict[str, Any]:
 
 
 def _read_sizes(original: Mapping[str, Any], where: str) -> dict[str, int]:
-    """ "text.n_head" and the like of config.json: of `_settings`' form, or ruGPT-3's GPT2Config.
+    """Read keys such as "text.n_head" of config.json, in `_settings`' form or ruGPT-3's GPT2Config.
 
-    The latter's ids are ignored, for it has those of the English GPT-2.
+    The latter's ids are ignored: they are the English GPT-2's.
     """
     known, original = _flat(_settings(RUCLIP_SMALL)), without_nulls(original)
     if original.get("model_type") == "gpt2":
@@ -225,7 +229,7 @@ def _is_four_times(inner: Any, width: Any) -> bool:
 
 
 def _flat(tree: Mapping[str, Any]) -> dict[str, Any]:
-    """{"text": {"n_head": 12}} -> {"text.n_head": 12}"""
+    """Flatten {"text": {"n_head": 12}} to {"text.n_head": 12}."""
     flat: dict[str, Any] = {}
     for key, value in tree.items():
         nested = isinstance(value, Mapping)

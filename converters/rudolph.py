@@ -28,12 +28,16 @@ SAME = ("text_special_tokens", "image_special_tokens", *KERNELS)
 def read(
     path: Path, preset: str | None = None, selection: Selection | None = None
 ) -> ForeignCheckpoint:
-    """path: the file, or its folder. preset: one of PRESETS, for a checkpoint without a config."""
+    """Read a checkpoint.
+
+    path: the file, or its folder.
+    preset: one of PRESETS, for a checkpoint without a config.
+    """
     return checkpoint.read(MODEL_FAMILY, path, preset, selection)
 
 
 def export(model: ModelFolder, folder: Path) -> None:
-    """Writes pytorch_model.bin, config.json and, where there is a vocabulary, bpe.model."""
+    """Write pytorch_model.bin, config.json and, where there is a vocabulary, bpe.model."""
     checkpoint.export(MODEL_FAMILY, model, folder)
 
 

@@ -1,9 +1,9 @@
-"""How a checkpoint of RUDOLPH or of ruDALL-E is read and written: what is the same for both.
+"""Checkpoints of RUDOLPH and ruDALL-E: reading and writing, common to both.
 
 The config comes from config.json (the arguments of the original's constructor), from --preset, or
-from the tensors: their shapes tell most sizes, their mask buffers the kernels. Heads, special
-tokens and PB-relax leave no trace, so the rest is taken from the published model that has just
-these sizes. Whatever is known twice must agree.
+from the tensors: shapes give most sizes, mask buffers the kernels. Heads, special tokens and
+PB-relax leave no trace, so the rest comes from the published model with exactly these sizes.
+Sources that overlap must agree.
 """
 
 from __future__ import annotations
@@ -67,13 +67,14 @@ IGNORED = {"device", "is_bool_mask"}  # arguments that change nothing that is co
 
 @dataclasses.dataclass(frozen=True)
 class ModelFamily:
-    """One of the two.
+    """Describe RUDOLPH or ruDALL-E.
 
-    presets: names in `rudolph_jax.config.PRESETS`; those `published` may be recognised by size.
-    defaults: arguments that may be absent. ignored: further arguments that nothing reads.
-    configure: all arguments -> fields of the config, beyond those that both share.
-    arguments: the reverse.
-    mask_conflicts: fields of the config that the mask buffers contradict -> what these say.
+    presets: names in `rudolph_jax.config.PRESETS`; `published` ones may be recognised by size.
+    defaults: arguments that may be absent.
+    ignored: further arguments that nothing reads.
+    configure: all arguments -> fields of the config, besides those that both share.
+    arguments: the inverse.
+    mask_conflicts: fields of the config that the mask buffers contradict -> their values there.
     """
 
     kind: str
@@ -90,7 +91,10 @@ class ModelFamily:
 def read(
     family: ModelFamily, path: Path, preset: str | None, selection: Selection | None = None
 ) -> ForeignCheckpoint:
-    """path: a file, or a folder with weights. config.json and bpe.model may lie beside them."""
+    """Read a checkpoint.
+
+    path: a file, or a folder with weights, with config.json and bpe.model next to them if present.
+    """
     named = path.is_dir() and any((path / name).exists() for name in WEIGHTS)
     weights = open_weights(path, WEIGHTS if named else (), selection)
     require_kind(weights, family.kind, family.names.left)
@@ -119,7 +123,7 @@ def read(
 
 
 def export(family: ModelFamily, model: ModelFolder, folder: Path) -> None:
-    """Writes pytorch_model.bin, config.json and, where there is a vocabulary, bpe.model."""
+    """Write pytorch_model.bin, config.json and, where there is a vocabulary, bpe.model."""
     config, where = RudolphConfig.from_dict(model.config), str(model.folder)
     original = dict(model.original) or family.arguments(config)
     again = from_original(family, original, where)
@@ -143,7 +147,7 @@ def export(family: ModelFamily, model: ModelFolder, folder: Path) -> None:
 
 
 def from_original(family: ModelFamily, original: Mapping[str, Any], where: str) -> RudolphConfig:
-    """The constructor's arguments as our config. where: what errors call them."""
+    """Translate the constructor's arguments. where: their file in errors."""
     kinds = REQUIRED | {name: type(value) for name, value in family.defaults.items()}
     ignored = IGNORED | HUB_KEYS | family.ignored
     unknown = sorted(set(original) - set(kinds) - ignored)
@@ -183,7 +187,7 @@ def from_original(family: ModelFamily, original: Mapping[str, Any], where: str) 
 
 
 def shared_arguments(config: RudolphConfig) -> dict[str, Any]:
-    """The arguments that both constructors take; the inverse of what `from_original` shares."""
+    """Return the arguments that both constructors take; the inverse to `from_original`."""
     return {
         "num_layers": config.layers,
         "hidden_size": config.width,
@@ -200,7 +204,7 @@ def shared_arguments(config: RudolphConfig) -> dict[str, Any]:
 
 
 def infer(family: ModelFamily, weights: Weights) -> tuple[RudolphConfig, str]:
-    """The config of a checkpoint that comes without one, and the preset that it was taken from."""
+    """Infer the config of a checkpoint without one, and the preset that it comes from."""
     shapes = {name: tuple(tensor.shape) for name, tensor in weights.tensors.items()}
     sizes = tables.read_sizes(family.names, shapes, str(weights.path))
     said = {
@@ -231,7 +235,7 @@ def infer(family: ModelFamily, weights: Weights) -> tuple[RudolphConfig, str]:
 def _resolve_config(
     family: ModelFamily, weights: Weights, preset: str | None
 ) -> tuple[RudolphConfig, str, dict[str, Any]]:
-    """The config, what errors name as its authority, and the original's arguments if known."""
+    """Return the config, its source for errors, and the original's arguments if known."""
     file, original = weights.path.parent / CONFIG, {}
     if file.is_file():
         original = read_json(file)

@@ -1,4 +1,4 @@
-"""What the converters of RUDOLPH and of ruDALL-E share: tensor names, masks, sizes.
+"""Tensor names, masks and sizes, common to RUDOLPH and ruDALL-E.
 
 Letters in patterns: d width, h heads, k head size, c query/key/value, f mlp width, v vocabulary.
 """
@@ -31,8 +31,11 @@ _SANDWICH = {
 
 @dataclasses.dataclass(frozen=True)
 class TensorNames:
-    """What the two name differently. left: the left text's position embedding. masks: buffer ->
-    one of `rudolph_jax.masks.MASK_TYPES`."""
+    """Hold the names that differ.
+
+    left: the left text's position embedding.
+    masks: buffer -> one of `rudolph_jax.masks.MASK_TYPES`.
+    """
 
     left: str
     masks: Mapping[str, str]
@@ -59,7 +62,7 @@ RIGHT = "r_text_pos_embeddings.weight"
 
 
 def rules(names: TensorNames, config: RudolphConfig) -> tuple[Rule, ...]:
-    """The table of one model; which rows it has depends on its right text and sandwich norms."""
+    """Return the table of one model; its rows depend on right text and sandwich norms."""
     attention, mlp = f"{_LAYER}.attention", f"{_LAYER}.mlp"
     norms = {"input_layernorm": "attention_norm", "post_attention_layernorm": "mlp_norm"}
     norms |= _SANDWICH if config.sandwich_norm else {}
@@ -103,7 +106,7 @@ def _norm(source: str, target: str) -> tuple[Rule, Rule]:
 
 
 def derived(names: TensorNames) -> tuple[Derived, ...]:
-    """The mask buffers. The originals load strictly, so that an export must hold them."""
+    """Describe the mask buffers. The originals load strictly, so an export must hold them."""
     return tuple(
         Derived(
             buffer,
@@ -117,15 +120,15 @@ def derived(names: TensorNames) -> tuple[Derived, ...]:
 
 @functools.cache
 def parameter_shapes(config: RudolphConfig) -> Mapping[str, Shape]:
-    """path -> shape of every parameter, layers one by one."""
+    """Map path to shape for every parameter, with layers separate."""
     return shapes_of(unstack_layers(abstract_params(config)))
 
 
 @dataclasses.dataclass(frozen=True)
 class Sizes:
-    """Sizes that follow from the shapes of a checkpoint's tensors.
+    """Hold sizes that follow from the shapes of a checkpoint's tensors.
 
-    num_text_ids, num_image_ids: rows of the tables.
+    num_text_ids, num_image_ids: rows of the embeddings.
     """
 
     width: int
@@ -141,7 +144,7 @@ class Sizes:
         return ", ".join(f"{name} {value}" for name, value in dataclasses.asdict(self).items())
 
     def segments(self) -> RudolphConfig:
-        """A config with these segments; what else it says stands for nothing."""
+        """Return a config with these segments; its other fields are placeholders."""
         return RudolphConfig(
             self.left_text_length,
             self.image_tokens_per_side,
@@ -164,7 +167,7 @@ class Sizes:
 
 
 def read_sizes(names: TensorNames, shapes: Mapping[str, Shape], where: str) -> Sizes:
-    """shapes: of all tensors, by name. where: what errors call the checkpoint."""
+    """Infer sizes. shapes: of all tensors, by name. where: the checkpoint in errors."""
 
     def rows(name: str, least: int = 1) -> tuple[int, int]:
         if name not in shapes:
@@ -194,9 +197,9 @@ def read_sizes(names: TensorNames, shapes: Mapping[str, Shape], where: str) -> S
 
 
 def mask_kernel_size(weights: Weights, buffer: str, config: RudolphConfig) -> int | None:
-    """The smallest kernel that gives a checkpoint's convolution mask; None where none does, or
-    where there is no such buffer.
+    """Return the smallest kernel of a checkpoint's convolution mask.
 
+    None where no kernel gives the mask, or the buffer is absent.
     config: for the segments and `conv_edges`; its kernels do not matter.
     """
     d, layout = config.image_tokens_per_side, Layout(config)
@@ -220,7 +223,7 @@ def mask_kernel_size(weights: Weights, buffer: str, config: RudolphConfig) -> in
 def mask_kernel_sizes(
     names: TensorNames, weights: Weights, config: RudolphConfig
 ) -> dict[str, int]:
-    """Field of the config -> `mask_kernel_size` for each convolution mask that is there."""
+    """Map fields of the config to `mask_kernel_size`, for each convolution mask present."""
     fields = {"conv": "kernel_size", "last_conv": "last_kernel_size"}
     found = {
         fields[kind]: mask_kernel_size(weights, buffer, config)
@@ -231,6 +234,6 @@ def mask_kernel_sizes(
 
 
 def smallest_equivalent_kernel(kernel: int, config: RudolphConfig) -> int:
-    """The smallest kernel with the same mask: one that spans the image sees all of it."""
+    """Return the smallest kernel with the same mask: one that spans the image sees all of it."""
     d = config.image_tokens_per_side
     return min(kernel, 2 * (d - 1 if config.conv_edges == "clamp" else d // 2) + 1)

@@ -1,4 +1,4 @@
-"""Tables that say which foreign tensor becomes which parameter, read in both directions.
+"""Tables that map foreign tensors to parameters, used in both directions.
 
 A rule names a source, a target and, where the shape changes, an einops pattern. The sizes of the
 pattern's letters come from the target's shape, so the table alone gives the shape that each source
@@ -25,10 +25,10 @@ from converters.weights import Weights
 
 @dataclass(frozen=True)
 class Rule:
-    """source -> target; `{i}` in both stands for a layer's number.
+    """Map source to target; `{i}` in both stands for a layer's index.
 
-    pattern: einops, source on the left; "" where nothing mappings. Several sources are stacked to a
-    new first axis before it: ('q', 'k', 'v') with 'c (h k) d -> d c h k'.
+    pattern: einops, source on the left; "" where the layout stays. Several sources are stacked to a
+        new first axis before it: ('q', 'k', 'v') with 'c (h k) d -> d c h k'.
     """
 
     source: str | tuple[str, ...]
@@ -52,7 +52,7 @@ class Derived:
 
 @dataclass(frozen=True)
 class Ignored:
-    """Foreign tensors that the model does not use, whatever they hold; no export brings them back.
+    """Describe foreign tensors that the model does not use; no export writes them.
 
     source: a name, in which `*` stands for anything.
     """
@@ -62,7 +62,7 @@ class Ignored:
 
 
 def resolve_rules(rules: Sequence[Rule], shapes: Mapping[str, Shape]) -> list[TensorMapping]:
-    """The mappings that fill every parameter. shapes: path -> shape, layers one by one.
+    """Return the mappings that fill every parameter. shapes: path -> shape, with layers separate.
 
     A parameter without exactly one rule, or a rule without a parameter, is a mistake in the table:
     ValueError.
@@ -86,7 +86,7 @@ def resolve_rules(rules: Sequence[Rule], shapes: Mapping[str, Shape]) -> list[Te
 
 
 def match_rule(rules: Sequence[Rule], target: str) -> tuple[Rule, str]:
-    """The rule that fills a parameter, and its layer's number or ""; ValueError without one."""
+    """Return the rule that fills a parameter, and its layer's index or "". ValueError if none."""
     for rule in rules:
         if match := _match(rule.target, target):
             return rule, match.groupdict().get("i") or ""
@@ -94,7 +94,7 @@ def match_rule(rules: Sequence[Rule], target: str) -> tuple[Rule, str]:
 
 
 def shapes_of(tree: Mapping[str, Any]) -> dict[str, Shape]:
-    """path -> shape of every leaf of a parameter tree."""
+    """Map path to shape for every leaf of a parameter tree."""
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     return {"/".join(key.key for key in path): tuple(leaf.shape) for path, leaf in leaves}
 
@@ -107,11 +107,12 @@ def convert(
     dtype: str,
     config_source: str,
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Parameters as a nested dict of `LazyArray`, and one report entry a source tensor.
+    """Return parameters as a nested dict of `LazyArray`, and one report entry a source tensor.
 
-    dtype: of the parameters. config_source: what errors name as the authority on shapes.
+    dtype: of the parameters.
+    config_source: where the shapes come from, for error messages.
     A missing or surplus tensor, a shape that contradicts the config or a derived tensor with
-    another value raises InputError; a number beyond float16 does so when its parameter is made.
+    another value raises InputError; a number beyond float16 does so when its parameter is computed.
     """
     expected = {name: mapping.source_shape for mapping in mappings for name in mapping.sources}
     skipped = _check(expected, derived, config, weights, config_source)
@@ -146,10 +147,10 @@ def export(
     params: Mapping[str, np.ndarray],
     dtypes: Mapping[str, str] | None,
 ) -> dict[str, LazyArray]:
-    """Source name -> tensor to be written. params: path -> array, of the shapes in `mappings`.
+    """Map source name to the tensor to write. params: path -> array, with the shapes of `mappings`.
 
     dtypes: source name -> dtype, for each tensor that the original file had, derived ones too;
-    None for a model that had none: float32, and the derived tensors with an `export_dtype`.
+        None for a model that had none: float32, and the derived tensors with an `export_dtype`.
     """
     if dtypes is None:
         dtypes = {name: "float32" for mapping in mappings for name in mapping.sources}
@@ -189,7 +190,7 @@ def _check(
     weights: Weights,
     config_source: str,
 ) -> list[tuple[str, Derived | Ignored]]:
-    """Both sides are used up. Returns the tensors that are not kept, with the rule for each."""
+    """Check that both sides are used up. Return the tensors without parameter and their rules."""
     for name, shape in expected.items():
         if name not in weights.tensors:
             raise InputError(

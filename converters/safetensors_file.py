@@ -39,7 +39,7 @@ _CODES = {dtype: code for code, dtype in DTYPES.items()}
 
 
 def read(path: str | Path) -> dict[str, np.ndarray]:
-    """name -> read-only array on the file. Raises InputError for anything damaged or unknown."""
+    """Map name to a read-only array on the file. InputError for anything damaged or unknown."""
     path = Path(path)
     try:
         size = check_regular(path)
@@ -71,7 +71,7 @@ def read(path: str | Path) -> dict[str, np.ndarray]:
 
 
 def write(path: str | Path, tensors: Mapping[str, ArrayLike]) -> None:
-    """Writes name -> array, one in memory at a time; metadata as transformers expects it."""
+    """Write name -> array, one in memory at a time; metadata as transformers expects it."""
     order = sorted(tensors, key=lambda name: (-tensors[name].dtype.itemsize, name))
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     end = 0

@@ -12,9 +12,9 @@ QUICK_GELU, GELU = "QuickGELU", "GELU"  # OpenAI's and open_clip's class, PyTorc
 
 
 def read(file: TorchFile, where: str) -> str | None:
-    """Our name of the activation; None where the archive has no such modules (a frozen one).
+    """Return our name of the activation; None where the archive has no such modules (a frozen one).
 
-    where: what errors call the archive. InputError for other classes, and for several.
+    where: the archive in errors. InputError for other classes, and for several.
     """
     kinds: set[Global] = set()
     todo = [file.script] if file.script else []

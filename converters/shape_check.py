@@ -43,7 +43,7 @@ def check_header_shapes(
 
 
 def with_foreign_field(error: InputError, fields: Mapping[str, str]) -> str:
-    """The error's message and, where it begins with a field of our config, the foreign name."""
+    """Return the error's message and, if it begins with a field of our config, the foreign name."""
     theirs = fields.get(str(error).partition(" ")[0])
     return f"{error} (from {theirs})" if theirs else str(error)
 

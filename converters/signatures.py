@@ -1,4 +1,4 @@
-"""Tensors that tell the kinds of checkpoints apart."""
+"""Signature tensors: names that identify the kind of a checkpoint."""
 
 from __future__ import annotations
 

@@ -41,7 +41,11 @@ Params = Mapping[str, Any]
 
 @dataclasses.dataclass(frozen=True)
 class ModelFunction:
-    """run: (params, *arrays) -> arrays. inputs: name -> dtype and shape, `b` for the batch."""
+    """Describe an exported function.
+
+    run: (params, *arrays) -> arrays.
+    inputs: name -> dtype and shape, `b` for the batch.
+    """
 
     run: Callable[..., Any]
     inputs: Mapping[str, tuple[str, str]]
@@ -49,11 +53,11 @@ class ModelFunction:
 
 
 def jax_export(src: str | Path, dst: str | Path) -> Path:
-    """Writes the functions of a model folder, its parameters and signature.json to `dst`.
+    """Write the functions of a model folder, its parameters and signature.json to `dst`.
 
-    ruCLIP: image, text. RUDOLPH: logits, and prompt and step, which draw with cached keys and
-    values. VQGAN: decode. In float32 with products at full precision, for all PLATFORMS.
-    InputError for a folder of another kind; then nothing is left at `dst`.
+    ruCLIP: image, text. RUDOLPH: logits, and prompt and step, which decode with a KV cache. VQGAN:
+    decode. In float32 with matmuls at full precision, for all PLATFORMS. InputError for a folder of
+    another kind; then nothing is left at `dst`.
     """
     destination = model_folder.check_destination(dst)
     kind, config, params, functions = _open(Path(src))
@@ -141,19 +145,19 @@ def rudolph_functions(config: RudolphConfig) -> dict[str, ModelFunction]:
 
 @dataclasses.dataclass(frozen=True)
 class ImageDecoder:
-    """An image code by code: `prompt` reads the left text, `step` the code before the next one."""
+    """Generate an image code by code: `prompt` reads the left text, `step` the previous code."""
 
     config: RudolphConfig
     compute: Compute = Compute()
 
     @property
     def positions(self) -> int:
-        """L: what keys and values are kept of, the left text and the picture."""
+        """Return L, the length of the KV cache: left text and image."""
         layout = Layout(self.config)
         return layout.num_prefix_tokens + layout.image.stop
 
     def prompt(self, params: Params, ids: jax.Array) -> tuple[jax.Array, ...]:
-        """int32[b, left] -> logits of the first code, keys and values [layers, b, H, L, K]."""
+        """Map int32[b, left] to logits of the first code, keys and values [layers, b, H, L, K]."""
         x, seen = incremental.forward_with_cache(self.config, self.compute, params, ids)
         room = ((0, 0), (0, 0), (0, self.positions - x.shape[1]), (0, 0))
         keys, values = (jnp.stack([jnp.pad(pair[i], room) for pair in seen]) for i in range(2))
@@ -167,7 +171,7 @@ class ImageDecoder:
         codes: jax.Array,
         place: jax.Array,
     ) -> tuple[jax.Array, ...]:
-        """Codes int32[b] at a place int32[] of the image -> what `prompt` gives, one further."""
+        """Decode one code further, as `prompt`. codes: int32[b]. place: their position, int32[]."""
         config, layout = self.config, Layout(self.config)
         x = incremental.apply_embedding(
             config, self.compute, params, codes[:, None], place[None], method="embed_image"

@@ -1,4 +1,4 @@
-"""How one parameter is made of foreign tensors, and they of it: a pattern with its sizes."""
+"""The mapping between a parameter and foreign tensors: a pattern with its sizes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Shape = tuple[int, ...]
 
 @dataclass(frozen=True)
 class TensorMapping:
-    """One parameter and its sources, with every shape known."""
+    """Map sources to one parameter and back, with every shape known."""
 
     sources: tuple[str, ...]
     target: str
@@ -26,12 +26,12 @@ class TensorMapping:
     sizes: Mapping[str, int] = field(default_factory=dict)
 
     def to_jax(self, arrays: Sequence[np.ndarray]) -> np.ndarray:
-        """Source arrays -> parameter; a view unless there are several sources."""
+        """Map source arrays to the parameter; a view unless there are several sources."""
         source = arrays[0] if len(arrays) == 1 else list(arrays)
         return einops.rearrange(source, self.pattern, **self.sizes) if self.pattern else arrays[0]
 
     def to_torch(self, array: np.ndarray) -> tuple[np.ndarray, ...]:
-        """Parameter -> source arrays; the inverse of `to_jax`."""
+        """Map the parameter to source arrays; the inverse of `to_jax`."""
         if not self.pattern:
             return (array,)
         left, right = self.pattern.split(" -> ")
@@ -41,7 +41,7 @@ class TensorMapping:
 
 @dataclass(frozen=True)
 class LazyArray:
-    """An array that is made when it is written."""
+    """Defer an array until it is written."""
 
     shape: Shape
     dtype: np.dtype
@@ -54,7 +54,7 @@ class LazyArray:
 def make_mapping(
     sources: tuple[str, ...], pattern: str, target: str, target_shape: Shape
 ) -> TensorMapping:
-    """The mapping that a pattern describes, `rules.Rule`; the target's shape gives the others.
+    """Return the mapping of a pattern of `rules.Rule`; the target's shape gives the others.
 
     ValueError for a pattern that does not fit the shape or the number of sources.
     """
@@ -74,5 +74,5 @@ def make_mapping(
 
 
 def _axes(side: str) -> list[list[str]]:
-    """'(h k) d' -> [['h', 'k'], ['d']]"""
+    """Parse '(h k) d' to [['h', 'k'], ['d']]."""
     return [token.strip("()").split() for token in re.findall(r"\([^)]*\)|\S+", side)]

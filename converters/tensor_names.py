@@ -33,7 +33,11 @@ MAX_COMPONENTS = 64  # deeper than any model's names; a hostile file may have mo
 
 @dataclass(frozen=True)
 class AppliedRule:
-    """A rule that changed names. rule: what was removed. tensors: from how many names."""
+    """Record a rule that changed names.
+
+    rule: the removed prefix.
+    tensors: how many names had it.
+    """
 
     rule: str
     origin: str
@@ -45,7 +49,11 @@ class AppliedRule:
 
 @dataclass(frozen=True)
 class CanonicalNames:
-    """names: name in the file -> canonical name, in the file's order. left_out: the others."""
+    """Hold canonical names.
+
+    names: name in the file -> canonical name, in the file's order.
+    left_out: the other names.
+    """
 
     names: Mapping[str, str] = field(default_factory=dict)
     rules: tuple[AppliedRule, ...] = ()
@@ -53,11 +61,12 @@ class CanonicalNames:
 
 
 def canonicalize(names: Iterable[str], where: str, prefix: str | None = None) -> CanonicalNames:
-    """Applies the rules to all names of a checkpoint.
+    """Apply the rules to all names of a checkpoint.
 
-    where: what errors call it. prefix: only names below it are taken, and it is removed; matched
-    against the names as the file has them or, where none begins with it, without WRAPPERS.
-    InputError for a prefix that only some names have, and for one in no table.
+    where: the file in errors.
+    prefix: only names below it are taken, and it is removed; matched against the names in the file
+        or, where none begins with it, without WRAPPERS.
+    InputError for a prefix that only some names have, and for an unknown one.
     """
     current = {name: name for name in names}
     taken, rules = dict(current), list[AppliedRule]()
@@ -80,7 +89,7 @@ def canonicalize(names: Iterable[str], where: str, prefix: str | None = None) ->
 
 
 def _unwrap(names: Mapping[str, str], where: str) -> tuple[dict[str, str], list[AppliedRule]]:
-    """Removes every component in WRAPPERS that all names of a module share."""
+    """Remove every component in WRAPPERS that all names of a module share."""
     parts = {raw: name.split(".") for raw, name in names.items()}
     removed: dict[str, set[int]] = {raw: set() for raw in names}
     todo = [(list(names), 0)]  # names that have so many first components in common
@@ -136,7 +145,7 @@ def _raise_mixed_names(
 
 
 def _detach(names: dict[str, str], where: str) -> tuple[dict[str, str], list[AppliedRule]]:
-    """Removes what comes before the signatures of a kind, by the rules of ATTRIBUTES."""
+    """Remove what precedes the signature of a kind, by the rules of ATTRIBUTES."""
     held = set(names.values())
     found = [signature for signature in SIGNATURES if signature in held]
     whole = FULL_VQGAN_SIGNATURE.partition(".")[0] + "."
@@ -168,8 +177,7 @@ def _detach(names: dict[str, str], where: str) -> tuple[dict[str, str], list[App
 
 
 def _prefixes_before_signatures(names: set[str]) -> list[str]:
-    """What stands before a signature in some name. The longest signature counts: one ends in "
-    "another."""
+    """Return the prefixes before a signature. The longest counts, since one ends in another."""
     signatures = sorted(SIGNATURES, key=len, reverse=True)
     found = {
         name.removesuffix(signature)

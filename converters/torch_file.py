@@ -34,9 +34,12 @@ _LOCAL_HEADER = struct.Struct("<4s5H3L2H")
 
 @dataclasses.dataclass(frozen=True)
 class TorchFile:
-    """tensors: name -> read-only array, in the file's order. entry, left_out: see `FoundStateDict`.
+    """Hold the tensors of a file.
 
-    script: the root of a TorchScript archive. code: its source, by record name.
+    tensors: name -> read-only array, in the file's order.
+    entry, left_out: see `FoundStateDict`.
+    script: the root of a TorchScript archive.
+    code: its source, by record name.
     """
 
     tensors: dict[str, np.ndarray]
@@ -47,14 +50,15 @@ class TorchFile:
 
 
 def read(path: str | Path) -> dict[str, np.ndarray]:
-    """name -> read-only array, in the file's order: the tensors of `open_file`."""
+    """Return name -> read-only array, in the file's order: the tensors of `open_file`."""
     return open_file(path).tensors
 
 
 def open_file(path: str | Path, entry: str | None = None) -> TorchFile:
-    """The tensors of a state dict, alone or among other entries, or of a TorchScript archive.
+    """Open a state dict, alone or among other entries, or a TorchScript archive.
 
-    entry: which of several state dicts (`containers.py`). Names of an archive are its attributes,
+    entry: name of one of several state dicts (`containers.py`). Names in an archive are its
+        attributes,
     joined by dots. bfloat16 is `ml_dtypes.bfloat16`. InputError for anything else or damaged.
     """
     archive = _open(Path(path))
@@ -75,7 +79,7 @@ def open_file(path: str | Path, entry: str | None = None) -> TorchFile:
 
 
 def _flatten(root: Module, where: str) -> dict[str, Tensor]:
-    """All tensors below a TorchScript module; other attributes (flags, sizes) have no weight."""
+    """Return all tensors below a TorchScript module; other attributes are skipped."""
     tensors: dict[str, Tensor] = {}
     todo: list[tuple[str, Any]] = [("", root)]
     visits = 0
@@ -120,14 +124,14 @@ class _Archive:
         return zlib.crc32(data) == self.records[name].CRC
 
     def _has_checksums(self) -> bool:
-        """PyTorch can be set to write none; then the record `version` has a wrong one too."""
+        """Return whether PyTorch wrote checksums: if not, that of the record `version` is wrong."""
         if "version" not in self.records:
             return True
         offset, size = self.record("version")
         return size < 64 and self._sound("version", self.map[offset : offset + size].tobytes())
 
     def text(self, name: str) -> str:
-        """A record of source code, which PyTorch compresses; "" where there is none."""
+        """Return a record of source code, which PyTorch compresses; "" where it is absent."""
         if name not in self.records:
             return ""
         info = self.records[name]
@@ -144,7 +148,7 @@ class _Archive:
             ) from error
 
     def record(self, name: str) -> tuple[int, int]:
-        """Offset and size of its bytes."""
+        """Return offset and size of its bytes."""
         if name not in self.records:
             raise InputError(
                 f"{self.path}: has no record {safe_repr(name)}; not a whole checkpoint"
@@ -152,7 +156,7 @@ class _Archive:
         return _locate(self.path, self.map, self.records[name], self.ends[name])
 
     def view(self, name: str, tensor: Tensor) -> np.ndarray:
-        """The tensor on the map, after its storage and its extents are checked."""
+        """Return the tensor on the map, after checks of its storage and its extents."""
         storage, where = tensor.storage, f"{self.path}: tensor {safe_repr(name)}"
         shape, strides = _sizes(tensor.shape), _sizes(tensor.strides)
         if shape is None or strides is None or _sizes([tensor.offset]) is None:
@@ -195,7 +199,7 @@ class _Archive:
 
 
 def _sizes(values: Any) -> tuple[int, ...] | None:
-    """Sizes, strides or offsets as a tuple; None unless all are plausible integers."""
+    """Return sizes, strides or offsets as a tuple; None unless all are plausible integers."""
     if type(values) not in (tuple, list) or len(values) > 32:
         return None
     if all(type(v) is int and 0 <= v < 1 << 62 for v in values):
@@ -238,7 +242,7 @@ def _open(path: Path) -> _Archive:
 
 
 def _entries(path: Path, file: Any, head: bytes) -> tuple[dict[str, zipfile.ZipInfo], int]:
-    """The records by name, and where the directory of them begins."""
+    """Return the records by name, and the offset of their directory."""
     if not head.startswith(b"PK\x03\x04"):
         raise InputError(f"{path}: {_not_a_zip(head)}")
     try:
@@ -276,7 +280,7 @@ def _locate(
     end: int,
     methods: Collection[int] = (zipfile.ZIP_STORED,),
 ) -> tuple[int, int]:
-    """Offset and size of a record's bytes: the zip directory knows only where its header is.
+    """Return offset and size of a record's bytes: the zip directory knows only its header's offset.
 
     end: where the next record begins. A header that is not this record's, or whose extra field
     does not fill its length, would shift the bytes unseen.
@@ -304,7 +308,7 @@ def _locate(
 
 
 def _is_whole_extra(extra: bytes) -> bool:
-    """Whether fields of (id, length, content) fill it."""
+    """Return whether fields of (id, length, content) fill it."""
     at = 0
     while at + 4 <= len(extra):
         at += 4 + struct.unpack_from("<H", extra, at + 2)[0]

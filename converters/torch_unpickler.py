@@ -1,8 +1,8 @@
-"""The pickle inside a PyTorch checkpoint, read without running anything that it names.
+"""Unpickler of PyTorch checkpoints that runs nothing the file names.
 
-Python's unpickler calls whatever the file tells it to call. This interpreter knows only the
-opcodes that `torch.save` and TorchScript write, builds plain containers and descriptions of
-tensors, and refuses every other opcode and every other global by name.
+Python's unpickler calls whatever the file says. This interpreter knows only the opcodes that
+`torch.save` and TorchScript write, builds plain containers and descriptions of tensors, and refuses
+every other opcode and every other global by name.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ STORAGES: dict[str, np.dtype] = {
 
 @dataclass(frozen=True, slots=True)
 class Global:
-    """A name that the pickle mentions. Never imported; with slots there is nothing to set on it."""
+    """Hold a name in the pickle. It is never imported; slots leave nothing to set on it."""
 
     module: str
     name: str
@@ -47,7 +47,7 @@ class Global:
 
 @dataclass(frozen=True, slots=True)
 class Storage:
-    """A flat run of numbers: the record `data/KEY` of the archive."""
+    """Describe a flat run of numbers: the record `data/KEY` of the archive."""
 
     dtype: np.dtype
     key: str
@@ -56,7 +56,7 @@ class Storage:
 
 @dataclass(frozen=True, slots=True)
 class Tensor:
-    """A strided window on a storage, in elements, as the file states it: not yet checked."""
+    """Describe a strided view of a storage, in elements, as the file states it: not checked yet."""
 
     storage: Storage
     offset: Any
@@ -65,7 +65,7 @@ class Tensor:
 
 
 class Module:
-    """An object of a TorchScript archive: an inert bag of attributes. kind: its class."""
+    """Hold the attributes of an object of a TorchScript archive. kind: its class."""
 
     __slots__ = ("attributes", "kind")
 
@@ -75,13 +75,13 @@ class Module:
 
 
 class OpaqueObject:
-    """An object of a class in PLAIN_DATA, beside the weights: what it holds is dropped."""
+    """Stand for an object of a class in PLAIN_DATA, whose content is dropped."""
 
     __slots__ = ()
 
 
 class MalformedPickle(ValueError):
-    """What is wrong with the pickle, without the file's name."""
+    """Report what is wrong with the pickle, without the file's name."""
 
 
 def unpickle(data: bytes, where: str) -> Any:
@@ -101,7 +101,7 @@ def unpickle(data: bytes, where: str) -> Any:
 
 
 def safe_repr(foreign: object) -> str:
-    """A name or number from a file as errors print it: on one line, quoted, cut short."""
+    """Format a name or number of a file for errors: on one line, quoted, truncated."""
     if isinstance(foreign, (str, bytes)):
         return repr(foreign) if len(foreign) <= 200 else f"{foreign[:200]!r}..."
     if isinstance(foreign, int) and foreign.bit_length() <= 64:
@@ -182,7 +182,7 @@ def _check_count(count: int) -> None:
 
 
 def _operations(data: bytes) -> Iterator[tuple[str, Any]]:
-    """Opcodes and their arguments. Of a refused opcode not even the argument is read."""
+    """Yield opcodes and their arguments. Not even the argument of a refused opcode is read."""
     stream = io.BytesIO(data)
     for count in itertools.count(1):
         if not (code := stream.read(1)):
@@ -297,8 +297,7 @@ def _new_object(cls: Any, arguments: Any) -> Module | OpaqueObject:
 
 
 def _build(target: Any, state: Any) -> None:
-    """Attributes: kept for a TorchScript object; dropped for a dict, where they are `_metadata`,
-    and for plain data."""
+    """Set attributes of a TorchScript object; drop those of a dict (`_metadata`) and plain data."""
     if type(target) is OpaqueObject:
         return
     _expect(state, dict)
@@ -319,7 +318,7 @@ def _rebuild_tensor(arguments: tuple[Any, ...]) -> Tensor:
 
 
 def _first(arguments: tuple[Any, ...]) -> Any:
-    """nn.Parameter(tensor, ...), a typed TorchScript list, torch.Size: the value itself."""
+    """Return the value of nn.Parameter(tensor, ...), a typed TorchScript list or torch.Size."""
     if not arguments:
         raise MalformedPickle("damaged pickle, a call without arguments")
     return arguments[0]

@@ -1,6 +1,6 @@
-"""Writes a state dict as `torch.save` would, without PyTorch, one tensor in memory at a time.
+"""Write a state dict as `torch.save` would, without PyTorch, one tensor in memory at a time.
 
-`torch.load(path, weights_only=True)` reads it, memory-mapped too: records lie at multiples of 64.
+`torch.load(path, weights_only=True)` reads it, memory-mapped too: records are aligned to 64 bytes.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _LOCAL_HEADER_BYTES, _ZIP64_EXTRA_BYTES = 30, 20
 
 
 class ArrayLike(Protocol):
-    """An array, or something that `np.asarray` makes one only when it is written."""
+    """Stand for an array, or an object that `np.asarray` turns into one when it is written."""
 
     @property
     def shape(self) -> tuple[int, ...]: ...
@@ -32,9 +32,9 @@ class ArrayLike(Protocol):
 
 
 def write(path: str | Path, tensors: Mapping[str, ArrayLike], under: str = "") -> None:
-    """Writes name -> array, or {under: {name -> array}}.
+    """Write name -> array, or {under: {name -> array}}.
 
-    The caller puts the file in place: a failure leaves a part of it.
+    The caller moves the file into place: a failure leaves a partial one.
     """
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
         _record(archive, "data.pkl", _state_dict_pickle(tensors, under))
@@ -48,7 +48,7 @@ def write(path: str | Path, tensors: Mapping[str, ArrayLike], under: str = "") -
 
 
 def contiguous_bytes(array: np.ndarray) -> memoryview:
-    """The bytes of an array, without a copy where it is contiguous. JAX's hosts: little-endian."""
+    """Return the bytes of an array, without a copy if contiguous. JAX's hosts are little-endian."""
     array = np.asarray(array, order="C")
     return array.reshape(-1).view(np.uint8).data  # ml_dtypes has no buffer of its own
 
@@ -67,7 +67,7 @@ def _record(archive: zipfile.ZipFile, name: str, content: bytes | memoryview) ->
 
 
 def _state_dict_pickle(tensors: Mapping[str, ArrayLike], under: str) -> bytes:
-    """Protocol 2: an OrderedDict of `torch._utils._rebuild_tensor_v2` calls."""
+    """Pickle in protocol 2: an OrderedDict of `torch._utils._rebuild_tensor_v2` calls."""
     before, after = (pickle.EMPTY_DICT + _text(under), pickle.SETITEM) if under else (b"", b"")
     out = [pickle.PROTO + b"\x02", before, _ORDERED_DICT, pickle.MARK]
     for key, (name, tensor) in enumerate(tensors.items()):

@@ -1,4 +1,4 @@
-"""Compares a model folder, or a training run's checkpoints, with what was recorded at saving."""
+"""Compare a model folder, or a training run's checkpoints, with the digests recorded at saving."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ NO_DIGESTS = "carries no digests, as saved by an earlier version"
 
 @dataclass(frozen=True)
 class VerificationResult:
-    """faults: a line each. without_digests: what carries nothing to compare with."""
+    """Hold the result. faults: a line each. without_digests: folders without recorded digests."""
 
     arrays: int = 0
     files: int = 0
@@ -45,9 +45,9 @@ class VerificationResult:
 
 
 def verify(folder: str | Path) -> VerificationResult:
-    """Verifies a model folder, a checkpoint of one step, or a run's folder with all of these.
+    """Verify a model folder, a checkpoint of one step, or a run's folder with all of these.
 
-    InputError for a folder that is none of them; damage is no error but in the result's `faults`.
+    InputError for a folder that is none of them; damage is listed in the result's `faults`.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -70,7 +70,7 @@ def verify(folder: str | Path) -> VerificationResult:
 
 
 def record(folder: str | Path) -> VerificationResult:
-    """Records the digests of a model folder as it is now; they replace those that it has."""
+    """Record the digests of a model folder again, in place of the earlier ones."""
     folder = Path(folder)
     model_folder.read_config(folder)
     has_params = (folder / PARAMS).is_dir()
@@ -80,7 +80,7 @@ def record(folder: str | Path) -> VerificationResult:
 
 
 def _checkpoint(folder: Path) -> VerificationResult:
-    """Compares a step as it lies, without a model or a mesh of the right shape."""
+    """Compare a step as stored, without a model or a mesh of the right shape."""
     try:
         record = tree_checksums.read_record(folder)
         if record is None:

@@ -58,7 +58,10 @@ NAMES = (
 
 
 def read(path: Path, selection: Selection | None = None) -> ForeignCheckpoint:
-    """path: the file, or a folder that holds no other checkpoint. config.json may lie beside it."""
+    """Read a checkpoint, and config.json next to it if present.
+
+    path: the file, or a folder that holds no other checkpoint.
+    """
     weights = open_weights(path, selection=selection)
     prefix = FULL_PREFIX if FULL_PREFIX + SIGNATURE in weights.tensors else ""
     require_kind(weights, "vqgan", prefix + SIGNATURE)
@@ -82,7 +85,7 @@ def read(path: Path, selection: Selection | None = None) -> ForeignCheckpoint:
 
 
 def export(model: ModelFolder, folder: Path) -> None:
-    """Writes the checkpoint {"state_dict": ...}, and config.json where the original had one."""
+    """Write the checkpoint {"state_dict": ...}, and config.json where the original had one."""
     config = VqganConfig.from_dict(model.config)
     if config.norm_groups != NORM_GROUPS:
         raise InputError(
@@ -128,7 +131,7 @@ def _constant(value: np.ndarray, _: VqganConfig) -> np.ndarray:
 
 
 def _unused(config: VqganConfig, prefix: str) -> tuple[Derived | Ignored, ...]:
-    """Tensors of the original that the model does without."""
+    """Describe tensors of the original that the model does not need."""
     training = Ignored(
         f"{prefix}loss.*",
         "a part of the training loss (discriminator, perceptual network); coding uses none of it",
@@ -151,7 +154,7 @@ def _unused(config: VqganConfig, prefix: str) -> tuple[Derived | Ignored, ...]:
 
 
 def _config(weights: Weights, prefix: str) -> VqganConfig:
-    """The sizes, from shapes and names; what does not fit together shows when tensors are moved."""
+    """Infer sizes from shapes and names; contradictions are found when tensors are converted."""
     channels = _shape(weights, prefix + SIGNATURE, 4)[0]
     codebook_size, latent_channels = _shape(weights, prefix + "quantize.embed.weight", 2)
     levels = range(_count(weights, prefix + "encoder.down."))
@@ -200,16 +203,16 @@ def _shape(weights: Weights, name: str, rank: int) -> Shape:
 
 
 def _count(weights: Weights, prefix: str) -> int:
-    """One more than the highest number after this prefix; a gap shows as a missing tensor."""
+    """Return the highest number after this prefix plus one. A gap is found as a missing tensor."""
     pattern = re.compile(re.escape(prefix) + r"([0-9]{1,2})\.")
     return max((1 + int(m[1]) for name in weights.tensors if (m := pattern.match(name))), default=0)
 
 
 def _check_config(original: Mapping[str, Any], config: VqganConfig, where: str) -> None:
-    """InputError unless the original's config says what the tensors say.
+    """Raise InputError unless the original's config agrees with the tensors.
 
     Its form: {"model": {"params": {"embed_dim", "n_embed", "ddconfig": {...}, ...}, ...}, ...}.
-    What only training reads (kl_weight, lossconfig, dropout, ...) may be there, and says nothing.
+    Keys that only training reads (kl_weight, lossconfig, dropout, ...) are not checked.
     """
     params = _object(_object(original, "model", where), "params", where)
     sizes = _object(params, "ddconfig", where)

@@ -24,8 +24,11 @@ SUFFIXES = (".pt", ".pth", ".bin", ".ckpt", SAFETENSORS)
 
 @dataclass(frozen=True)
 class Selection:
-    """What of a checkpoint is taken: an entry of its container (`containers.py`), tensors below a
-    prefix (`tensor_names.py`). None: what the rules find."""
+    """Choose tensors of a checkpoint; None: by the rules.
+
+    entry: of its container (`containers.py`).
+    prefix: of tensor names (`tensor_names.py`).
+    """
 
     entry: str | None = None
     prefix: str | None = None
@@ -60,9 +63,9 @@ class Weights:
         return self.files.get(name, self.path)
 
     def release(self, name: str) -> None:
-        """Gives back the memory that a tensor's file has come to occupy by being read.
+        """Release the memory of a tensor's file after it was read.
 
-        The pages of a memory map count as the process's own until the system wants them.
+        The pages of a memory map count as the process's own until the system reclaims them.
         """
         owner: Any = self.tensors[name]
         while isinstance(owner, np.ndarray):
@@ -74,11 +77,11 @@ class Weights:
 def open_weights(
     path: str | Path, names: Sequence[str] = (), selection: Selection | None = None
 ) -> Weights:
-    """The tensors of a file, or of a folder that holds one of `names`, the first that exists.
+    """Open the tensors of a file, or of a folder: the first of `names` that exists.
 
-    Without names, of a folder that holds exactly one checkpoint. A name ending in `.index.json`
-    stands for its shards. Their names become those of their kind by the rules of `containers.py`
-    and `tensor_names.py`. Raises InputError for anything absent, damaged or inconsistent.
+    Without names the folder must hold exactly one checkpoint. A name ending in `.index.json` stands
+    for its shards. Names become canonical by the rules of `containers.py` and `tensor_names.py`.
+    Raises InputError for anything absent, damaged or inconsistent.
     """
     path, selection = Path(path), selection or Selection()
     if path.is_dir():
@@ -99,7 +102,7 @@ def open_weights(
 
 
 def _canonicalized(weights: Weights, prefix: str | None) -> Weights:
-    """The same tensors under canonical names."""
+    """Return the same tensors under canonical names."""
     naming = canonicalize(weights.tensors, str(weights.path), prefix)
     names = naming.names
     reason = f"not below --prefix={prefix}"
@@ -141,7 +144,7 @@ def _only_checkpoint(folder: Path) -> Path:
 
 
 def shard_names(index: Mapping[str, Any], where: str) -> list[str]:
-    """The files that the content of an index names, each once. where: what errors call it."""
+    """Return the files that an index names, each once. where: the index in errors."""
     places = index.get("weight_map")
     if not isinstance(places, dict) or not all(isinstance(s, str) for s in places.values()):
         raise InputError(f"{where}: has no weight_map from tensors to files")

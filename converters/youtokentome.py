@@ -36,23 +36,23 @@ ORIGINAL_NAME = "bpe.model"
 
 
 def read(path: Path) -> ForeignCheckpoint:
-    """A model file, or a folder that holds bpe.model."""
+    """Read a model file, or bpe.model in a folder."""
     file = path / ORIGINAL_NAME if path.is_dir() else path
     tokenizer = to_sentencepiece(parse(read_bytes(file), str(file)), str(file))
     return ForeignCheckpoint("tokenizer", {}, sidecar_files=(file,), files={FILE_NAME: tokenizer})
 
 
 def export(model: ModelFolder, folder: Path) -> None:
-    """Writes bpe.model."""
+    """Write bpe.model."""
     tokenizer = read_bytes(model.folder / FILE_NAME)
     original = from_sentencepiece(tokenizer, str(model.folder / FILE_NAME))
     (folder / ORIGINAL_NAME).write_text(original.to_text(), encoding="ascii")
 
 
 def to_sentencepiece(model: BpeModel, where: str) -> bytes:
-    """A sentencepiece model with the same ids for every text.
+    """Return a sentencepiece model with the same ids for every text.
 
-    InputError names the pieces of a model that sentencepiece cannot follow exactly.
+    InputError names the pieces of a model that sentencepiece cannot reproduce exactly.
     """
     _refuse_inexact(model, where)
     proto = sentencepiece_model_pb2.ModelProto()
@@ -81,10 +81,11 @@ def to_sentencepiece(model: BpeModel, where: str) -> bytes:
 
 
 def from_sentencepiece(content: bytes, where: str) -> BpeModel:
-    """The youtokentome model with the same ids for every text: the inverse of `to_sentencepiece`.
+    """Return the youtokentome model with the same ids for every text.
 
-    Takes models that sentencepiece trained too, if they are BPE with youtokentome's idea of a
-    space. InputError says what has no counterpart.
+    This is the inverse of `to_sentencepiece`. Models that sentencepiece trained are accepted if
+    they are BPE with youtokentome's definition of a space. InputError names what has no
+    counterpart.
     """
     proto = sentencepiece_model_pb2.ModelProto()
     try:
@@ -131,7 +132,7 @@ def from_sentencepiece(content: bytes, where: str) -> BpeModel:
 
 @functools.cache
 def whitespace_charsmap() -> bytes:
-    """sentencepiece's compiled map of every separator but the space itself to a space.
+    """Compile sentencepiece's map of every separator but the space itself to a space.
 
     Only sentencepiece's trainer compiles such maps, so a throw-away model is trained for it.
     """
@@ -192,7 +193,7 @@ def _specials(proto: sentencepiece_model_pb2.ModelProto, where: str) -> tuple[in
 
 
 def _last_merge(text: str, ranks: dict[str, int], rank: int) -> list[str]:
-    """What sentencepiece makes of `text` with only the merges before `rank`."""
+    """Return how sentencepiece splits `text` with only the merges before `rank`."""
     parts = list(text)
     while len(parts) > 1:
         together = [a + b for a, b in zip(parts, parts[1:], strict=False)]
