@@ -83,7 +83,7 @@ def take_distributed(argv: Sequence[str]) -> tuple[str, list[str]]:
 
 
 def describe_keys() -> str:
-    """Every key that `--config.key=value` takes, with its default, a line each."""
+    """List every key that `--config.key=value` takes, with its default, a line each."""
     flat = {name: flatten(default_config(name).to_dict()) for name in DEFAULTS}
     parts = [
         _listed("every objective", {
@@ -101,7 +101,7 @@ def _listed(title: str, keys: dict[str, object]) -> str:
 
 
 def _explain(argv: Sequence[str], message: str) -> str:
-    """One line for what went wrong, with the nearest known key where one is misspelt."""
+    """Explain an error in one line, with the nearest known key where one is misspelt."""
     objectives: dict[str, list[str]] = {}
     for name in DEFAULTS:
         for key in flatten(default_config(name).to_dict()):

@@ -106,7 +106,7 @@ class TrainConfig:
 
 
 def default_config(objective: str) -> TrainConfig:
-    """All defaults of an objective; an unknown one raises InputError."""
+    """Return the defaults of an objective; an unknown one raises InputError."""
     if not isinstance(objective, str) or objective not in DEFAULTS:
         raise InputError(
             f"config.objective is {short_repr(objective)}; expected one of {', '.join(DEFAULTS)}"

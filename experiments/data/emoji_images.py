@@ -41,7 +41,7 @@ _NEWER_CATEGORIES = {
 
 @dataclasses.dataclass(frozen=True)
 class Emoji:
-    """One emoji: its characters, Russian name, and category as Unicode groups it.
+    """Describe an emoji: its characters, Russian name, and category as Unicode groups it.
 
     `subcategory` is '' for the emoji that are newer than the table of categories.
     """

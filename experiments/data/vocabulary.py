@@ -70,7 +70,7 @@ def train_tokenizer(captions: Iterable[str], vocab_size: int) -> Tokenizer:
 
 @dataclasses.dataclass(frozen=True)
 class Vocabulary:
-    """What a model expects of its tokenizer: at most `size` pieces, and these special ids."""
+    """Describe the tokenizer of a model: at most `size` pieces, and these special ids."""
 
     size: int
     bos_id: int

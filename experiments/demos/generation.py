@@ -41,7 +41,7 @@ SHOWN = 14  # images in a row
 
 @dataclasses.dataclass(frozen=True)
 class GenerationDemo:
-    """What differs between the data sets.
+    """Hold what differs between the data sets.
 
     split: that is measured on.
     label: the feature of the training split that drawings are classified by.

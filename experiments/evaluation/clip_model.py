@@ -86,7 +86,7 @@ class ClipModel:
 
     @property
     def prompt_prefix(self) -> str:
-        """How all of its prompts begin, "" if that is open: ruCLIP Small's as its authors wrote."""
+        """Return how all of its prompts begin; "" if that is open. ruCLIP Small has a fixed one."""
         return PROMPT.partition("{}")[0] if self.clip.kind == "ruclip-small" else ""
 
     @property
@@ -182,7 +182,7 @@ class ClipModel:
         }
 
     def _cached_features(self, key: dict[str, Any], images: ImageSet) -> ImageFeatures | None:
-        """What is cached, unless an image that was unreadable then can be read now."""
+        """Return cached features, unless an image that was unreadable then can be read now."""
         cached = self._cached(key)
         if cached is None:
             return None
@@ -192,7 +192,7 @@ class ClipModel:
         return ImageFeatures(cached, reasons) if unchanged else None
 
     def _cached(self, key: dict[str, Any]) -> np.ndarray | None:
-        """What is cached, where every host finds it: all of them compute or none does."""
+        """Return a cached result if every host finds it: all of them compute or none does."""
         cached = self.cache.get(key) if self.cache else None
         return cached if self._everywhere(cached is not None) else None
 

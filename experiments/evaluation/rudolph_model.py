@@ -30,7 +30,7 @@ class RudolphModel:
 
     @cached_property
     def content_hash(self) -> str:
-        """Of the decoder with its vocabulary, and of the image tokenizer."""
+        """Hash the decoder with its vocabulary, and the image tokenizer."""
         rudolph, vqgan = self.rudolph, self.rudolph.vqgan
         files = rudolph.tokenizer.files
         decoder = content_hash(rudolph.config.to_dict(), rudolph.params, files)

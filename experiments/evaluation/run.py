@@ -39,7 +39,7 @@ PACKAGES = ("rudolph-jax", "jax", "jaxlib", "numpy", "pillow", "sacrebleu", "nlt
 
 
 class EvalModel(Protocol):
-    """What is measured: `ClipModel`, `RudolphModel`. metadata: what a result says of it."""
+    """Stand for `ClipModel` or `RudolphModel`. metadata: what its results record of it."""
 
     @property
     def name(self) -> str: ...
@@ -84,7 +84,7 @@ class EvalRun(Generic[Model]):
 
     @property
     def folder(self) -> Path | None:
-        """Of this model's results: its name, and its content's hash where names are the same."""
+        """Return the folder of this model's results, with its content's hash where names clash."""
         slug = re.sub(r"[^\w.-]+", "-", self.name).strip("-")
         return self.out and self.out / f"{slug}-{self.model.content_hash[:8]}"
 
@@ -181,7 +181,7 @@ def write_result(file: Path, result: Result) -> None:
 
 
 def versions() -> Result:
-    """Of what computed, and where; packages that are not installed as such are left out."""
+    """Return the versions of Python, packages and machine; packages not installed are left out."""
     found: Result = {"python": platform.python_version()}
     for package in PACKAGES:
         try:

@@ -96,7 +96,7 @@ class ReadableExamples:
 
 
 def readable_examples(examples: Any, count: int) -> ReadableExamples:
-    """Those of the first `count` whose images can be read. InputError where none can be."""
+    """Return the readable ones of the first `count` examples. InputError if there are none."""
     has_images = getattr(examples, "has_images", True)
     reasons = find_unreadable(examples, range(count)) if has_images else {}
     check_any_readable(examples, count, reasons)
@@ -105,7 +105,7 @@ def readable_examples(examples: Any, count: int) -> ReadableExamples:
 
 
 def listed(images: ImageSplit, reasons: Mapping[int, str]) -> list[dict[str, str]]:
-    """For JSON."""
+    """List the images and the reasons, for JSON."""
     return [
         {"split": images.split, "key": images.keys[place], "why": why}
         for place, why in sorted(reasons.items())

@@ -48,7 +48,7 @@ def no_batch_stats(batch: Batch) -> Mapping[str, jax.Array]:
 
 @dataclasses.dataclass(frozen=True)
 class BatchTransform:
-    """From rows as the data gives them to what the loss takes, outside of what is differentiated.
+    """Map rows of the data to the inputs of the loss, outside of what is differentiated.
 
     params: of the network that does it. apply: (params, batch) -> batch, rows by themselves.
     """

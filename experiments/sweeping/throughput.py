@@ -12,7 +12,7 @@ TAG = "train/loss"
 
 
 def steps_per_second(folder: str | Path) -> float | None:
-    """From the first to the last step logged by the process that ended the run; None if but one.
+    """Measure from the first to the last logged step of the process that ended the run, or None.
 
     Compilation, which is over when the first step is logged, does not count; evaluations and
     checkpoints between the two do.

@@ -45,7 +45,7 @@ class StepResult(NamedTuple):
 
 
 class Loop:
-    """From the first step that is not taken yet to the last."""
+    """Run from the first step that is not taken yet to the last."""
 
     def __init__(
         self,

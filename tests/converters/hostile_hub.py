@@ -23,7 +23,7 @@ FILES = {
 
 
 def outside(tmp_path: Path) -> dict[str, bytes | None]:
-    """All that is not in one of the two caches."""
+    """Return all that is in neither cache."""
     caches = (tmp_path / "hub", tmp_path / "cache")
     return {
         str(path): path.read_bytes() if path.is_file() else None

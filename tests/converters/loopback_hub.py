@@ -15,7 +15,7 @@ def sha256(content: bytes) -> str:
 
 
 def is_large(content: bytes) -> bool:
-    """Which files the hub keeps apart from git."""
+    """Return whether the hub stores the file outside of git."""
     return b"\0" in content or len(content) > 4096
 
 

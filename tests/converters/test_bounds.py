@@ -36,7 +36,7 @@ def test_doubling_rules(count):
 
 
 def test_many_long_pieces(monkeypatch):
-    """Each of them short enough: the sum of squares is bounded before any is made."""
+    """Bound the sum of squares of pieces that are each short enough, before any is made."""
     count = 1 << 10
     letters = [f"{0x4E00 + i} {5 + i}" for i in range(count)]
     start, rules = 5 + count, []

@@ -24,7 +24,7 @@ def tokenizer(byte_vocabulary):
 
 @pytest.fixture
 def openai_file(tmp_path, byte_vocabulary):
-    """As OpenAI's: a line about itself, and more merges than the model has pieces for."""
+    """Write a file as OpenAI's: a line about itself, and more merges than the model uses."""
     _, merges = byte_vocabulary(CLIP, merges=MERGES)
     lines = ['"bpe_simple_vocab_16e6.txt#version: 0.2', *(" ".join(pair) for pair in merges)]
     lines += ["zz z</w>", "q q", "not even a merge"]

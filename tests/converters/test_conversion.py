@@ -24,7 +24,7 @@ def assert_bit_equal(found, expected):
 
 
 def check_report(folder, tensors):
-    """Every source tensor has one entry, every parameter is some entry's target."""
+    """Check that every source tensor has one entry, and every parameter is some entry's target."""
     report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
     assert [entry["source"] for entry in report["tensors"]] == list(tensors)
     for entry in report["tensors"]:

@@ -110,7 +110,7 @@ class Outcome:
 
 
 def outcome(kind, folder):
-    """What a conversion would write."""
+    """Return what a conversion would write."""
     source = KINDS[kind].read(folder)
     params, flat = {}, {}
     if source.weights is not None:

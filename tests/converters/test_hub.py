@@ -82,7 +82,7 @@ def test_files_of_two_repositories(hub, goldens, monkeypatch):
 
 
 def test_the_first_ruclip(hub, goldens, monkeypatch):
-    """Of other sizes than the published one, so its config.json is asked for too."""
+    """Use other sizes than the published ones, so that its config.json is needed too."""
     repo = "ai-forever/ru-clip"
     hub.put(repo, contents(goldens / "ruclip_small", "ViT-B32-small.pt", "config.json"))
     files = {"ViT-B32-small.pt": repo, "config.json": repo}

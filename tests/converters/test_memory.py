@@ -81,7 +81,7 @@ def values(name, shape):
 
 
 def write_checkpoint(file, config):
-    """What `torch.save(model.state_dict())` would write of a model of these sizes."""
+    """Write what `torch.save(model.state_dict())` would, for a model of these sizes."""
     mappings = rules.resolve_rules(table(RUDOLPH, config), parameter_shapes(config))
     shapes = {name: mapping.source_shape for mapping in mappings for name in mapping.sources}
     tensors = {

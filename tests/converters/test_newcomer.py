@@ -110,7 +110,7 @@ def small_models(goldens, tmp_path):
 
 
 def test_by_its_commands_on_the_smallest_models(hub, small_models, tmp_path, monkeypatch, capsys):
-    """All but the two that train, which `test_in_an_environment_of_its_own` runs."""
+    """Run all but the two that train, which `test_in_an_environment_of_its_own` runs."""
     monkeypatch.chdir(tmp_path)
     own_pictures(Path("photos"))
     told, variables = {}, {}

@@ -76,7 +76,7 @@ def test_the_report_says_what_became_of_each_tensor(tmp_path, goldens):
 
 @pytest.mark.parametrize("dtype", ["float16", "float32"])
 def test_masks_of_numbers(tmp_path, goldens, dtype):
-    """As `is_bool_mask=False` makes them, and `FP16Module` saves them."""
+    """Make them as `is_bool_mask=False` does and `FP16Module` saves them."""
     source = copied(goldens / "rudolph_plain", tmp_path / "source", is_bool_mask=False)
 
     def change(tensors):

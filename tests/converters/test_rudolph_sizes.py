@@ -144,7 +144,7 @@ def test_tensors_that_tell_no_size(name, shape, expected):
 
 
 def test_the_table_has_a_row_for_each_parameter():
-    """Of every variety; `plan`, which `source_shapes` calls, refuses idle rows as well."""
+    """Try every variety; `resolve_rules`, called by `source_shapes`, refuses idle rows as well."""
     for sandwich in (False, True):
         config = dataclasses.replace(SMALL, sandwich_norm=sandwich)
         assert len(source_shapes(RUDOLPH, config)) == len(parameter_shapes(config))

@@ -72,7 +72,7 @@ def models(tmp_path_factory, goldens):
 
 
 def ask(home, cases):
-    """What a stranger's process makes of the cases: kind -> {FUNCTION/NAME/i: input}."""
+    """Run the cases in a process without this package: kind -> {FUNCTION/NAME/i: input}."""
     folders = [home / f"{kind}-export" for kind in cases]
     for folder, arrays in zip(folders, cases.values(), strict=True):
         np.savez(folder / "cases.npz", **arrays)

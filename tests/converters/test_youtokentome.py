@@ -35,7 +35,7 @@ def test_recorded_cases(golden, goldens):
 
 
 def test_every_emoji_name(golden, goldens):
-    """As CLDR spells them and in lower case, recorded from youtokentome 1.0.6."""
+    """Encode them as CLDR spells them and in lower case; recorded from youtokentome 1.0.6."""
     model, tokenizer = golden
     text = (goldens / "tokenizer" / "emoji_names.json").read_text(encoding="utf-8")
     recorded = json.loads(text)

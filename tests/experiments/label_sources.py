@@ -75,7 +75,7 @@ def add(tar, name, data):
 
 
 def make_parquet(folder, splits, class_names, group=2):
-    """As the hub stores a set with an Image and a ClassLabel; returns the bytes by split."""
+    """Write a set with an Image and a ClassLabel as the hub does; return the bytes by split."""
     (folder / "data").mkdir(parents=True)
     about = {"image": {"_type": "Image"}, "label": {"_type": "ClassLabel", "names": class_names}}
     written = {}
@@ -94,7 +94,7 @@ def make_parquet(folder, splits, class_names, group=2):
 
 
 def tf_record_file(records):
-    """Of these records, without checksums."""
+    """Return a file of these records, without checksums."""
     return b"".join(struct.pack("<QI", len(r), 0) + r + bytes(4) for r in records)
 
 

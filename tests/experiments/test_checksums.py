@@ -59,7 +59,7 @@ def files_of(folder):
 
 
 def read(run, state):
-    """What resuming reads: the newest step, its config and its state, as bytes."""
+    """Return what resuming reads: the newest step, its config and its state, as bytes."""
     with Checkpoints(run / "checkpoints", read_only=True) as checkpoints:
         step = checkpoints.latest_step()
         config, found = checkpoints.read_config(step), checkpoints.restore(step, state)

@@ -36,7 +36,7 @@ FINE_TUNES = {
 
 
 def load(name: str, *overrides: str) -> TrainConfig:
-    """As a command line does, which checks it."""
+    """Load as a command line does, which checks it."""
     path = FOLDER / f"{name}.py"
     config, _ = parse_command_line([f"--config={path}", "--workdir=unused", *overrides])
     assert config == importlib.import_module(f"experiments.configs.{name}").train_config()

@@ -85,7 +85,7 @@ def tar_records(data):
 
 
 def items_in(name, data):
-    """How many rows or members there are, counted in another way; None where it has no say."""
+    """Count rows or members in another way; None where that is not possible."""
     if name.endswith(".tar"):
         count = 0
         try:

@@ -47,7 +47,7 @@ def test_kept_without_outputs_and_imports_what_exists(notebook):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Where all of them run, so that the tiny models are made once."""
+    """Return the folder where all of them run, so that the tiny models are made once."""
     return tmp_path_factory.mktemp("notebooks")
 
 

@@ -52,7 +52,7 @@ def options(source):
 
 
 def contents(out):
-    """Of all files but the one that names the source's place."""
+    """Return all files but the one that names the source's path."""
     return {
         file.relative_to(out).as_posix(): file.read_bytes()
         for file in sorted(out.rglob("*"))

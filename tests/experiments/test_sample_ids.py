@@ -23,7 +23,7 @@ CONFIG = DataConfig(batch_size=12, log_ids=True)
 
 
 class Rows(list):
-    """As much of a split as a stream looks at."""
+    """Stand for a split, with what a stream reads of it."""
 
     metadata, features = {}, {"key": tfds.features.Text()}
 
@@ -50,7 +50,7 @@ class Keys:
 
 
 def streams(examples, workdir, first, processes):
-    """Those of all processes, as `train` makes them."""
+    """Return the streams of all processes, as `train` makes them."""
     for index in range(processes):
         stream = batches(
             examples, CONFIG, seed=1, first_step=first,
@@ -116,7 +116,7 @@ def test_a_step_with_two_lines_is_noticed(tmp_path):
 
 
 class Nothing:
-    """Of a split whose rows do not matter but for their numbers."""
+    """Stand for a split of which only the row numbers matter."""
 
     def __init__(self, split):
         self.split = split

@@ -109,7 +109,7 @@ sys.exit(main(sys.argv[1:]))
 
 @pytest.mark.slow
 def test_two_hosts_share_the_pictures(ruclip, pictures, tmp_path):
-    """One image of either host's share cannot be read, which both know of."""
+    """Make one image of either host's share unreadable; both hosts must know of both."""
     pictures = shutil.copytree(pictures, tmp_path / "mine")
     for label in (CLASSES[0], CLASSES[-1]):
         (pictures / "test" / label / "3.png").write_bytes(b"not an image")

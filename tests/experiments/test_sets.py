@@ -100,7 +100,7 @@ def test_sizes_that_are_not_the_expected(tmp_path):
 
 
 def pictures_of(opened):
-    """All of them, asked for in another order."""
+    """Return all of them, requested in another order."""
     found = {i: opened.image(i) for i in reversed(range(len(opened)))}
     return [found[i] for i in range(len(opened))]
 

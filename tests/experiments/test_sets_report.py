@@ -81,7 +81,7 @@ def made_picture(name, i):
 
 
 def example(name, i, split, label):
-    """As the builder's own generator yields it."""
+    """Return an example as the builder's own generator yields it."""
     found = {"image": io.BytesIO(made_picture(name, i)), **MADE[name][1](i, split)}
     if name == "clevr_counts":
         thing = {

@@ -63,7 +63,7 @@ def in_step(patch):
 
 
 def in_evaluation(patch):
-    """Of step 2; nothing of its values is written."""
+    """Interrupt at step 2; none of its values is written."""
     real = loop.as_pretrained
 
     def as_pretrained(*args):

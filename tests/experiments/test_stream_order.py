@@ -25,7 +25,7 @@ STEPS = 24  # times 8: two epochs of 96
 
 
 class Rows(list):
-    """As much of a split as a stream looks at."""
+    """Stand for a split, with what a stream reads of it."""
 
     metadata, features, name = {}, {"style": tfds.features.Text()}, "train"
 

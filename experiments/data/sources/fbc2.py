@@ -87,7 +87,7 @@ def _read(file: Path) -> dict[str, Any]:
 
 
 def _contents(parts: Any, kind: str, noun: str) -> list[Any]:
-    """Of the parts of a kind."""
+    """Return the contents of the parts of a kind."""
     if parts is None:
         raise BadRecord(f"{noun} is missing")
     if not isinstance(parts, list) or not all(isinstance(part, dict) for part in parts):

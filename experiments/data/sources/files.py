@@ -63,7 +63,7 @@ def read_range(file: Path, place: ByteRange) -> bytes:
 
 
 def are_two_files(folder: Path, name: str, other: str) -> bool:
-    """Whether the folder has a file by each of these exact names, and not one by both."""
+    """Return whether the folder has two files by these exact names, not one by both."""
     files = folder / name, folder / other
     try:
         return all(map(os.path.exists, files)) and not os.path.samefile(*files)

@@ -242,7 +242,7 @@ def _read_row(row: dict[str, Any] | BadRecord, config: SourceConfig) -> tuple[li
 
 
 class _ImageNames:
-    """One spelling of each image's name: rows may name it in NFC and in NFD."""
+    """Keep one spelling of each image's name: rows may name it in NFC and in NFD."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder

@@ -24,7 +24,7 @@ class MissingSplit(InputError):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LabelSource:
-    """What must be known of a source to read its labels.
+    """Say how to read the labels of a source.
 
     label: the feature of a TFDS set that holds the label.
     label_offset: that feature is a list, and the label is its length less this number.

@@ -87,7 +87,7 @@ def read(config: SourceConfig, chunk: Chunk) -> Iterator[Candidate | Rejected]:
 
 
 def _files(config: SourceConfig) -> tuple[Path, list[Path]]:
-    """Those of `from_split` alone, where the names tell splits."""
+    """Return the files of `from_split` alone, where their names tell splits."""
     source = Path(config.source)
     if source.is_file():
         return source.parent, [source]

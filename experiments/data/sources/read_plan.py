@@ -12,7 +12,7 @@ from experiments.data.sources.schema import SCHEMAS, RecordSchema
 
 @dataclasses.dataclass(frozen=True)
 class SourceConfig:
-    """How a source is read; "" leaves the choice to what lies there.
+    """Say how to read a source; "" means: detect it.
 
     source: file or folder, or a TFDS name under `data_dir`. form: one of SCHEMAS. from_split: of a
     source that has several. table: the file that lists the records of a folder. chunk_records: how

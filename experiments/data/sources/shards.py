@@ -31,7 +31,7 @@ WRITER = "group_size:1"
 
 @dataclasses.dataclass(frozen=True)
 class WriteConfig:
-    """How the records of a source are written.
+    """Say how to write the records of a source.
 
     validation: the share that goes into the split "validation", by a hash of what a record is
     about. max_side: of larger images, in pixels. normalize_text: whether texts are stored in NFC.

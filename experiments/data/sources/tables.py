@@ -37,7 +37,7 @@ class QuotesWarning(UserWarning):
 
 @dataclasses.dataclass(frozen=True)
 class TableRow:
-    """One row of a table.
+    """Hold a row of a table.
 
     number: as a spreadsheet counts, a text over several lines being in one row. line: the first
     line of the file that the row is on. value: the cells by column, why the row is rejected, or
@@ -257,7 +257,7 @@ def _names_image(cells: Sequence[str], place: int) -> bool:
 
 
 def _is_quoted(table: Path, warn: bool = True) -> bool:
-    """Whether quote marks have a meaning: in CSV, and in TSV if all of it is consistent with it.
+    """Return whether quotes have a meaning: in CSV, and in TSV if all of it is consistent with it.
 
     warn: of a file that is nearly consistent.
     """

@@ -23,7 +23,7 @@ EXTRA, OTHER = "extra field", "other extension"
 
 @dataclasses.dataclass(frozen=True)
 class Wanted:
-    """What a whole sample has: one of these images, unless there are none, and one of the texts.
+    """Describe a complete sample: one of the images, if any are listed, and one of the texts.
 
     Extensions without their dots, by preference. noun: what messages call the text.
     """
@@ -73,7 +73,7 @@ class _Member:
 
 @dataclasses.dataclass
 class _Scan:
-    """What there is in a tar beside members of use.
+    """Record what a tar holds besides members of use.
 
     ignored: members by the rule they fall under. damage: why the tar cannot be read to its end.
     last_is_cut: whether the data of the last member of use is not all there.
@@ -168,7 +168,7 @@ class _Groups:
         return all(kinds.intersection(some) for some in needed)
 
     def _is_extra(self, member: _Member) -> bool:
-        """Whether it is a field beside a whole sample: cat.seg.png or cat.json beside cat.jpg."""
+        """Return whether it is a field besides a complete sample: cat.seg.png next to cat.jpg."""
         found = self._found.get(member.stem)
         if found is not None and member.kind not in found:
             found.add(member.kind)
@@ -179,7 +179,7 @@ class _Groups:
         return any(stem in self._found for stem in shorter)
 
     def _joins(self, key: str, members: Sequence[_Member]) -> bool:
-        """Whether names that agree up to the first dot alone are one sample: cat.v2.jpg, cat.txt.
+        """Return whether names that share only the first part are one sample: cat.v2.jpg, cat.txt.
 
         One of them must be of that very key, and there must be no choice.
         """

@@ -48,7 +48,7 @@ def tars(folder: Path) -> list[Path]:
 
 
 def is_compressed(file: Path) -> bool:
-    """Whether a file's name is that of a compressed tar."""
+    """Return whether a file's name is that of a compressed tar."""
     return file.is_file() and file.name.lower().endswith(COMPRESSED)
 
 

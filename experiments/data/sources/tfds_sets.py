@@ -177,7 +177,7 @@ def _key(value: Any) -> str:
 
 
 def _folder(config: SourceConfig) -> Path:
-    """Of one version of one config, where there are several the source must name one."""
+    """Return the folder of one version of one config; of several the source must name one."""
     source = Path(config.data_dir) / config.source
     if matches(source):
         return source

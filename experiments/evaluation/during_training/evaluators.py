@@ -40,7 +40,7 @@ Evaluator = Callable[[Any], dict[str, float]]
 
 
 def make_evaluators(config: TrainConfig) -> dict[str, Evaluator]:
-    """One for each name in `config.evaluators`.
+    """Make an evaluator for each name in `config.evaluators`.
 
     An unknown task or split, or a set that is not on disk, raises InputError.
     """
@@ -182,7 +182,7 @@ def _predictor(clip: PretrainedClip) -> Predictor:
 def pixel_errors(
     config: TrainConfig, split: ReadableSplit, vqgan: PretrainedVqgan
 ) -> dict[str, float]:
-    """How far decoded images are from the encoded ones, and how many codes are in use."""
+    """Measure how far decoded images are from the encoded ones, and how many codes are in use."""
     result = reconstruct(vqgan, [row["image"] for row in split], config.settings.image_size)
     return {
         "absolute_error": result.absolute_error,

@@ -61,7 +61,7 @@ class ProbeResult:
 
 
 def probe(task: ProbeTask, shots: int | None, seed: int, number: int = 0) -> ProbeResult:
-    """One draw of `shots` images a class, or all images (None).
+    """Fit on one draw of `shots` images a class, or on all images (None).
 
     With shots, min(shots, 4) validation images a class choose the penalty (CoOp's way) and are
     not learned from, so that k shots are k. With all, the classifier is fitted again on both.

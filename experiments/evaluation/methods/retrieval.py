@@ -94,7 +94,7 @@ class Captions:
 
     @property
     def caption_to_images(self) -> list[list[int]]:
-        """Of each text its images: one that stands under several is right for each of them."""
+        """Map each text to its images: a text of several images is right for each of them."""
         found: list[list[int]] = [[] for _ in self.texts]
         for image, captions in enumerate(self.image_to_captions):
             for caption in captions:

@@ -53,7 +53,7 @@ def loss_sums(
 
 
 def mean_losses(sums: np.ndarray) -> dict[str, float]:
-    """What `sequence_losses` gives, of the sums of all batches, float64[batches, 4]."""
+    """Return the losses of `sequence_losses` from the sums of batches, float64[batches, 4]."""
     image, images, text, text_tokens = sums.sum(axis=0).tolist()
     return {"image_loss": image / images, "right_text_loss": text / text_tokens}
 

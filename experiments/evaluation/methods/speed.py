@@ -73,7 +73,7 @@ class Timing:
 
 
 def generated_images(count: int, seed: int = 0) -> list[Image.Image]:
-    """Of CIFAR100's size; what they show costs no encoder time."""
+    """Generate images of CIFAR100's size; their content does not change the encoders' time."""
     pixels = np.random.default_rng(seed).integers(0, 256, (count, SIDE, SIDE, 3), dtype=np.uint8)
     return [Image.fromarray(each) for each in pixels]
 
@@ -87,7 +87,7 @@ def time_encoders(
     rounds: int,
     preprocessing: bool,
 ) -> Timing:
-    """Each encoder in turn in each round, on the same images; the first batch is not counted.
+    """Time each encoder in each round on the same images; the first batch is not counted.
 
     With preprocessing images are cropped, resized and normalised in the time that is taken, on
     one thread, and all encoders get them from the same code. Each batch ends with its labels.
@@ -123,7 +123,7 @@ def time_encoders(
 
 
 def largest_difference(one: Encoder, other: Encoder, config: ClipConfig, count: int = 8) -> float:
-    """Of embeddings of the same images, as a share of their largest magnitude."""
+    """Return how far two encoders' embeddings differ, relative to their largest magnitude."""
     pixels = preprocess(generated_images(count), config.vision.image_size, config.image)
     first, second = one.encode(pixels), other.encode(pixels)
     return float(np.abs(first - second).max() / np.abs(first).max())

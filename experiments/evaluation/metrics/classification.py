@@ -87,7 +87,7 @@ class Reliability:
 
 
 def reliability(labels: np.ndarray, probabilities: np.ndarray, bins: int = 15) -> Reliability:
-    """Of the likeliest class of float[N, classes]."""
+    """Bin the probability of the likeliest class of float[N, classes]: counts, means, accuracy."""
     confidence = probabilities.max(axis=1)
     right = probabilities.argmax(axis=1) == labels
     inner = np.linspace(0, 1, bins + 1)[1:-1]

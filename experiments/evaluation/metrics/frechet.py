@@ -19,7 +19,7 @@ class FewImagesWarning(UserWarning):
 
 @dataclasses.dataclass(frozen=True)
 class Gaussian:
-    """What a distance knows of features: mean float64[D], covariance float64[D, D], their count."""
+    """Hold the moments of features: mean float64[D], covariance float64[D, D], their count."""
 
     mean: np.ndarray
     covariance: np.ndarray
@@ -27,7 +27,7 @@ class Gaussian:
 
     @property
     def too_few(self) -> bool:
-        """Whether there are so few that distances come out too large, and shrink with more."""
+        """Return whether so few features bias distances upwards, so that more would shrink them."""
         return self.count <= len(self.mean)
 
 

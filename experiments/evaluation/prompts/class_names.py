@@ -54,7 +54,7 @@ class ClassNames:
         return key
 
     def prompts(self, english_class_names: Sequence[str]) -> list[list[str]]:
-        """For each label, in the given order, its filled templates. Two labels of one class raise.
+        """Fill the templates for each label, in the given order. Two labels of one class raise.
 
         Classes are found by name, never by place: loaders differ in their order.
         """

@@ -31,7 +31,7 @@ class Translations:
     texts: Mapping[str, str]
 
     def translate(self, texts: Sequence[str]) -> list[str]:
-        """Each text's translation, whatever its normal form; a missing one raises InputError."""
+        """Translate each text, whatever its normal form; a missing one raises InputError."""
         texts = [normalize_name(text) for text in texts]
         missing = [text for text in texts if text not in self.texts]
         if missing:
@@ -49,7 +49,7 @@ class Translations:
 
     @property
     def sha256(self) -> str:
-        """Of what they say, whatever their order."""
+        """Hash the content, whatever its order."""
         content = json.dumps([self.translator, self.texts], ensure_ascii=False, sort_keys=True)
         return hashlib.sha256(content.encode("utf-8")).hexdigest()
 

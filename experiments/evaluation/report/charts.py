@@ -81,7 +81,7 @@ def curves(
 
 
 def shot_label(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Of a place on the axis: "16", or "16" above "4–16" where some class of some set has fewer."""
+    """Label a tick: "16", or "16" above "4–16" where some class of some set has fewer."""
     shots = str(rows[0]["shots"])
     if not any(row["found"]["classes_with_fewer"] for row in rows):
         return shots
@@ -91,7 +91,7 @@ def shot_label(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _mean_curve(one: SystemResults, names: Sequence[str]) -> list[tuple[str, float, float]]:
-    """Of sets with the same numbers of images; draws of different sets are independent."""
+    """Average sets with the same numbers of images; draws of different sets are independent."""
     rows = zip(*(one.probes[name]["shots"] for name in names), strict=True)
     return [
         (

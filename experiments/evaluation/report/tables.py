@@ -85,7 +85,7 @@ def _mark(one: SystemResults, task: str, name: str) -> str:
 
 
 def all_remarks(systems: Sequence[SystemResults]) -> list[Section]:
-    """What numbers leave out and what sets lack, of all results."""
+    """List what numbers leave out and what sets lack, for all results."""
     rows: dict[tuple[str, str, str, str], None] = {}
     for one in systems:
         for task, results in (

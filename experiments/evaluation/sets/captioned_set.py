@@ -19,8 +19,10 @@ from experiments.evaluation.sets.loader import DATA_DIR, find_path
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class CaptionedSet:
-    """One split. captions: of each of N images, one or more. keys: N stable names of examples.
+    """Hold one split.
 
+    captions: of each of N images, one or more.
+    keys: N stable names of examples.
     images: N encoded files, read when needed.
     """
 

@@ -35,7 +35,7 @@ class LazyImages(Sequence[bytes]):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class LabelledSet:
-    """One split of a labelled data set.
+    """Hold one split of a labelled data set.
 
     name, split: as they were requested. version: "food101:2.0.0", or "folder". class_names: by
     label, spelt as the source spells them, in NFC; Russian for built-in sets. labels: int64[N].

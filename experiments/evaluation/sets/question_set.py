@@ -17,9 +17,12 @@ from experiments.evaluation.sets.loader import find_path
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class QuestionSet:
-    """One split of N questions. answers: of each, the right ones. contexts: the texts that they are
-    on, "" where there is none. images: N encoded files, or N times None. keys: N names of
-    questions.
+    """Hold one split of N questions.
+
+    answers: the right ones of each.
+    contexts: the texts that the questions are about, "" where there is none.
+    images: N encoded files, or N times None.
+    keys: N names of questions.
     """
 
     name: str

@@ -65,7 +65,7 @@ def measure_set(
     seed: int = 0,
     features: str = "pre",
 ) -> Result:
-    """One drawing from the first caption of each image.
+    """Generate one image from the first caption of each image, and measure it.
 
     {"ruclip_score", "ruclip_score_of_pictures": mean cosines with the captions; "frechet",
     "frechet_of_reconstructions": distances from the images, the latter of what the image

@@ -151,7 +151,7 @@ def measure_set(run: EvalRun[ClipModel], name: str, args: argparse.Namespace) ->
 def _found(
     number: int | None, counts: dict[str, np.ndarray], names: tuple[str, ...]
 ) -> Result:
-    """How many images a class there really were, to learn from and to choose the penalty on."""
+    """Count the images a class that there really were, for training and for the penalty."""
     occurring = (counts["training"] + counts["test"]) > 0
     most = number and min(number, VALIDATION_SHOTS)
     return {

@@ -79,7 +79,7 @@ def add_ruclip(parser: argparse.ArgumentParser, needed: bool) -> None:
 
 
 def clip_runs(args: argparse.Namespace) -> Iterator[EvalRun[ClipModel]]:
-    """One for each model, which is loaded when it is its turn."""
+    """Yield a run for each model, which is loaded then."""
     if not args.model and not args.translated:
         raise InputError("--model=FOLDER is needed, or --translated=FOLDER=FILE")
     cache = ArrayCache(args.cache)
