@@ -1,4 +1,4 @@
-"""RUDOLPH in JAX: one decoder that draws, captions, answers, writes and ranks.
+"""RUDOLPH in JAX: one decoder for images, captions, answers and texts, and for ranking.
 
     rudolph = rudolph_jax.load(folder, vqgan=folder_of_the_image_tokenizer)
     images, scores = rudolph_jax.tasks.dream(rudolph, "красный круг")

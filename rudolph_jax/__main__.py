@@ -1,4 +1,4 @@
-"""The shell: python -m rudolph_jax COMMAND --model=FOLDER ...; --help has the commands."""
+"""Command line: python -m rudolph_jax COMMAND --model=FOLDER ...; --help lists the commands."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from clip_jax.config import Compute
 from clip_jax.errors import PartialResultError
 from clip_jax.model_folder import read_config
 from clip_jax.text import InvisibleCharacterWarning, escape
-from rudolph_jax import commands, doctor
+from rudolph_jax import cli_commands, doctor
 from rudolph_jax.app import command as app
 from rudolph_jax.config import RudolphConfig
 from rudolph_jax.image_to_text import QUESTIONS
 from rudolph_jax.pretrained import KIND, WEIGHTS, load
 from rudolph_jax.text_encoding import TruncationWarning
 
-OURS = (TruncationWarning, InvisibleCharacterWarning)  # warnings that are printed as one line
+PRINTED_WARNINGS = (TruncationWarning, InvisibleCharacterWarning)  # each as one line
 EXAMPLES = """примеры:
   python -m rudolph_jax draw "красный круг" --model=models/rudolph --vqgan=models/vqgan --out=круги
   python -m rudolph_jax draw "кот в шляпе" --model=... --vqgan=... --candidates=48 --count=4
@@ -44,26 +44,26 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(argv: Sequence[str]) -> None:
     args = make_parser().parse_args(argv)
     if args.command == "doctor":
-        doctor.examine()
+        doctor.print_report()
         return
     if args.command == "app":
         app.open_page(args)
         return
     with warnings.catch_warnings(record=True) as caught:
-        for category in OURS:
+        for category in PRINTED_WARNINGS:
             warnings.simplefilter("always", category)
-        results = _do(args)
-    for text in dict.fromkeys(str(w.message) for w in caught if _ours(w)):
+        results = _run_task(args)
+    for text in dict.fromkeys(str(w.message) for w in caught if _is_printed(w)):
         print("warning:", text, file=sys.stderr)
-    failed = [result for result in results if commands.ERROR in result]
+    failed = [result for result in results if cli_commands.ERROR in result]
     if args.json:
         lines = [json.dumps(result, ensure_ascii=False) for result in results]
     else:
         for result in failed:
-            print("warning:", f"{result['image']}: {result[commands.ERROR]}", file=sys.stderr)
-        done = [result for result in results if commands.ERROR not in result]
-        nothing = ["nothing was written; try more --candidates"]
-        lines = commands.tell(args.command, done, args) or nothing
+            print("warning:", f"{result['image']}: {result[cli_commands.ERROR]}", file=sys.stderr)
+        done = [result for result in results if cli_commands.ERROR not in result]
+        nothing = ["no text was generated; try more --candidates"]
+        lines = cli_commands.format_results(args.command, done, args) or nothing
     for line in lines:
         print(escape(line))
     if failed:
@@ -73,31 +73,33 @@ def _run(argv: Sequence[str]) -> None:
         )
 
 
-def _do(args: argparse.Namespace) -> commands.Results:
-    about = read_config(args.model)
-    if about["kind"] == KIND:
-        commands.check_tasks(RudolphConfig.from_dict(about["config"]), args)
+def _run_task(args: argparse.Namespace) -> cli_commands.Results:
+    metadata = read_config(args.model)
+    if metadata["kind"] == KIND:
+        cli_commands.check_tasks(RudolphConfig.from_dict(metadata["config"]), args)
     rudolph = load(args.model, args.vqgan, Compute(dtype=args.dtype), args.weights)
-    do: Callable = getattr(commands, args.command)
-    return do(rudolph, args)
+    command: Callable = getattr(cli_commands, args.command)
+    return command(rudolph, args)
 
 
-def _ours(caught: warnings.WarningMessage) -> bool:
-    return issubclass(caught.category, OURS)
+def _is_printed(caught: warnings.WarningMessage) -> bool:
+    return issubclass(caught.category, PRINTED_WARNINGS)
 
 
 def make_parser() -> Parser:
     parser = Parser(
         prog="python -m rudolph_jax",
-        description="RUDOLPH draws, captions, classifies, writes and answers.",
+        description="Generate images, captions, classes, texts and answers with RUDOLPH.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     subparsers = parser.add_subparsers(dest="command", required=True)
 
-    def command(name: str, about: str, count: int, candidates: int) -> argparse.ArgumentParser:
+    def command(
+        name: str, description: str, count: int, candidates: int
+    ) -> argparse.ArgumentParser:
         added = subparsers.add_parser(
-            name, help=about, description=about, epilog=EXAMPLES,
+            name, help=description, description=description, epilog=EXAMPLES,
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )  # fmt: skip
         _common(added)
@@ -105,53 +107,60 @@ def make_parser() -> Parser:
             added.add_argument("--count", type=positive_int, default=count, help="results to keep")
             added.add_argument(
                 "--candidates", type=positive_int, default=candidates,
-                help="results to choose them from",
+                help="results to rank",
             )  # fmt: skip
         return added
 
-    draw = command("draw", "pictures from a text", 4, 16)
+    draw = command("draw", "generate images from a text", 4, 16)
     draw.add_argument("text")
-    draw.add_argument("--out", type=Path, default=Path("drawings"), help="a new folder for PNGs")
+    draw.add_argument("--out", type=Path, default=Path("drawings"), help="new folder for PNGs")
     draw.add_argument(
-        "--ruclip", type=Path, help="rank with this ruCLIP, not with the model itself"
+        "--ruclip", type=Path, help="rank with this ruCLIP instead of the model itself"
     )
-    draw.add_argument("--guidance", type=float, help="share of the unconditional prediction: 0.2")
-    draw.add_argument("--image", type=Path, help="a picture to keep borders of")
-    draw.add_argument("--keep", default="", help="which, in tokens of 8 pixels: up=8,left=2")
-    caption = command("caption", "captions of pictures", 3, 48)
+    draw.add_argument(
+        "--guidance", type=float, help="weight of the unconditional prediction, such as 0.2"
+    )
+    draw.add_argument("--image", type=Path, help="image whose borders are kept")
+    draw.add_argument("--keep", default="", help="kept borders, in tokens of 8 pixels: up=8,left=2")
+    caption = command("caption", "caption images", 3, 48)
     caption.add_argument("images", nargs="+", type=Path)
-    caption.add_argument("--template", default="на картинке", help="how each caption begins")
-    classify = command("classify", "the class of each picture, without training", 0, 0)
+    caption.add_argument("--template", default="на картинке", help="beginning of each caption")
+    classify = command("classify", "classify images without training (zero-shot)", 0, 0)
     classify.add_argument("images", nargs="+", type=Path)
-    classify.add_argument("--classes", required=True, help="names with commas between them")
-    classify.add_argument("--template", default="{}", help="the caption, {} for the class")
-    classify.add_argument("--left-template", default="", help="the left text, {} for the class")
-    write = command("write", "how a text may go on", 3, 48)
+    classify.add_argument("--classes", required=True, help="comma-separated names")
+    classify.add_argument("--template", default="{}", help="caption with {} for the class")
+    classify.add_argument("--left-template", default="", help="left text with {} for the class")
+    write = command("write", "continue a text", 3, 48)
     write.add_argument("text", nargs="?", default="")
-    write.add_argument("--characters", default="", help="write these alone: 0123456789+-=")
+    write.add_argument(
+        "--characters", default="", help="allow these characters alone, such as 0123456789+-="
+    )
     write.add_argument("--unknown-task", action="store_true", help="use LT_UNK, not LT_T2T")
-    answer = command("answer", "an answer to a question, about a picture or not", 1, 24)
+    answer = command("answer", "answer a question, with or without an image", 1, 24)
     answer.add_argument("question")
     answer.add_argument("--image", type=Path)
-    answer.add_argument("--context", default="", help="the text that the answer is in")
-    answer.add_argument("--about", choices=QUESTIONS, default="plain", help="special tokens to use")
-    about = "a page in the browser: draw, caption, classify, search"
+    answer.add_argument("--context", default="", help="text that holds the answer")
+    answer.add_argument(
+        "--about", choices=QUESTIONS, default="plain",
+        help="type of question, which selects the special tokens",
+    )  # fmt: skip
+    description = "web app: draw, caption, classify, search"
     app.add_arguments(
         subparsers.add_parser(
-            "app", help=about, description=about, epilog=EXAMPLES,
+            "app", help=description, description=description, epilog=EXAMPLES,
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
     )  # fmt: skip
-    about = "versions, devices and caches, and whether a tiny model runs here"
-    subparsers.add_parser("doctor", help=about, description=about)
+    description = "print versions, devices and caches, and run a self-test"
+    subparsers.add_parser("doctor", help=description, description=description)
     return parser
 
 
 def _common(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--model", type=Path, required=True, help="the RUDOLPH folder")
-    parser.add_argument("--vqgan", type=Path, help="the image tokenizer's folder")
+    parser.add_argument("--model", type=Path, required=True, help="folder of the RUDOLPH model")
+    parser.add_argument("--vqgan", type=Path, help="folder of the image tokenizer")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--temperature", type=float, help="0: the likeliest token always")
+    parser.add_argument("--temperature", type=float, help="0: greedy")
     parser.add_argument("--top-k", type=int, help="0: off")
     parser.add_argument("--top-p", type=float, help="1: off")
     parser.add_argument("--batch-size", type=positive_int, default=24, help="samples at once")

@@ -27,7 +27,7 @@ from rudolph_jax.masks import mask
 
 @dataclasses.dataclass(frozen=True)
 class CacheWindow:
-    """Where a layer stores a segment's keys and values, and which of them a query attends to.
+    """Slots that a layer stores keys and values in, and those that a query attends to.
 
     num_slots: S.
     slot_of: int32[N], the slot that the token at each position is written to.

@@ -23,7 +23,7 @@ from clip_jax.config_fields import (
 from clip_jax.errors import InputError
 
 MAX_LEVELS = 12  # of an image tokenizer; tokens of 2,048 x 2,048 pixels
-MAX_LENGTH = 1 << 12  # of a sequence: each kind of mask has the square of it
+MAX_LENGTH = 1 << 12  # of a sequence: each mask has the square of it
 _Count = Annotated[int, Meta(ge=0, le=1 << 20)]  # of special tokens
 _Multiplier = Annotated[int, Meta(ge=1, le=1 << 10)]
 _Multipliers = Annotated[
@@ -42,20 +42,20 @@ MASK_ORDERS = ("rudolph", "rudalle", "causal", "row", "column", "conv")
 
 @dataclasses.dataclass(frozen=True)
 class RudolphConfig:
-    """Everything that names a decoder over `[left text | image | right text]`.
+    """Architecture of a decoder over `[left text | image | right text]`.
 
     text_vocab_size, image_vocab_size: BPE pieces and codes of the image tokenizer, without the
         special tokens that follow each.
     kernel_size, last_kernel_size: sides of the convolution masks, of the last layer apart.
-    mask_order: which layer has which mask, RUDOLPH's ("rudolph") or ruDALL-E's ("rudalle"), or
-        the one kind that all have (`masks.py`): no published model does that.
-    conv_edges: a convolution mask ends at the image's edge ("clamp") or goes on at the other
+    mask_order: order of mask types over the layers, RUDOLPH's ("rudolph") or ruDALL-E's
+        ("rudalle"), or the one type that all layers have (`masks.py`), as in no published model.
+    conv_edges: a convolution mask ends at the image's edge ("clamp") or continues at the other
         side ("wrap", ruDALL-E v2).
     bos_prefix: one more BOS before the left text (ruDALL-E v2); masks do not count it, so that
         their image begins one token early.
     sandwich_norm, pb_relax: CogView's stabilisers (Ding et al. 2021, section 2.4).
     activation: "gelu_tanh" (both spellings of the original's are this one) or the exact "gelu".
-    embedding_gradient_scale: what the embeddings' gradient is multiplied by.
+    embedding_gradient_scale: factor of the embeddings' gradient.
     """
 
     left_text_length: Tokens
@@ -118,13 +118,13 @@ class RudolphConfig:
 
 @dataclasses.dataclass(frozen=True)
 class VqganConfig:
-    """Everything that names an image tokenizer.
+    """Architecture of an image tokenizer.
 
     channels, channel_multipliers: of the levels, from full resolution down; each level halves the
         sides but the last, so that four levels make tokens of 8x8 pixels.
-    attention_levels: which levels have attention.
-    latent_channels: of what the quantiser sees. codebook_size: number of codes.
-    wavelet: the decoder makes wavelet coefficients, and images twice as large.
+    attention_levels: levels that have attention.
+    latent_channels: of the quantizer's input. codebook_size: number of codes.
+    wavelet: the decoder computes wavelet coefficients, and images twice as large.
     norm_groups: of every group norm; the published models have 32.
     background: the RGB colour under transparent pixels; None drops the alpha channel, as the
         published models do (`clip_jax.config.ImageConfig`).

@@ -1,4 +1,4 @@
-"""What a report of a fault should begin with: versions, devices, caches, and a test of a model."""
+"""Environment report for bug reports: versions, devices, caches, and a self-test of a model."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ SMALL = RudolphConfig(
 )  # fmt: skip
 
 
-def examine() -> None:
-    """Prints it. RuntimeError where the tiny model does not do what it should."""
+def print_report() -> None:
+    """Prints the report; RuntimeError where the self-test fails."""
     print(f"{DISTRIBUTION} {version()}, Python {platform.python_version()}, {platform.platform()}")
     print("packages:", ", ".join(f"{name} {metadata.version(name)}" for name in PACKAGES))
     print(f"devices: {devices()}; {os.cpu_count()} processors")
@@ -43,15 +43,15 @@ def examine() -> None:
     offline = ", offline" if constants.is_offline_mode() else ""
     print(f"downloads: {constants.HF_HUB_CACHE}{offline}")
     enable_compilation_cache()
-    print(f"compiled programs: {_compiled()}")
+    print(f"compiled programs: {_cache_location()}")
     start = time.monotonic()
     codes = self_test()
     seconds = time.monotonic() - start
-    print(f"self-test: {codes} codes drawn from a tiny model are its likeliest ({seconds:.1f} s)")
+    print(f"self-test: {codes} codes sampled from a tiny model are its likeliest ({seconds:.1f} s)")
 
 
 def devices() -> str:
-    """The kinds of JAX's devices, how many, and their memory where it is known."""
+    """Lists the types of JAX's devices, their number, and their memory where it is known."""
     kinds: dict[str, int] = {}
     for device in jax.devices():
         memory = (device.memory_stats() or {}).get("bytes_limit")
@@ -62,7 +62,7 @@ def devices() -> str:
 
 
 def self_test() -> int:
-    """Draws with cached keys and values and compares with the model run whole; how many codes."""
+    """Compares greedy sampling with a run without a cache; returns the number of codes."""
     layout = Layout(SMALL)
     random = np.random.default_rng(0)
     params = jax.tree.map(
@@ -78,10 +78,10 @@ def self_test() -> int:
     likeliest = logits.argmax(-1)
     if not np.isfinite(logits).all() or not (likeliest == drawn[0, 0]).all():
         raise RuntimeError(
-            f"self-test: drew {drawn[0, 0].tolist()}, and the likeliest are {likeliest.tolist()}"
+            f"self-test: sampled {drawn[0, 0].tolist()}, and the likeliest are {likeliest.tolist()}"
         )
     return len(likeliest)
 
 
-def _compiled() -> str:
-    return jax.config.values["jax_compilation_cache_dir"] or "kept in memory alone"
+def _cache_location() -> str:
+    return jax.config.values["jax_compilation_cache_dir"] or "in memory only"

@@ -1,4 +1,4 @@
-"""Parts of an image that are kept while the rest is drawn: inpainting and outpainting.
+"""Image prompts: given codes of an image, the rest to be sampled, for inpainting and outpainting.
 
 Source: `rudalle.image_prompts.ImagePrompts`.
 """
@@ -14,7 +14,7 @@ from clip_jax.errors import InputError
 from clip_jax.image import open_image
 from rudolph_jax.pretrained import PretrainedRudolph
 
-FREE = -1  # a token that is to be drawn
+UNSET = -1  # a token to sample
 SIDES = ("up", "down", "left", "right")
 
 
@@ -25,12 +25,12 @@ def keep_borders(
     *,
     crop_first: bool = False,
 ) -> np.ndarray:
-    """int32[image tokens]: the codes of an image's borders, FREE elsewhere.
+    """Returns int32[image tokens]: the codes of an image's borders, UNSET elsewhere.
 
     image: whatever `clip_jax.image.open_image` takes.
     borders: width in tokens (8 pixels in the published models) of any of "up", "down", "left",
         "right". One that is as wide as the image keeps all of it.
-    crop_first: encode each border alone, so that nothing of the rest shows through in its codes.
+    crop_first: encode each border alone, so that its codes do not depend on the rest.
     """
     d, patch = rudolph.config.image_tokens_per_side, rudolph.vqgan.config.patch_size
     unknown = sorted(set(borders) - set(SIDES))
@@ -39,50 +39,51 @@ def keep_borders(
     for side, width in borders.items():
         if type(width) is not int or not 0 <= width <= d:
             raise InputError(f"border {side} is {width!r}; expected 0 to {d} tokens")
-    picture = open_image(image)
+    opened = open_image(image)
     widest = max(borders.values(), default=0) * patch
-    if min(picture.size) < widest:
+    width, height = opened.size
+    if min(width, height) < widest:
         raise InputError(
-            f"the picture is {picture.width}x{picture.height} pixels, smaller than its border of "
+            f"the image is {width}x{height} pixels, smaller than its border of "
             f"{widest}; expected at least that on each side"
         )
     if not crop_first:
-        codes = rudolph.encode_images([picture])[0].reshape(d, d)
+        codes = rudolph.encode_images([opened])[0].reshape(d, d)
     else:
-        codes = _encode_strips(rudolph, picture, borders)
+        codes = _encode_borders(rudolph, opened, borders)
     kept = np.zeros((d, d), bool)
     for side, width in borders.items():
-        kept[_strip(side, width, d)] = True
-    return np.where(kept, codes, FREE).astype(np.int32).ravel()
+        kept[_border_slices(side, width, d)] = True
+    return np.where(kept, codes, UNSET).astype(np.int32).ravel()
 
 
 def keep_mask(rudolph: PretrainedRudolph, image: Any, kept: np.ndarray) -> np.ndarray:
-    """int32[image tokens]: the codes of an image where bool[d, d] `kept` holds, FREE elsewhere."""
+    """Returns int32[image tokens]: an image's codes where bool[d, d] `kept`, UNSET elsewhere."""
     d = rudolph.config.image_tokens_per_side
     kept = np.asarray(kept)
     if kept.shape != (d, d) or kept.dtype != bool:
         raise InputError(f"kept is {kept.dtype}{list(kept.shape)}; expected bool[{d}, {d}]")
     codes = rudolph.encode_images([image])[0]
-    return np.where(kept.ravel(), codes, FREE).astype(np.int32)
+    return np.where(kept.ravel(), codes, UNSET).astype(np.int32)
 
 
-def _encode_strips(
-    rudolph: PretrainedRudolph, picture: Any, borders: Mapping[str, int]
+def _encode_borders(
+    rudolph: PretrainedRudolph, opened: Any, borders: Mapping[str, int]
 ) -> np.ndarray:
-    """int32[d, d]: where borders meet, up covers left, which covers right, which covers down."""
+    """Encodes int32[d, d]; where borders meet, up covers left, then right, then down."""
     d, patch = rudolph.config.image_tokens_per_side, rudolph.vqgan.config.patch_size
-    pixels = rudolph.pixels([picture])[0]
+    pixels = rudolph.pixels([opened])[0]
     codes = np.zeros((d, d), np.int32)
     for side in ("down", "right", "left", "up"):
         width = borders.get(side, 0)
         if width:
-            strip = _strip(side, width, d)
+            strip = _border_slices(side, width, d)
             rows, columns = (slice(*(n * patch for n in part.indices(d)[:2])) for part in strip)
-            found = np.asarray(rudolph.vqgan.encode(pixels[None, rows, columns]))
-            codes[strip] = found.reshape(codes[strip].shape)
+            strip_codes = np.asarray(rudolph.vqgan.encode(pixels[None, rows, columns]))
+            codes[strip] = strip_codes.reshape(codes[strip].shape)
     return codes
 
 
-def _strip(side: str, width: int, d: int) -> tuple[slice, slice]:
+def _border_slices(side: str, width: int, d: int) -> tuple[slice, slice]:
     part = slice(0, width) if side in ("up", "left") else slice(d - width, d)
     return (part, slice(0, d)) if side in ("up", "down") else (slice(0, d), part)

@@ -1,4 +1,4 @@
-"""Image, or question, to text: captions, answers and features.
+"""Image or question to text: captions, answers, and features of images.
 
 Source: `rudolph.api.ruDolphApi`; questions as in the FBC2 baseline.
 """
@@ -18,10 +18,10 @@ from rudolph_jax.pretrained import PretrainedRudolph
 from rudolph_jax.ranking import self_reranking_by_image
 from rudolph_jax.sampling import TEXT_SAMPLING, SamplingParams
 from rudolph_jax.text_encoding import decode_text, encode_left, encode_right
-from rudolph_jax.text_generation import template_size
+from rudolph_jax.text_generation import template_length
 
 QUESTION_SAMPLING = SamplingParams(temperature=1.0, top_k=32, top_p=0.8)
-# What is asked -> the special tokens before the question and before the answer.
+# Type of question -> the special tokens before the question and before the answer.
 QUESTIONS = {
     "plain": ("LT_UNK", "RT_UNK"),
     "text": ("LT_TQA", "RT_TQA"),
@@ -49,10 +49,11 @@ def generate_captions(
     batch_size: int = 24,
     quiet: bool = False,
 ) -> tuple[list[str], np.ndarray]:
-    """Distinct captions that begin with r_template, and how often each was written, int[B].
+    """Samples captions; returns the distinct ones and their counts, int[B].
 
+    r_template: beginning of each caption.
     image: whatever `clip_jax.image.open_image` takes. l_template: the left text.
-    early_stop: how many tokens of right text to write, the template included.
+    early_stop: number of tokens of right text to sample, the template included.
     temperature, top_k, top_p: see `sampling.SamplingParams`; None: the original's 0.9, 64, 0.8.
     """
     codes = rudolph.encode_images([image])
@@ -78,16 +79,16 @@ def image_captioning(
     ppl_txt_w: float = 0.05,
     batch_size: int = 24,
     quiet: bool = False,
-    **how: Any,
+    **options: Any,
 ) -> list[dict[str, Any]]:
-    """[{"text", "score", "count", "ppl_txt", "ppl_img"}]: the best captions, best first.
+    """Returns the best captions first: [{"text", "score", "count", "ppl_txt", "ppl_img"}].
 
-    Each is judged by how well the image would be drawn from it, and scores divided by how often
-    it was written; low is good. how: see `generate_captions`.
+    A score is `self_reranking_by_image`'s divided by the caption's count; low is good.
+    options: see `generate_captions`.
     """
     texts, counts = generate_captions(
         rudolph, image, generations_num, r_template=r_template, batch_size=batch_size, quiet=quiet,
-        **how,
+        **options,
     )  # fmt: skip
     ppl_txt, ppl_img, scores = self_reranking_by_image(
         rudolph, texts, image, ppl_txt_w=ppl_txt_w, batch_size=batch_size, quiet=quiet
@@ -115,16 +116,16 @@ def caption_images(
     batch_size: int = 64,
     quiet: bool = False,
 ) -> list[str]:
-    """One caption for each of many images, the likeliest tokens by default, without ranking."""
+    """Generates one caption for each of many images, greedy by default, without ranking."""
     generation = GenerationConfig(SamplingParams(temperature), seed, batch_size, quiet)
     captions = []
     rows = min(batch_size, bucket_size(len(images)))
     left = np.tile(encode_left(rudolph.tokenizer, rudolph.config, "", "LT_I2T"), (rows, 1))
     for start in range(0, len(images), batch_size):
-        found = rudolph.encode_images(images[start : start + batch_size])
-        codes = pad_batch(found, rows)
-        written = _right_texts(rudolph, generation, left, codes, r_template, "RT_I2T", 1, None)
-        captions += [texts[0] for texts in written[: len(found)]]
+        encoded = rudolph.encode_images(images[start : start + batch_size])
+        codes = pad_batch(encoded, rows)
+        sampled = _right_texts(rudolph, generation, left, codes, r_template, "RT_I2T", 1, None)
+        captions += [texts[0] for texts in sampled[: len(encoded)]]
     return captions
 
 
@@ -144,15 +145,15 @@ def answer(
     batch_size: int = 24,
     quiet: bool = False,
 ) -> list[dict[str, Any]]:
-    """[{"text", "count"}]: distinct answers, the most frequent first.
+    """Samples answers; returns the distinct ones, the most frequent first: [{"text", "count"}].
 
-    image: what the question is about; None: a question on a text (all codes 0, as trained).
+    image: subject of the question; None: a question on a text (all codes 0, as trained).
     about: one of QUESTIONS; "plain" works with every model that has special tokens, the others
         with one that was fine-tuned on them, such as 2.7B_fbc2.
-    context: the text that the answer is in; of one that is too long the end is lost.
+    context: the text that holds the answer; one that is too long loses its end.
     temperature, top_k, top_p: None: 1.0, 32, 0.8.
     """
-    left, codes = _asked(rudolph, [question], [image], [context], about)
+    left, codes = _encode_questions(rudolph, [question], [image], [context], about)
     generation = GenerationConfig(
         QUESTION_SAMPLING.with_overrides(temperature, top_k, top_p), seed, batch_size, quiet
     )
@@ -174,7 +175,7 @@ def answer_questions(
     batch_size: int = 64,
     quiet: bool = False,
 ) -> list[str]:
-    """One answer to each of many questions, the likeliest tokens by default; see `answer`."""
+    """Answers each of many questions once, greedy by default; see `answer`."""
     images = [None] * len(questions) if images is None else images
     contexts = [""] * len(questions) if contexts is None else contexts
     for name, given in (("images", images), ("contexts", contexts)):
@@ -184,18 +185,18 @@ def answer_questions(
     answers = []
     for start in range(0, len(questions), batch_size):
         part = slice(start, start + batch_size)
-        asked = _asked(rudolph, questions[part], images[part], contexts[part], about)
+        encoded = _encode_questions(rudolph, questions[part], images[part], contexts[part], about)
         rows = min(batch_size, bucket_size(len(questions)))
-        left, codes = (pad_batch(ids, rows) for ids in asked)
-        written = _right_texts(rudolph, generation, left, codes, "", QUESTIONS[about][1], 1, None)
-        answers += [texts[0] for texts in written[: len(asked[0])]]
+        left, codes = (pad_batch(ids, rows) for ids in encoded)
+        sampled = _right_texts(rudolph, generation, left, codes, "", QUESTIONS[about][1], 1, None)
+        answers += [texts[0] for texts in sampled[: len(encoded[0])]]
     return answers
 
 
 def image_features(
     rudolph: PretrainedRudolph, images: Sequence[Any], layer: int = -1
 ) -> np.ndarray:
-    """float32[B, D]: a layer's hidden states, averaged over the image tokens, for probes.
+    """Averages a layer's hidden states over the image tokens, for probes: float32[B, D].
 
     layer: 0 to layers - 1, or counted from the end.
     """
@@ -213,14 +214,14 @@ def image_features(
     )
 
 
-def _asked(
+def _encode_questions(
     rudolph: PretrainedRudolph,
     questions: Sequence[str],
     images: Sequence[Any],
     contexts: Sequence[str],
     about: str,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Left texts int32[P, L] and codes int32[P, image tokens], 0 where there is no picture."""
+    """Returns left texts int32[P, L] and codes int32[P, image tokens], 0 without an image."""
     if about not in QUESTIONS:
         raise InputError(f"about is {about!r}; expected one of {', '.join(QUESTIONS)}")
     tokenizer, config, token = rudolph.tokenizer, rudolph.config, QUESTIONS[about][0]
@@ -245,7 +246,7 @@ def _right_texts(
     count: int,
     early_stop: int | None,
 ) -> list[list[str]]:
-    """`count` right texts after each left text, int32[P, L], and image, int32[P, image tokens].
+    """Samples `count` right texts for each left text int32[P, L] and image int32[P, image tokens].
 
     They begin with the special token and the template.
     """
@@ -254,11 +255,11 @@ def _right_texts(
     right = encode_right(rudolph.tokenizer, rudolph.config, template, special_token)
     P = len(codes)
     prompts = np.concatenate([left, codes, np.tile(right, (P, 1))], axis=1)
-    start = rudolph.layout.right.start + template_size(right)
+    start = rudolph.layout.right.start + template_length(right)
     texts: list[list[str]] = [[] for _ in range(P)]
     for part in sample_batches(
         rudolph, generation, "right", prompts[None], start, count, stop=early_stop
     ):
-        for kept, tokens in zip(texts, part, strict=True):
-            kept += [decode_text(rudolph.tokenizer, ids) for ids in tokens]
+        for collected, tokens in zip(texts, part, strict=True):
+            collected += [decode_text(rudolph.tokenizer, ids) for ids in tokens]
     return texts

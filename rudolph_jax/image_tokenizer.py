@@ -1,4 +1,4 @@
-"""An image tokenizer in memory, ready to encode and decode."""
+"""Loading and inference of an image tokenizer."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from rudolph_jax.leading_shapes import vqgan_leading_shapes
 from rudolph_jax.vqgan import Vqgan, abstract_params
 
 KIND = "vqgan"
-ROUNDING = 1e-6  # by which a resized image may leave [0, 1]
+TOLERANCE = 1e-6  # by which rounding may take a resized image out of [0, 1]
 
 
 class PretrainedVqgan:
@@ -40,7 +40,7 @@ class PretrainedVqgan:
         self.compute = compute
 
     def encode(self, images: np.ndarray | jax.Array) -> jax.Array:
-        """float32[B, H, W, 3] from 0 to 1 -> int32[B, n], row by row.
+        """Encodes float32[B, H, W, 3] from 0 to 1 -> int32[B, n], row by row.
 
         H and W are multiples of the patch size p, and n = (H / p) (W / p).
         """
@@ -50,7 +50,7 @@ class PretrainedVqgan:
     def decode(
         self, ids: np.ndarray | jax.Array, shape: tuple[int, int] | None = None
     ) -> jax.Array:
-        """int32[B, n] -> float32[B, H, W, 3] from 0 to 1.
+        """Decodes int32[B, n] -> float32[B, H, W, 3] from 0 to 1.
 
         shape: rows and columns of tokens; a square where none is given. A wavelet decoder's
         images have sides twice as long as those that gave these ids.
@@ -95,7 +95,7 @@ class PretrainedVqgan:
             )
         if not np.isfinite(images).all():
             raise InputError("images hold values that are not finite; expected 0 to 1")
-        if images.size and (images.min() < -ROUNDING or images.max() > 1 + ROUNDING):
+        if images.size and (images.min() < -TOLERANCE or images.max() > 1 + TOLERANCE):
             raise InputError(
                 f"images hold values from {images.min():g} to {images.max():g}; expected 0 to 1"
             )
@@ -105,12 +105,12 @@ class PretrainedVqgan:
             side = math.isqrt(n)
             if not n or side**2 != n:
                 raise InputError(
-                    f"ids are {n} a picture, not a square number; say shape=(rows, columns)"
+                    f"an image has {n} ids, not a square number; give shape=(rows, columns)"
                 )
             return side, side
         rows, columns = shape
         if rows < 1 or columns < 1 or rows * columns != n:
-            raise InputError(f"ids are {n} a picture; shape {rows}x{columns} does not hold them")
+            raise InputError(f"an image has {n} ids; shape {rows}x{columns} does not hold them")
         return rows, columns
 
     def _run(self, method: str, argument: Any) -> jax.Array:
@@ -121,7 +121,7 @@ class PretrainedVqgan:
 
 
 def image_config(config: VqganConfig) -> ImageConfig:
-    """RGB, centre square, bilinear, from 0 to 1, as the originals feed their VQGAN."""
+    """Returns preprocessing as the originals': RGB, center crop, bilinear, from 0 to 1."""
     # PretrainedRudolph takes any object that encodes and decodes; its config may lack the field.
     background = getattr(config, "background", None)
     return ImageConfig(mean=(0.0,) * 3, std=(1.0,) * 3, background=background)
@@ -130,15 +130,15 @@ def image_config(config: VqganConfig) -> ImageConfig:
 def load_vqgan(
     folder: str | Path, compute: Compute = Compute(), verify: bool | None = None
 ) -> PretrainedVqgan:
-    """The tokenizer in a folder; programs are kept (`clip_jax/compilation_cache.py`).
+    """Loads a model folder; compiled programs are cached (`clip_jax/compilation_cache.py`).
 
     verify: as in `pretrained.load`. Another kind of model, or damaged files, raise InputError.
     """
     enable_compilation_cache()
-    about = model_folder.read_config(folder)
-    if about["kind"] != KIND:
-        raise InputError(f"{folder}: holds a model of kind {about['kind']!r}; expected {KIND!r}")
-    config = VqganConfig.from_dict(about["config"])
+    metadata = model_folder.read_config(folder)
+    if metadata["kind"] != KIND:
+        raise InputError(f"{folder}: holds a model of kind {metadata['kind']!r}; expected {KIND!r}")
+    config = VqganConfig.from_dict(metadata["config"])
     params = model_folder.read_params(
         folder, vqgan_leading_shapes(config), lambda: abstract_params(config), verify
     )

@@ -1,9 +1,9 @@
-"""Weights of eight bits: a quarter of float32's memory, for what a device has to read each step.
+"""Quantization of kernels to int8: a quarter of float32's memory, which each step has to read.
 
 # D width, H heads, K head size, F width of the MLP
 
-Each output of a kernel has a scale of its own, the largest of its weights by magnitude over 127;
-weights are rounded to the nearest multiple of it. Tables, norms and the head, where rounding shows
+Each output channel of a kernel has a scale, the largest magnitude of its weights over 127; weights
+are rounded to the nearest multiple of it. Tables, norms and the head, where rounding shows
 most, stay as they are.
 """
 
@@ -19,8 +19,8 @@ import numpy as np
 
 from clip_jax.layers import CONTRACTED_AXES, MATMUL_MODULES
 
-LARGEST = 127
-# (part of a layer, kernel) -> the axes that its product contracts.
+QMAX = 127
+# (module of a layer, kernel) -> the axes that its product contracts.
 CONTRACTED = {
     kernel: tuple(range(count))
     for kernel, count in CONTRACTED_AXES.items()
@@ -30,37 +30,39 @@ CONTRACTED = {
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class Int8:
-    """Stands where a kernel would. values: int8, of the kernel's shape. scale: float32, 1 where the
-    product sums.
+class QuantizedKernel:
+    """Takes a kernel's place among the parameters.
+
+    values: int8, of the kernel's shape.
+    scale: float32, of size 1 along the contracted axes.
     """
 
     values: np.ndarray | jax.Array
     scale: np.ndarray | jax.Array
 
     def astype(self, dtype: Any) -> jax.Array:
-        """The kernel. The compiler makes it part of the product that reads it, where it can."""
+        """Dequantizes the kernel; the compiler fuses this into the product where it can."""
         return jnp.asarray(self.values * self.scale, dtype)
 
 
-def quantize(kernel: np.ndarray, axes: tuple[int, ...]) -> Int8:
-    """axes: over which the product sums."""
+def quantize(kernel: np.ndarray, axes: tuple[int, ...]) -> QuantizedKernel:
+    """Quantizes a kernel. axes: those that its product contracts."""
     kernel = np.asarray(kernel, np.float32)
     largest = np.abs(kernel).max(axis=axes, keepdims=True)
-    scale = np.where(largest > 0, largest / LARGEST, 1).astype(np.float32)
-    return Int8(np.rint(kernel / scale).astype(np.int8), scale)
+    scale = np.where(largest > 0, largest / QMAX, 1).astype(np.float32)
+    return QuantizedKernel(np.rint(kernel / scale).astype(np.int8), scale)
 
 
 def quantize_layers(params: Mapping[str, Any]) -> dict[str, Any]:
-    """A RUDOLPH's parameters, layers one by one, with the layers' kernels as `Int8`."""
+    """Quantizes the layers' kernels of a RUDOLPH's unstacked parameters."""
     layers = {}
-    for number, layer in params["layers"].items():
+    for index, layer in params["layers"].items():
         parts = {name: dict(part) for name, part in layer.items()}
         for (part, name), axes in CONTRACTED.items():
             parts[part][name] = quantize(parts[part][name], axes)
-        layers[number] = parts
+        layers[index] = parts
     return {**params, "layers": layers}
 
 
 def is_int8(leaf: Any) -> bool:
-    return isinstance(leaf, Int8)
+    return isinstance(leaf, QuantizedKernel)

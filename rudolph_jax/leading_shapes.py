@@ -11,7 +11,7 @@ from rudolph_jax.layout import Layout
 
 
 def leading_shapes(config: RudolphConfig) -> Leading:
-    """Tables, the head and the last layer."""
+    """Returns those of tables, of the head and of the last layer."""
     layout, width = Layout(config), config.width
     side, last = config.image_tokens_per_side, f"layers/{config.layers - 1}"
     right = config.right_text_length
@@ -28,7 +28,7 @@ def leading_shapes(config: RudolphConfig) -> Leading:
 
 
 def vqgan_leading_shapes(config: VqganConfig) -> Leading:
-    """The codebook, and the first and the last block of the encoder."""
+    """Returns those of the codebook, and of the encoder's first and last block."""
     level, block = len(config.channel_multipliers) - 1, config.residual_blocks - 1
     widest = config.channels * config.channel_multipliers[-1]
     return {

@@ -27,7 +27,7 @@ def rudolph_loss(
     legacy_boundary_label: bool = False,
     right_tokens: jax.Array | None = None,
 ) -> tuple[jax.Array, Losses]:
-    """Mean over the segments that are present, by their weights.
+    """Computes the weighted mean of the losses of the segments that are present.
 
     logits: float32[B, T, V] as `Rudolph` makes them of input_ids: int32[B, T], which may end
         anywhere. Left text counts its padding, each position of which has an id of its own; right
@@ -76,7 +76,7 @@ def rudolph_loss(
 
 
 def count_right_tokens(input_ids: jax.Array, config: RudolphConfig) -> jax.Array:
-    """int32[B, T] -> float32[]: how many tokens of right text a sequence has labelled, in the mean.
+    """Counts labelled right-text tokens, mean of the sequences: int32[B, T] -> float32[].
 
     Padding is not labelled, and the first token, its BOS, is predicted by nothing.
     """
@@ -86,11 +86,11 @@ def count_right_tokens(input_ids: jax.Array, config: RudolphConfig) -> jax.Array
 
 
 def _left_text(logits: jax.Array, input_ids: jax.Array, layout: Layout, legacy: bool) -> jax.Array:
-    """float32[B, positions]: cross-entropies of the left text's tokens.
+    """Computes the cross-entropies of the left text's tokens: float32[B, positions].
 
     The last left position predicts the first image code. The original labels it with that code
     read as a *text* id (legacy), so the image logits there learn nothing, and a sampler that takes
-    the first code from them takes it from an untrained place. Without `legacy` the image loss has
+    the first code from them takes it from untrained logits. Without `legacy` the image loss has
     that position, with the code as an image id.
     """
     left = min(input_ids.shape[1], layout.left.stop)
@@ -102,15 +102,15 @@ def _left_text(logits: jax.Array, input_ids: jax.Array, layout: Layout, legacy: 
 
 
 def _cross_entropy(
-    logits: jax.Array, ids: jax.Array, layout: Layout, start: int, stop: int, kind: str
+    logits: jax.Array, ids: jax.Array, layout: Layout, start: int, stop: int, logit_type: str
 ) -> jax.Array:
-    """float32[B, stop - start]: of the ids at these places, by the position before each.
+    """Computes float32[B, stop - start] of these ids, each from the position before it.
 
-    kind: which logits take part, those of the "text" or of the "image" ids.
+    logit_type: "text" or "image", the ids whose logits take part.
     """
     before = slice(start - 1 + layout.num_prefix_tokens, stop - 1 + layout.num_prefix_tokens)
-    columns = layout.text_logits if kind == "text" else layout.image_logits
-    values = logits[:, before, columns].astype(jnp.float32)
+    logit_slice = layout.text_logits if logit_type == "text" else layout.image_logits
+    values = logits[:, before, logit_slice].astype(jnp.float32)
     labels = ids[:, start:stop, None]
     chosen = jnp.take_along_axis(values, labels, axis=-1)[..., 0]
     return jax.nn.logsumexp(values, axis=-1) - chosen

@@ -39,7 +39,7 @@ MASKED_SCORE = -1e4  # the original's
 
 
 class LayerIndices(NamedTuple):
-    """What a scan passes to a layer, int32[layers] each.
+    """Inputs of a scan over layers, int32[layers] each.
 
     layer: index of the layer.
     mask_type: index of its mask in `MASK_TYPES`.

@@ -1,4 +1,4 @@
-"""How surprised the model is by texts and images, and how candidates are ranked by it.
+"""Perplexities of texts and images, and scores of candidates from them.
 
 # B sequences, P distinct prompts (B a multiple of P), T tokens
 
@@ -27,25 +27,29 @@ def perplexities(
     compute: Compute,
     params: incremental.Params,
     prompt: np.ndarray,
-    rest: np.ndarray,
+    continuations: np.ndarray,
     segments: tuple[str, ...],
     *,
     batch_size: int,
     quiet: bool = True,
 ) -> dict[str, np.ndarray]:
-    """{segment: float32[B]} for each of `segments`, which must lie whole within `rest`.
+    """Computes {segment: float32[B]} for each of `segments`, all within `continuations`.
 
-    prompt: int32[M], what comes before each row of rest: int32[B, T]; it is read once for all.
-    The first token of a segment is not judged, nor is padding in a text.
+    prompt: int32[M], the ids before each continuation, int32[B, T]; prefilled once for all.
+    The first token of a segment is not counted, nor is padding in a text.
     """
-    past = _read(config, compute, params, prompt[None]) if len(prompt) else None
+    past_key_values = _prefill(config, compute, params, prompt[None]) if len(prompt) else None
     parts: dict[str, list[np.ndarray]] = {segment: [] for segment in segments}
-    batch_size = min(batch_size, bucket_size(max(len(rest), 1)))
-    with tqdm(total=len(rest), unit=" ranked", disable=True if quiet else None, leave=False) as bar:
-        for start in range(0, len(rest), batch_size):
-            chunk = rest[start : start + batch_size]
+    batch_size = min(batch_size, bucket_size(max(len(continuations), 1)))
+    with tqdm(
+        total=len(continuations), unit=" ranked", disable=True if quiet else None, leave=False
+    ) as bar:
+        for start in range(0, len(continuations), batch_size):
+            chunk = continuations[start : start + batch_size]
             batch = pad_batch(chunk, batch_size)
-            found = _perplexities(config, compute, len(prompt), segments, params, past, batch)
+            found = _perplexities(
+                config, compute, len(prompt), segments, params, past_key_values, batch
+            )
             for segment in segments:
                 parts[segment].append(np.asarray(found[segment])[: len(chunk)])
             bar.update(len(chunk))
@@ -58,66 +62,68 @@ def perplexities_after_prompts(
     compute: Compute,
     params: incremental.Params,
     prompts: np.ndarray,
-    rest: np.ndarray,
+    continuations: np.ndarray,
     segment: str,
     *,
     batch_size: int,
 ) -> np.ndarray:
-    """float32[P, B]: of the segment in each row of rest, int32[B, T], after each prompt.
+    """Computes float32[P, B], of the segment in each continuation, int32[B, T], of each prompt.
 
-    prompts: int32[P, M], each read once. batch_size: rows at once, of as many prompts as have room.
+    prompts: int32[P, M], each prefilled once.
+    batch_size: sequences at once, of as many prompts as fit.
     """
-    each = min(bucket_size(len(rest)), batch_size)
-    group = min(bucket_size(max(len(prompts), 1)), max(batch_size // each, 1))
-    found = np.zeros((len(prompts), len(rest)), np.float32)
+    per_prompt = min(bucket_size(len(continuations)), batch_size)
+    group = min(bucket_size(max(len(prompts), 1)), max(batch_size // per_prompt, 1))
+    found = np.zeros((len(prompts), len(continuations)), np.float32)
     for first in range(0, len(prompts), group):
         some = prompts[first : first + group]
-        past = _read(config, compute, params, pad_batch(some, group))
-        for start in range(0, len(rest), each):
-            chunk = rest[start : start + each]
-            batch = np.tile(pad_batch(chunk, each), (group, 1))
+        past_key_values = _prefill(config, compute, params, pad_batch(some, group))
+        for start in range(0, len(continuations), per_prompt):
+            chunk = continuations[start : start + per_prompt]
+            batch = np.tile(pad_batch(chunk, per_prompt), (group, 1))
             values = _perplexities(
-                config, compute, prompts.shape[1], (segment,), params, past, batch
+                config, compute, prompts.shape[1], (segment,), params, past_key_values, batch
             )[segment]
-            values = np.asarray(values).reshape(group, each)[: len(some), : len(chunk)]
-            found[first : first + group, start : start + each] = values
+            values = np.asarray(values).reshape(group, per_prompt)[: len(some), : len(chunk)]
+            found[first : first + group, start : start + per_prompt] = values
     return found
 
 
-def mean_exponential(cross_entropy: jax.Array) -> jax.Array:
-    """float32[B, T] -> float32[B]: the original's `ce_to_ppl`, which skips zeros.
+def mean_token_perplexity(cross_entropy: jax.Array) -> jax.Array:
+    """Averages exp(cross-entropy) over tokens, float32[B, T] -> float32[B], skipping zeros.
 
-    A row of zeros alone has perplexity 1, the least there is; the original fails on it.
+    A sequence of zeros alone has perplexity 1, the least possible; the original fails on it.
+    Source: `ce_to_ppl`.
     """
-    judged = cross_entropy != 0
-    total = jnp.where(judged, jnp.exp(cross_entropy), 0.0).sum(axis=1)
-    count = judged.sum(axis=1)
+    counted = cross_entropy != 0
+    total = jnp.where(counted, jnp.exp(cross_entropy), 0.0).sum(axis=1)
+    count = counted.sum(axis=1)
     return jnp.where(count > 0, total / jnp.maximum(count, 1), 1.0)
 
 
 def combined_scores(
     text: np.ndarray, image: np.ndarray, text_weight: float, quantile: float = 0.5
 ) -> np.ndarray:
-    """float32[B], low is good: both perplexities over their spread, weighted and added.
+    """Combines perplexities to scores float32[B], low is good: a weighted sum of scaled values.
 
-    The spread is from the least value to the quantile. Where that is zero, as for one candidate
-    or many equal ones, the original divides by it; here the whole range stands in, and equal
-    values score 0.
+    Each is scaled by its spread, from the least value to the quantile. Where that is zero, as for
+    one candidate or many equal ones, the original divides by it; here the whole range takes its
+    place, and equal values score 0.
     """
 
-    def spread(values: np.ndarray) -> np.ndarray:
+    def scaled(values: np.ndarray) -> np.ndarray:
         above = values - values.min()
         width = np.quantile(above, quantile) or above.max()
         return above / width if width else np.zeros_like(above)
 
     if not len(text):
         return np.zeros((0,), np.float32)
-    mixed = spread(text) * text_weight + spread(image) * (1 - text_weight)
+    mixed = scaled(text) * text_weight + scaled(image) * (1 - text_weight)
     return mixed.astype(np.float32)
 
 
 @partial(jax.jit, static_argnums=(0, 1))
-def _read(
+def _prefill(
     config: RudolphConfig, compute: Compute, params: incremental.Params, prompts: Any
 ) -> incremental.KeyValues:
     return incremental.forward_with_cache(config, compute, params, prompts)[1]
@@ -130,22 +136,24 @@ def _perplexities(
     start: int,
     segments: tuple[str, ...],
     params: incremental.Params,
-    past: incremental.KeyValues | None,
-    rest: jax.Array,
+    past_key_values: incremental.KeyValues | None,
+    continuations: jax.Array,
 ) -> dict[str, jax.Array]:
     layout = Layout(config)
-    x, _ = incremental.forward_with_cache(config, compute, params, rest, start, past)
+    x, _ = incremental.forward_with_cache(
+        config, compute, params, continuations, start, past_key_values
+    )
     shift = layout.num_prefix_tokens if not start else 0
-    found = {}
+    results = {}
     for segment in segments:
-        place = getattr(layout, segment)
-        labels = rest[:, place.start - start + 1 : place.stop - start]
-        hidden = x[:, place.start - start + shift : place.stop - start - 1 + shift]
-        columns = layout.code_logits if segment == "image" else slice(0, layout.text_pad_offset)
-        logits = incremental.make_logits_fn(config, compute, params, columns)(hidden)
+        target = getattr(layout, segment)
+        labels = continuations[:, target.start - start + 1 : target.stop - start]
+        hidden = x[:, target.start - start + shift : target.stop - start - 1 + shift]
+        logit_slice = layout.code_logits if segment == "image" else slice(0, layout.text_pad_offset)
+        logits = incremental.make_logits_fn(config, compute, params, logit_slice)(hidden)
         chosen = jnp.take_along_axis(logits, labels[..., None], axis=-1)[..., 0]
         cross_entropy = jax.nn.logsumexp(logits, axis=-1) - chosen
         if segment != "image":
             cross_entropy = jnp.where(labels == PAD, 0.0, cross_entropy)
-        found[segment] = mean_exponential(cross_entropy)
-    return found
+        results[segment] = mean_token_perplexity(cross_entropy)
+    return results

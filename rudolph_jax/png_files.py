@@ -1,4 +1,4 @@
-"""Drawings as files: PNG with what made them, and one contact sheet of all."""
+"""Writing of generated images: PNG files with metadata, and a contact sheet of all."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from clip_jax.model_folder import atomic_folder
 
 SHEET = "sheet.png"
 GAP = 8  # pixels between images of a sheet
-SMALLEST = 128  # side to which small images are magnified on a sheet
+MIN_SIDE = 128  # to which small images are magnified on a sheet
 
 
-def about_drawings(
+def image_metadata(
     text: str, seed: int, order: np.ndarray, scores: Mapping[str, np.ndarray]
 ) -> list[dict[str, object]]:
-    """What each drawing's file says of itself.
+    """Returns the metadata of each image's file.
 
-    order: int[B], candidates, and scores: float[candidates] by name, of `tasks.rank_drawings`.
+    order: int[B], indices of candidates; scores: float[candidates] by name (`tasks.rank_images`).
     """
     return [
         {
@@ -35,50 +35,48 @@ def about_drawings(
     ]
 
 
-def write_drawings(
-    folder: str | Path, pictures: Sequence[Image.Image], about: Sequence[Mapping[str, object]]
+def write_images(
+    folder: str | Path, images: Sequence[Image.Image], metadata: Sequence[Mapping[str, object]]
 ) -> list[Path]:
-    """Writes 01.png, 02.png, ... and `sheet.png` into a new folder; returns the pictures' paths.
+    """Writes 01.png, 02.png, ... and `sheet.png` into a new folder; returns the images' paths.
 
-    about: what each file says of itself, as PNG text chunks (iTXt, UTF-8). A folder that holds
-    anything raises InputError; an interrupted write leaves nothing.
+    metadata: of each image, written as PNG text chunks (iTXt, UTF-8).
+    A folder that is not empty raises InputError; an interrupted write leaves nothing.
     """
-    digits = max(len(str(len(pictures))), 2)
-    names = [f"{number:0{digits}}.png" for number in range(1, len(pictures) + 1)]
+    digits = max(len(str(len(images))), 2)
+    names = [f"{number:0{digits}}.png" for number in range(1, len(images) + 1)]
     with atomic_folder(folder) as beside:
-        for name, picture, facts in zip(names, pictures, about, strict=True):
-            picture.save(beside / name, pnginfo=_text_chunks(facts))
-        contact_sheet(pictures).save(beside / SHEET)
+        for name, image, text in zip(names, images, metadata, strict=True):
+            image.save(beside / name, pnginfo=_text_chunks(text))
+        contact_sheet(images).save(beside / SHEET)
     return [Path(folder) / name for name in names]
 
 
-def png_bytes(picture: Image.Image) -> bytes:
-    """A picture as a PNG file."""
+def png_bytes(image: Image.Image) -> bytes:
+    """Encodes an image as PNG."""
     buffer = io.BytesIO()
-    picture.save(buffer, "PNG")
+    image.save(buffer, "PNG")
     return buffer.getvalue()
 
 
-def contact_sheet(pictures: Sequence[Image.Image], columns: int | None = None) -> Image.Image:
-    """All pictures on white, row by row, in about a square; small ones magnified."""
-    columns = columns or max(round(len(pictures) ** 0.5), 1)
-    rows = -(-len(pictures) // columns)
-    width, height = (max(sides) for sides in zip(*(p.size for p in pictures), strict=True))
-    zoom = -(-SMALLEST // min(width, height)) if min(width, height) < SMALLEST else 1
+def contact_sheet(images: Sequence[Image.Image], columns: int | None = None) -> Image.Image:
+    """Arranges images on white, row by row, in about a square; small ones are magnified."""
+    columns = columns or max(round(len(images) ** 0.5), 1)
+    rows = -(-len(images) // columns)
+    width, height = (max(sides) for sides in zip(*(p.size for p in images), strict=True))
+    zoom = -(-MIN_SIDE // min(width, height)) if min(width, height) < MIN_SIDE else 1
     width, height = width * zoom, height * zoom
     size = (GAP + columns * (width + GAP), GAP + rows * (height + GAP))
     sheet = Image.new("RGB", size, "white")
-    for number, picture in enumerate(pictures):
+    for number, image in enumerate(images):
         row, column = divmod(number, columns)
-        large = picture.resize(
-            (picture.width * zoom, picture.height * zoom), Image.Resampling.NEAREST
-        )
+        large = image.resize((image.width * zoom, image.height * zoom), Image.Resampling.NEAREST)
         sheet.paste(large, (GAP + column * (width + GAP), GAP + row * (height + GAP)))
     return sheet
 
 
-def _text_chunks(facts: Mapping[str, object]) -> PngInfo:
+def _text_chunks(metadata: Mapping[str, object]) -> PngInfo:
     info = PngInfo()
-    for key, value in facts.items():
+    for key, value in metadata.items():
         info.add_itxt(key, str(value))
     return info

@@ -1,4 +1,4 @@
-"""A RUDOLPH model folder in memory, with its tokenizers: what `tasks.py` works with."""
+"""Loading and inference of RUDOLPH with its tokenizers, the first argument of all tasks."""
 
 from __future__ import annotations
 
@@ -65,14 +65,14 @@ class PretrainedRudolph:
                 f"image_vocab_size is {config.image_vocab_size}; they belong to different models"
             )
         self.config = config
-        self.inference_params = params  # as products read them
+        self.inference_params = params  # kernels transposed or quantized
         self.compute = compute
         self.layout = Layout(config)
         self._tokenizer, self._vqgan = tokenizer, vqgan
 
     @cached_property
     def params(self) -> Mapping[str, Any]:
-        """As the model describes them, in the stored dtype; a copy of transposed kernels."""
+        """Parameters as in `Rudolph`, in the stored dtype; copied if kernels are transposed."""
         if not any(
             map(is_transposed, jax.tree.leaves(self.inference_params, is_leaf=is_transposed))
         ):
@@ -92,28 +92,28 @@ class PretrainedRudolph:
     def vqgan(self) -> PretrainedVqgan:
         if self._vqgan is None:
             raise InputError(
-                "no image tokenizer was given, so pictures cannot be read or drawn; pass a VQGAN "
-                "folder: rudolph_jax.load(folder, vqgan=...), --vqgan=FOLDER"
+                "no image tokenizer was given, so images cannot be encoded or generated; pass a "
+                "VQGAN folder: rudolph_jax.load(folder, vqgan=...), --vqgan=FOLDER"
             )
         return self._vqgan
 
     @property
     def image_size(self) -> int:
-        """Side in pixels of the images that the model reads."""
+        """Side in pixels of the model's images."""
         return self.config.image_tokens_per_side * self.vqgan.config.patch_size
 
     @property
     def precision(self) -> AbstractContextManager:
-        """How matrix products are to be rounded while anything of this model is run."""
+        """Context in which this model runs: the precision of matrix products."""
         exact = self.compute.dtype == "float32"
         return jax.default_matmul_precision("highest" if exact else "default")
 
     def logits(self, input_ids: np.ndarray | jax.Array) -> jax.Array:
-        """int32[B, T] -> float32[B, T, V], T up to the whole sequence; see `layout.py`."""
+        """Computes int32[B, T] -> float32[B, T, V], T up to the whole sequence (`layout.py`)."""
         return self._run("__call__", input_ids)
 
     def hidden_states(self, input_ids: np.ndarray | jax.Array) -> jax.Array:
-        """int32[B, T] -> float[layers, B, T, D]: what each layer puts out."""
+        """Computes each layer's output: int32[B, T] -> float[layers, B, T, D]."""
         return self._run("hidden_states", input_ids)
 
     def loss(
@@ -124,11 +124,11 @@ class PretrainedRudolph:
         right_weight: float = 1.0,
         legacy_boundary_label: bool = True,
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
-        """float32[] and its three parts: see `loss.rudolph_loss`.
+        """Computes the loss float32[] and its three parts: see `loss.rudolph_loss`.
 
-        legacy_boundary_label: as the original counts; training here leaves it off.
+        legacy_boundary_label: on as in the original; training here leaves it off.
         """
-        ids = self.check_ids(input_ids)
+        ids = self.validate_input_ids(input_ids)
         return _loss(
             self.logits(ids),
             ids,
@@ -139,8 +139,8 @@ class PretrainedRudolph:
             legacy_boundary_label=legacy_boundary_label,
         )
 
-    def check_ids(self, input_ids: np.ndarray | jax.Array) -> np.ndarray:
-        """int32[B, T] where every id has a row in its segment's table; else InputError."""
+    def validate_input_ids(self, input_ids: np.ndarray | jax.Array) -> np.ndarray:
+        """Returns int32[B, T]; an id without a row in its segment's table raises InputError."""
         ids, layout = np.asarray(input_ids), self.layout
         if ids.ndim != 2 or not np.issubdtype(ids.dtype, np.integer):
             raise InputError(f"input_ids are {ids.dtype}{list(ids.shape)}; expected int32[B, T]")
@@ -150,7 +150,7 @@ class PretrainedRudolph:
         bad = np.argwhere((ids < 0) | (ids >= limits[: ids.shape[1]]))
         if bad.size:
             row, column = bad[0]
-            segment = "picture" if layout.image.start <= column < layout.image.stop else "text"
+            segment = "image" if layout.image.start <= column < layout.image.stop else "text"
             raise InputError(
                 f"input_ids[{row}, {column}] is {ids[row, column]}; expected 0 to "
                 f"{limits[column] - 1} in the {segment}"
@@ -158,20 +158,22 @@ class PretrainedRudolph:
         return ids.astype(np.int32)
 
     def encode_images(self, images: Sequence[Any]) -> np.ndarray:
-        """int32[B, image tokens] of images, each whatever `clip_jax.image.open_image` takes.
+        """Encodes images to int32[B, image tokens].
 
-        RGB, centre square, resized to the model's size; codes are the likeliest, without noise.
+        images: each whatever `clip_jax.image.open_image` takes; RGB, center crop, resized to the
+            model's size.
+        Codes are the likeliest, without noise.
         """
         if not len(images):
             return np.zeros((0, self.layout.image_length), np.int32)
         return np.asarray(self.vqgan.encode(self.pixels(images)))
 
     def pixels(self, images: Sequence[Any]) -> np.ndarray:
-        """float32[B, image_size, image_size, 3] from 0 to 1: what the image tokenizer sees."""
+        """Preprocesses images for the image tokenizer: float32[B, size, size, 3] from 0 to 1."""
         return preprocess(list(images), self.image_size, image_config(self.vqgan.config))
 
     def decode_images(self, codes: np.ndarray) -> list[Image.Image]:
-        """Pictures of int32[B, image tokens]."""
+        """Decodes int32[B, image tokens] to images."""
         if not len(codes):
             return []
         pixels = np.asarray(self.vqgan.decode(codes))
@@ -194,10 +196,10 @@ class PretrainedRudolph:
         )
 
     def _run(self, method: str, ids: np.ndarray | jax.Array) -> jax.Array:
-        # Layers lie one by one.
+        # False: layers are unstacked.
         function = jit_apply(Rudolph, self.config, self.compute, False, method=method)
         with self.precision:
-            return function(self.inference_params, self.check_ids(ids))
+            return function(self.inference_params, self.validate_input_ids(ids))
 
 
 def load(
@@ -207,20 +209,20 @@ def load(
     weights: str = "stored",
     verify: bool | None = None,
 ) -> PretrainedRudolph:
-    """The model in a folder. vqgan: its image tokenizer's folder, needed for pictures.
+    """Loads a model folder; compiled programs are cached (`clip_jax/compilation_cache.py`).
 
-    weights: "stored", or "int8" to round the layers' kernels (`int8.py`): less memory, other
-    results. Programs are kept (`clip_jax/compilation_cache.py`).
-    verify: whether digests are compared; None: unless $RUDOLPH_JAX_VERIFY is 0
-    (`clip_jax/digests.py`).
+    vqgan: its image tokenizer, or that one's folder; needed for images.
+    weights: "stored", or "int8" to quantize the layers' kernels (`int8.py`): less memory, other
+        results.
+    verify: compare digests; None: unless $RUDOLPH_JAX_VERIFY is 0 (`clip_jax/digests.py`).
     Another kind of model, damaged files or tokenizers that do not fit raise InputError.
     """
     check_choice("weights", weights, WEIGHTS)
     enable_compilation_cache()
-    about = model_folder.read_config(folder)
-    if about["kind"] != KIND:
-        raise InputError(f"{folder}: holds a model of kind {about['kind']!r}; expected {KIND!r}")
-    config = RudolphConfig.from_dict(about["config"])
+    metadata = model_folder.read_config(folder)
+    if metadata["kind"] != KIND:
+        raise InputError(f"{folder}: holds a model of kind {metadata['kind']!r}; expected {KIND!r}")
+    config = RudolphConfig.from_dict(metadata["config"])
     if vqgan is not None and not isinstance(vqgan, PretrainedVqgan):
         vqgan = load_vqgan(vqgan, compute, verify)
     params = model_folder.read_params(

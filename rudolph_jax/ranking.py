@@ -1,4 +1,4 @@
-"""Candidates ranked: images for a text, texts for an image, classes for a picture.
+"""Ranking of candidates: images for a text, texts for an image, classes for an image.
 
 Scores are low where a candidate fits well. Source: `rudolph.api.ruDolphApi`.
 """
@@ -35,21 +35,22 @@ def self_reranking_by_text(
     batch_size: int = BATCH_SIZE,
     quiet: bool = True,
 ) -> Ranking:
-    """How well images, int32[B, image tokens], fit a text, which is read as their caption.
+    """Scores images, int32[B, image tokens], by the perplexity of a text as their caption.
 
-    l_template: the left text. ppl_txt_w: share of the text's perplexity in the score.
+    l_template: the left text.
+    ppl_txt_w: weight of the text's perplexity in the score, the image's being 1 - ppl_txt_w.
     A model without right text, ruDALL-E, ranks by the image's perplexity after the text.
     """
     tokenizer, config = rudolph.tokenizer, rudolph.config
-    codes = _checked_codes(rudolph, codebooks)
+    codes = _validate_codes(rudolph, codebooks)
     if not config.right_text_length:
         left = encode_left(tokenizer, config, text, l_special_token)
         image = _perplexities(rudolph, left, codes, ("image",), batch_size, quiet)["image"]
         return np.ones_like(image), image, combined_scores(image, image, 0.0, quantile)
     left = encode_left(tokenizer, config, l_template, l_special_token)
     right = encode_right(tokenizer, config, text, r_special_token)
-    rest = np.concatenate([codes, np.tile(right, (len(codes), 1))], axis=1)
-    found = _perplexities(rudolph, left, rest, ("image", "right"), batch_size, quiet)
+    continuations = np.concatenate([codes, np.tile(right, (len(codes), 1))], axis=1)
+    found = _perplexities(rudolph, left, continuations, ("image", "right"), batch_size, quiet)
     scores = combined_scores(found["right"], found["image"], ppl_txt_w, quantile)
     return found["right"], found["image"], scores
 
@@ -65,7 +66,7 @@ def self_reranking_by_image(
     batch_size: int = BATCH_SIZE,
     quiet: bool = True,
 ) -> Ranking:
-    """How well texts fit an image, which is read as drawn from each of them."""
+    """Scores texts by the perplexity of an image after each of them, and by their own."""
     codes = rudolph.encode_images([image])[0]
     rows = [
         np.concatenate(
@@ -92,10 +93,10 @@ def zs_clf(
     r_special_token: str = "RT_I2T",
     batch_size: int = BATCH_SIZE,
 ) -> dict[str, Any]:
-    """{"label": int, "class": str, "scores": float32[classes], low is good}.
+    """Classifies an image: {"label": int, "class": str, "scores": float32[classes]}.
 
     The class's name, in NFC, stands in the right text, the image's caption; `l_template` may
-    name it too, and then each class is judged after a left text of its own.
+    name it too, and then each class has a left text of its own. Low scores are good.
     """
     if isinstance(classes, str) or not classes:
         raise InputError(f"classes are {classes!r}; expected a list of names")
@@ -105,19 +106,22 @@ def zs_clf(
     tokenizer, config = rudolph.tokenizer, rudolph.config
     codes = rudolph.encode_images([image])[0]
     rights = [
-        encode_right(tokenizer, config, _filled(r_template, name), r_special_token)
+        encode_right(tokenizer, config, _fill_template(r_template, name), r_special_token)
         for name in names
     ]
     lefts = [
-        encode_left(tokenizer, config, _filled(l_template, name), l_special_token) for name in names
+        encode_left(tokenizer, config, _fill_template(l_template, name), l_special_token)
+        for name in names
     ]
     if all((left == lefts[0]).all() for left in lefts):
-        prompt, rest = np.concatenate([lefts[0], codes]), np.stack(rights)
+        prompt, continuations = np.concatenate([lefts[0], codes]), np.stack(rights)
     else:
         prompt = np.zeros((0,), np.int32)
         rows = [np.concatenate([a, codes, b]) for a, b in zip(lefts, rights, strict=True)]
-        rest = np.stack(rows)
-    found = _perplexities(rudolph, prompt, rest, ("right",), batch_size, quiet=True)["right"]
+        continuations = np.stack(rows)
+    found = _perplexities(rudolph, prompt, continuations, ("right",), batch_size, quiet=True)[
+        "right"
+    ]
     unit = found / np.linalg.norm(found)
     scores = np.exp(unit) / np.exp(unit).sum()
     label = int(scores.argmin())
@@ -133,10 +137,10 @@ def class_perplexities(
     r_special_token: str = "RT_I2T",
     batch_size: int = BATCH_SIZE,
 ) -> np.ndarray:
-    """float32[images, captions], low is good: of each caption on the right after each picture.
+    """Computes perplexities float32[images, captions], low is good, of each caption of each image.
 
-    What `zs_clf` judges by, with no text on the left, of many images at once. batch_size:
-    captions that are read at once, of as many images as have room.
+    These are what `zs_clf` compares, without left text, for many images at once.
+    batch_size: captions at once, of as many images as fit.
     """
     if isinstance(captions, str) or not captions:
         raise InputError(f"captions are {captions!r}; expected a list of texts")
@@ -157,7 +161,7 @@ def class_perplexities(
 def ruclip_reranking(
     predictor: Predictor, text: str, images: Sequence[Any], count: int | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The `count` images most like a text, best first: their places int[count], and cosines.
+    """Ranks images by ruCLIP's cosine with a text: the best `count` indices int[count], cosines.
 
     Source: `rudalle.pipelines.cherry_pick_by_ruclip`.
     """
@@ -169,7 +173,7 @@ def ruclip_reranking(
     return order, cosines[order]
 
 
-def rank_drawings(
+def rank_images(
     rudolph: PretrainedRudolph,
     text: str,
     codes: np.ndarray,
@@ -178,10 +182,11 @@ def rank_drawings(
     batch_size: int = BATCH_SIZE,
     quiet: bool = True,
 ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """The places of images, int32[B, image tokens], best first, and their scores by name.
+    """Ranks images, int32[B, image tokens]: their indices, best first, and their scores by name.
 
-    predictor: the ruCLIP that judges, by "cosine"; None: the model itself, by "score", low is good,
-    of "ppl_txt" and "ppl_img". Scores are in the order of `codes`.
+    predictor: the ruCLIP to rank with, by "cosine"; None: the model itself, by "score", low is
+        good, of "ppl_txt" and "ppl_img".
+    Scores are in the order of `codes`.
     """
     if predictor is not None:
         order, cosines = ruclip_reranking(predictor, text, rudolph.decode_images(codes))
@@ -198,23 +203,23 @@ def rank_drawings(
 def _perplexities(
     rudolph: PretrainedRudolph,
     prompt: np.ndarray,
-    rest: np.ndarray,
+    continuations: np.ndarray,
     segments: tuple[str, ...],
     batch_size: int,
     quiet: bool,
 ) -> dict[str, np.ndarray]:
     with rudolph.precision:
         return perplexities(
-            rudolph.config, rudolph.compute, rudolph.inference_params, prompt, rest, segments,
-            batch_size=batch_size, quiet=quiet,
+            rudolph.config, rudolph.compute, rudolph.inference_params, prompt, continuations,
+            segments, batch_size=batch_size, quiet=quiet,
         )  # fmt: skip
 
 
-def _filled(template: str, name: str) -> str:
+def _fill_template(template: str, name: str) -> str:
     return template.replace("{}", name)
 
 
-def _checked_codes(rudolph: PretrainedRudolph, codebooks: np.ndarray) -> np.ndarray:
+def _validate_codes(rudolph: PretrainedRudolph, codebooks: np.ndarray) -> np.ndarray:
     codes, length = np.asarray(codebooks), rudolph.layout.image_length
     if codes.ndim != 2 or codes.shape[1] != length or not np.issubdtype(codes.dtype, np.integer):
         raise InputError(

@@ -1,4 +1,4 @@
-"""Where each parameter of Rudolph lies: path pattern -> logical axes, one row a kind of parameter.
+"""Logical axes of Rudolph's parameters, by path pattern, one row for each kind of parameter.
 
 Paths are those of the stacked form, joined by "/". `experiments/training/partitioning.py` maps
 logical axes to mesh axes. A parameter that no row names raises there.

@@ -1,4 +1,4 @@
-"""Everything that a RUDOLPH does, each a function of a `PretrainedRudolph`.
+"""All tasks of RUDOLPH, each a function of a `PretrainedRudolph`.
 
     rudolph = rudolph_jax.load("models/rudolph", vqgan="models/vqgan")
     images, scores = tasks.dream(rudolph, "красный круг", images_num=4)
@@ -17,7 +17,7 @@ from rudolph_jax.image_to_text import (
 )
 from rudolph_jax.ranking import (
     class_perplexities,
-    rank_drawings,
+    rank_images,
     ruclip_reranking,
     self_reranking_by_image,
     self_reranking_by_text,
@@ -50,7 +50,7 @@ __all__ = [
     "image_features",
     "keep_borders",
     "keep_mask",
-    "rank_drawings",
+    "rank_images",
     "ruclip_reranking",
     "self_reranking_by_image",
     "self_reranking_by_text",

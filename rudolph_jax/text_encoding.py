@@ -1,4 +1,4 @@
-"""Texts to the ids of a segment and back.
+"""Encoding of texts to the ids of a segment, and back.
 
 A segment of text is [BOS, special token, pieces..., EOS, PAD...]; models without special tokens
 (350M_v1, ruDALL-E) leave theirs out. Source: `rudolph.api.ruDolphApi.encode_text`.
@@ -24,29 +24,30 @@ class TruncationWarning(UserWarning):
 def encode_text(
     tokenizer: Tokenizer, text: str, length: int, special_id: int | None, context: str = ""
 ) -> tuple[np.ndarray, str]:
-    """int32[length], and what of the text, or of its context, found no room ("" where all did).
+    """Encodes a text: int32[length], and the truncated rest of the text or context, or "".
 
-    Both are lowered and stripped. A text that is too long fills the segment, without an EOS, as in
-    the original. context: stands before the text and leaves it its room: the original cuts the
-    end of both together, which is the question.
+    Both are made lower case and stripped. A text that is too long fills the segment, without an
+    EOS, as in the original.
+    context: precedes the text, and is truncated first: the original cuts the end of both together,
+        which is the question.
     """
-    for given in (text, context):
-        if not isinstance(given, str):
-            raise InputError(f"text is {type(given).__name__}; expected str")
-    start = [BOS] if special_id is None else [BOS, special_id]
+    for string in (text, context):
+        if not isinstance(string, str):
+            raise InputError(f"text is {type(string).__name__}; expected str")
+    prefix = [BOS] if special_id is None else [BOS, special_id]
     # No piece spans words, so these are the pieces of both with a space between them.
-    before, pieces = (tokenizer.encode(given.lower().strip()) for given in (context, text))
-    room = max(length - len(start) - len(pieces) - 1, 0)
-    whole = [*start, *before[:room], *pieces, EOS][:length]
+    before, pieces = (tokenizer.encode(string.lower().strip()) for string in (context, text))
+    room = max(length - len(prefix) - len(pieces) - 1, 0)
+    encoded = [*prefix, *before[:room], *pieces, EOS][:length]
     ids = np.full(length, PAD, np.int32)
-    ids[: len(whole)] = whole
-    return ids, tokenizer.decode(before[room:] + pieces[max(length - len(start), 0) :])
+    ids[: len(encoded)] = encoded
+    return ids, tokenizer.decode(before[room:] + pieces[max(length - len(prefix), 0) :])
 
 
 def encode_left(
     tokenizer: Tokenizer, config: RudolphConfig, text: str, special_token: str, context: str = ""
 ) -> np.ndarray:
-    """int32[left_text_length]; a text or context that is cut gives a TruncationWarning.
+    """Encodes int32[left_text_length]; warns (TruncationWarning) of a text that is truncated.
 
     special_token: such as "LT_T2I"; not used where the model has none. There an empty left text
     is all padding, as those models were trained.
@@ -57,8 +58,8 @@ def encode_left(
     return _encode(tokenizer, config, text, length, special_token, "left", context)
 
 
-def lost_on_the_left(tokenizer: Tokenizer, config: RudolphConfig, text: str) -> str:
-    """What of a left text finds no room, and so is not read; "" where all of it is."""
+def truncated_left_text(tokenizer: Tokenizer, config: RudolphConfig, text: str) -> str:
+    """Returns the end of a left text that does not fit the segment; "" where all of it fits."""
     special = 0 if config.text_special_tokens else None
     return encode_text(tokenizer, text, config.left_text_length, special)[1]
 
@@ -66,14 +67,14 @@ def lost_on_the_left(tokenizer: Tokenizer, config: RudolphConfig, text: str) -> 
 def encode_right(
     tokenizer: Tokenizer, config: RudolphConfig, text: str, special_token: str
 ) -> np.ndarray:
-    """int32[right_text_length]; a text that is cut gives a TruncationWarning."""
+    """Encodes int32[right_text_length]; warns (TruncationWarning) of a text that is truncated."""
     if not config.right_text_length:
         raise InputError("this model has no right text")
     return _encode(tokenizer, config, text, config.right_text_length, special_token, "right")
 
 
 def decode_text(tokenizer: Tokenizer, ids: Sequence[int] | np.ndarray) -> str:
-    """What stands before the first EOS, without special tokens, padding and unknown pieces."""
+    """Decodes ids before the first EOS, without special tokens, padding and unknown pieces."""
     kept = []
     for i in map(int, ids):
         if i == EOS:
@@ -93,11 +94,11 @@ def _encode(
     context: str = "",
 ) -> np.ndarray:
     special = Layout(config).special_id(special_token) if config.text_special_tokens else None
-    ids, lost = encode_text(tokenizer, text, length, special, context)
-    if lost:
+    ids, truncated = encode_text(tokenizer, text, length, special, context)
+    if truncated:
         warnings.warn(
             f"the text is longer than the {length} tokens of the {segment} segment; "
-            f"this part of it is lost: «{lost}»",
+            f"this part of it is truncated: «{truncated}»",
             TruncationWarning,
             stacklevel=4,
         )

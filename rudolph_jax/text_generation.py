@@ -1,4 +1,4 @@
-"""Text after text: continuations, ranked by how little they surprise the model.
+"""Text generation: continuations of a text, ranked by perplexity.
 
 Source: `rudolph.api.ruDolphApi.generate_texts`.
 """
@@ -35,10 +35,11 @@ def generate_texts(
     batch_size: int = 24,
     quiet: bool = False,
 ) -> list[dict[str, Any]]:
-    """[{"text", "ppl_txt", "count"}]: distinct texts that begin with the template, best first.
+    """Samples texts that begin with the template; returns the distinct ones, best first.
 
-    early_stop: how many tokens a text may have, the template, BOS and special token included.
-    allowed_token_ids: what may be chosen, EOS (3) only where it is among them.
+    Each is {"text", "ppl_txt", "count"}.
+    early_stop: largest number of tokens of a text, the template, BOS and special token included.
+    allowed_token_ids: ids that may be chosen, EOS (3) only where it is among them.
     temperature, top_k, top_p: see `sampling.SamplingParams`; None: the original's 0.9, 64, 0.8.
     """
     tokenizer, config = rudolph.tokenizer, rudolph.config
@@ -49,7 +50,7 @@ def generate_texts(
         TEXT_SAMPLING.with_overrides(temperature, top_k, top_p), seed, batch_size, quiet
     )
     drawn = sample_batches(
-        rudolph, generation, "left", prompt[None, None], template_size(prompt), texts_num,
+        rudolph, generation, "left", prompt[None, None], template_length(prompt), texts_num,
         stop=early_stop, allowed_tokens=_allowed_mask(rudolph, allowed_token_ids),
     )  # fmt: skip
     counts = Counter(decode_text(tokenizer, ids) for part in drawn for ids in part[0])
@@ -69,7 +70,7 @@ def text_perplexities(
     special_token: str = "LT_T2T",
     batch_size: int = 24,
 ) -> np.ndarray:
-    """float32[texts]: of each as a left text."""
+    """Computes the perplexity of each as a left text, float32[texts]."""
     if not texts:
         return np.zeros((0,), np.float32)
     rows = [encode_left(rudolph.tokenizer, rudolph.config, t, special_token) for t in texts]
@@ -80,10 +81,10 @@ def text_perplexities(
         )["left"]  # fmt: skip
 
 
-def template_size(ids: np.ndarray) -> int:
-    """How many ids of an encoded template are read; the last, its EOS, is not.
+def template_length(ids: np.ndarray) -> int:
+    """Counts the ids of an encoded template without its EOS.
 
-    At least one, the BOS, from which an all-padded left text is written too.
+    At least one, the BOS, from which an all-padded left text is sampled too.
     """
     return max(int((ids != PAD).sum()) - 1, 1)
 

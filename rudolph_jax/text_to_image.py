@@ -1,4 +1,4 @@
-"""Text to image: codes, images, and the best of them by the model's own judgement.
+"""Text to image: codes, images, and the best of them by the model's own ranking.
 
 Source: `rudolph.api.ruDolphApi`.
 """
@@ -35,16 +35,16 @@ def generate_codebooks(
     quiet: bool = False,
     mesh: Mesh | None = None,
 ) -> np.ndarray:
-    """int32[images_num, image tokens]: images drawn from a text.
+    """Samples images of a text, int32[images_num, image tokens].
 
-    image_prompts: int32[image tokens] of `image_prompts.py`, what is given of the pictures.
+    image_prompts: int32[image tokens], given codes (`image_prompts.py`).
     temperature, top_k, top_p: see `sampling.SamplingParams`; None: the original's 1.0, 768, 0.99.
     """
     left = encode_left(rudolph.tokenizer, rudolph.config, text, special_token)
     generation = GenerationConfig(
         IMAGE_SAMPLING.with_overrides(temperature, top_k, top_p), seed, batch_size, quiet, mesh
     )
-    return _collect(_codes(rudolph, generation, left[None], images_num, image_prompts))
+    return _concatenate(_sample_codes(rudolph, generation, left[None], images_num, image_prompts))
 
 
 def generate_codebooks_cfg(
@@ -65,19 +65,21 @@ def generate_codebooks_cfg(
     quiet: bool = False,
     mesh: Mesh | None = None,
 ) -> np.ndarray:
-    """The same with classifier-free guidance: text and template, weighted 1 - weight_cfg to it.
+    """Samples images with classifier-free guidance; otherwise as `generate_codebooks`.
 
     template: the unconditional left text, in which {text} stands for the text; its special token
-        is `special_token`. late_softmax: mix logits instead of probabilities. weight_cfg: below 0
-        leads away from the template.
+        is `special_token`.
+    weight_cfg: weight of the template's prediction, the text's being 1 - weight_cfg; below 0 leads
+        away from the template.
+    late_softmax: mix logits instead of probabilities.
     """
-    lefts = _guided(rudolph, text, template, special_token)
+    lefts = _encode_guided(rudolph, text, template, special_token)
     generation = GenerationConfig(
         IMAGE_SAMPLING.with_overrides(temperature, top_k, top_p), seed, batch_size, quiet, mesh
     )
     guidance = "logits" if late_softmax else "probabilities"
-    return _collect(
-        _codes(rudolph, generation, lefts, images_num, image_prompts, guidance, weight_cfg)
+    return _concatenate(
+        _sample_codes(rudolph, generation, lefts, images_num, image_prompts, guidance, weight_cfg)
     )
 
 
@@ -94,10 +96,11 @@ def draw_texts(
     first_text: int = 0,
     quiet: bool = False,
 ) -> np.ndarray:
-    """int32[texts, image tokens]: one image from each of many texts.
+    """Samples one image of each of many texts: int32[texts, image tokens].
 
-    The image of a text follows from the seed, the text and its place, which counts from
-    `first_text`; the batch size changes nothing. Other arguments: see `generate_codebooks`.
+    first_text: number of the first text. The image of a text depends on the seed, the text and its
+        number alone, not on the batch size.
+    Other arguments: see `generate_codebooks`.
     """
     sampling = IMAGE_SAMPLING.with_overrides(temperature, top_k, top_p)
     generation = GenerationConfig(sampling, seed, batch_size, quiet)
@@ -108,7 +111,7 @@ def draw_texts(
             encode_left(tokenizer, config, text, special_token)
             for text in texts[start : start + batch_size]
         ]
-        # Filled up, so that the last batch compiles nothing.
+        # Padded, so that the last batch compiles nothing.
         rows = lefts + lefts[-1:] * (min(batch_size, len(texts)) - len(lefts))
         parts = sample_batches(
             rudolph, generation, "image", np.stack(rows)[None], config.left_text_length, 1,
@@ -119,10 +122,10 @@ def draw_texts(
 
 
 def draw_images(
-    rudolph: PretrainedRudolph, text: str, images_num: int, **how: Any
+    rudolph: PretrainedRudolph, text: str, images_num: int, **options: Any
 ) -> Iterator[Image.Image]:
-    """Yields images as they are finished, a batch at a time. how: see `draw_in_batches`."""
-    for codes in draw_in_batches(rudolph, text, images_num, **how):
+    """Yields images as they are finished, a batch at a time. options: see `draw_in_batches`."""
+    for codes in draw_in_batches(rudolph, text, images_num, **options):
         yield from rudolph.decode_images(codes)
 
 
@@ -144,18 +147,18 @@ def draw_in_batches(
     """Yields int32[b, image tokens], the codes of `generate_codebooks` as they are finished.
 
     guidance: the `weight_cfg` of `generate_codebooks_cfg`, which then gives the codes; None: off.
-    Nothing more is drawn once the iterator is left.
+    Sampling stops when the iterator is closed.
     """
     generation = GenerationConfig(
         IMAGE_SAMPLING.with_overrides(temperature, top_k, top_p), seed, batch_size, quiet
     )
     if guidance is None:
         left = encode_left(rudolph.tokenizer, rudolph.config, text, special_token)
-        yield from _codes(rudolph, generation, left[None], images_num, image_prompts)
+        yield from _sample_codes(rudolph, generation, left[None], images_num, image_prompts)
     else:
-        lefts = _guided(rudolph, text, "", "LT_UNK")
-        how = (images_num, image_prompts, "probabilities", guidance)
-        yield from _codes(rudolph, generation, lefts, *how)
+        lefts = _encode_guided(rudolph, text, "", "LT_UNK")
+        arguments = (images_num, image_prompts, "probabilities", guidance)
+        yield from _sample_codes(rudolph, generation, lefts, *arguments)
 
 
 def dream(
@@ -168,13 +171,13 @@ def dream(
     ppl_txt_w: float = 0.95,
     batch_size: int = 24,
     quiet: bool = False,
-    **how: Any,
+    **options: Any,
 ) -> tuple[list[Image.Image], list[dict[str, Any]]]:
-    """The best `images_num` of `codebooks_num` drawings, best first.
+    """Returns the best `images_num` of `codebooks_num` images, best first.
 
-    template: the left text, in which {text} stands for the text; ranking reads the bare text.
-    how: see `generate_codebooks`. The second list has "ppl_txt", "ppl_img" and "score" of each,
-    low is good, and its "codes".
+    template: the left text, in which {text} stands for the text; ranking uses the text alone.
+    options: see `generate_codebooks`.
+    The second list has "ppl_txt", "ppl_img" and "score" of each, low is good, and its "codes".
     """
     if images_num < 1:
         raise InputError(f"images_num is {images_num}; expected at least 1")
@@ -184,13 +187,13 @@ def dream(
         max(codebooks_num, images_num),
         batch_size=batch_size,
         quiet=quiet,
-        **how,
+        **options,
     )
     ppl_txt, ppl_img, scores = self_reranking_by_text(
         rudolph, text, codes, ppl_txt_w=ppl_txt_w, batch_size=batch_size, quiet=quiet
     )
     best = np.argsort(scores, kind="stable")[:images_num]
-    found = [
+    results = [
         {
             "ppl_txt": float(ppl_txt[i]),
             "ppl_img": float(ppl_img[i]),
@@ -199,11 +202,13 @@ def dream(
         }
         for i in best
     ]
-    return rudolph.decode_images(codes[best]), found
+    return rudolph.decode_images(codes[best]), results
 
 
-def _guided(rudolph: PretrainedRudolph, text: str, template: str, special_token: str) -> np.ndarray:
-    """int32[2, left_text_length]: the text, and what its predictions are weighed against."""
+def _encode_guided(
+    rudolph: PretrainedRudolph, text: str, template: str, special_token: str
+) -> np.ndarray:
+    """Encodes the conditional and the unconditional left text: int32[2, left_text_length]."""
     encode = (rudolph.tokenizer, rudolph.config)
     unconditional = template.replace("{text}", text)
     return np.stack(
@@ -211,7 +216,7 @@ def _guided(rudolph: PretrainedRudolph, text: str, template: str, special_token:
     )
 
 
-def _codes(
+def _sample_codes(
     rudolph: PretrainedRudolph,
     generation: GenerationConfig,
     lefts: np.ndarray,
@@ -222,7 +227,7 @@ def _codes(
 ) -> Iterator[np.ndarray]:
     """Yields int32[b, image tokens]. lefts: int32[G, left_text_length]."""
     if image_prompts is not None:
-        image_prompts = _checked(rudolph, image_prompts)
+        image_prompts = _validate_image_prompts(rudolph, image_prompts)
     drawn = sample_batches(
         rudolph, generation, "image", lefts[:, None], rudolph.config.left_text_length, images_num,
         forced_tokens=image_prompts, guidance=guidance, guidance_weight=weight,
@@ -231,11 +236,11 @@ def _codes(
         yield tokens[0]
 
 
-def _collect(parts: Iterator[np.ndarray]) -> np.ndarray:
+def _concatenate(parts: Iterator[np.ndarray]) -> np.ndarray:
     return np.concatenate(list(parts))
 
 
-def _checked(rudolph: PretrainedRudolph, image_prompts: np.ndarray) -> np.ndarray:
+def _validate_image_prompts(rudolph: PretrainedRudolph, image_prompts: np.ndarray) -> np.ndarray:
     codes, length = np.asarray(image_prompts), rudolph.layout.image_length
     if codes.shape != (length,) or not np.issubdtype(codes.dtype, np.integer):
         raise InputError(
@@ -244,5 +249,5 @@ def _checked(rudolph: PretrainedRudolph, image_prompts: np.ndarray) -> np.ndarra
     limit = rudolph.config.image_vocab_size
     if codes.min() < -1 or codes.max() >= limit:
         bad = codes.min() if codes.min() < -1 else codes.max()
-        raise InputError(f"image_prompts hold {bad}; expected -1 (free) to {limit - 1}")
+        raise InputError(f"image_prompts hold {bad}; expected -1 (unset) to {limit - 1}")
     return codes

@@ -1,9 +1,9 @@
-"""The image tokenizer: a VQGAN with a Gumbel quantiser, for images of any size.
+"""The image tokenizer: a VQGAN with a Gumbel quantizer, for images of any size.
 
 # B batch, H x W pixels, h x w tokens (H = h * patch_size), T = h w positions, C and D channels,
 # G groups of channels, L latent channels, V codes
 
-Source: Esser et al. 2021 (taming-transformers), `rudalle.vae`; quantiser: Jang et al. 2016.
+Source: Esser et al. 2021 (taming-transformers), `rudalle.vae`; quantizer: Jang et al. 2016.
 Channels come last. Parameters keep the dtype they are given; activations and products use
 `Compute.dtype`, group norms, attention weights, logits of codes and pixels float32.
 """
@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from clip_jax.config import Compute
 from clip_jax.jit_apply import param_shapes
 from rudolph_jax.config import VqganConfig
-from rudolph_jax.wavelet import synthesis
+from rudolph_jax.wavelet import inverse_dwt
 
 NORM_EPSILON = 1e-6
 # PyTorch's own: uniform, of variance 1 / (3 fan-in).
@@ -29,7 +29,7 @@ ZEROS = nn.initializers.zeros
 
 
 class GroupNorm(nn.Module):
-    """Statistics and scaling in float32, result in the input's dtype."""
+    """Group norm: statistics and scaling in float32, result in the input's dtype."""
 
     groups: int
 
@@ -45,7 +45,7 @@ class GroupNorm(nn.Module):
         return (y * scale + bias).astype(x.dtype)
 
     def _group_means(self, x: jax.Array) -> jax.Array:
-        """float32[B, H, W, C] -> float32[B, 1, 1, C], the same for all channels of a group."""
+        """Averages float32[B, H, W, C] -> float32[B, 1, 1, C], equal within a group."""
         B, _, _, C = x.shape
         # Channels are grouped after the large sum: on a CPU several times as fast as before it.
         means = x.mean((1, 2)).reshape(B, self.groups, C // self.groups).mean(-1)
@@ -53,7 +53,7 @@ class GroupNorm(nn.Module):
 
 
 class Conv(nn.Module):
-    """A 3x3 convolution; with stride 2 it halves the sides."""
+    """3x3 convolution; with stride 2 it halves the sides."""
 
     channels: int
     stride: int = 1
@@ -74,8 +74,8 @@ class Conv(nn.Module):
         return y + bias.astype(x.dtype)
 
 
-class Linear(nn.Module):
-    """The same matrix at every position: a 1x1 convolution."""
+class Conv1x1(nn.Module):
+    """1x1 convolution: the same matrix at every position."""
 
     channels: int
 
@@ -96,12 +96,12 @@ class ResidualBlock(nn.Module):
         y = Conv(D, name="conv_1")(nn.silu(GroupNorm(G, name="norm_1")(x)))
         y = Conv(D, name="conv_2")(nn.silu(GroupNorm(G, name="norm_2")(y)))
         if x.shape[-1] != D:
-            x = Linear(D, name="shortcut")(x)
+            x = Conv1x1(D, name="shortcut")(x)
         return x + y
 
 
 class Attention(nn.Module):
-    """One head as wide as the channels, over all positions."""
+    """Self-attention over all positions, with a single head as wide as the channels."""
 
     config: VqganConfig
 
@@ -121,8 +121,8 @@ class Attention(nn.Module):
         return x + y.reshape(x.shape)
 
 
-class Level(nn.Module):
-    """What happens at one resolution."""
+class Stage(nn.Module):
+    """Residual blocks, and attention, at one resolution."""
 
     config: VqganConfig
     compute: Compute
@@ -132,7 +132,7 @@ class Level(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         config = self.config
-        block = _rematted(ResidualBlock, self.compute)
+        block = _maybe_remat(ResidualBlock, self.compute)
         channels = config.channels * config.channel_multipliers[self.level]
         for i in range(self.blocks):
             x = block(config, channels, name=f"block_{i}")(x)
@@ -141,13 +141,13 @@ class Level(nn.Module):
         return x
 
 
-class Middle(nn.Module):
+class MidBlock(nn.Module):
     config: VqganConfig
     compute: Compute
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        block = _rematted(ResidualBlock, self.compute)
+        block = _maybe_remat(ResidualBlock, self.compute)
         x = block(self.config, x.shape[-1], name="block_1")(x)
         x = Attention(self.config, name="attention")(x)
         return block(self.config, x.shape[-1], name="block_2")(x)
@@ -159,16 +159,16 @@ class Encoder(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """float[B, H, W, 3] -> float[B, h, w, L]"""
+        """Encodes float[B, H, W, 3] -> float[B, h, w, L]."""
         config = self.config
         last = len(config.channel_multipliers) - 1
         x = Conv(config.channels, name="conv_in")(x)
         for level in range(last + 1):
             blocks = config.residual_blocks
-            x = Level(config, self.compute, level, blocks, name=f"level_{level}")(x)
+            x = Stage(config, self.compute, level, blocks, name=f"level_{level}")(x)
             if level != last:
                 x = Conv(x.shape[-1], stride=2, name=f"downsample_{level}")(x)
-        x = Middle(config, self.compute, name="middle")(x)
+        x = MidBlock(config, self.compute, name="middle")(x)
         x = nn.silu(GroupNorm(config.norm_groups, name="norm_out")(x))
         return Conv(config.latent_channels, name="conv_out")(x)
 
@@ -179,14 +179,14 @@ class Decoder(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """float[B, h, w, L] -> float[B, H, W, 3], or 12 wavelet coefficients for each."""
+        """Decodes float[B, h, w, L] -> float[B, H, W, 3], or 12 wavelet coefficients a pixel."""
         config = self.config
         last = len(config.channel_multipliers) - 1
         x = Conv(config.channels * config.channel_multipliers[last], name="conv_in")(x)
-        x = Middle(config, self.compute, name="middle")(x)
+        x = MidBlock(config, self.compute, name="middle")(x)
         for level in reversed(range(last + 1)):
             blocks = config.residual_blocks + 1
-            x = Level(config, self.compute, level, blocks, name=f"level_{level}")(x)
+            x = Stage(config, self.compute, level, blocks, name=f"level_{level}")(x)
             if level:
                 x = x.repeat(2, axis=1).repeat(2, axis=2)
                 x = Conv(x.shape[-1], name=f"upsample_{level}")(x)
@@ -208,63 +208,63 @@ class Vqgan(nn.Module):
         config = self.config
         L, V = config.latent_channels, config.codebook_size
         self.encoder = Encoder(config, self.compute)
-        self.quant_conv, self.code_head = Linear(L), Linear(V)
+        self.quant_conv, self.code_head = Conv1x1(L), Conv1x1(V)
         self.codebook = self.param("codebook", nn.initializers.normal(1.0), (V, L))
-        self.post_quant_conv = Linear(L)
+        self.post_quant_conv = Conv1x1(L)
         self.decoder = Decoder(config, self.compute)
 
     def __call__(self, images: jax.Array) -> jax.Array:
-        """Pixels -> pixels, through codes."""
+        """Reconstructs pixels through codes."""
         codes = self.code_logits(images).argmax(axis=-1)
         return self.decode(codes)
 
     def latents(self, images: jax.Array) -> jax.Array:
-        """Pixels -> float[B, h, w, L]"""
+        """Encodes pixels -> float[B, h, w, L], before quantization."""
         x = (2 * images.astype(jnp.float32) - 1).astype(self.compute.dtype)
         return self.quant_conv(self.encoder(x))
 
     def code_logits(self, images: jax.Array) -> jax.Array:
-        """Pixels -> float32[B, h, w, V]"""
+        """Encodes pixels -> float32[B, h, w, V]."""
         return self.code_head(self.latents(images)).astype(jnp.float32)
 
     def encode(self, images: jax.Array) -> jax.Array:
-        """Pixels -> the likeliest codes int32[B, T], row by row."""
+        """Encodes pixels -> the likeliest codes int32[B, T], row by row."""
         codes = self.code_logits(images).argmax(axis=-1).astype(jnp.int32)
         B, h, w = codes.shape
         return codes.reshape(B, h * w)
 
     def decode(self, codes: jax.Array) -> jax.Array:
-        """int32[B, h, w] -> pixels float32, from 0 to 1"""
+        """Decodes int32[B, h, w] -> pixels float32, from 0 to 1."""
         return self.decode_latents(self.codebook[codes]).clip(0, 1)
 
     def decode_latents(self, z: jax.Array) -> jax.Array:
-        """float[B, h, w, L], rows of the codebook or mixtures of them -> pixels before clipping."""
+        """Decodes float[B, h, w, L], codebook rows or their mixtures -> pixels before clipping."""
         x = self.decoder(self.post_quant_conv(z.astype(self.compute.dtype))).astype(jnp.float32)
         if self.config.wavelet:
-            x = synthesis(x)
+            x = inverse_dwt(x)
         return (x + 1) / 2
 
 
 def abstract_params(config: VqganConfig) -> dict:
-    """Shapes and dtypes of the parameters, without computing anything."""
+    """Returns shapes and dtypes of the parameters, without computing anything."""
     images = jax.ShapeDtypeStruct((1, config.patch_size, config.patch_size, 3), jnp.float32)
     return param_shapes(Vqgan, config, images)
 
 
 def init_params(config: VqganConfig, rng: jax.Array) -> dict:
-    """Fresh parameters. rng: any key."""
+    """Initializes parameters. rng: any key."""
     # Compiled, JAX's usual generator makes a loop for each of the many parameters: a minute.
     rng = jax.random.wrap_key_data(jax.random.bits(rng, (4,), jnp.uint32), impl="rbg")
     images = jnp.zeros((1, config.patch_size, config.patch_size, 3))
     return Vqgan(config).init(rng, images)["params"]
 
 
-def _rematted(block: type[nn.Module], compute: Compute) -> Any:
-    """The block as `Compute.remat` wants; of its products the convolutions are the dear ones."""
+def _maybe_remat(block: type[nn.Module], compute: Compute) -> Any:
+    """Wraps a block in `nn.remat` as `Compute.remat` says; "dots" includes convolutions."""
     if compute.remat == "none":
         return block
-    return nn.remat(block, policy=_keep_products if compute.remat == "dots" else None)
+    return nn.remat(block, policy=_save_products if compute.remat == "dots" else None)
 
 
-def _keep_products(primitive: Any, *_: Any, **__: Any) -> bool:
+def _save_products(primitive: Any, *_: Any, **__: Any) -> bool:
     return primitive in (jax.lax.conv_general_dilated_p, jax.lax.dot_general_p)

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from clip_jax.per_example_rng import gumbel
 from rudolph_jax.vqgan import Vqgan
-from rudolph_jax.wavelet import halve
+from rudolph_jax.wavelet import downsample
 
 
 def vqgan_loss(
@@ -25,20 +25,20 @@ def vqgan_loss(
     temperature: jax.Array | float,
     kl_weight: float,
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """images float[B, H, W, 3] from 0 to 1, as the decoder should paint them -> loss, metrics.
+    """Computes the loss and metrics of images float[B, H, W, 3] from 0 to 1, the decoder's target.
 
     Codes are drawn from softmax(logits) by adding Gumbel noise, an image's from its own key[B];
     the decoder gets the drawn code, the gradient goes through softmax((logits + noise) /
     temperature) (Jang et al. 2016).
-    A wavelet decoder paints images twice as large as those encoded: the encoder sees halves.
+    A wavelet decoder's images are twice as large as those encoded: the encoder gets half the size.
 
     reconstruction_loss: mean absolute plus mean squared difference of pixels.
     kl_loss: of softmax(logits) from the uniform distribution, in nats a token.
-    code_shares: float32[V], how often each code is the likeliest.
+    code_shares: float32[V], frequency of each code as the likeliest.
     """
     apply = partial(vqgan.apply, {"params": params})
-    seen = halve(images) if vqgan.config.wavelet else images
-    logits = apply(seen, method="code_logits")
+    inputs = downsample(images) if vqgan.config.wavelet else images
+    logits = apply(inputs, method="code_logits")
     V = logits.shape[-1]
     noisy = logits + gumbel(keys, logits.shape[1:])
     soft = jax.nn.softmax(noisy / temperature, axis=-1)
@@ -55,7 +55,7 @@ def vqgan_loss(
 
 
 def codebook_metrics(shares: jax.Array) -> dict[str, jax.Array]:
-    """From float32[V], how often each code is the likeliest in a batch.
+    """Computes metrics from float32[V], the frequency of each code in a batch.
 
     codebook_usage: share of the codes that occur. code_perplexity: exp of their entropy, at most V.
     """

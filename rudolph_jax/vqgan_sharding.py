@@ -1,7 +1,7 @@
-"""Where each parameter of Vqgan lies: path pattern -> logical axes, one row a kind of parameter.
+"""Logical axes of Vqgan's parameters, by path pattern, one row for each kind of parameter.
 
-`experiments/training/partitioning.py` maps logical axes to mesh axes: "embed" here is the channels
-that a product puts out, "vocab" the codes. None is never split.
+`experiments/training/partitioning.py` maps logical axes to mesh axes: "embed" here is the output
+channels of a product, "vocab" the codes. None is never split.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""One level of the Haar wavelet (PyWavelets' db1), which the wavelet decoder's images end with.
+"""Inverse Haar transform of one level (PyWavelets' db1), the wavelet decoder's last operation.
 
 # B batch, H x W pixels of each band, c colours, V and U: vertical and horizontal band or pixel
 """
@@ -9,13 +9,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-# What a pair of pixels gets of the low band, and of the high one.
+# Synthesis filters of the low and of the high band.
 LOW = np.array([0.5, 0.5], np.float32) ** 0.5
 HIGH = np.array([1, -1], np.float32) * LOW
 
 
-def synthesis(coefficients: jax.Array) -> jax.Array:
-    """float[B, H, W, 12] -> float[B, 2H, 2W, 3]
+def inverse_dwt(coefficients: jax.Array) -> jax.Array:
+    """Transforms float[B, H, W, 12] -> float[B, 2H, 2W, 3].
 
     The first three channels are the low band of each colour. Nine follow: for each colour the
     bands that are high vertically, high horizontally, high both ways.
@@ -29,7 +29,7 @@ def synthesis(coefficients: jax.Array) -> jax.Array:
     return pixels.reshape(B, 2 * H, 2 * W, 3)
 
 
-def halve(images: jax.Array) -> jax.Array:
-    """float[B, 2H, 2W, c] -> float[B, H, W, c]: means of 2x2 pixels, half of the low band."""
+def downsample(images: jax.Array) -> jax.Array:
+    """Averages 2x2 pixels, half of the low band: float[B, 2H, 2W, c] -> float[B, H, W, c]."""
     B, H, W, c = images.shape
     return images.reshape(B, H // 2, 2, W // 2, 2, c).mean((2, 4))

@@ -14,9 +14,9 @@ from clip_jax import Predictor
 from clip_jax.errors import InputError
 from rudolph_jax import tasks
 from rudolph_jax.app.limits import Limits
-from rudolph_jax.png_files import about_drawings, png_bytes, write_drawings
+from rudolph_jax.png_files import image_metadata, png_bytes, write_images
 from rudolph_jax.pretrained import PretrainedRudolph
-from rudolph_jax.text_encoding import lost_on_the_left
+from rudolph_jax.text_encoding import truncated_left_text
 
 ARCHIVE = "drawings.zip"
 MAX_SEED = 2**31 - 1
@@ -84,7 +84,7 @@ def draw(
     )  # fmt: skip
     drawn: list[np.ndarray] = []
     shown: list[tuple[Path, str]] = []
-    lost = lost_on_the_left(rudolph.tokenizer, rudolph.config, text)
+    lost = truncated_left_text(rudolph.tokenizer, rudolph.config, text)
     yield Progress(0, count, [])
     while len(shown) < count and not stopped():
         with device:
@@ -101,10 +101,10 @@ def draw(
         return
     codes = np.concatenate(drawn)
     with device:
-        order, scores = tasks.rank_drawings(rudolph, text, codes, predictor, batch_size=batch_size)
+        order, scores = tasks.rank_images(rudolph, text, codes, predictor, batch_size=batch_size)
         ranked = rudolph.decode_images(codes[order])
-    about = about_drawings(text, seed, order, scores)
-    files = write_drawings(folder / "ranked", ranked, about)
+    about = image_metadata(text, seed, order, scores)
+    files = write_images(folder / "ranked", ranked, about)
     name = next(iter(scores))
     captions = [f"{scores[name][i]:.3f}" for i in order]
     yield Progress(

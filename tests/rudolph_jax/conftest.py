@@ -66,7 +66,7 @@ def tokenizer(goldens, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def api(golden, tokenizer):
-    """What the API's outputs were recorded with: rudolph_v2, a vocabulary, a stand-in."""
+    """Loads what the API's outputs were recorded with: rudolph_v2, a vocabulary, a stand-in."""
     model, _ = golden("rudolph_v2")
     return rudolph_jax.PretrainedRudolph(
         model.config, model.params, tokenizer, BlockMeans(4, model.config.image_vocab_size)
@@ -75,7 +75,7 @@ def api(golden, tokenizer):
 
 @pytest.fixture(scope="session")
 def tiny_config():
-    """Every kind of mask, and sizes that all differ."""
+    """Returns a config with all mask types, whose sizes all differ."""
     return rudolph_jax.RudolphConfig(
         left_text_length=5, image_tokens_per_side=3, right_text_length=4, text_vocab_size=11,
         image_vocab_size=17, width=12, layers=4, heads=2, text_special_tokens=7,

@@ -124,7 +124,7 @@ def test_equals_a_loop_without_cache_token_for_token(
 
 
 @pytest.mark.parametrize("segment", ["image", "right"])
-def test_trimmed_keys_change_nothing(tiny_config, params, tiny_ids, segment):
+def test_a_windowed_cache_changes_nothing(tiny_config, params, tiny_ids, segment):
     sampler = SamplerConfig(tiny_config, Compute(), segment, 3)
     whole = dataclasses.replace(sampler, windowed_cache=False)
     start = 5 if segment == "image" else 15
@@ -133,10 +133,10 @@ def test_trimmed_keys_change_nothing(tiny_config, params, tiny_ids, segment):
     np.testing.assert_array_equal(found, generate(whole, params, inputs))
 
 
-def test_hidden_states_with_trimmed_keys_are_those_of_the_whole_sequence(
+def test_hidden_states_with_a_windowed_cache_are_those_of_the_whole_sequence(
     tiny_config, params, tiny_ids
 ):
-    """What the sampler sees of each code of an image against a run without a cache, in float32."""
+    """Compares the sampler's hidden states of an image with a run without a cache, in float32."""
     sampler, layout = SamplerConfig(tiny_config, Compute(), "image", 1), Layout(tiny_config)
     inputs = make_inputs(sampler, tiny_ids, 5, forced_tokens=tiny_ids[:2, layout.image])
     ids = tiny_ids[:2, : layout.image.stop]

@@ -73,7 +73,7 @@ def test_shapes_are_squares_unless_said(vqgan, rng):
     assert (wide.shape, tall.shape) == ((2, 8, 16, 3), (2, 16, 8, 3))
     square = vqgan.decode(np.zeros((1, 9), np.int64))
     assert square.shape == (1, 12, 12, 3)
-    with pytest.raises(InputError, match=r"8 a picture, not a square .* shape=\(rows, columns\)"):
+    with pytest.raises(InputError, match=r"8 ids, not a square .* shape=\(rows, columns\)"):
         vqgan.decode(ids)
     for shape in ((3, 3), (-2, -4), (0, 8)):
         with pytest.raises(InputError, match="does not hold them"):
@@ -137,7 +137,7 @@ def test_wrong_ids_are_named(vqgan, ids, message):
 
 
 def test_no_ids_at_all_are_no_square(vqgan):
-    with pytest.raises(InputError, match="0 a picture, not a square"):
+    with pytest.raises(InputError, match="0 ids, not a square"):
         vqgan.decode(np.zeros((2, 0), np.int32))
 
 

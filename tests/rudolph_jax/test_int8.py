@@ -9,7 +9,7 @@ import rudolph_jax
 from clip_jax import InputError
 from rudolph_jax import Compute, PretrainedRudolph, incremental
 from rudolph_jax.generation import GenerationConfig, sample_batches
-from rudolph_jax.int8 import CONTRACTED, Int8, is_int8, quantize, quantize_layers
+from rudolph_jax.int8 import CONTRACTED, QuantizedKernel, is_int8, quantize, quantize_layers
 from rudolph_jax.sampling import SamplingParams
 
 
@@ -93,7 +93,7 @@ def test_it_draws_what_is_likeliest_by_its_own_logits(folder, dtype):
 def test_casting_leaves_eight_bits_alone(stored):
     params = incremental.cast_params(quantize_layers(stored.params), Compute(dtype="bfloat16"))
     attention = params["layers"]["0"]["attention"]
-    assert isinstance(attention["qkv_kernel"], Int8)
+    assert isinstance(attention["qkv_kernel"], QuantizedKernel)
     assert attention["qkv_kernel"].values.dtype == np.int8
     assert attention["qkv_bias"].dtype == jnp.bfloat16
 

@@ -107,7 +107,7 @@ def test_one_kind_for_all_layers(kind):
 
 
 def test_a_causal_model_draws_what_its_logits_say(tiny_config, tiny_params, tiny_ids):
-    """Each code that the cached sampler takes at temperature 0 is the model's first choice."""
+    """Compares the codes of the cached sampler at temperature 0 with the argmax of the logits."""
     model = dataclasses.replace(tiny_config, mask_order="causal", layers=2)
     params, layout = unstack_layers(tiny_params(model)), Layout(model)
     codes = generate(SamplerConfig(model, Compute(), "image", samples=1), params, SamplerInputs(

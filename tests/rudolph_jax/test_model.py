@@ -131,7 +131,7 @@ def test_dropout_needs_a_key_and_spares_the_embeddings(tiny_config, params, tiny
 
 
 def test_each_layer_drops_on_its_own(tiny_config, params, tiny_ids):
-    """With one key for all layers, equal parameters would drop equal places in each."""
+    """Checks layers with equal parameters, which one key for all would drop alike."""
     config = dataclasses.replace(tiny_config, attention_dropout=0.0, output_dropout=0.5)
     states = Rudolph(config).apply(
         {"params": params},

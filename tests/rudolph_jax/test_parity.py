@@ -76,7 +76,7 @@ def test_losses(golden, name):
 @every_model
 @pytest.mark.parametrize("stacked", [True, False])
 def test_gradients(golden, name, stacked):
-    """Of every parameter, in the original's arrangement, for both forms of the layers."""
+    """Compares the gradients of all parameters, for stacked and unstacked layers."""
     model, outputs = golden(name)
     ids = jnp.asarray(outputs["input_ids"])
     module = Rudolph(model.config, Compute(remat="block"), stacked=stacked)
@@ -116,7 +116,7 @@ def test_gradients(golden, name, stacked):
 
 @every_model
 def test_cached_steps(golden, name):
-    """One token at a time after the left text, with the keys and values of those before."""
+    """Runs one token at a time after the left text, with a key-value cache."""
     model, outputs = golden(name)
     config, compute = model.config, Compute()
     layout, ids = Layout(config), jnp.asarray(outputs["input_ids"])

@@ -68,7 +68,7 @@ def test_bfloat16_is_near(model, tiny_ids):
         (np.zeros(5, np.int32), r"int32\[5\]; expected int32\[B, T\]"),
         (np.zeros((1, 5), np.float32), r"float32\[1, 5\]; expected int32"),
         (np.full((1, 2), 23, np.int32), r"\[0, 0\] is 23; expected 0 to 22 in the text"),
-        (np.full((2, 6), 19, np.int32), r"\[0, 5\] is 19; expected 0 to 18 in the picture"),
+        (np.full((2, 6), 19, np.int32), r"\[0, 5\] is 19; expected 0 to 18 in the image"),
         (np.full((1, 1), -1, np.int32), r"is -1; expected 0 to 22"),
     ],
 )

@@ -28,7 +28,7 @@ def test_a_context_that_is_too_long_leaves_the_question_whole(tokenizer, api):
     assert lost == tokenizer.decode(before[3:])
     short, _ = encode_text(tokenizer, QUESTION, 5, 9, CONTEXT)
     assert short.tolist() == [BOS, 9, *pieces[:3]]
-    with pytest.warns(TruncationWarning, match="this part of it is lost"):
+    with pytest.warns(TruncationWarning, match="this part of it is truncated"):
         left = encode_left(tokenizer, api.config, "дом", "LT_UNK", "лес " * 20)
     assert decode_text(tokenizer, left).endswith("дом") and len(tokenizer.encode("дом")) == 2
     with pytest.raises(InputError, match="text is int; expected str"):

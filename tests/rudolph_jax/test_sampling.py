@@ -145,7 +145,7 @@ def test_guidance_away_from_a_prediction(on_logits):
 
 @pytest.mark.parametrize("on_logits", [False, True])
 def test_guidance_where_the_predictions_share_no_token(on_logits):
-    """Each keeps one token, another one; the original's logits are then all -inf, and NaN."""
+    """Filters to one token each, a different one; the original's logits are then -inf, and NaN."""
     found = frequencies(0.2, on_logits, top_k=1)
     assert found.sum() == pytest.approx(1) and np.isfinite(found).all()
     if not on_logits:

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 import rudolph_jax
-from rudolph_jax import commands
+from rudolph_jax import cli_commands
 from rudolph_jax.__main__ import main
 from rudolph_jax.png_files import contact_sheet
 
@@ -123,7 +123,7 @@ def test_what_does_not_fit_is_told(shell):
     [
         (("draw", "лес", "--temperature=-1"), "temperature is -1.0; expected 0"),
         (("draw", "лес", "--image=nowhere.png", "--keep=up=1"), "nowhere.png: no such image"),
-        (("draw", "лес", "--keep=up=1"), "give the picture with --image=FILE"),
+        (("draw", "лес", "--keep=up=1"), "give the image with --image=FILE"),
         (("draw", "лес", "--image={red}"), "--keep names no border"),
         (("draw", "лес", "--image={red}", "--keep=top=1"), "expected such as up=4,left=2"),
         (("caption", "nowhere.png"), "nowhere.png: no such image"),
@@ -178,4 +178,4 @@ def test_contact_sheet():
 
 def test_every_command_has_its_function():
     for name in ("draw", "caption", "classify", "write", "answer"):
-        assert callable(getattr(commands, name))
+        assert callable(getattr(cli_commands, name))

@@ -11,7 +11,7 @@ import rudolph_jax
 from clip_jax import ClipConfig, InputError, Predictor, PretrainedClip
 from rudolph_jax import PretrainedRudolph, tasks
 from rudolph_jax.layout import BOS, EOS, PAD
-from rudolph_jax.perplexity import combined_scores, mean_exponential
+from rudolph_jax.perplexity import combined_scores, mean_token_perplexity
 from rudolph_jax.text_encoding import decode_text, encode_left, encode_right
 
 pytestmark = pytest.mark.filterwarnings("ignore::rudolph_jax.text_encoding.TruncationWarning")
@@ -92,7 +92,7 @@ def test_bug_one_candidate_has_a_score(api):
 
 def test_bug_a_row_of_zeros_has_perplexity_one():
     """The original loses the row, and fails."""
-    found = mean_exponential(np.float32([[0, 0, 0], [0, np.log(5), np.log(3)]]))
+    found = mean_token_perplexity(np.float32([[0, 0, 0], [0, np.log(5), np.log(3)]]))
     np.testing.assert_allclose(found, [1.0, 4.0], rtol=1e-6)
 
 
@@ -198,7 +198,7 @@ def test_cropping_first_hides_the_rest_of_the_picture(tiny_config, tiny_params, 
     [
         ({"top": 1}, "borders name 'top'; expected any of up, down, left, right"),
         ({"up": 5}, "border up is 5; expected 0 to 4 tokens"),
-        ({"up": 4}, "the picture is 20x20 pixels, smaller than its border of 32"),
+        ({"up": 4}, "the image is 20x20 pixels, smaller than its border of 32"),
     ],
 )
 def test_wrong_borders(api, borders, message):

@@ -76,7 +76,7 @@ def test_decoding_is_clipped_decoding_of_codebook_rows(rng):
 
 
 def test_strided_convolution_is_padded_on_the_right_and_below():
-    """Of a kernel with one tap in its last corner, output i is input 2i + 2."""
+    """Uses a kernel with one tap in its last corner, whose output i is input 2i + 2."""
     x = np.arange(1, 37, dtype=np.float32).reshape(1, 6, 6, 1)
     kernel = np.zeros((3, 3, 1, 1), np.float32)
     kernel[2, 2] = 1

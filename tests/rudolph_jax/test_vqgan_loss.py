@@ -12,7 +12,7 @@ from clip_jax.per_example_rng import per_example_keys
 from rudolph_jax import Vqgan, VqganConfig
 from rudolph_jax.vqgan import init_params
 from rudolph_jax.vqgan_loss import codebook_metrics, vqgan_loss
-from rudolph_jax.wavelet import halve
+from rudolph_jax.wavelet import downsample
 
 CONFIG = VqganConfig(
     channels=8,
@@ -142,7 +142,7 @@ def test_it_learns_a_few_pictures(pictures, wavelet):
     # Five seeds end at 0.13 to 0.22 of the first loss, with wavelets at 0.32 to 0.35.
     assert np.mean(losses[-5:]) < 0.45 * losses[0]
     vqgan = Vqgan(config)
-    seen = halve(pictures) if wavelet else pictures
+    seen = downsample(pictures) if wavelet else pictures
     decoded = jax.jit(lambda x: vqgan.apply({"params": params}, x))(seen)
     assert decoded.shape == pictures.shape
     # The likeliest codes, not only drawn ones, paint the images better than their mean does:

@@ -1,6 +1,6 @@
 import numpy as np
 
-from rudolph_jax.wavelet import HIGH, LOW, halve, synthesis
+from rudolph_jax.wavelet import HIGH, LOW, downsample, inverse_dwt
 
 
 def analysis(pixels):
@@ -21,7 +21,7 @@ def test_bands_of_a_small_picture():
         coefficients = np.zeros((1, 1, 1, 12), np.float32)
         green = 1 if band == 0 else 3 + 3 * 1 + (band - 1)
         coefficients[..., green] = 2
-        found = np.asarray(synthesis(coefficients))[0]
+        found = np.asarray(inverse_dwt(coefficients))[0]
         np.testing.assert_array_equal(found[..., 1], pixels)
         assert not found[..., 0].any() and not found[..., 2].any()
 
@@ -32,13 +32,13 @@ def test_synthesis_inverts_analysis(rng):
     for b, i, j, c in np.ndindex(2, 3, 5, 3):
         bands = analysis(pixels[b, 2 * i : 2 * i + 2, 2 * j : 2 * j + 2, c])
         coefficients[b, i, j, [c, 3 + 3 * c, 4 + 3 * c, 5 + 3 * c]] = bands
-    np.testing.assert_allclose(synthesis(coefficients), pixels, atol=1e-5)
+    np.testing.assert_allclose(inverse_dwt(coefficients), pixels, atol=1e-5)
 
 
 def test_half_a_picture_is_half_its_low_band(rng):
     pixels = rng.normal(size=(2, 4, 6, 3)).astype(np.float32)
     coefficients = np.zeros((2, 2, 3, 12), np.float32)
-    coefficients[..., :3] = 2 * halve(pixels)
-    smooth = np.asarray(synthesis(coefficients))
-    np.testing.assert_allclose(halve(smooth), halve(pixels), atol=1e-5)
+    coefficients[..., :3] = 2 * downsample(pixels)
+    smooth = np.asarray(inverse_dwt(coefficients))
+    np.testing.assert_allclose(downsample(smooth), downsample(pixels), atol=1e-5)
     np.testing.assert_array_equal(smooth[:, ::2, ::2], smooth[:, 1::2, 1::2])

@@ -1,7 +1,7 @@
-"""What each command of the shell does: parsed arguments -> results as plain data, told by `tell`.
+"""Commands of `python -m rudolph_jax`: parsed arguments -> results (see `format_results`).
 
-A command returns a list of dicts; with --json they are printed as they are, one a line. A file
-among several that is no readable image becomes {"image": name, "error": reason}.
+A command returns a list of dicts; with --json each is printed as a line. A file that cannot be read
+as an image, one of several, becomes {"image": name, "error": reason}.
 """
 
 from __future__ import annotations
@@ -21,37 +21,37 @@ from clip_jax.text import check_encodable, escape, normalize_name
 from rudolph_jax import tasks
 from rudolph_jax.config import RudolphConfig
 from rudolph_jax.image_prompts import SIDES
-from rudolph_jax.png_files import SHEET, about_drawings, write_drawings
+from rudolph_jax.png_files import SHEET, image_metadata, write_images
 from rudolph_jax.pretrained import PretrainedRudolph
 
 Results = list[dict[str, Any]]
-ERROR = "error"  # key of a result that says why a file gave no other
+ERROR = "error"  # key of the reason in the result of a file that cannot be read
 
 
 def draw(rudolph: PretrainedRudolph, args: argparse.Namespace) -> Results:
     check_destination(args.out)
-    how = _how(args)
+    kwargs = _sampling_kwargs(args)
     if args.image:
-        how["image_prompts"] = tasks.keep_borders(rudolph, args.image, _borders(args.keep))
+        kwargs["image_prompts"] = tasks.keep_borders(rudolph, args.image, _borders(args.keep))
     elif args.keep:
-        raise InputError("--keep names borders of a picture; give the picture with --image=FILE")
+        raise InputError("--keep names borders of an image; give the image with --image=FILE")
     candidates = max(args.candidates, args.count)
     if args.guidance is None:
-        codes = tasks.generate_codebooks(rudolph, args.text, candidates, **how)
+        codes = tasks.generate_codebooks(rudolph, args.text, candidates, **kwargs)
     else:
         codes = tasks.generate_codebooks_cfg(
-            rudolph, args.text, candidates, weight_cfg=args.guidance, **how
+            rudolph, args.text, candidates, weight_cfg=args.guidance, **kwargs
         )
     predictor = None
     if args.ruclip:
         predictor = clip_jax.Predictor(clip_jax.load(args.ruclip), quiet=args.quiet)
-    order, scores = tasks.rank_drawings(
+    order, scores = tasks.rank_images(
         rudolph, args.text, codes, predictor, batch_size=args.batch_size, quiet=args.quiet
     )
     order = order[: args.count]
-    pictures = rudolph.decode_images(codes[order])
-    results = about_drawings(args.text, args.seed, order, scores)
-    paths = write_drawings(args.out, pictures, results)
+    images = rudolph.decode_images(codes[order])
+    results = image_metadata(args.text, args.seed, order, scores)
+    paths = write_images(args.out, images, results)
     return [{"file": str(path), **result} for path, result in zip(paths, results, strict=True)]
 
 
@@ -59,7 +59,7 @@ def caption(rudolph: PretrainedRudolph, args: argparse.Namespace) -> Results:
     def caption_one(image: Image.Image) -> Results:
         return tasks.image_captioning(
             rudolph, image, args.count, generations_num=max(args.candidates, args.count),
-            r_template=args.template, **_how(args),
+            r_template=args.template, **_sampling_kwargs(args),
         )  # fmt: skip
 
     return _for_each_image(args.images, caption_one)
@@ -91,10 +91,10 @@ def classify(rudolph: PretrainedRudolph, args: argparse.Namespace) -> Results:
 def write(rudolph: PretrainedRudolph, args: argparse.Namespace) -> Results:
     allowed = None
     if args.characters:
-        allowed = _pieces_of(rudolph, args.characters)
+        allowed = _pieces_spelled_with(rudolph, args.characters)
     texts = tasks.generate_texts(
         rudolph, args.text, max(args.candidates, args.count), allowed_token_ids=allowed,
-        special_token="LT_UNK" if args.unknown_task else "LT_T2T", **_how(args),
+        special_token="LT_UNK" if args.unknown_task else "LT_T2T", **_sampling_kwargs(args),
     )  # fmt: skip
     return texts[: args.count]
 
@@ -102,14 +102,14 @@ def write(rudolph: PretrainedRudolph, args: argparse.Namespace) -> Results:
 def answer(rudolph: PretrainedRudolph, args: argparse.Namespace) -> Results:
     answers = tasks.answer(
         rudolph, args.question, args.image, max(args.candidates, args.count), about=args.about,
-        context=args.context, **_how(args),
+        context=args.context, **_sampling_kwargs(args),
     )  # fmt: skip
     return answers[: args.count]
 
 
-def _for_each_image(files: Sequence[Path], work: Callable[[Image.Image], Results]) -> Results:
-    """The results of all files with their names; InputError where not one can be read."""
-    found: Results = []
+def _for_each_image(files: Sequence[Path], task: Callable[[Image.Image], Results]) -> Results:
+    """Returns the results of all files with their names; InputError where none can be read."""
+    results: Results = []
     failed = 0
     for file in files:
         try:
@@ -119,19 +119,19 @@ def _for_each_image(files: Sequence[Path], work: Callable[[Image.Image], Results
                 raise
             failed += 1
             reason = str(error).removeprefix(f"{escape(str(file))}: ")
-            found.append({"image": str(file), ERROR: reason})
+            results.append({"image": str(file), ERROR: reason})
         else:
-            found += [{"image": str(file), **each} for each in work(image)]
+            results += [{"image": str(file), **each} for each in task(image)]
     if failed == len(files):
-        first = found[0]
+        first = results[0]
         raise InputError(
             f"none of the {failed} images can be read; {escape(first['image'])}: {first[ERROR]}"
         )
-    return found
+    return results
 
 
-def tell(command: str, results: Results, args: argparse.Namespace) -> list[str]:
-    """Lines for people, of results without errors."""
+def format_results(command: str, results: Results, args: argparse.Namespace) -> list[str]:
+    """Formats results without errors as lines of text."""
     if command == "draw":
         scored = [
             f"{r['file']}  " + "  ".join(f"{k} {r[k]:.3f}" for k in ("score", "cosine") if k in r)
@@ -148,7 +148,7 @@ def tell(command: str, results: Results, args: argparse.Namespace) -> list[str]:
 
 
 def check_tasks(config: RudolphConfig, args: argparse.Namespace) -> None:
-    """InputError where a model cannot do what a command asks for, before anything is loaded."""
+    """Raises InputError where the model lacks what a command needs, before anything is loaded."""
     command = args.command
     if command in ("draw", "caption", "classify") and args.vqgan is None:
         raise InputError(f"{command}: no image tokenizer was given; add --vqgan=FOLDER")
@@ -156,13 +156,13 @@ def check_tasks(config: RudolphConfig, args: argparse.Namespace) -> None:
         raise InputError(f"{command}: this model has no right text (a ruDALL-E?); it can only draw")
 
 
-def _how(args: argparse.Namespace) -> dict[str, Any]:
+def _sampling_kwargs(args: argparse.Namespace) -> dict[str, Any]:
     names = ("temperature", "top_k", "top_p", "seed", "batch_size", "quiet")
     return {name: getattr(args, name) for name in names}
 
 
 def _borders(text: str) -> dict[str, int]:
-    """'up=4,left=2' -> {"up": 4, "left": 2}"""
+    """Parses 'up=4,left=2' -> {"up": 4, "left": 2}."""
     borders = {}
     for part in filter(None, text.split(",")):
         side, _, width = part.partition("=")
@@ -176,8 +176,8 @@ def _borders(text: str) -> dict[str, int]:
     return borders
 
 
-def _pieces_of(rudolph: PretrainedRudolph, characters: str) -> list[int]:
-    """EOS and the pieces that consist of these characters alone."""
+def _pieces_spelled_with(rudolph: PretrainedRudolph, characters: str) -> list[int]:
+    """Returns the ids of EOS and of the pieces that consist of these characters alone."""
     tokenizer, wanted = rudolph.tokenizer, set(characters.lower()) | {" "}
     spelled = {i: tokenizer.piece(i) for i in range(4, tokenizer.vocab_size)}
     pieces = [i for i, piece in spelled.items() if piece and set(piece) <= wanted]
