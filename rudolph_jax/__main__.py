@@ -15,7 +15,7 @@ from clip_jax.errors import PartialResultError
 from clip_jax.model_folder import read_config
 from clip_jax.text import InvisibleCharacterWarning, escape
 from rudolph_jax import cli_commands, doctor
-from rudolph_jax.app import command as app
+from rudolph_jax.app import cli as app
 from rudolph_jax.config import RudolphConfig
 from rudolph_jax.image_to_text import QUESTIONS
 from rudolph_jax.pretrained import KIND, WEIGHTS, load
@@ -30,7 +30,7 @@ EXAMPLES = """примеры:
   python -m rudolph_jax classify *.jpg --classes=кошка,собака,дом --model=... --vqgan=...
   python -m rudolph_jax write "в сказочном лесу" --model=... --count=3
   python -m rudolph_jax answer "какого цвета машина?" --image=фото.jpg --model=... --vqgan=...
-  python -m rudolph_jax app --model=... --vqgan=... --ruclip=models/ruclip --pictures=фото"""
+  python -m rudolph_jax app --model=... --vqgan=... --ruclip=models/ruclip --images=фото"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -47,7 +47,7 @@ def _run(argv: Sequence[str]) -> None:
         doctor.print_report()
         return
     if args.command == "app":
-        app.open_page(args)
+        app.run_app(args)
         return
     with warnings.catch_warnings(record=True) as caught:
         for category in PRINTED_WARNINGS:

@@ -40,7 +40,7 @@ def take_pictures(models: Path, out: Path) -> list[Path]:
         photo = write_photos(home / "digits")[UPLOADED]
         options = [f"--{option}={folder}" for option, folder in folders.items()]
         with (
-            served([*options, f"--pictures={photo.parent}"]) as server,
+            served([*options, f"--images={photo.parent}"]) as server,
             browser(home) as driver,
         ):
             page = Page(driver, server.url)
@@ -49,12 +49,12 @@ def take_pictures(models: Path, out: Path) -> list[Path]:
             page.wait_for("drawn", "best first")
             files = [save(page, out / "app_draw.png")]
             page.turn_to("Caption")
-            page.upload("caption-picture", photo)
+            page.upload("caption-image", photo)
             page.press("caption")
             page.wait_for("captions", "score")
             files.append(save(page, out / "app_caption.png"))
             page.turn_to("Classify")
-            page.upload("classify-picture", photo)
+            page.upload("classify-image", photo)
             page.write("labels", ", ".join(NAMES))
             page.write("template", "рукописная цифра {}")
             page.press("classify")

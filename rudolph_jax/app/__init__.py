@@ -1,5 +1,5 @@
-"""A page in the browser: draw, caption, classify, search. `python -m rudolph_jax app --help`.
+"""Web app: draw, caption, classify, search. `python -m rudolph_jax app --help`.
 
-`drawing.py`, `reading.py` and `searching.py` do the work and know nothing of the page, which the
-files `*_tab.py` and `page.py` build with gradio, the extra `app`.
+`image_generation.py`, `captions_and_classes.py` and `image_search.py` do the work and do not depend
+on the page, which `page.py` and the tabs build with gradio, the extra `app`.
 """

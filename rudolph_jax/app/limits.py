@@ -1,4 +1,4 @@
-"""How much one person on the page may ask of the machine."""
+"""Limits of what a user of the page may request."""
 
 from __future__ import annotations
 
@@ -14,16 +14,18 @@ from clip_jax.text import invisible_characters, normalize_name
 
 @dataclasses.dataclass(frozen=True)
 class Limits:
-    """What is more raises InputError.
+    """Validates requests; those beyond a limit raise InputError.
 
-    pictures: of one drawing, or that one search shows; captions to choose from too. prompt, label:
-    characters of a text, of a class's name. labels: classes. upload_mb: of a file, each 2^20 bytes;
-    uploads_mb: of all files within two hours, which is how long they may lie on the disk.
-    megapixels: of an uploaded picture, which is measured before it is decoded. waiting: tasks in
-    the queue.
+    images: of one generation, shown by one search, or candidates of a caption.
+    prompt, label: characters of a text, of a class's name.
+    labels: number of classes.
+    upload_mb: of a file, in units of 2^20 bytes.
+    uploads_mb: of all files within two hours, after which they are deleted.
+    megapixels: of an uploaded image, checked before it is decoded.
+    waiting: tasks in the queue.
     """
 
-    pictures: int = 32
+    images: int = 32
     prompt: int = 500
     labels: int = 100
     label: int = 100
@@ -37,15 +39,15 @@ class Limits:
         return self.upload_mb * 2**20
 
     def count(self, name: str, value: float | None) -> int:
-        """A whole number from 1 to `pictures`, which pages may send as a float."""
-        if value is None or value != int(value) or not 1 <= value <= self.pictures:
-            raise InputError(f"{name} is {value}; expected 1 to {self.pictures}")
+        """Returns a whole number from 1 to `images`, which pages may send as a float."""
+        if value is None or value != int(value) or not 1 <= value <= self.images:
+            raise InputError(f"{name} is {value}; expected 1 to {self.images}")
         return int(value)
 
-    def text(self, name: str, value: str, needed: bool = False) -> str:
-        """Stripped; `needed`: not empty."""
+    def text(self, name: str, value: str, required: bool = False) -> str:
+        """Returns the text stripped; an empty one is an error where it is `required`."""
         value = value.strip()
-        if needed and not value:
+        if required and not value:
             raise InputError(
                 f"the {name} is empty; expected a text such as «рукописная цифра семь»"
             )
@@ -56,13 +58,13 @@ class Limits:
         return value
 
     def class_names(self, text: str) -> list[str]:
-        """Distinct names in order, from lines or with commas between them; at least two."""
+        """Parses at least two distinct names, separated by commas or lines, in order."""
         names = [normalize_name(name.strip()) for name in text.replace("\n", ",").split(",")]
         names = list(dict.fromkeys(filter(None, names)))
         if not 2 <= len(names) <= self.labels:
             raise InputError(
-                f"{len(names)} different labels were given; expected 2 to {self.labels}, with "
-                "commas or on lines of their own"
+                f"{len(names)} different labels were given; expected 2 to {self.labels}, separated "
+                "by commas or lines"
             )
         for name in names:
             if hidden := invisible_characters(name):
@@ -76,10 +78,10 @@ class Limits:
             )
         return names
 
-    def picture(self, file: str | Path | None) -> Image.Image:
-        """An uploaded image, decoded."""
+    def open_upload(self, file: str | Path | None) -> Image.Image:
+        """Decodes an uploaded image."""
         if not file:
-            raise InputError("no picture was given; drop one into its field")
+            raise InputError("no image was given; upload one")
         size = Path(file).stat().st_size
         if size > self.upload_bytes:
             raise InputError(
@@ -89,16 +91,16 @@ class Limits:
             width, height = read_size(file)
         except InputError as error:
             if isinstance(error.__cause__, Image.DecompressionBombError):
-                raise InputError(
-                    f"the picture has more than {self.megapixels} megapixels"
-                ) from error
-            raise InputError("the file is no picture; expected such as PNG or JPEG") from error
+                raise InputError(f"the image has more than {self.megapixels} megapixels") from error
+            raise InputError(
+                "the file is not an image; expected a format such as PNG or JPEG"
+            ) from error
         if width * height > self.megapixels * 10**6:
             raise InputError(
-                f"the picture has {width}x{height} pixels; expected {self.megapixels} megapixels "
+                f"the image has {width}x{height} pixels; expected {self.megapixels} megapixels "
                 "at most"
             )
         try:
             return open_image(Path(file))
         except InputError as error:
-            raise InputError("the picture is damaged; expected a whole file") from error
+            raise InputError("the image is damaged; expected a whole file") from error

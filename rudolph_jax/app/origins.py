@@ -1,4 +1,4 @@
-"""Under which names the page is known, as a browser writes them: scheme, host and port."""
+"""Origins of the page, as a browser writes them: scheme, host and port."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ _ADDRESS = re.compile(r"(\[[0-9a-f:.]+\]|[0-9.]+)(?::([0-9]{1,5}))?")
 
 
 class Origins:
-    """The page's origins, from the address that it listens on and from those that are named.
+    """Matches the Host header with the page's origins.
 
-    host: loopback is known by all its names; a wildcard (0.0.0.0, ::) by this machine's name and
-    by any address, which no foreign name that is pointed here (DNS rebinding) can be.
-    others: of a proxy before the page, such as https://studio.example.
+    host: the address that the server listens on. Loopback has all its names; a wildcard (0.0.0.0,
+        ::) this machine's name and any IP address, which a foreign name that resolves to this
+        machine (DNS rebinding) is not.
+    others: origins of a reverse proxy, such as https://studio.example.
     """
 
     def __init__(self, host: str, port: int, others: Iterable[str] = ()) -> None:
@@ -34,19 +35,19 @@ class Origins:
         origins |= {parse_origin(other) for other in others}
         self._by_host = {origin.partition("://")[2].encode(): origin for origin in origins}
 
-    def of(self, host: bytes) -> str | None:
-        """The origin that a request's Host belongs to; None: it is not one of the page's."""
+    def match(self, host: bytes) -> str | None:
+        """Returns the origin of a request's Host header, or None where it is not the page's."""
         host = host.lower()
-        found = self._by_host.get(host)
-        if found is None and self._port is not None:
+        origin = self._by_host.get(host)
+        if origin is None and self._port is not None:
             address = _ADDRESS.fullmatch(host.decode("latin-1"))
             if address and int(address[2] or 80) == self._port and _is_address(address[1]):
                 return f"http://{address[0]}"
-        return found
+        return origin
 
 
 def parse_origin(text: str) -> str:
-    """An origin as browsers write it; InputError for what is none."""
+    """Parses an origin and writes it as browsers do; anything else raises InputError."""
     try:
         parts = urlsplit(text)
         host, port = parts.hostname, parts.port
@@ -55,7 +56,7 @@ def parse_origin(text: str) -> str:
     extra = parts.path.strip("/") or parts.query or parts.fragment or "@" in parts.netloc
     if parts.scheme not in PORTS or not host or extra or not host.isascii():
         raise InputError(
-            f"{text!r} is no origin; expected scheme, host and port alone, as in "
+            f"{text!r} is not an origin; expected only scheme, host and port, as in "
             "https://studio.example"
         )
     return _origin(parts.scheme, host, port or PORTS[parts.scheme])
@@ -86,6 +87,6 @@ def _is_address(text: str) -> bool:
 
 
 def _origin(scheme: str, host: str, port: int) -> str:
-    """Browsers leave the scheme's own port out, and write names small."""
+    """Formats an origin as browsers do: without a default port, in lower case."""
     name = f"[{host}]" if ":" in host else host
     return f"{scheme}://{name.lower()}" + (f":{port}" if port != PORTS[scheme] else "")

@@ -1,17 +1,17 @@
-"""The page: four tabs.
+"""The page with its four tabs.
 
-Annotations are not postponed: gradio looks among them for `gr.Request`.
+Annotations are not postponed: gradio looks for `gr.Request` among them.
 """
 
 from typing import Any
 
-from rudolph_jax.app.drawing_tab import drawing_tab
-from rudolph_jax.app.reading_tabs import caption_tab, classify_tab
+from rudolph_jax.app.app_state import AppState
+from rudolph_jax.app.caption_and_classify_tabs import caption_tab, classify_tab
+from rudolph_jax.app.draw_tab import draw_tab
 from rudolph_jax.app.search_tab import search_tab
-from rudolph_jax.app.studio import Studio
 
 TITLE = "RUDOLPH"
-FORGET = 3600  # seconds after which uploads and drawings are removed, and between looks for them
+DELETE_AFTER = 3600  # seconds, the age of deleted files and the interval of deletions
 STYLE = """
 .gradio-container .fillable { width: 100%; max-width: 1180px !important; }
 .gradio-container .grid-wrap { min-height: 0; max-height: none; }
@@ -29,35 +29,37 @@ STYLE = """
 """
 
 
-def build_page(studio: Studio) -> Any:
-    """gradio's Blocks, not launched."""
+def build_page(state: AppState) -> Any:
+    """Builds gradio's Blocks, not launched."""
     import gradio as gr
 
-    with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(FORGET, FORGET)) as page:
+    with gr.Blocks(
+        title=TITLE, analytics_enabled=False, delete_cache=(DELETE_AFTER, DELETE_AFTER)
+    ) as page:
         gr.HTML(
             f'<div id="title"><h1>{TITLE}</h1>'
-            "<span>draws, captions, classifies and finds pictures by Russian texts</span></div>"
+            "<span>generate, caption, classify and find images with Russian texts</span></div>"
         )
         with gr.Tab("Draw", id="draw"):
-            drawing_tab(studio)
+            draw_tab(state)
         with gr.Tab("Caption", id="caption"):
-            caption_tab(studio)
+            caption_tab(state)
         with gr.Tab("Classify", id="classify"):
-            classify_tab(studio)
+            classify_tab(state)
         with gr.Tab("Search", id="search"):
-            search_tab(studio)
+            search_tab(state)
 
-        def leave(session: gr.Request) -> None:
-            studio.stops.ask(str(session.session_hash))
-            studio.stops.end(str(session.session_hash))
+        def unload(session: gr.Request) -> None:
+            state.cancellations.cancel(str(session.session_hash))
+            state.cancellations.finish(str(session.session_hash))
 
-        page.unload(leave)
-    page.queue(max_size=studio.limits.waiting, default_concurrency_limit=1)
+        page.unload(unload)
+    page.queue(max_size=state.limits.waiting, default_concurrency_limit=1)
     return page
 
 
 def theme() -> Any:
-    """Of fonts that the machine has: gradio's own are fetched from elsewhere."""
+    """Returns a theme of local fonts; gradio's own are fetched from other hosts."""
     import gradio as gr
 
     return gr.themes.Soft(

@@ -1,56 +1,60 @@
-"""The tab that searches the server's folder of images by text."""
+"""Tab that searches the server's folder of images by text."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from rudolph_jax.app.studio import ALONE, Studio, errors_on_the_page, status
+from rudolph_jax.app.app_state import EXCLUSIVE, AppState, show_user_errors, status
 
 NO_FOLDER = (
-    "Start the page with `--ruclip=FOLDER` and `--pictures=FOLDER`, and the pictures of that "
+    "Start the page with `--ruclip=FOLDER` and `--images=FOLDER`, and the images of that "
     "folder are searched here by text."
 )
 
 
-def search_tab(studio: Studio) -> None:
+def search_tab(state: AppState) -> None:
     import gradio as gr
 
-    shelf = studio.shelf
-    if shelf is None:
+    search_index = state.search_index
+    if search_index is None:
         gr.Markdown(NO_FOLDER)
         return
     with gr.Row(equal_height=True):
         text = gr.Textbox(
-            label="What the picture shows", placeholder="рукописная цифра семь", scale=4,
-            max_length=studio.limits.prompt, elem_id="sought",
+            label="Text", placeholder="рукописная цифра семь", scale=4,
+            max_length=state.limits.prompt, elem_id="sought",
         )  # fmt: skip
-        most = studio.limits.pictures
-        count = gr.Slider(1, most, min(12, most), step=1, label="Pictures", scale=2)
+        largest = state.limits.images
+        count = gr.Slider(1, largest, min(12, largest), step=1, label="Images", scale=2)
     with gr.Row():
         go = gr.Button("Search", variant="primary", elem_id="search")
-        again = gr.Button("Look for new pictures", elem_id="again")
-    said = gr.HTML(status(f"The folder {shelf.folder.name}"), elem_id="searched")
+        reload = gr.Button("Reload folder", elem_id="reload")
+    status_line = gr.HTML(status(f"The folder {search_index.folder.name}"), elem_id="searched")
     gallery = gr.Gallery(
         label="Found", show_label=False, columns=6, height="auto", object_fit="contain",
         format="webp", buttons=["fullscreen"], interactive=False, elem_id="found",
     )  # fmt: skip
 
-    def opened(progress: Any) -> str:
-        album = shelf.open(lambda done, of: progress((done, of), desc="Encoding", unit="pictures"))
-        left_out = f"; {len(album.unreadable)} left out as unreadable" * bool(album.unreadable)
-        return status(f"{len(album.paths)} pictures in the folder {shelf.folder.name}{left_out}")
+    def open_index(progress: Any) -> str:
+        index = search_index.open(
+            lambda done, of: progress((done, of), desc="Encoding", unit="images")
+        )
+        unreadable = f"; {len(index.unreadable)} unreadable files skipped" * bool(index.unreadable)
+        return status(
+            f"{len(index.paths)} images in the folder {search_index.folder.name}{unreadable}"
+        )
 
     # gradio finds its progress by this default.
-    def work(text: str, count: float, progress: Any = gr.Progress()) -> tuple[str, list[Any]]:  # noqa: B008
-        with errors_on_the_page(), studio.device:
-            line = opened(progress)
-            found = shelf.search(text, count, studio.limits)
-        return line, [(each.picture, each.caption) for each in found]
+    def search(text: str, count: float, progress: Any = gr.Progress()) -> tuple[str, list[Any]]:  # noqa: B008
+        with show_user_errors(), state.device:
+            line = open_index(progress)
+            thumbnails = search_index.search(text, count, state.limits)
+        return line, [(each.image, each.caption) for each in thumbnails]
 
-    def look(progress: Any = gr.Progress()) -> str:  # noqa: B008
-        with errors_on_the_page(), studio.device:
-            shelf.close()
-            return opened(progress)
+    def reload_folder(progress: Any = gr.Progress()) -> str:  # noqa: B008
+        with show_user_errors(), state.device:
+            search_index.close()
+            return open_index(progress)
 
-    gr.on([go.click, text.submit], work, [text, count], [said, gallery], **ALONE)
-    again.click(look, None, said, **ALONE)
+    gr.on([go.click, text.submit], search, [text, count], [status_line, gallery], **EXCLUSIVE)
+    reload.click(reload_folder, None, status_line, **EXCLUSIVE)

@@ -1,4 +1,4 @@
-"""What the page in the browser does, without the page."""
+"""The web app's functions, without the page."""
 
 import socket
 import struct
@@ -16,16 +16,16 @@ import converters
 import rudolph_jax
 from clip_jax.text import escape
 from rudolph_jax import InputError, tasks
-from rudolph_jax.app.drawing import Request, draw
+from rudolph_jax.app.cancellation import CancellationRegistry
+from rudolph_jax.app.captions_and_classes import caption, classify
+from rudolph_jax.app.image_generation import GenerationRequest, generate_images
+from rudolph_jax.app.image_search import SearchTabIndex
 from rudolph_jax.app.limits import Limits
 from rudolph_jax.app.origins import is_loopback
-from rudolph_jax.app.reading import caption, classify
-from rudolph_jax.app.searching import Shelf
 from rudolph_jax.app.server import check_gradio, listening_socket
-from rudolph_jax.app.stops import Stops
 from rudolph_jax.generation import sample_batches
 
-LIMITS = Limits(pictures=8, prompt=30, labels=3, label=6, upload_mb=1, megapixels=2)
+LIMITS = Limits(images=8, prompt=30, labels=3, label=6, upload_mb=1, megapixels=2)
 
 
 @pytest.fixture(scope="module")
@@ -42,10 +42,10 @@ def predictor(goldens, tmp_path_factory):
 
 @pytest.fixture
 def steps(rudolph, tmp_path):
-    def steps(request, predictor=None, stopped=lambda: False):
+    def steps(request, predictor=None, is_cancelled=lambda: False):
         device = threading.Lock()
-        for progress in draw(
-            rudolph, predictor, request, LIMITS, tmp_path, batch_size=2, stopped=stopped,
+        for progress in generate_images(
+            rudolph, predictor, request, LIMITS, tmp_path, batch_size=2, is_cancelled=is_cancelled,
             device=device,
         ):  # fmt: skip
             assert not device.locked()
@@ -55,50 +55,50 @@ def steps(rudolph, tmp_path):
 
 
 def pixels(file):
-    with Image.open(file) as picture:
-        return np.asarray(picture)
+    with Image.open(file) as image:
+        return np.asarray(image)
 
 
-def assert_alike(found, picture):
+def assert_alike(found, image):
     """Up to what batches of another size may round otherwise."""
-    assert np.abs(found.astype(int) - np.asarray(picture, int)).max() <= 1
+    assert np.abs(found.astype(int) - np.asarray(image, int)).max() <= 1
 
 
 def test_a_drawing_appears_batch_by_batch_and_ends_ranked(steps, rudolph):
-    seen = list(steps(Request("лес", count=5.0, seed=3.0)))
+    seen = list(steps(GenerationRequest("лес", count=5.0, seed=3.0)))
     assert [progress.done for progress in seen] == [0, 2, 4, 5, 5]
-    assert all(len(p.pictures) == p.done and p.wanted == 5 and not p.stopped for p in seen)
+    assert all(len(p.images) == p.done and p.total == 5 and not p.stopped for p in seen)
     codes = tasks.generate_codebooks(rudolph, "лес", 5, seed=3, quiet=True)
     drawn = rudolph.decode_images(codes)
-    for (file, _), picture in zip(seen[3].pictures, drawn, strict=True):
-        assert_alike(pixels(file), picture)
+    for (file, _), image in zip(seen[3].images, drawn, strict=True):
+        assert_alike(pixels(file), image)
     *_, scores = tasks.self_reranking_by_text(rudolph, "лес", codes)
     order = np.argsort(scores, kind="stable")
     last = seen[-1]
-    assert (last.score, last.lost) == ("score", "")
-    assert [text for _, text in last.pictures] == [f"{scores[i]:.3f}" for i in order]
-    for (file, _), i in zip(last.pictures, order, strict=True):
-        with Image.open(file) as picture:
-            assert picture.text["prompt"] == "лес" and picture.text["candidate"] == str(i)
+    assert (last.score, last.truncated) == ("score", "")
+    assert [text for _, text in last.images] == [f"{scores[i]:.3f}" for i in order]
+    for (file, _), i in zip(last.images, order, strict=True):
+        with Image.open(file) as image:
+            assert image.text["prompt"] == "лес" and image.text["candidate"] == str(i)
         assert_alike(pixels(file), drawn[i])
     with zipfile.ZipFile(last.archive) as archive:
         names = [f"0{n}.png" for n in range(1, 6)] + ["sheet.png"]
         assert archive.namelist() == names
-        assert archive.read("01.png") == last.pictures[0][0].read_bytes()
+        assert archive.read("01.png") == last.images[0][0].read_bytes()
 
 
 @pytest.mark.filterwarnings("ignore::rudolph_jax.text_encoding.TruncationWarning")
 def test_what_of_a_prompt_is_not_read_is_told(steps, rudolph):
     text = "очень длинный текст о лесе"
-    lost = list(steps(Request(text, count=1)))[-1].lost
+    truncated = list(steps(GenerationRequest(text, count=1)))[-1].truncated
     tokenizer = rudolph.tokenizer
     room = rudolph.config.left_text_length - 2  # BOS and what it is for
-    assert lost and lost == tokenizer.decode(tokenizer.encode(text)[room:])
+    assert truncated and truncated == tokenizer.decode(tokenizer.encode(text)[room:])
 
 
 def test_ruclip_ranks_where_there_is_one(steps, predictor):
-    last = list(steps(Request("лес", count=3), predictor))[-1]
-    cosines = [float(text) for _, text in last.pictures]
+    last = list(steps(GenerationRequest("лес", count=3), predictor))[-1]
+    cosines = [float(text) for _, text in last.images]
     assert last.score == "cosine" and cosines == sorted(cosines, reverse=True)
 
 
@@ -110,45 +110,48 @@ def test_a_stopped_drawing_draws_no_further_batch(steps, rudolph, monkeypatch):
     )
     stop = threading.Event()
     seen = []
-    for progress in steps(Request("лес", count=8), stopped=stop.is_set):
+    for progress in steps(GenerationRequest("лес", count=8), is_cancelled=stop.is_set):
         seen.append(progress)
         if progress.done == 4:
             stop.set()
     assert [p.done for p in seen] == [0, 2, 4, 4] and len(decoded) == 2
-    assert seen[-1].stopped and seen[-1].archive and len(seen[-1].pictures) == 4
-    (first, last) = steps(Request("лес", count=8), stopped=lambda: True)
+    assert seen[-1].stopped and seen[-1].archive and len(seen[-1].images) == 4
+    (first, last) = steps(GenerationRequest("лес", count=8), is_cancelled=lambda: True)
     assert (last.stopped, last.done, last.archive) == (True, 0, None) and len(decoded) == 2
 
 
 def test_borders_are_kept_and_guidance_is_that_of_the_task(steps, rudolph, folders):
-    request = Request(
+    request = GenerationRequest(
         "лес", 2, 1, guidance=0.3, temperature=0.8, top_k=9.0, top_p=0.9,
-        picture=folders / "red.png", borders={"up": 1.0, "left": 0},
+        image=folders / "red.png", borders={"up": 1.0, "left": 0},
     )  # fmt: skip
-    shown = next(p for p in steps(request) if p.done == 2).pictures
+    shown = next(p for p in steps(request) if p.done == 2).images
     kept = tasks.keep_borders(rudolph, folders / "red.png", {"up": 1})
     codes = tasks.generate_codebooks_cfg(
         rudolph, "лес", 2, weight_cfg=0.3, image_prompts=kept, temperature=0.8, top_k=9,
         top_p=0.9, seed=1, batch_size=2, quiet=True,
     )  # fmt: skip
     assert (codes[:, :3] == kept[:3]).all()
-    for (file, _), picture in zip(shown, rudolph.decode_images(codes), strict=True):
-        np.testing.assert_array_equal(pixels(file), np.asarray(picture))
+    for (file, _), image in zip(shown, rudolph.decode_images(codes), strict=True):
+        np.testing.assert_array_equal(pixels(file), np.asarray(image))
 
 
 @pytest.mark.parametrize(
     ("request_", "message"),
     [
-        (Request(" "), "the prompt is empty"),
-        (Request("я" * 31), "has 31 characters; expected 30 at most"),
-        (Request("лес", count=9), "number of pictures is 9; expected 1 to 8"),
-        (Request("лес", count=1.5), "number of pictures is 1.5"),
-        (Request("лес", count=None), "number of pictures is None"),
-        (Request("лес", seed=-1), "the seed is -1; expected a whole number from 0"),
-        (Request("лес", temperature=-1.0), "temperature is -1.0"),
-        (Request("лес", borders={"up": 2}), "of no picture"),
-        (Request("лес", picture="red.png"), "no border of it to keep"),
-        (Request("лес", picture="red.png", borders={"up": 4}), "the up is 4; expected a whole"),
+        (GenerationRequest(" "), "the prompt is empty"),
+        (GenerationRequest("я" * 31), "has 31 characters; expected 30 at most"),
+        (GenerationRequest("лес", count=9), "number of images is 9; expected 1 to 8"),
+        (GenerationRequest("лес", count=1.5), "number of images is 1.5"),
+        (GenerationRequest("лес", count=None), "number of images is None"),
+        (GenerationRequest("лес", seed=-1), "the seed is -1; expected a whole number from 0"),
+        (GenerationRequest("лес", temperature=-1.0), "temperature is -1.0"),
+        (GenerationRequest("лес", borders={"up": 2}), "without an image"),
+        (GenerationRequest("лес", image="red.png"), "no border to keep"),
+        (
+            GenerationRequest("лес", image="red.png", borders={"up": 4}),
+            "the up is 4; expected a whole",
+        ),
     ],
 )
 def test_what_is_wrong_with_a_drawing_is_told(steps, request_, message):
@@ -170,8 +173,8 @@ def header(width, height):
         (header(60_000, 60_000), "more than 2 megapixels"),
         (header(2000, 1001), "2000x1001 pixels; expected 2 megapixels"),
         (header(2000, 1000), "damaged"),
-        (b"words", "no picture; expected such as PNG"),
-        (b"<svg/>", "no picture; expected such as PNG"),
+        (b"words", "not an image; expected a format such as PNG"),
+        (b"<svg/>", "not an image; expected a format such as PNG"),
         (bytes(2**20 + 1), "1.0 MB; expected 1 MB at most"),
     ],
     ids=["bomb", "many", "cut", "words", "drawing", "heavy"],
@@ -179,10 +182,10 @@ def header(width, height):
 def test_uploads_are_measured_before_they_are_decoded(tmp_path, content, message):
     (tmp_path / "upload").write_bytes(content)
     with pytest.raises(InputError, match=message) as caught:
-        LIMITS.picture(str(tmp_path / "upload"))
+        LIMITS.open_upload(str(tmp_path / "upload"))
     assert "upload" not in str(caught.value)
-    with pytest.raises(InputError, match="no picture was given"):
-        LIMITS.picture(None)
+    with pytest.raises(InputError, match="no image was given"):
+        LIMITS.open_upload(None)
 
 
 def test_labels():
@@ -230,40 +233,40 @@ def test_the_folder_is_encoded_once(predictor, tmp_path, monkeypatch):
     (photos / "more").mkdir(parents=True)
     for name, color in (("red", "red"), ("more/blue", "blue"), ("\udcff", "lime")):
         Image.new("RGB", (900, 600), color).save(photos / f"{name}.png")
-    shelf = Shelf(predictor.clip, photos)
+    search_index = SearchTabIndex(predictor.clip, photos)
     counted = []
-    shelf.open(lambda done, of: counted.append((done, of)))
+    search_index.open(lambda done, of: counted.append((done, of)))
     assert counted == [(3, 3)]
-    shown = shelf.search("красный", 2.0, LIMITS)
+    shown = search_index.search("красный", 2.0, LIMITS)
     expected = clip_jax.search.build_image_index(predictor.clip, photos).search("красный", 2)
     assert [each.caption for each in shown] == [
         f"{each.cosine:.3f}  {escape(str(each.path.relative_to(photos)))}" for each in expected
     ]
-    assert shown[0].picture.size == (512, 341)
+    assert shown[0].image.size == (512, 341)
     assert all("\udcff" not in each.caption for each in shown)
     first = expected[0].path
     first.rename(photos / "moved.png")
-    assert len(shelf.search("красный", 2, LIMITS)) == 1
-    shelf.close()
+    assert len(search_index.search("красный", 2, LIMITS)) == 1
+    search_index.close()
     monkeypatch.setattr(clip_jax.PretrainedClip, "encode_image", lambda *_: 1 / 0)
-    assert "moved.png" in shelf.search("красный", 1, LIMITS)[0].caption
+    assert "moved.png" in search_index.search("красный", 1, LIMITS)[0].caption
     with pytest.raises(InputError, match="the text is empty"):
-        shelf.search(" ", 1, LIMITS)
+        search_index.search(" ", 1, LIMITS)
 
 
 def test_each_person_has_one_drawing_and_stops_that_one():
-    stops = Stops()
-    stops.begin("a")
-    stops.begin("b")
-    with pytest.raises(InputError, match="a drawing of yours"):
-        stops.begin("a")
-    stops.ask("a")
-    assert stops.of("a").is_set() and not stops.of("b").is_set()
-    stops.end("a")
-    stops.ask("a")
-    stops.begin("a")
-    assert not stops.of("a").is_set()
-    assert stops.of("nobody").is_set()
+    cancellations = CancellationRegistry()
+    cancellations.start("a")
+    cancellations.start("b")
+    with pytest.raises(InputError, match="your previous drawing"):
+        cancellations.start("a")
+    cancellations.cancel("a")
+    assert cancellations.event("a").is_set() and not cancellations.event("b").is_set()
+    cancellations.finish("a")
+    cancellations.cancel("a")
+    cancellations.start("a")
+    assert not cancellations.event("a").is_set()
+    assert cancellations.event("nobody").is_set()
 
 
 def test_hosts_and_ports():

@@ -47,7 +47,7 @@ def server(folders, goldens, photos, proxy, tmp_path_factory):
     environment = {**os.environ, "XDG_CACHE_HOME": str(home / "cache"), **proxies}
     arguments = [
         f"--model={folders / 'rudolph'}", f"--vqgan={folders / 'vqgan'}", "--batch-size=1",
-        f"--ruclip={home / 'ruclip'}", f"--pictures={photos}", f"--max-pictures={MANY}",
+        f"--ruclip={home / 'ruclip'}", f"--images={photos}", f"--max-images={MANY}",
         "--max-megapixels=1", "--max-upload-mb=1",
     ]  # fmt: skip
     with served(arguments, environment) as server:
@@ -73,17 +73,17 @@ def test_a_prompt_is_drawn_and_downloaded(page, chromium):
     page.press("draw")
     said = page.wait_for("drawn", "best first")
     assert said == "3 drawn, the best first by ruCLIP's cosine"
-    pictures = page.wait(lambda: len(page.find("drawings", "img")) == 3 and page.find("drawings"))
-    cosines = [float(text) for text in pictures[0].text.split()]
+    images = page.wait(lambda: len(page.find("drawings", "img")) == 3 and page.find("drawings"))
+    cosines = [float(text) for text in images[0].text.split()]
     assert len(cosines) == 3 and cosines == sorted(cosines, reverse=True)
     page.press("archive")
     file = chromium.downloads / "drawings.zip"
     page.wait(file.exists)
     with zipfile.ZipFile(file) as archive:
         assert archive.namelist() == ["01.png", "02.png", "03.png", "sheet.png"]
-        with archive.open("01.png") as png, Image.open(png) as picture:
-            assert picture.size == (24, 24) and picture.text["prompt"] == "лес"
-            assert float(picture.text["cosine"]) == pytest.approx(cosines[0], abs=6e-4)
+        with archive.open("01.png") as png, Image.open(png) as image:
+            assert image.size == (24, 24) and image.text["prompt"] == "лес"
+            assert float(image.text["cosine"]) == pytest.approx(cosines[0], abs=6e-4)
     address = page.find("drawings", "img")[0].get_attribute("src")
     with urllib.request.urlopen(address) as seen, zipfile.ZipFile(file) as archive:
         assert seen.read() == archive.read("01.png")
@@ -119,18 +119,18 @@ def test_a_page_that_is_closed_frees_the_queue(page, chromium):
     page.wait_for("drawn", "1 drawn")
 
 
-def test_a_picture_is_captioned(page, photos):
+def test_a_image_is_captioned(page, photos):
     page.turn_to("Caption")
-    page.upload("caption-picture", photos / "red.png")
+    page.upload("caption-image", photos / "red.png")
     page.write("begin", "лес")
     page.press("caption")
     said = page.wait_for("captions", "score")
-    assert said.startswith("лес") and "written" in said
+    assert said.startswith("лес") and "generated" in said
 
 
 def test_a_label_is_read(page, photos):
     page.turn_to("Classify")
-    page.upload("classify-picture", photos / "lime.png")
+    page.upload("classify-image", photos / "lime.png")
     page.write("labels", "лес, дом")
     page.press("classify")
     for part in ("by-ruclip", "by-rudolph"):
@@ -142,8 +142,8 @@ def test_a_folder_is_searched(page):
     page.turn_to("Search")
     page.write("sought", "лес")
     page.press("search")
-    said = page.wait_for("searched", "pictures in the folder")
-    assert said == "4 pictures in the folder <i>${7*7}; 1 left out as unreadable"
+    said = page.wait_for("searched", "images in the folder")
+    assert said == "4 images in the folder <i>${7*7}; 1 unreadable files skipped"
     page.wait(lambda: len(page.find("found", "img")) == 4)
     found = [each.text.split(maxsplit=1) for each in page.find("found", ".caption-label")]
     assert sorted(name for _, name in found) == [
@@ -164,7 +164,7 @@ def assert_plain(page):
 
 def test_markup_of_labels_and_errors_is_text(page, photos):
     page.turn_to("Classify")
-    page.upload("classify-picture", photos / "lime.png")
+    page.upload("classify-image", photos / "lime.png")
     page.write("labels", "<i>x, **b**")
     page.press("classify")
     for part in ("by-ruclip", "by-rudolph"):
@@ -179,16 +179,16 @@ def test_markup_of_labels_and_errors_is_text(page, photos):
 def test_mistakes_are_one_line(page, photos, tmp_path):
     page.press("draw")
     assert page.error() == ("the prompt is empty; expected a text such as «рукописная цифра семь»")
-    page.wait_for("drawn", "Say what to draw")
+    page.wait_for("drawn", "Write a prompt")
     page.turn_to("Classify")
     page.write("labels", "лес")
     page.press("classify")
-    assert page.error() == "no picture was given; drop one into its field"
+    assert page.error() == "no image was given; upload one"
     large = tmp_path / "large.png"
     Image.new("1", (1001, 1000)).save(large)
-    page.upload("classify-picture", large)
+    page.upload("classify-image", large)
     page.press("classify")
-    assert page.error() == "the picture has 1001x1000 pixels; expected 1 megapixels at most"
+    assert page.error() == "the image has 1001x1000 pixels; expected 1 megapixels at most"
 
 
 def test_files_beyond_the_page_are_not_served(server, folders, photos):
@@ -204,7 +204,7 @@ def test_files_beyond_the_page_are_not_served(server, folders, photos):
 
 
 def captioned(server, file):
-    """What the server answers a client of its own making, which sends `file` as if uploaded."""
+    """Sends `file` as if it were uploaded, and returns the server's answer."""
 
     def ask(path, content=None):
         body = None if content is None else json.dumps(content).encode()
@@ -220,16 +220,16 @@ def captioned(server, file):
     (function,) = (
         each["id"] for each in config["dependencies"] if [button, "click"] in each["targets"]
     )
-    picture = {"path": file, "meta": {"_type": "gradio.FileData"}}
+    image = {"path": file, "meta": {"_type": "gradio.FileData"}}
     who = {"fn_index": function, "session_hash": "another"}
-    ask("/gradio_api/queue/join", {"data": [picture, "", 1, 0], **who})
+    ask("/gradio_api/queue/join", {"data": [image, "", 1, 0], **who})
     return ask("/gradio_api/queue/data?session_hash=another")
 
 
 def test_files_and_addresses_are_not_taken_for_uploads(server, folders):
     assert '"success":false' in captioned(server, str(folders / "red.png"))
     told = captioned(server, "http://203.0.113.7/red.png")
-    assert '"success":false' in told and "a picture is taken from a file alone" in told
+    assert '"success":false' in told and "only uploaded files are accepted as images" in told
 
 
 def test_nothing_was_asked_of_others(page, chromium, proxy):

@@ -14,7 +14,7 @@ from PIL import Image
 import clip_jax
 import converters
 import rudolph_jax
-from rudolph_jax.app.drawing import Request, draw
+from rudolph_jax.app.image_generation import GenerationRequest, generate_images
 from rudolph_jax.app.limits import Limits
 
 STATUS = Path("/proc/self/statm")
@@ -62,18 +62,18 @@ def test_drawings(folders, clip, count):
 
     def work():
         with tempfile.TemporaryDirectory() as folder:
-            request = Request("лес", count=2, seed=next(seeds))
-            *_, last = draw(
+            request = GenerationRequest("лес", count=2, seed=next(seeds))
+            *_, last = generate_images(
                 rudolph, predictor, request, Limits(), Path(folder), batch_size=2, device=device
             )
-            assert len(last.pictures) == 2
+            assert len(last.images) == 2
 
     megabytes, objects = grown(work, 5, count)
     assert megabytes < MOST and objects < 10 * count
 
 
 class Photos:
-    """Pictures that are made when they are asked for; `len` of them."""
+    """Images that are made when they are asked for; `len` of them."""
 
     def __init__(self, count):
         self.count = count

@@ -1,4 +1,4 @@
-"""The page of gradio's behind its guard, over sockets, with stand-ins for the models."""
+"""gradio's page behind the security middleware, over sockets, with stand-ins for the models."""
 
 import concurrent.futures
 import contextlib
@@ -12,11 +12,11 @@ from types import SimpleNamespace
 import pytest
 from PIL import Image
 
-from rudolph_jax.app import connections, server
+from rudolph_jax.app import header_timeout, server
+from rudolph_jax.app.app_state import AppState
+from rudolph_jax.app.image_search import Thumbnail
 from rudolph_jax.app.limits import Limits
 from rudolph_jax.app.origins import Origins
-from rudolph_jax.app.searching import Shown
-from rudolph_jax.app.studio import Studio
 
 pytestmark = pytest.mark.browser  # what a browser asks for; gradio is in that environment
 MARKUP = "<img src=x onerror=alert(1)> **b** [l](javascript:alert(1)) ${7*7} {{7*7}} .png"
@@ -24,7 +24,7 @@ WAITING = 5
 PATIENCE = 60
 
 
-class Shelf:
+class SearchTabIndex:
     """Stands for a folder of one image with markup in its name; searches wait at a gate."""
 
     folder = Path(f"/{MARKUP.replace('/', '')}")
@@ -32,7 +32,7 @@ class Shelf:
     def __init__(self):
         self.gate, self.begun = threading.Event(), threading.Event()
 
-    def open(self, told=None):
+    def open(self, on_progress=None):
         return SimpleNamespace(paths=[self.folder / MARKUP], unreadable={})
 
     def close(self):
@@ -41,30 +41,30 @@ class Shelf:
     def search(self, text, count, limits):
         self.begun.set()
         assert self.gate.wait(PATIENCE)
-        return [Shown(Image.new("RGB", (8, 8)), f"0.500  {MARKUP}")]
+        return [Thumbnail(Image.new("RGB", (8, 8)), f"0.500  {MARKUP}")]
 
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory):
-    """Its port, its shelf, and the folder of its files."""
+    """Serves the page: its port, its search index, and the folder of its files."""
     folder = str(tmp_path_factory.mktemp("page"))
     config = SimpleNamespace(image_tokens_per_side=3, right_text_length=4)
     models = SimpleNamespace(config=config, image_size=24)
     limits = Limits(waiting=WAITING, upload_mb=1)
-    shelf = Shelf()
+    search_index = SearchTabIndex()
     with pytest.MonkeyPatch.context() as patch, server.listening_socket("127.0.0.1", 0) as socket_:
         for name in ("GRADIO_TEMP_DIR", "GRADIO_ANALYTICS_ENABLED"):
             patch.setenv(name, "")  # so that the server's own settings end with this
-        patch.setattr(connections, "HEADER_SECONDS", 1)
-        server._keep_to_this_machine(folder)
+        patch.setattr(header_timeout, "HEADER_SECONDS", 1)
+        server._set_gradio_environment(folder)
         port = socket_.getsockname()[1]
-        app = server.guarded_app(Studio(models, None, shelf, limits, 1), folder,
+        app = server.create_app(AppState(models, None, search_index, limits, 1), folder,
                                  Origins("127.0.0.1", port))  # fmt: skip
         running = server.http_server(app)
         thread = threading.Thread(target=running.run, kwargs={"sockets": [socket_]})
         thread.start()
-        yield SimpleNamespace(port=port, shelf=shelf, folder=Path(folder))
-        shelf.gate.set()
+        yield SimpleNamespace(port=port, search_index=search_index, folder=Path(folder))
+        search_index.gate.set()
         running.should_exit = True
         thread.join()
 
@@ -91,7 +91,7 @@ def join(page, function, session, *data):
 
 
 def done(page, session):
-    """What came of a session's only task."""
+    """Returns the result of a session's only task."""
     text = ask(page, "GET", f"/gradio_api/queue/data?session_hash={session}")[2]
     events = [json.loads(line[6:]) for line in text.splitlines() if line.startswith("data: ")]
     (last,) = (event for event in events if event["msg"] == "process_completed")
@@ -108,23 +108,23 @@ def upload(page, data, name="a.png", parts=1, **headers):
 
 
 def test_fifty_searches_at_once_wait_or_are_turned_away(page):
-    page.shelf.gate.clear()
+    page.search_index.gate.clear()
     search = function_of(page, "search")
     assert join(page, search, "first", "лес", 1)[0] == 200
-    assert page.shelf.begun.wait(PATIENCE)
+    assert page.search_index.begun.wait(PATIENCE)
     with concurrent.futures.ThreadPoolExecutor(49) as pool:
         found = [*pool.map(lambda n: join(page, search, f"s{n}", "лес", 1), range(49))]
     codes = [status for status, *_ in found]
     assert (codes.count(200), codes.count(503)) == (WAITING, 49 - WAITING)
     assert all("queue is full" in text.lower() for status, _, text in found if status == 503)
-    page.shelf.gate.set()
+    page.search_index.gate.set()
     waited = ["first", *(f"s{n}" for n, code in enumerate(codes) if code == 200)]
     assert all(done(page, session)["success"] for session in waited)
 
 
 def test_markup_in_names_is_text(page):
     """In what the page's parts are given; tests/rudolph_jax/test_app_browser.py sees it shown."""
-    page.shelf.gate.set()
+    page.search_index.gate.set()
     assert join(page, function_of(page, "search"), "markup", "лес", 1)[0] == 200
     line, gallery = done(page, "markup")["output"]["data"]
     assert "<img" not in line and "&lt;img src=x" in line  # an HTML part
@@ -136,8 +136,8 @@ def test_files_that_were_not_uploaded_are_not_read(page, tmp_path):
     Image.new("RGB", (8, 8)).save(tmp_path / "secret.png")
     caption = function_of(page, "caption")
     for number, path in enumerate((tmp_path / "secret.png", "/etc/hostname", "http://10.0.0.1/x")):
-        picture = {"path": str(path), "meta": {"_type": "gradio.FileData"}}
-        join(page, caption, f"c{number}", picture, "", 1, 0)
+        image = {"path": str(path), "meta": {"_type": "gradio.FileData"}}
+        join(page, caption, f"c{number}", image, "", 1, 0)
         assert done(page, f"c{number}")["success"] is False
         assert ask(page, "GET", f"/gradio_api/file={path}")[0] in (403, 404)
 
@@ -176,7 +176,7 @@ def test_no_site_is_named_in_an_answer(page):
 
 
 def answer_to(page, data):
-    """What is answered to bytes that are sent, until the server closes."""
+    """Sends bytes, and returns what the server sends until it closes."""
     with socket.create_connection(("127.0.0.1", page.port), PATIENCE) as client:
         client.sendall(data)
         found = b""

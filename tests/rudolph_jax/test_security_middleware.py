@@ -1,4 +1,4 @@
-"""Requests that reach the page, and those that the guard before it answers."""
+"""Requests that reach the page, and those that the middleware before it answers."""
 
 import asyncio
 import dataclasses
@@ -6,12 +6,14 @@ import dataclasses
 import pytest
 
 from rudolph_jax import InputError
-from rudolph_jax.app.bodies import Bounds
-from rudolph_jax.app.guard import FILE, HEADERS, JOIN, UPLOAD, Guard
 from rudolph_jax.app.origins import Origins, parse_origin
+from rudolph_jax.app.request_body import RequestLimits
+from rudolph_jax.app.security_middleware import FILE, HEADERS, JOIN, UPLOAD, SecurityMiddleware
 
 HOST, OWN = b"127.0.0.1:7860", b"http://127.0.0.1:7860"
-BOUNDS = Bounds(json_bytes=100, upload_bytes=1000, uploads=4, uploads_bytes=200_000, idle=0.05)
+LIMITS = RequestLimits(
+    json_bytes=100, upload_bytes=1000, uploads=4, uploads_bytes=200_000, idle=0.05
+)
 FORM = b"multipart/form-data; boundary=----abc"
 JSON = {b"content-type": b"application/json"}
 BROWSER = {b"origin": OWN, b"sec-fetch-site": b"same-origin"}
@@ -44,14 +46,16 @@ def origins(host="127.0.0.1", *others):
 
 
 @pytest.fixture
-def guard(tmp_path):
-    def guard(page=None, bounds=BOUNDS, names=None, **more):
-        return Guard(page or Page(), names or origins(), tmp_path, bounds, **more)
+def middleware(tmp_path):
+    def middleware(page=None, limits=LIMITS, names=None, **more):
+        return SecurityMiddleware(page or Page(), names or origins(), tmp_path, limits, **more)
 
-    return guard
+    return middleware
 
 
-async def ask(guard, method, path, headers=None, chunks=(b"",), host=HOST, more=(), stall=False):
+async def ask(
+    middleware, method, path, headers=None, chunks=(b"",), host=HOST, more=(), stall=False
+):
     """Status, headers and body of the answer, and how many chunks were read."""
     sent, left = [], [*chunks]
 
@@ -71,7 +75,7 @@ async def ask(guard, method, path, headers=None, chunks=(b"",), host=HOST, more=
         "type": "http", "method": method, "path": path, "query_string": query.encode(),
         "scheme": "http", "headers": [pair for pair in pairs if pair[1] is not None],
     }  # fmt: skip
-    await guard(scope, receive, send)
+    await middleware(scope, receive, send)
     assert [message["type"] for message in sent] == ["http.response.start", "http.response.body"]
     found = dict(sent[0]["headers"])
     assert found.keys() >= HEADERS.keys()
@@ -83,8 +87,8 @@ def status(*args, **more):
     return asyncio.run(ask(*args, **more))[0]
 
 
-def post(guard, path=JOIN, headers=JSON, **more):
-    return status(guard, "POST", path, headers, **more)
+def post(middleware, path=JOIN, headers=JSON, **more):
+    return status(middleware, "POST", path, headers, **more)
 
 
 @pytest.mark.parametrize(
@@ -93,9 +97,9 @@ def post(guard, path=JOIN, headers=JSON, **more):
      "/favicon.ico", "/assets/index-B_a.js", "/static/img/logo.svg", "/gradio_api/heartbeat/ab12",
      "/gradio_api/queue/data?session_hash=a", "/gradio_api/upload_progress?upload_id=a"],
 )  # fmt: skip
-def test_what_the_page_needs_is_passed_on(guard, path):
+def test_what_the_page_needs_is_passed_on(middleware, path):
     page = Page()
-    assert status(guard(page), "GET", path) == 200
+    assert status(middleware(page), "GET", path) == 200
     queried = "queue" in path or "progress" in path
     assert bool(page.scopes[0]["query_string"]) == queried
 
@@ -122,26 +126,26 @@ UNNEEDED = [
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"])
-def test_nothing_else_is_served(guard, method):
+def test_nothing_else_is_served(middleware, method):
     page = Page()
-    guarded = guard(page)
+    protected = middleware(page)
     for path in UNNEEDED:
-        assert status(guarded, method, path, JSON) in (403, 404), path
+        assert status(protected, method, path, JSON) in (403, 404), path
     for path in ("/", "/config", JOIN, UPLOAD):
         reads, writes = path in ("/", "/config"), path in (JOIN, UPLOAD)
         if not (reads and method in ("GET", "HEAD") or writes and method == "POST"):
-            assert status(guarded, method, path, JSON) == 404, path
+            assert status(protected, method, path, JSON) == 404, path
     assert page.scopes == []
 
 
-def test_web_sockets_are_refused(guard):
+def test_web_sockets_are_refused(middleware):
     sent = []
 
     async def send(message):
         sent.append(message)
 
     page = Page()
-    asyncio.run(guard(page)({"type": "websocket", "path": "/", "headers": []}, None, send))
+    asyncio.run(middleware(page)({"type": "websocket", "path": "/", "headers": []}, None, send))
     assert sent == [{"type": "websocket.close", "code": 1008}] and page.scopes == []
 
 
@@ -159,22 +163,24 @@ def test_web_sockets_are_refused(guard):
           "10.1.2.3:7860x", "[10.0.0.1:7860", "10.0.0.1.:7860"]),
     ],
 )  # fmt: skip
-def test_hosts_are_matched_whole(guard, bind, served, refused):
-    guarded = guard(names=origins(bind, "https://Studio.example", "http://other.example:8080"))
-    for host in [*served, "studio.example", "other.example:8080"]:
-        assert status(guarded, "GET", "/", host=host.encode("latin-1")) == 200, host
-    for host in [*refused, "studio.example:7860", "studio.example:80", "other.example"]:
-        assert status(guarded, "GET", "/", host=host.encode("latin-1")) == 403, host
-    assert status(guarded, "GET", "/", host=None) == 403
+def test_hosts_are_matched_whole(middleware, bind, served, refused):
+    protected = middleware(
+        names=origins(bind, "https://AppState.example", "http://other.example:8080")
+    )
+    for host in [*served, "state.example", "other.example:8080"]:
+        assert status(protected, "GET", "/", host=host.encode("latin-1")) == 200, host
+    for host in [*refused, "state.example:7860", "state.example:80", "other.example"]:
+        assert status(protected, "GET", "/", host=host.encode("latin-1")) == 403, host
+    assert status(protected, "GET", "/", host=None) == 403
 
 
 def test_origins_are_parsed():
-    assert parse_origin("https://Studio.example/") == "https://studio.example"
+    assert parse_origin("https://AppState.example/") == "https://studio.example"
     assert parse_origin("http://a.example:80") == "http://a.example"
     assert parse_origin("https://[2001:db8::1]:8443") == "https://[2001:db8::1]:8443"
-    for text in ("studio.example", "ftp://a", "https://a/b", "https://u@a", "https://", "*", "null",
+    for text in ("state.example", "ftp://a", "https://a/b", "https://u@a", "https://", "*", "null",
                  "http://a:99999", "https://a?b", "http://[::1", "http://пример"):  # fmt: skip
-        with pytest.raises(InputError, match="is no origin"):
+        with pytest.raises(InputError, match="is not an origin"):
             parse_origin(text)
 
 
@@ -193,124 +199,124 @@ FOREIGN = [
 ]  # fmt: skip
 
 
-def test_other_sites_change_nothing(guard):
+def test_other_sites_change_nothing(middleware):
     page = Page()
-    guarded = guard(page)
+    protected = middleware(page)
     for path, kind in ((JOIN, b"application/json"), (UPLOAD, FORM), ("/gradio_api/cancel", b"x"),
                        ("/gradio_api/run/predict", b"text/plain")):  # fmt: skip
         for headers in FOREIGN:
-            assert post(guarded, path, {b"content-type": kind, **headers}) == 403, headers
+            assert post(protected, path, {b"content-type": kind, **headers}) == 403, headers
     for headers in FOREIGN[:-1]:
         for path in ("/config", "/gradio_api/heartbeat/ab", "/gradio_api/queue/data?a=b"):
-            assert status(guarded, "GET", path, headers) == 403, headers
+            assert status(protected, "GET", path, headers) == 403, headers
     preflight = {b"origin": b"http://evil.example", b"access-control-request-method": b"POST"}
-    assert status(guarded, "OPTIONS", JOIN, preflight) == 403
+    assert status(protected, "OPTIONS", JOIN, preflight) == 403
     for name in (b"origin", b"host", b"content-type", b"sec-fetch-site"):
         doubled = {**JSON, **BROWSER}
         more = [(name, {**doubled, b"host": HOST}[name])]
-        assert post(guarded, JOIN, doubled, more=more) == 400, name
+        assert post(protected, JOIN, doubled, more=more) == 400, name
     assert page.scopes == []
-    assert status(guarded, "GET", "/", FOREIGN[-1]) == 200  # a link that is followed
+    assert status(protected, "GET", "/", FOREIGN[-1]) == 200  # a link that is followed
     frame = {**FOREIGN[-1], b"sec-fetch-dest": b"iframe"}
-    assert status(guarded, "GET", "/", frame) == 403
+    assert status(protected, "GET", "/", frame) == 403
 
 
-def test_the_page_itself_and_programs_may(guard):
+def test_the_page_itself_and_programs_may(middleware):
     for headers in ({}, BROWSER, {b"origin": OWN}, {b"sec-fetch-site": b"none"}):
-        assert post(guard(), JOIN, {**JSON, **headers}, chunks=[b"{}"]) == 200
+        assert post(middleware(), JOIN, {**JSON, **headers}, chunks=[b"{}"]) == 200
     proxied = {b"origin": b"https://studio.example", b"sec-fetch-site": b"same-origin"}
     page = Page()
     names = origins("127.0.0.1", "https://studio.example")
     forged = [(b"x-forwarded-host", b"evil.example"), (b"forwarded", b"host=evil.example")]
-    guarded = guard(page, names=names)
-    assert post(guarded, JOIN, {**JSON, **proxied}, host=b"studio.example", more=forged) == 200
+    protected = middleware(page, names=names)
+    assert post(protected, JOIN, {**JSON, **proxied}, host=b"state.example", more=forged) == 200
     assert page.scopes[0]["scheme"] == "https"
     assert b"evil" not in b"".join(value for _, value in page.scopes[0]["headers"])
 
 
-def test_a_large_body_is_refused_before_it_is_read(guard):
+def test_a_large_body_is_refused_before_it_is_read(middleware):
     page = Page()
     for path, kind, most in ((JOIN, JSON, 100), (UPLOAD, {b"content-type": FORM}, 1000 + 65536)):
         for size in (most + 1, 200_000_000, 10**18 - 1):
             headers = {**kind, b"content-length": str(size).encode()}
-            found = asyncio.run(ask(guard(page), "POST", path, headers, [b"x"] * 9))
+            found = asyncio.run(ask(middleware(page), "POST", path, headers, [b"x"] * 9))
             assert (found[0], found[1][b"connection"], found[3]) == (413, b"close", 0)
             assert str(most).encode() in found[2]
     assert page.scopes == []
     for length in (b"-1", b"1e3", b"0x9", b"", b"9" * 19, b"1, 1", b"+1"):
-        assert post(guard(), JOIN, {**JSON, b"content-length": length}) == 400, length
-    assert post(guard(), chunks=[b"x" * 100]) == 200
+        assert post(middleware(), JOIN, {**JSON, b"content-length": length}) == 400, length
+    assert post(middleware(), chunks=[b"x" * 100]) == 200
 
 
 @pytest.mark.parametrize("begin", [{b"transfer-encoding": b"chunked"}, {b"content-length": b"9"}])
-def test_a_body_is_cut_while_it_is_read(guard, begin):
+def test_a_body_is_cut_while_it_is_read(middleware, begin):
     page = Page()
-    found = asyncio.run(ask(guard(page), "POST", JOIN, {**JSON, **begin}, [b"x" * 40] * 50))
+    found = asyncio.run(ask(middleware(page), "POST", JOIN, {**JSON, **begin}, [b"x" * 40] * 50))
     assert found[0] == 413 and found[3] == 3 and page.read == 80
     form = {b"content-type": FORM, **begin}
-    found = asyncio.run(ask(guard(page), "POST", UPLOAD, form, [b"x" * 40_000] * 50))
+    found = asyncio.run(ask(middleware(page), "POST", UPLOAD, form, [b"x" * 40_000] * 50))
     assert found[0] == 413 and found[3] == 2
 
 
-def test_bodies_of_other_kinds_and_forms(guard):
+def test_bodies_of_other_kinds_and_forms(middleware):
     for kind in (None, b"text/plain", b"application/x-www-form-urlencoded", FORM, b"",
                  b"text/plain; application/json"):  # fmt: skip
-        assert post(guard(), JOIN, {b"content-type": kind}) == 415, kind
-    assert post(guard(), JOIN, {b"content-type": b"application/json; charset=utf-8"}) == 200
+        assert post(middleware(), JOIN, {b"content-type": kind}) == 415, kind
+    assert post(middleware(), JOIN, {b"content-type": b"application/json; charset=utf-8"}) == 200
     for kind in (b"application/json", b"multipart/form-data", b"multipart/mixed; boundary=a",
                  b"multipart/form-data; boundary=", b"multipart/form-data; boundary=a b",
                  b"multipart/form-data; boundary=a; boundary=b",
                  b"multipart/form-data; boundary=" + b"a" * 71):  # fmt: skip
-        assert post(guard(), UPLOAD, {b"content-type": kind}) == 415, kind
+        assert post(middleware(), UPLOAD, {b"content-type": kind}) == 415, kind
     part = b'------abc\r\nContent-Disposition: form-data; name="files"; filename="a"\r\n\r\nx\r\n'
     for parts, expected in ((1, 200), (2, 413), (9, 413)):
         body = part * parts + b"------abc--\r\n"
         for size in (1, 7, len(body)):  # however it is cut
             chunks = [body[i : i + size] for i in range(0, len(body), size)]
-            guarded = guard()
-            assert post(guarded, UPLOAD, {b"content-type": FORM}, chunks=chunks) == expected
+            protected = middleware()
+            assert post(protected, UPLOAD, {b"content-type": FORM}, chunks=chunks) == expected
 
 
-def test_uploads_are_bounded_together(guard):
+def test_uploads_are_bounded_together(middleware):
     now = [0.0]
-    guarded = guard(clock=lambda: now[0])
+    protected = middleware(clock=lambda: now[0])
     form = {b"content-type": FORM, b"content-length": b"1"}
-    assert [post(guarded, UPLOAD, form) for _ in range(6)] == [200] * 4 + [429] * 2
-    assert post(guarded, JOIN) == 200
-    now[0] = BOUNDS.remembered + 1
+    assert [post(protected, UPLOAD, form) for _ in range(6)] == [200] * 4 + [429] * 2
+    assert post(protected, JOIN) == 200
+    now[0] = LIMITS.remembered + 1
     large = {**form, b"content-length": b"66000"}
-    assert [post(guarded, UPLOAD, large) for _ in range(4)] == [200] * 3 + [429]
-    now[0] = 3 * BOUNDS.remembered
+    assert [post(protected, UPLOAD, large) for _ in range(4)] == [200] * 3 + [429]
+    now[0] = 3 * LIMITS.remembered
     chunked = {b"content-type": FORM, b"transfer-encoding": b"chunked"}
     chunks = [b"x" * 33_000] * 2
-    found = [post(guarded, UPLOAD, chunked, chunks=chunks) for _ in range(4)]
+    found = [post(protected, UPLOAD, chunked, chunks=chunks) for _ in range(4)]
     assert found == [200] * 3 + [429]
 
 
-def test_a_slow_body_is_given_up(guard):
+def test_a_slow_body_is_given_up(middleware):
     page = Page()
-    guarded = guard(page)
-    found = asyncio.run(ask(guarded, "POST", JOIN, JSON, [b"x", b"y"], stall=True))
-    assert found[0] == 408 and page.read == 2 and guarded.requests == 0
-    dripping = guard(page, dataclasses.replace(BOUNDS, idle=9, seconds=0))
+    protected = middleware(page)
+    found = asyncio.run(ask(protected, "POST", JOIN, JSON, [b"x", b"y"], stall=True))
+    assert found[0] == 408 and page.read == 2 and protected.requests == 0
+    dripping = middleware(page, dataclasses.replace(LIMITS, idle=9, seconds=0))
     assert post(dripping, chunks=[b"x"] * 9) == 408
 
 
-def test_more_than_may_be_at_work_are_turned_away(guard):
+def test_more_than_may_be_at_work_are_turned_away(middleware):
     async def all_at_once():
         gate = asyncio.Event()
         page = Page(wait=gate.wait)
-        guarded = guard(page, dataclasses.replace(BOUNDS, requests=3, streams=2))
-        asked = [asyncio.create_task(ask(guarded, "GET", "/config")) for _ in range(5)]
+        protected = middleware(page, dataclasses.replace(LIMITS, requests=3, streams=2))
+        asked = [asyncio.create_task(ask(protected, "GET", "/config")) for _ in range(5)]
         asked += [
-            asyncio.create_task(ask(guarded, "GET", "/gradio_api/queue/data?session_hash=a"))
+            asyncio.create_task(ask(protected, "GET", "/gradio_api/queue/data?session_hash=a"))
             for _ in range(3)
         ]
         while len(page.scopes) < 5:
             await asyncio.sleep(0)
         gate.set()
         found = await asyncio.gather(*asked)
-        assert (guarded.requests, guarded.streams) == (0, 0)
+        assert (protected.requests, protected.streams) == (0, 0)
         return [(status, headers.get(b"retry-after")) for status, headers, *_ in found]
 
     found = asyncio.run(all_at_once())
@@ -318,28 +324,28 @@ def test_more_than_may_be_at_work_are_turned_away(guard):
     assert sorted(found[5:], key=str) == [(200, None)] * 2 + [(503, b"5")]
 
 
-def test_files_are_pictures_or_downloads(guard, tmp_path):
+def test_files_are_images_or_downloads(middleware, tmp_path):
     (tmp_path / "link").symlink_to("/etc")
     inside = f"{FILE}{tmp_path}/ab/x.png"
     for name in ("/etc/passwd", f"{tmp_path}/../x", f"{tmp_path}/link/passwd", "x", f"{tmp_path}",
                  "http://127.0.0.1/x", f"{tmp_path}x/y", "//evil.example/x", "../x"):  # fmt: skip
-        assert status(guard(), "GET", f"{FILE}{name}") in (403, 404), name
+        assert status(middleware(), "GET", f"{FILE}{name}") in (403, 404), name
     for kind in (b"image/png", b"image/webp", b"image/jpeg; q=1"):
-        found = asyncio.run(ask(guard(Page([(b"Content-Type", kind)])), "GET", inside))[1]
+        found = asyncio.run(ask(middleware(Page([(b"Content-Type", kind)])), "GET", inside))[1]
         assert found[b"content-type"] == kind and b"content-disposition" not in found
     for kind in (b"text/html", b"image/svg+xml", b"application/xhtml+xml", b"text/javascript",
                  b"", b"IMAGE/PNG"):  # fmt: skip
         page = Page([(b"Content-Type", kind), (b"content-disposition", b"inline; filename=x")])
-        found = asyncio.run(ask(guard(page), "GET", inside))[1]
+        found = asyncio.run(ask(middleware(page), "GET", inside))[1]
         assert found[b"content-type"] == b"application/octet-stream", kind
         assert found[b"content-disposition"] == b"attachment", kind
         assert b"sandbox" in found[b"content-security-policy"]
 
 
-def test_headers_are_the_guards_own(guard):
+def test_headers_are_the_middlewares_own(middleware):
     loose = [(b"Access-Control-Allow-Origin", b"*"), (b"X-Frame-Options", b"ALLOWALL"),
              (b"access-control-allow-credentials", b"true"), (b"etag", b"1")]  # fmt: skip
-    sent = asyncio.run(ask(guard(Page(loose)), "GET", "/config", {b"origin": OWN}))
+    sent = asyncio.run(ask(middleware(Page(loose)), "GET", "/config", {b"origin": OWN}))
     assert {name: sent[1][name] for name in HEADERS} == HEADERS and sent[1][b"etag"] == b"1"
     policy = HEADERS[b"content-security-policy"].decode()
     assert "default-src 'none'" in policy and "http" not in policy and "*" not in policy

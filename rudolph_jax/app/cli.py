@@ -1,4 +1,4 @@
-"""The command `app`: its arguments, and the models and the page that they ask for."""
+"""The command `app`: its arguments, loading of the models, and the server."""
 
 from __future__ import annotations
 
@@ -12,58 +12,60 @@ from clip_jax.config import Compute
 from clip_jax.errors import InputError
 from clip_jax.model_folder import read_config
 from clip_jax.search import list_images
+from rudolph_jax.app.app_state import AppState
+from rudolph_jax.app.image_search import SearchTabIndex
 from rudolph_jax.app.limits import Limits
 from rudolph_jax.app.origins import parse_origin
-from rudolph_jax.app.searching import Shelf
 from rudolph_jax.app.server import PORT, check_gradio, serve
-from rudolph_jax.app.studio import Studio
 from rudolph_jax.pretrained import load
 
-# Limits that are arguments: field -> what it counts.
-LIMITS = {
-    "pictures": "pictures that one drawing or search may have",
+# Field of Limits -> help of its argument.
+LIMIT_HELP = {
+    "images": "images of one generation or search",
     "prompt": "characters of a prompt",
     "labels": "labels to classify with",
     "label": "characters of a label",
     "upload_mb": "megabytes of an uploaded file",
     "uploads_mb": "megabytes of all files uploaded within two hours",
-    "megapixels": "megapixels of an uploaded picture",
-    "waiting": "tasks that may wait in the queue",
+    "megapixels": "megapixels of an uploaded image",
+    "waiting": "tasks in the queue",
 }
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--model", type=Path, required=True, help="the RUDOLPH folder")
-    parser.add_argument("--vqgan", type=Path, required=True, help="the image tokenizer's folder")
+    parser.add_argument("--model", type=Path, required=True, help="folder of the RUDOLPH model")
+    parser.add_argument("--vqgan", type=Path, required=True, help="folder of the image tokenizer")
     parser.add_argument(
-        "--ruclip", type=Path, help="ranks drawings, classifies and searches; a ruCLIP folder"
+        "--ruclip", type=Path, help="folder of a ruCLIP, which ranks, classifies and searches"
     )
-    parser.add_argument("--pictures", type=Path, help="a folder to search, in folders below it too")
-    parser.add_argument("--host", default="127.0.0.1", help="who can reach the page (127.0.0.1)")
-    parser.add_argument("--port", type=_port, default=PORT, help=f"0: any that is free ({PORT})")
+    parser.add_argument(
+        "--images", type=Path, help="folder of images to search, with its subfolders"
+    )
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (127.0.0.1)")
+    parser.add_argument("--port", type=_port, default=PORT, help=f"0: any free port ({PORT})")
     parser.add_argument(
         "--origin", type=_origin, action="append", default=[], metavar="URL",
-        help="under which a proxy shows the page, such as https://studio.example; several times",
+        help="origin of a reverse proxy, such as https://studio.example; may be repeated",
     )  # fmt: skip
     parser.add_argument(
         "--batch-size", type=positive_int, default=4,
-        help="pictures at once, between which a drawing can be stopped (4)",
+        help="images at once; a generation can be stopped between batches (4)",
     )  # fmt: skip
     parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), default="float32")
     limits = parser.add_argument_group("limits")
     for field in dataclasses.fields(Limits):
         limits.add_argument(
             f"--max-{field.name.replace('_', '-')}", type=positive_int, default=field.default,
-            metavar="N", help=f"{LIMITS[field.name]} ({field.default})",
+            metavar="N", help=f"{LIMIT_HELP[field.name]} ({field.default})",
         )  # fmt: skip
 
 
-def open_page(args: argparse.Namespace) -> None:
+def run_app(args: argparse.Namespace) -> None:
     """Loads the models and serves the page until the process is interrupted."""
-    if args.pictures and not args.ruclip:
-        raise InputError("--pictures are searched with ruCLIP; name its folder with --ruclip")
-    if args.pictures:
-        list_images(args.pictures)
+    if args.images and not args.ruclip:
+        raise InputError("--images are searched with ruCLIP; name its folder with --ruclip")
+    if args.images:
+        list_images(args.images)
     for folder in filter(None, (args.model, args.vqgan, args.ruclip)):
         read_config(folder)
     check_gradio()
@@ -73,9 +75,9 @@ def open_page(args: argparse.Namespace) -> None:
     rudolph = load(args.model, args.vqgan, compute)
     clip = clip_jax.load(args.ruclip, compute) if args.ruclip else None
     predictor = clip_jax.Predictor(clip, quiet=True) if clip else None
-    shelf = Shelf(clip, args.pictures) if clip and args.pictures else None
-    studio = Studio(rudolph, predictor, shelf, limits, args.batch_size)
-    serve(studio, args.host, args.port, args.origin)
+    search_index = SearchTabIndex(clip, args.images) if clip and args.images else None
+    state = AppState(rudolph, predictor, search_index, limits, args.batch_size)
+    serve(state, args.host, args.port, args.origin)
 
 
 def _origin(text: str) -> str:
@@ -87,5 +89,5 @@ def _origin(text: str) -> str:
 
 def _port(text: str) -> int:
     if not text.isdecimal() or int(text) > 65535:
-        raise argparse.ArgumentTypeError(f"{text!r} is no port; expected 0 to 65535")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a port; expected 0 to 65535")
     return int(text)

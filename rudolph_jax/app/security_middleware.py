@@ -1,8 +1,8 @@
-"""Checks requests before they reach the page: ASGI middleware outermost, around all of gradio.
+"""ASGI middleware around all of gradio: an allow-list of requests, size limits, response headers.
 
-Gradio serves far more than this page needs: a schema, monitoring, a proxy, reloading, addresses
-that a client names. Only what the page's own scripts ask for is passed on, under the page's own
-names, from the page itself, with bodies that are bounded (`bodies.py`).
+Gradio serves far more than this page needs: a schema, monitoring, a proxy, reloading, URLs that a
+client names. Only requests of the page's own scripts pass, to the page's own hosts, from its own
+origin, with bounded bodies (`request_body.py`).
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from pathlib import Path
 from typing import Any
 
-from rudolph_jax.app.bodies import Body, Bounds, Ledger, Refusal
 from rudolph_jax.app.origins import Origins
+from rudolph_jax.app.request_body import BoundedBody, RequestLimits, RequestRefused, UploadQuota
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -24,7 +24,7 @@ App = Callable[[Message, Receive, Send], Awaitable[None]]
 API = "/gradio_api"
 JOIN, UPLOAD, FILE = f"{API}/queue/join", f"{API}/upload", f"{API}/file="
 _NAME = r"(?!\.)[\w.@+-]+"
-# What gradio's scripts ask for on this page, found with `make test-browser`.
+# Requests of gradio's scripts on this page, found with `make test-browser`.
 STREAMS = re.compile(rf"{API}/(heartbeat/[\w-]+|queue/data|upload_progress)")
 READ = re.compile(
     rf"/|/config|(?:{API})?/theme\.css|/favicon\.ico|{re.escape(FILE)}/.+"
@@ -32,10 +32,10 @@ READ = re.compile(
 )
 WRITTEN = re.compile(rf"{API}/(queue/join|upload|cancel|run/{_NAME})")
 QUERIED = (f"{API}/queue/data", f"{API}/upload_progress", UPLOAD)
-ONCE = (b"host", b"origin", b"content-length", b"content-type", b"sec-fetch-site")
-PICTURES = {b"image/png", b"image/jpeg", b"image/webp", b"image/gif"}
+UNIQUE_HEADERS = (b"host", b"origin", b"content-length", b"content-type", b"sec-fetch-site")
+IMAGE_TYPES = {b"image/png", b"image/jpeg", b"image/webp", b"image/gif"}
 
-# gradio's own page holds inline scripts and styles, and makes functions of its templates.
+# gradio's own page has inline scripts and styles, and evaluates its templates.
 POLICY = (
     "default-src 'none'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; "
     "style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; font-src 'self' data:; "
@@ -54,11 +54,13 @@ HEADERS = {
 }
 
 
-class Guard:
-    """Passes on what the page needs; everything else is answered here, in one line of text.
+class SecurityMiddleware:
+    """Passes on requests that the page needs; others are answered with one line of text.
 
-    app: gradio's. origins: under which the page is known. folder: where the files lie that it
-    serves. clock: seconds; a test's own.
+    app: gradio's.
+    origins: of the page.
+    folder: the only one whose files are served.
+    clock: seconds, for tests.
     """
 
     def __init__(
@@ -66,14 +68,14 @@ class Guard:
         app: App,
         origins: Origins,
         folder: str | Path,
-        bounds: Bounds,
+        limits: RequestLimits,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.app = app
         self.origins = origins
         self.folder = Path(folder).resolve()
-        self.bounds = bounds
-        self.uploads = Ledger(bounds, clock)
+        self.limits = limits
+        self.uploads = UploadQuota(limits, clock)
         self.streams = self.requests = 0
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
@@ -84,8 +86,8 @@ class Guard:
             await send({"type": "websocket.close", "code": 1008})
             return
         try:
-            body = self._admit(scope)
-        except Refusal as refusal:
+            body = self._check_request(scope)
+        except RequestRefused as refusal:
             await _refuse(send, refusal)
             return
         stream = STREAMS.fullmatch(scope["path"]) is not None
@@ -97,68 +99,72 @@ class Guard:
             self.streams -= stream
             self.requests -= not stream
 
-    async def _pass(self, scope: Message, receive: Receive, send: Send, body: Body) -> None:
-        begun = refused = False
+    async def _pass(self, scope: Message, receive: Receive, send: Send, body: BoundedBody) -> None:
+        started = refused = False
 
-        async def bounded() -> Message:
-            nonlocal begun, refused
+        async def receive_bounded() -> Message:
+            nonlocal started, refused
             if refused:
                 return {"type": "http.disconnect"}
             try:
                 return await body.receive(receive)
-            except Refusal as refusal:
+            except RequestRefused as refusal:
                 refused = True
-                if not begun:
-                    begun = True
+                if not started:
+                    started = True
                     await _refuse(send, refusal)
                 return {"type": "http.disconnect"}
 
-        async def headed(message: Message) -> None:
-            nonlocal begun
+        async def send_with_headers(message: Message) -> None:
+            nonlocal started
             if refused:
                 return
             if message["type"] == "http.response.start":
-                begun = True
-                headers = _headers(message.get("headers", ()), scope["path"])
+                started = True
+                headers = _response_headers(message.get("headers", ()), scope["path"])
                 message = {**message, "headers": headers}
             await send(message)
 
         try:
-            await self.app(scope, bounded, headed)
-        except Exception:  # the app's own, of whatever type; raised again
-            if not refused:  # otherwise it says that the body has no end
+            await self.app(scope, receive_bounded, send_with_headers)
+        except Exception:  # any of the app's; raised again
+            if not refused:  # after a refusal the app fails on the unfinished body
                 raise
 
-    def _admit(self, scope: Message) -> Body:
-        """The body that may follow; changes the scope to what gradio may know of it."""
-        headers = _once(scope["headers"])
-        origin = self.origins.of(headers.get(b"host", b""))
+    def _check_request(self, scope: Message) -> BoundedBody:
+        """Returns the body; removes from the scope what gradio must not see."""
+        headers = _unique_headers(scope["headers"])
+        origin = self.origins.match(headers.get(b"host", b""))
         if origin is None:
-            raise Refusal(403, "this host is not served here; see --host and --origin")
+            raise RequestRefused(403, "this host is not served here; see --host and --origin")
         method, path = scope["method"], scope["path"]
-        _check_site(headers, origin, navigates=method in ("GET", "HEAD") and path == "/")
-        if not self._known(method, path):
-            raise Refusal(404, "not found")
+        _check_site(headers, origin, is_navigation=method in ("GET", "HEAD") and path == "/")
+        if not self._is_allowed(method, path):
+            raise RequestRefused(404, "not found")
         if path.startswith(FILE) and not self._is_served(path.removeprefix(FILE)):
-            raise Refusal(403, "this file is not served")
+            raise RequestRefused(403, "this file is not served")
         stream = STREAMS.fullmatch(path) is not None
-        if stream and self.streams >= self.bounds.streams:
-            raise Refusal(503, f"{self.streams} pages are open, as many as may be; try later")
-        if not stream and self.requests >= self.bounds.requests:
-            raise Refusal(503, f"{self.requests} requests are at work, as many as may be")
-        body = Body.of(headers, self.bounds, self.uploads if path == UPLOAD else None, method)
-        # Names of a proxy, which anyone can send: gradio would believe them.
+        if stream and self.streams >= self.limits.streams:
+            raise RequestRefused(
+                503, f"{self.streams} pages are open, which is the limit; try later"
+            )
+        if not stream and self.requests >= self.limits.requests:
+            raise RequestRefused(503, f"{self.requests} requests are running, which is the limit")
+        body = BoundedBody.from_headers(
+            headers, self.limits, self.uploads if path == UPLOAD else None, method
+        )
+        # Forwarding headers, which anyone can send: gradio would trust them.
         scope["headers"] = [
             (name, value)
             for name, value in scope["headers"]
             if not name.startswith(b"x-forwarded") and name not in (b"forwarded", b"x-real-ip")
         ]
         scope["scheme"] = origin.partition(":")[0]
-        if path not in QUERIED:  # a shared state to load, a theme of another's
+        if path not in QUERIED:  # a deep link to load a state, a theme of another site
             scope["query_string"] = b""
         return body
 
-    def _known(self, method: str, path: str) -> bool:
+    def _is_allowed(self, method: str, path: str) -> bool:
         if method == "POST":
             return WRITTEN.fullmatch(path) is not None
         if method == "GET" and STREAMS.fullmatch(path):
@@ -171,56 +177,60 @@ class Guard:
         return self.folder in Path(name).resolve().parents
 
 
-def _once(headers: Any) -> Mapping[bytes, bytes]:
-    """Headers by name; none that decides here may be there twice."""
+def _unique_headers(headers: Any) -> Mapping[bytes, bytes]:
+    """Returns headers by name; those that are checked here must be unique."""
     found: dict[bytes, bytes] = {}
     for name, value in headers:
-        if name in ONCE and name in found:
-            raise Refusal(400, f"{name.decode()} is given twice")
+        if name in UNIQUE_HEADERS and name in found:
+            raise RequestRefused(400, f"{name.decode()} is given twice")
         found[name] = value
     return found
 
 
-def _check_site(headers: Mapping[bytes, bytes], own: str, navigates: bool) -> None:
-    """Refuses what another site's page sends or embeds; a link to the page itself is followed.
+def _check_site(headers: Mapping[bytes, bytes], own: str, is_navigation: bool) -> None:
+    """Refuses requests and embeddings of other sites, but not links to the page itself.
 
-    Programs that are no browsers send neither header.
+    Clients that are no browsers send neither header.
     """
     if headers.get(b"origin", own.encode()) != own.encode():
-        raise Refusal(403, "another site's page asks; only this page's own may")
+        raise RequestRefused(
+            403, "the request comes from another site; only this page's own are allowed"
+        )
     if headers.get(b"sec-fetch-site", b"none") in (b"same-origin", b"none"):
         return
-    how = headers.get(b"sec-fetch-mode"), headers.get(b"sec-fetch-dest")
-    if not (navigates and how == (b"navigate", b"document")):
-        raise Refusal(403, "another site's page asks; only this page's own may")
+    fetch = headers.get(b"sec-fetch-mode"), headers.get(b"sec-fetch-dest")
+    if not (is_navigation and fetch == (b"navigate", b"document")):
+        raise RequestRefused(
+            403, "the request comes from another site; only this page's own are allowed"
+        )
 
 
-def _headers(found: Any, path: str) -> list[tuple[bytes, bytes]]:
-    """An answer's headers with HEADERS; files that are no images can only be downloaded."""
+def _response_headers(headers: Any, path: str) -> list[tuple[bytes, bytes]]:
+    """Returns a response's headers with HEADERS; files that are no images are attachments."""
     kept = [
         (name.lower(), value)
-        for name, value in found
+        for name, value in headers
         if name.lower() not in HEADERS and not name.lower().startswith(b"access-control-")
     ]
     own = dict(HEADERS)
     if path.startswith(FILE):
         own[b"content-security-policy"] = FILE_POLICY.encode()
-        about = dict(kept)
-        if about.get(b"content-type", b"").partition(b";")[0].strip() not in PICTURES:
+        by_name = dict(kept)
+        if by_name.get(b"content-type", b"").partition(b";")[0].strip() not in IMAGE_TYPES:
             kept = [pair for pair in kept if pair[0] not in (b"content-type",)]
             kept.append((b"content-type", b"application/octet-stream"))
-            if not about.get(b"content-disposition", b"").startswith(b"attachment"):
+            if not by_name.get(b"content-disposition", b"").startswith(b"attachment"):
                 kept = [pair for pair in kept if pair[0] != b"content-disposition"]
                 kept.append((b"content-disposition", b"attachment"))
     return [*kept, *own.items()]
 
 
-async def _refuse(send: Send, refusal: Refusal) -> None:
+async def _refuse(send: Send, refusal: RequestRefused) -> None:
     text = f"{refusal}\n".encode()
     headers = [
         (b"content-type", b"text/plain; charset=utf-8"),
         (b"content-length", str(len(text)).encode()),
-        # What else of the body is on its way is not read.
+        # The rest of the body is not read.
         (b"connection", b"close"),
         (b"cache-control", b"no-store"),
         *([(b"retry-after", b"5")] if refusal.status in (429, 503) else []),
