@@ -85,8 +85,8 @@ def http_server(app: SecurityMiddleware) -> Any:
 
     config = uvicorn.Config(
         app, http=header_timeout_protocol(), ws="none", lifespan="on", log_level="error",
-        access_log=False, proxy_headers=False, server_header=False, limit_concurrency=MAX_CONNECTIONS,
-        timeout_graceful_shutdown=1,
+        access_log=False, proxy_headers=False, server_header=False,
+        limit_concurrency=MAX_CONNECTIONS, timeout_graceful_shutdown=1,
     )  # fmt: skip
     return uvicorn.Server(config)
 

@@ -165,20 +165,20 @@ def test_web_sockets_are_refused(middleware):
 )  # fmt: skip
 def test_hosts_are_matched_whole(middleware, bind, served, refused):
     protected = middleware(
-        names=origins(bind, "https://AppState.example", "http://other.example:8080")
+        names=origins(bind, "https://Studio.example", "http://other.example:8080")
     )
-    for host in [*served, "state.example", "other.example:8080"]:
+    for host in [*served, "studio.example", "other.example:8080"]:
         assert status(protected, "GET", "/", host=host.encode("latin-1")) == 200, host
-    for host in [*refused, "state.example:7860", "state.example:80", "other.example"]:
+    for host in [*refused, "studio.example:7860", "studio.example:80", "other.example"]:
         assert status(protected, "GET", "/", host=host.encode("latin-1")) == 403, host
     assert status(protected, "GET", "/", host=None) == 403
 
 
 def test_origins_are_parsed():
-    assert parse_origin("https://AppState.example/") == "https://studio.example"
+    assert parse_origin("https://Studio.example/") == "https://studio.example"
     assert parse_origin("http://a.example:80") == "http://a.example"
     assert parse_origin("https://[2001:db8::1]:8443") == "https://[2001:db8::1]:8443"
-    for text in ("state.example", "ftp://a", "https://a/b", "https://u@a", "https://", "*", "null",
+    for text in ("studio.example", "ftp://a", "https://a/b", "https://u@a", "https://", "*", "null",
                  "http://a:99999", "https://a?b", "http://[::1", "http://пример"):  # fmt: skip
         with pytest.raises(InputError, match="is not an origin"):
             parse_origin(text)
@@ -229,7 +229,7 @@ def test_the_page_itself_and_programs_may(middleware):
     names = origins("127.0.0.1", "https://studio.example")
     forged = [(b"x-forwarded-host", b"evil.example"), (b"forwarded", b"host=evil.example")]
     protected = middleware(page, names=names)
-    assert post(protected, JOIN, {**JSON, **proxied}, host=b"state.example", more=forged) == 200
+    assert post(protected, JOIN, {**JSON, **proxied}, host=b"studio.example", more=forged) == 200
     assert page.scopes[0]["scheme"] == "https"
     assert b"evil" not in b"".join(value for _, value in page.scopes[0]["headers"])
 
