@@ -75,9 +75,9 @@ def convert(
         known = ", ".join(presets(kind)) or f"none, for {kind} has no presets"
         raise InputError(f"preset is {preset!r}; expected one of {known}")
     if vocabulary is not None and not takes_vocabulary(kind):
-        raise InputError(f"vocabulary is {vocabulary}; {kind} has its own beside the checkpoint")
+        raise InputError(f"vocabulary is {vocabulary}; {kind} has its own next to the checkpoint")
     if activation is not None and activation not in activations(kind):
-        known = ", ".join(activations(kind)) or f"none, for files of {kind} tell it"
+        known = ", ".join(activations(kind)) or f"none, for files of {kind} name it"
         raise InputError(f"activation is {activation!r}; expected one of {known}")
     if not has_tensors(kind) and (entry is not None or prefix is not None):
         raise InputError(f"entry is {entry!r}, prefix {prefix!r}; {kind} has no tensors")

@@ -91,8 +91,8 @@ def find_state_dict(content: Any, where: str, entry: str | None = None) -> Found
             f"{where}: its only state dict is the entry {safe_repr(name)}, which no known training "
             f"program writes; add --entry={safe_repr(name)[1:-1]} to take it"
         )
-    beside = (other for other in passed if other != path[: len(other)])
-    outermost = [other for other in beside if other[:-1] == path[: len(other) - 1]]
+    siblings = (other for other in passed if other != path[: len(other)])
+    outermost = [other for other in siblings if other[:-1] == path[: len(other) - 1]]
     return FoundStateDict(
         name, _check_tensors(found[path], name, where), tuple(map(".".join, outermost))
     )

@@ -153,8 +153,8 @@ def open_model(folder: Path) -> ModelFolder:
         report = folder / model_folder.REPORT
         try:
             entries = read_json(report)["tensors"]
-            kept = [entry for entry in entries if "lost" not in entry]
-            dtypes = {entry["source"]: entry["source_dtype"] for entry in kept}
+            exportable = [entry for entry in entries if "lost" not in entry]
+            dtypes = {entry["source"]: entry["source_dtype"] for entry in exportable}
         except (KeyError, TypeError) as error:
             raise InputError(f"{report}: not the report of a conversion") from error
     params: dict[str, np.ndarray] = {}

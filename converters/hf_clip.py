@@ -172,7 +172,7 @@ RULES: tuple[Rule, ...] = (
 DERIVED = (
     Derived(
         f"{_V}.position_ids",
-        "a buffer that counts the picture's tokens",
+        "a buffer that counts the image's tokens",
         lambda config: np.arange(config.vision.tokens)[None],
     ),
     Derived(

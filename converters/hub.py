@@ -157,7 +157,7 @@ def _detect_format(found: Mapping[str, Listing]) -> DownloadPlan:
         held = ", ".join(sorted(there.files)[:8]) or "nothing"
         raise InputError(
             f"{repo}: holds {held}; expected a model folder of this package, ruCLIP's files, "
-            "transformers' CLIP (config.json tells) or open_clip's (open_clip_config.json); "
+            "transformers' CLIP (by config.json) or open_clip's (by open_clip_config.json); "
             "convert another by python -m converters KIND"
         )
     return DownloadPlan(kind, dict.fromkeys(names, repo))

@@ -1,7 +1,7 @@
 """HTTP client for a hub that is not trusted: all that it sends is bounded.
 
 The client of huggingface_hub is used, with its proxies and certificates; redirects, sizes and
-times are ours. Limits beside the constants below: HF_HUB_DOWNLOAD_TIMEOUT (10 s by default) for a
+times are ours. Limits besides the constants below: HF_HUB_DOWNLOAD_TIMEOUT (10 s by default) for a
 connection and between two pieces of a response, three times that until the headers are complete.
 """
 

@@ -15,8 +15,8 @@ from converters.files import read_json
 
 LIBRARY = "rudolph-jax"
 TITLES = {
-    "clip": "a contrastive model of pictures and texts",
-    "rudolph": "a decoder that draws, captions, answers and writes",
+    "clip": "a contrastive model of images and texts",
+    "rudolph": "a decoder that generates images, captions, answers and texts",
     "vqgan": "an image tokenizer",
     "tokenizer": "a vocabulary",
 }

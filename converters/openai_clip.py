@@ -1,10 +1,10 @@
 """OpenAI's CLIP and open_clip's: a TorchScript archive, or a state dict with the same names.
 
-Sizes are read off the tensors' shapes, as `clip.model.build_model` does. The activation leaves no
-trace in tensors: an archive's classes tell it, or open_clip_config.json beside the weights, which
-also tells sizes of heads and how images are prepared; else `--activation`. The vocabulary is
-bpe_simple_vocab_16e6.txt.gz of OpenAI's package, or vocab.json with merges.txt as transformers has
-it: beside the checkpoint, or named. Without one texts cannot be encoded. The way back is
+Sizes come from tensor shapes, as in `clip.model.build_model`. The activation leaves no trace in
+tensors: an archive's classes name it, or open_clip_config.json next to the weights, which also
+gives sizes of heads and image preprocessing; else `--activation`. The vocabulary is
+bpe_simple_vocab_16e6.txt.gz of OpenAI's package, or vocab.json with merges.txt as in transformers:
+next to the checkpoint, or given by path. Without one texts cannot be encoded. An export writes
 model.pt, a plain state dict in the archive's dtypes (float16, as published), for
 `clip.model.build_model(torch.load("model.pt"))`, with an open_clip_config.json. A TorchScript
 archive would need the code too; `clip.load` (1.0.1) takes only those, for it does not rewind a file
@@ -49,23 +49,23 @@ from converters.weights import Selection, Weights, open_weights
 
 VOCABULARY = True
 ACTIVATIONS = ("quick_gelu", "gelu", "gelu_tanh")
-# Names in open_clip's repositories, where transformers' files lie beside them.
+# Names in open_clip's repositories, which also hold transformers' files.
 WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 WIDEST_PUBLISHED = 1024  # by OpenAI, whose heads have 64 numbers; open_clip's wider ones differ
 DERIVED = (
     Derived(
         "input_resolution",
-        "the picture's side, read off the position embedding",
+        "the image's side, from the position embedding",
         lambda config: np.array(config.vision.image_size, np.int64),
     ),
     Derived(
         "context_length",
-        "read off the position embedding",
+        "from the position embedding",
         lambda config: np.array(config.text.context_length, np.int64),
     ),
     Derived(
         "vocab_size",
-        "read off the token embedding",
+        "from the token embedding",
         lambda config: np.array(config.text.vocab_size, np.int64),
     ),
     Derived(
@@ -94,7 +94,7 @@ def read(
     # The tensors of the two kinds are alike, but ids and images are prepared otherwise.
     if (weights.path.parent / youtokentome.ORIGINAL_NAME).exists():
         raise InputError(
-            f"{path}: not openai-clip: a {youtokentome.ORIGINAL_NAME} lies beside it, so it looks "
+            f"{path}: not openai-clip: a {youtokentome.ORIGINAL_NAME} is next to it, so it looks "
             "like ruclip; use that kind"
         )
     given = open_clip_config.next_to(weights.path)
@@ -140,8 +140,8 @@ def _activation(
         said["--activation"] = requested
     if not said:
         raise InputError(
-            f"{weights.path}: nothing tells which activation these weights were trained with: a "
-            "state dict does not, and no open_clip_config.json lies beside it; add "
+            f"{weights.path}: the activation of these weights is unknown: a "
+            "state dict does not name it, and no open_clip_config.json is next to it; add "
             "--activation=quick_gelu (OpenAI's) or --activation=gelu (most of open_clip's)"
         )
     if len(set(said.values())) > 1:
@@ -156,8 +156,8 @@ def _config(weights: Weights, given: OpenClipConfig | None, activation: str) -> 
     if not given and vision.width > WIDEST_PUBLISHED:
         raise InputError(
             f"{weights.path}: its vision tower is {vision.width} wide, where heads are of several "
-            f"sizes that leave no trace in tensors; put the model's {open_clip_config.NAME} beside "
-            "the weights"
+            f"sizes that leave no trace in tensors; put the model's {open_clip_config.NAME} next "
+            "to the weights"
         )
     vocab_size, text_width = tensor_shape(weights, "token_embedding.weight", 2)
     context_length, _ = tensor_shape(weights, "positional_embedding", 2)

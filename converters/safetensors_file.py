@@ -59,7 +59,7 @@ def read(path: str | Path) -> dict[str, np.ndarray]:
     for name, (dtype, shape, begin, stop) in sorted(spans.items(), key=lambda item: item[1][2:]):
         if begin != end or stop > len(data):
             raise InputError(
-                f"{path}: tensor {safe_repr(name)} lies at bytes {begin} to {stop}; expected a "
+                f"{path}: tensor {safe_repr(name)} is at bytes {begin} to {stop}; expected a "
                 "start "
                 f"at {end} and {len(data)} bytes in all: cut short or damaged"
             )

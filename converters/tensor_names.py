@@ -151,7 +151,7 @@ def _detach(names: dict[str, str], where: str) -> tuple[dict[str, str], list[App
     whole = FULL_VQGAN_SIGNATURE.partition(".")[0] + "."
     if found == [FULL_VQGAN_SIGNATURE]:
         if all(name.startswith(whole) for name in held):
-            reason = "the names of a whole VQGanGumbelVAE; kept, for the way back"
+            reason = "the names of a whole VQGanGumbelVAE; not removed, for export"
             return names, [AppliedRule(whole, reason, 0)]
         prefixes = [whole]
     elif found:

@@ -115,7 +115,7 @@ def safe_repr(foreign: object) -> str:
 
 def _run(data: bytes) -> Any:
     stack: list[Any] = []
-    outer: list[list[Any]] = []  # what lies below each open MARK
+    outer: list[list[Any]] = []  # the stack below each open MARK
     memo: dict[int, Any] = {}
     for name, argument in _operations(data):
         if name in _PUSH_ARGUMENT:

@@ -97,7 +97,7 @@ def _checkpoint(folder: Path) -> VerificationResult:
         *(f"{name}: is absent" for name in sorted(record["arrays"].keys() - found.keys())),
         *tree_checksums.config_faults(record, config),
     ]
-    # A run's own files are beside the folder of its checkpoints.
+    # A run's own files are next to the folder of its checkpoints.
     files = {
         name: path.read_bytes()
         for path in folder.resolve().parent.parent.glob("*.model")

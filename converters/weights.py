@@ -117,7 +117,7 @@ def _canonicalized(weights: Weights, prefix: str | None) -> Weights:
 
 
 def _left_out_entries(held: TorchFile) -> dict[str, str]:
-    return dict.fromkeys(held.left_out, f"beside the state dict {held.entry!r}")
+    return dict.fromkeys(held.left_out, f"not in the state dict {held.entry!r}")
 
 
 def _read(path: Path, entry: str | None) -> TorchFile:
@@ -152,7 +152,7 @@ def shard_names(index: Mapping[str, Any], where: str) -> list[str]:
     for name in names:
         # An index may come from a stranger: its names must not lead out of the folder.
         if Path(name).name != name or "\\" in name or name in ("", ".", "..") or "\0" in name:
-            raise InputError(f"{where}: {safe_repr(name)} is not the name of a file beside it")
+            raise InputError(f"{where}: {safe_repr(name)} is not the name of a file next to it")
     return names
 
 

@@ -91,7 +91,7 @@ def test_a_plain_state_dict_asks(tmp_path, plain, capsys):
     assert np.abs(a - b).max() > 1e-3  # which of the two is no matter of rounding
     with pytest.raises(InputError, match="'relu'; expected one of quick_gelu, gelu"):
         convert("openai-clip", plain, tmp_path / "x", activation="relu")
-    with pytest.raises(InputError, match="'gelu'; expected one of none, for files of ruclip tell"):
+    with pytest.raises(InputError, match="'gelu'; expected one of none, for files of ruclip name"):
         convert("ruclip", plain, tmp_path / "x", activation="gelu")
 
 
@@ -231,7 +231,7 @@ def test_a_wide_tower_s_heads_are_not_guessed(tmp_path, plain):
     tensors = {n: np.array(t) for n, t in torch_file.read(plain / "model.pt").items()}
     tensors["visual.conv1.weight"] = np.zeros((1280, 3, 8, 8), np.float16)
     torch_writer.write(plain / "model.pt", tensors)
-    with pytest.raises(InputError, match=f"1280 wide.*put the model's {NAME} beside"):
+    with pytest.raises(InputError, match=f"1280 wide.*put the model's {NAME} next to"):
         convert("openai-clip", plain, tmp_path / "ours", activation="gelu")
 
 

@@ -100,7 +100,7 @@ def test_wrong_vocabularies_are_one_line_errors(tmp_path, openai_file, tokenizer
 
 
 def test_kinds_with_their_own_vocabulary_take_no_other(goldens, tmp_path):
-    with pytest.raises(clip_jax.InputError, match="ruclip has its own beside the checkpoint"):
+    with pytest.raises(clip_jax.InputError, match="ruclip has its own next to the checkpoint"):
         convert("ruclip", goldens / "ruclip", tmp_path / "x", vocabulary=goldens / "tokenizer")
 
 

@@ -123,7 +123,7 @@ def test_an_index_whose_shards_are_elsewhere(hostile, tmp_path, shard):
     index = json.dumps({"weight_map": {"a": "config.json", "b": shard}}).encode()
     config = json.dumps({"model_type": "clip"}).encode()
     hostile.put("some/clip", {"config.json": config, "model.safetensors.index.json": index})
-    assert "is not the name of a file beside it" in refused(tmp_path, "some/clip")
+    assert "is not the name of a file next to it" in refused(tmp_path, "some/clip")
 
 
 # -- links in the cache

@@ -65,9 +65,9 @@ def entry(shape=(4,), begin=0, stop=16, dtype="F32"):
     ("header", "expected"),
     [
         ({"a": entry(stop=12)}, "tensor 'a' has 12 bytes"),
-        ({"a": entry(shape=(8,), stop=32)}, "tensor 'a' lies at bytes 0 to 32"),
-        ({"a": entry(shape=(3,), begin=4)}, "tensor 'a' lies at bytes 4 to 16"),
-        ({"a": entry(), "b": entry()}, "tensor 'b' lies at bytes 0 to 16"),
+        ({"a": entry(shape=(8,), stop=32)}, "tensor 'a' is at bytes 0 to 32"),
+        ({"a": entry(shape=(3,), begin=4)}, "tensor 'a' is at bytes 4 to 16"),
+        ({"a": entry(), "b": entry()}, "tensor 'b' is at bytes 0 to 16"),
         ({"a": entry(shape=(2,), stop=8)}, "8 bytes at its end belong to no tensor"),
         ({"a": entry(dtype="F4")}, "tensor 'a' has dtype 'F4'"),
         ({"a": entry(shape=(-2, -2))}, "tensor 'a' has the shape [-2, -2]"),

@@ -39,7 +39,7 @@ def test_shards(tmp_path, suffix):
         ({"a": "1.safetensors", "b": "1.safetensors"}, "1.safetensors: lacks tensor 'b'"),
         ({"b": "2.safetensors", "c": "2.safetensors"}, "2.safetensors: lacks tensor 'c'"),
         ({"b": "1.safetensors"}, "1.safetensors: has tensor 'a'"),
-        ({"a": "../1.safetensors"}, "'../1.safetensors' is not the name of a file beside it"),
+        ({"a": "../1.safetensors"}, "'../1.safetensors' is not the name of a file next to it"),
         ({"a": "/etc/passwd"}, "is not the name"),
         ({"a": "..\\x"}, "is not the name"),
         ({"a": ".."}, "is not the name"),
