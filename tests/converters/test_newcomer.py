@@ -1,10 +1,8 @@
 """From nothing to a model that others load, by the commands of docs/index.md, word for word."""
 
-import contextlib
 import csv
 import dataclasses
 import importlib
-import io
 import os
 import re
 import shlex
@@ -22,9 +20,7 @@ from PIL import Image
 import clip_jax
 import converters
 import rudolph_jax
-from clip_jax.cli import Parser
 from clip_jax.layers import unstack_layers
-from experiments import train
 from experiments.cli.command_line import parse_command_line
 from experiments.configs import digits as digits_recipe
 from experiments.data.digits_ru import NAMES, digits
@@ -33,7 +29,6 @@ from rudolph_jax.model import abstract_params
 from rudolph_jax.vqgan import init_params
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
 def newcomers_commands():
@@ -138,70 +133,6 @@ def test_by_its_commands_on_the_smallest_models(hub, small_models, tmp_path, mon
     found = told["clip_jax", "search"].splitlines()
     assert len(found) == 10 and all("photos/" in line for line in found)
     assert variables["model"].startswith(str(tmp_path / "cache"))
-
-
-class Parsed(BaseException):
-    """The arguments are fine; nothing is to be done with them."""
-
-
-PACKAGES = "clip_jax|rudolph_jax|converters|experiments"
-PLACEHOLDERS = {"FILE": "experiments/configs/digits.py", "DIR": "dir"}
-
-
-def shell_lines(text):
-    """Commands `python -m ...` of a page's code blocks, comments and continuations resolved.
-
-    Without those that compile for slices, which parse nothing before they begin.
-    """
-    indented = re.findall(r"^(?: {4}|\t)(.*)$", text, re.MULTILINE)
-    fenced = "\n".join(re.findall(r"```bash\n(.*?)```", text, re.DOTALL)).splitlines()
-    joined = re.sub(r"\\\n\s*", " ", "\n".join([*indented, *fenced]))
-    for line in re.sub(r"\$\([^()]*\)", "inner", joined).splitlines():
-        # An alias, E="python -m ...", has no arguments of its own.
-        found = re.search(rf"(?<!=\")python -m ((?:{PACKAGES})\b.*)", line)
-        if found and "..." not in found[1] and not found[1].startswith("experiments.plan"):
-            command = found[1].rstrip(" &)")
-            command = command.removesuffix('"') if command.count('"') % 2 else command
-            words = shlex.split(command, comments=True)
-            yield [re.sub(r"\b(FILE|DIR)\b", lambda m: PLACEHOLDERS[m[0]], word) for word in words]
-
-
-@pytest.mark.parametrize("page", PAGES, ids=lambda file: file.stem)
-def test_every_command_of_a_page_is_understood(page, monkeypatch):
-    monkeypatch.chdir(ROOT)
-    real, parsed = Parser.parse_args, []
-
-    def parse_args(self, *arguments, **settings):
-        real(self, *arguments, **settings)
-        raise Parsed
-
-    def stop(config, *_):
-        train.check(config)
-        raise Parsed
-
-    def stop_sweep(sweep):
-        raise Parsed
-
-    # Imported before anything is replaced, of which another module's import would take hold.
-    commands = [
-        (module, main_of(module), arguments)
-        for module, *arguments in shell_lines(page.read_text(encoding="utf-8"))
-        if arguments != ["--help"]
-    ]
-    monkeypatch.setattr(Parser, "parse_args", parse_args)
-    monkeypatch.setattr("experiments.train.train", stop)
-    monkeypatch.setattr("experiments.train.initialize", lambda how: None)
-    monkeypatch.setattr("experiments.sweep.run_sweep", stop_sweep)
-    for module, main, arguments in commands:
-        with contextlib.redirect_stderr(io.StringIO()) as error:
-            try:
-                status = main(arguments)
-            except Parsed:
-                status = 0
-        assert status == 0, (page.name, module, arguments, error.getvalue())
-        parsed.append(module)
-    if page.stem in ("README", "index"):
-        assert len(parsed) > 6
 
 
 @pytest.fixture

@@ -1,0 +1,278 @@
+"""How each command of the pages is run by the tests."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Run:
+    """Executed as printed, in a folder with what it reads.
+
+    needs: pieces of `workspace.py`, PLACE=PIECE where the page calls one otherwise.
+    shorter: options behind the printed ones that make it short, and nothing else.
+    files: that it must have written. status: its exit status. variables: of the shell.
+    slow: whether `make test` leaves it out.
+    """
+
+    needs: str = ""
+    shorter: str = ""
+    files: str = ""
+    status: int = 0
+    variables: tuple[tuple[str, str], ...] = ()
+    hub: bool = False
+    slow: bool = False
+
+
+@dataclass(frozen=True)
+class Parse:
+    """Read by the command's own parser, and no more. why: what running it would take."""
+
+    why: str
+    placeholders: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True)
+class Help:
+    """A name that the page explains: its --help must know it."""
+
+
+@dataclass(frozen=True)
+class NotOurs:
+    """A command of another program. why: what it is."""
+
+    why: str
+
+
+FILE = (("FILE", "experiments/configs/digits.py"), ("DIR", "dir"))
+LAUNCHER = "a launcher of several hosts"
+HOURS = "hours of benchmarks; tests/benchmarks runs each in small"
+LIBTPU = "needs libtpu, and minutes; tests/experiments/test_plan.py compiles for CPU devices"
+BOTH = "models/rudolph models/vqgan"
+QUICKSTART = "runs/quickstart/rudolph/model runs/quickstart/vqgan/model"
+SHORT_DRAW = "--candidates=2 --count=2"
+SHORT_TRAIN = "--config.steps=1 --config.optim.warmup_steps=0 --config.data.batch_size=8 "
+SHORT_TRAIN += "--config.data.augment.variants=1"
+SMALL = "--config.model.vision.layers=1 --config.model.vision.width=16 --config.model.text.layers=1"
+SMALL += " --config.model.text.width=16 --config.compute.unroll=1"
+
+HOW: dict[str, Run | Parse | Help | NotOurs] = {
+    # ruCLIP
+    'python -m clip_jax search "кошка на подоконнике" photos --model=models/ruclip':
+        Run("photos models/ruclip"),
+    'python -m clip_jax search "кошка на подоконнике" photos --model=models/ruclip --count=5':
+        Run("photos models/ruclip"),
+    'python -m clip_jax search "рукописная цифра семь" photos '
+    "--model=runs/quickstart/ruclip/model": Run("photos runs/quickstart/ruclip/model"),
+    'python -m clip_jax search "рукописная цифра семь" photos --model=$model':
+        Run("photos models/ruclip", variables=(("model", "models/ruclip"),)),
+    # RUDOLPH
+    'python -m rudolph_jax draw "красный круг" --model=models/rudolph --vqgan=models/vqgan '
+    "--out=круги": Run(BOTH, SHORT_DRAW, "круги/01.png круги/sheet.png"),
+    'python -m rudolph_jax draw "рукописная цифра семь" --model=runs/quickstart/rudolph/model '
+    "--vqgan=runs/quickstart/vqgan/model --out=drawings":
+        Run(QUICKSTART, SHORT_DRAW, "drawings/01.png drawings/sheet.png"),
+    'python -m rudolph_jax draw "красный круг" --model=$(python -m converters pretrained '
+    "rudolph-350M) --vqgan=$(python -m converters pretrained vqgan-gumbelf8)":
+        Run("", SHORT_DRAW, "drawings/01.png", hub=True),
+    "python -m rudolph_jax caption photo.jpg --model=models/rudolph --vqgan=models/vqgan --json":
+        Run(f"photo.jpg {BOTH}", "--candidates=2 --count=1"),
+    'python -m rudolph_jax answer "какой лес?" --context="лес красный" --about=text '
+    "--model=runs/sberquad/model": Run("runs/sberquad/model", "--candidates=2"),
+    "python -m rudolph_jax app --model=models/rudolph --vqgan=models/vqgan --ruclip=models/ruclip "
+    "--images=photos": Run(f"photos models/ruclip {BOTH}"),
+    "python -m rudolph_jax app --model=runs/quickstart/rudolph/model "
+    "--vqgan=runs/quickstart/vqgan/model --ruclip=runs/quickstart/ruclip/model --images=photos":
+        Run(f"photos runs/quickstart/ruclip/model {QUICKSTART}"),
+    "python -m rudolph_jax doctor": Run(),
+    # Conversion
+    "python -m converters ruclip FOLDER models/ruclip":
+        Run("FOLDER=ruclip_files", files="models/ruclip/report.json"),
+    "python -m converters ruclip FOLDER models/ruclip-vit-base-patch16-384":
+        Run("FOLDER=ruclip_files", files="models/ruclip-vit-base-patch16-384/report.json"),
+    "python -m converters ruclip FOLDER models/ruclip --entry=model_ema":
+        Run("FOLDER=training_checkpoint", files="models/ruclip/report.json"),
+    "python -m converters ruclip FOLDER models/ruclip --prefix=student.":
+        Run("FOLDER=distilled_checkpoint", files="models/ruclip/report.json"),
+    "python -m converters ruclip-small FOLDER models/small":
+        Run("FOLDER=ruclip_small_files", files="models/small/report.json"),
+    "python -m converters ruclip-small FOLDER models/ruclip-small":
+        Run("FOLDER=ruclip_small_files", files="models/ruclip-small/report.json"),
+    "python -m converters openai-clip ViT-B-16.pt models/clip":
+        Run("ViT-B-16.pt", files="models/clip/report.json"),
+    "python -m converters openai-clip ViT-B-16.pt models/clip-b16 "
+    "--vocabulary=bpe_simple_vocab_16e6.txt.gz":
+        Run(".=openai_folder", files="models/clip-b16/report.json"),
+    "python -m converters openai-clip weights.pt models/clip --activation=gelu":
+        Run("weights.pt", files="models/clip/report.json"),
+    "python -m converters hf-clip FOLDER models/hf":
+        Run("FOLDER=hf_files", files="models/hf/report.json"),
+    "python -m converters hf-clip FOLDER models/clip-b16":
+        Run("FOLDER=hf_files", files="models/clip-b16/report.json"),
+    "python -m converters rudolph FOLDER models/rudolph":
+        Run("FOLDER=rudolph_files", files="models/rudolph/report.json"),
+    "python -m converters vqgan vqgan.gumbelf8-sber.model.ckpt models/vqgan":
+        Run("vqgan.gumbelf8-sber.model.ckpt", files="models/vqgan/report.json"),
+    "python -m converters rudalle FOLDER models/malevich":
+        Run("FOLDER=rudalle_files", files="models/malevich/report.json"),
+    "python -m converters youtokentome bpe.model models/tokenizer":
+        Run("bpe.model", files="models/tokenizer/tokenizer.model"),
+    "python -m converters export models/ruclip FOLDER":
+        Run("models/ruclip", files="FOLDER/pytorch_model.bin FOLDER/bpe.model"),
+    "python -m converters jax-export models/ruclip FOLDER":
+        Run("models/ruclip", files="FOLDER/signature.json"),
+    "python -m converters jax-export models/ruclip exported/ruclip":
+        Run("models/ruclip",
+            files="exported/ruclip/signature.json exported/ruclip/params.safetensors"),
+    "python -m converters verify models/ruclip": Run("models/ruclip"),
+    "python -m converters verify FOLDER": Run("FOLDER=models/ruclip"),
+    "python -m converters pretrained ruclip-vit-base-patch32-384": Run(hub=True),
+    "python -m converters pretrained NAME": Parse("a placeholder for a name"),
+    "python -m converters pretrained --help": Run(),
+    "python -m converters push-to-hub runs/mine/model me/my-clip": Run("runs/mine/model", hub=True),
+    "python -m converters push-to-hub runs/mine/model me/my-clip --licence=apache-2.0":
+        Run("runs/mine/model", hub=True),
+    "python -m converters push-to-hub runs/mine/model me/my-clip --licence=apache-2.0 "
+    "--evaluation=digits.json": Run("runs/mine/model digits.json", hub=True),
+    "model=$(python -m converters pretrained me/my-clip)": Run(hub=True),
+    # Data
+    "python -m experiments.prepare SOURCE OUT": Run("SOURCE", files="OUT/dataset_info.json"),
+    "python -m experiments.prepare photos data/mine":
+        Run("photos", files="data/mine/dataset_info.json"),
+    "python -m experiments.prepare pictures/ data/mine --validation=0.05":
+        Run("pictures", files="data/mine/dataset_info.json"),
+    "python -m experiments.prepare photos OUT --image-column=file --caption-column=text":
+        Run("photos=photos_file_text", files="OUT/dataset_info.json"),
+    "python -m experiments.prepare photos OUT --table=train.csv":
+        Run("photos=photos_two_tables", files="OUT/dataset_info.json"),
+    "python -m experiments.prepare tars OUT": Run("tars", files="OUT/dataset_info.json"),
+    "python -m experiments.prepare snapshot OUT --from-split=train":
+        Run("snapshot", files="OUT/dataset_info.json"),
+    "python -m experiments.prepare saved OUT": Run("saved", files="OUT/dataset_info.json"),
+    "python -m experiments.prepare ~/tensorflow_datasets/coco_captions/2014/1.1.0 OUT "
+    "--caption-column=captions/text": Run("tensorflow_datasets", files="OUT/dataset_info.json"),
+    "python -m experiments.prepare coco_captions/2014 OUT --data-dir=$HOME/tensorflow_datasets "
+    "--caption-column=captions/text": Run("tensorflow_datasets", files="OUT/dataset_info.json"),
+    "python -m experiments.prepare vqa/vqa_train.json OUT --form=picture-questions":
+        Run("vqa", files="OUT/dataset_info.json"),
+    "python -m experiments.prepare sberquad data/sberquad --form=text-questions":
+        Run("sberquad", files="data/sberquad/dataset_info.json"),
+    # Training
+    "python -m experiments.train --config=experiments/configs/digits.py --workdir=runs/digits":
+        Run("runs/data", f"{SHORT_TRAIN} {SMALL} --config.data.split=test "
+            "--config.data.directory=runs/data", "runs/digits/model/config.json"),
+    "python -m experiments.train --config=experiments/configs/digits.py --workdir=runs/mine "
+    "--config.data.name=data/mine --config.evaluators=\"('retrieval:validation',)\" "
+    "--config.optim.learning_rate=5e-4 --config.steps=1000":
+        Run("data/mine", f"{SHORT_TRAIN} {SMALL}", "runs/mine/model/config.json"),
+    "python -m experiments.train --config=experiments/configs/digits.py --workdir=runs/mine "
+    "--config.init.folder=runs/quickstart/ruclip/model --config.data.name=data/mine "
+    "--config.data.batch_size=16 --config.steps=50 --config.optim.learning_rate=1e-4 "
+    '--config.optim.warmup_steps=5 --config.evaluators="()"':
+        Run("data/mine runs/quickstart/ruclip/model", f"{SHORT_TRAIN} {SMALL}",
+            "runs/mine/model/config.json"),
+    "python -m experiments.train --config=FILE --workdir=DIR":
+        Parse("FILE is any experiment file", FILE),
+    "python -m experiments.train --config=experiments/configs/rudolph_350m.py "
+    "--workdir=runs/rudolph": Parse("a model of 350 million parameters"),
+    "python -m experiments.train ... --distributed=10.0.0.1:8476,2,0":
+        Parse("two hosts; tests/experiments/test_processes.py has two processes",
+              (("...", "--config=experiments/configs/digits.py --workdir=dir"),)),
+    "python -m experiments.train ... --distributed=10.0.0.1:8476,2,1":
+        Parse("two hosts; tests/experiments/test_processes.py has two processes",
+              (("...", "--config=experiments/configs/digits.py --workdir=dir"),)),
+    "for i in 0 1; do python -m experiments.train --config=FILE --workdir=run "
+    "--distributed=localhost:7777,2,$i & done; wait":
+        Parse("two processes; tests/experiments/test_processes.py has them", FILE),
+    'gcloud compute tpus tpu-vm ssh NAME --worker=all --command="cd rudolph-jax && '
+    ".venv/bin/python -m experiments.train "
+    "--config=experiments/configs/ruclip_vit_large_patch14_224.py --workdir=/shared/ruclip-l14 "
+    '--config.data.name=/data/pairs --distributed=auto"': Parse(LAUNCHER),
+    'gcloud compute tpus tpu-vm ssh NAME --worker=all --command="cd rudolph-jax && '
+    'python -m experiments.train --config=FILE --workdir=/shared/run --distributed=auto"':
+        Parse(LAUNCHER, FILE),
+    "srun --nodes=4 --ntasks-per-node=8 --gpus-per-node=8 --cpus-per-task=12 .venv/bin/python -m "
+    "experiments.train --config=experiments/configs/rudolph_350m.py "
+    "--workdir=/shared/runs/rudolph --config.data.name=/shared/pairs --distributed=auto":
+        Parse(LAUNCHER),
+    "srun --nodes=4 --ntasks-per-node=8 --gpus-per-node=8 python -m experiments.train "
+    "--config=FILE --workdir=/shared/run --distributed=auto": Parse(LAUNCHER, FILE),
+    "gcloud compute tpus tpu-vm ssh ... --worker=all": NotOurs("Google Cloud's shell on a slice"),
+    "python -m experiments.model runs/cats models/cats":
+        Run("runs/cats", files="models/cats/config.json"),
+    "python -m experiments.model runs/cats models/cats --step=best":
+        Run("runs/cats", files="models/cats/config.json"),
+    "python -m experiments.model runs/cats models/cats --step=400 --no-ema":
+        Run("runs/cats", files="models/cats/config.json"),
+    "python -m experiments.quickstart":
+        Run(shorter="--steps=1", files="runs/quickstart/report.html", slow=True),
+    "python -m experiments.quickstart --data emoji":
+        Run(shorter="--steps=1", files="runs/quickstart-emoji/report.html", slow=True),
+    # Ablations and plans
+    "python -m experiments.sweep --config=experiments/configs/ablations_ruclip.py "
+    "--workdir=runs/ablations-ruclip": Parse("36 runs"),
+    "python -m experiments.sweep --config=experiments/configs/ablations_rudolph.py "
+    "--workdir=runs/ablations-rudolph": Parse("27 runs"),
+    "python -m experiments.sweep --config=experiments/configs/digits.py --workdir=runs/rates "
+    "--grid optim.learning_rate=3e-4,1e-3,3e-3 --seeds=3 --jobs=2":
+        Parse("nine runs; tests/experiments/test_sweep.py has small ones"),
+    "python -m experiments.sweep --config=experiments/configs/digits.py --workdir=runs/rates "
+    "--grid optim.learning_rate=5e-4,1e-3,2e-3 --grid data.batch_size=64,128 --seeds=2":
+        Parse("twelve runs; tests/experiments/test_sweep.py has small ones"),
+    "python -m experiments.sweep --help": Run(),
+    "python -m experiments.plan --config=experiments/configs/rudolph_2_7b.py "
+    "--topology=v5e:16x16": Parse(LIBTPU),
+    "python -m experiments.plan --config=experiments/configs/ruclip_vit_base_patch32_224.py "
+    "--topology=v5e:8x8": Parse(LIBTPU),
+    "python -m experiments.plan --config=... --topology=v5e:16x16":
+        Parse(LIBTPU, (("...", "experiments/configs/rudolph_2_7b.py"),)),
+    "python -m benchmarks.plan_table --rows=docs/plans.jsonl --csv=docs/plans.csv": Parse(LIBTPU),
+    # Evaluation
+    "python -m experiments.evaluate report --model=models/ruclip-vit-base-patch16-384 "
+    "--data-dir=DIR":
+        Run("models/ruclip-vit-base-patch16-384 DIR=own_set", "--sets=DIR --shots=1",
+            "runs/evaluation/report.html runs/evaluation/report.md"),
+    "python -m experiments.evaluate report --model=digits=runs/quickstart/ruclip/model "
+    "--model=emoji=runs/quickstart-emoji/ruclip/model --sets=digits_ru,emoji_ru "
+    "--retrieval=digits_ru:test,emoji_ru:new_drawing --data-dir=runs/data":
+        Run("runs/quickstart/ruclip/model runs/quickstart-emoji/ruclip/model runs/data",
+            "--sets=digits_ru --retrieval=digits_ru:test --parts=zero-shot",
+            "runs/evaluation/report.html"),
+    "python -m experiments.evaluate zero-shot --model=models/ruclip-small --model=models/clip-b16 "
+    "--translated=models/clip-b16=translations.json":
+        Run("models/ruclip-small models/clip-b16 translations.json own=own_set",
+            "--sets=own"),
+    "$E perplexity $R --sets=cifar10 --first=1001":
+        Run(f"{BOTH} tensorflow_datasets/cifar10=cifar10", "--first=4"),
+    "$E captions $R --sets=data/mine --ruclip=models/ruclip":
+        Run(f"{BOTH} models/ruclip data/mine=data_test", "--first=4"),
+    "$E questions $R --sets=data/sberquad --about=text": Run(f"{BOTH} data/sberquad", "--first=4"),
+    "$E drawing $R --sets=data/mine --ruclip=models/ruclip --seed=0":
+        Run(f"{BOTH} models/ruclip data/mine=data_test", "--first=4"),
+    "$E image-tokens $R --sets=data/mine": Run(f"{BOTH} data/mine=data_test", "--first=4"),
+    "$E speed --model=models/ruclip": Run("models/ruclip", "--rounds=1"),
+    'E="python -m experiments.evaluate"': NotOurs("a variable of the lines below it"),
+    'R="--model=models/rudolph --vqgan=models/vqgan"': NotOurs("a variable of the lines below it"),
+    "python -m experiments.evaluate image-tokens --sets=digits_ru --weights=... --dtype=...":
+        Parse("a table of several; the models are named in the text",
+              (("--weights=...", "--weights=int8"),
+               ("--dtype=...", "--dtype=float32 --model=models/rudolph --vqgan=models/vqgan"))),
+    "python -m experiments.translate --model=opus-mt-ru-en --sets=all --cache=translations.json":
+        Parse("needs PyTorch; tests/experiments/test_translation.py translates"),
+    # Benchmarks and pictures
+    "python -m benchmarks.input_pipeline --images=512": Run(shorter="--images=2"),
+    "python -m benchmarks.loss_memory": Parse("minutes; tests/benchmarks/test_loss_memory.py"),
+    "python -m benchmarks decode --batches=1,8 --dtypes=float32": Parse(HOURS),
+    "python -m benchmarks encode|train|loss|convert|data|startup|scaling --help":
+        Run(shorter=""),
+    "python -m benchmarks train --steady": Parse(HOURS),
+    "python -m benchmarks scaling --plot=docs/pictures/scaling.png": Parse(HOURS),
+    "python -m docs.tools.app_images docs/pictures": Parse("needs Chromium"),
+    "python -m docs.tools.structure_images docs/pictures": Run(files="docs/pictures/masks.png"),
+    # Others' programs, and settings
+    "python3 -m venv env": NotOurs("Python's own"),
+    ". env/bin/activate": NotOurs("the shell's own"),
+    "hf auth login": NotOurs("the hub's own program"),
+    "hf download clip-benchmark/wds_cars --repo-type dataset --local-dir "
+    "~/tensorflow_datasets/stanford_cars": NotOurs("the hub's own program"),
+    "jupyter lab docs/notebooks": NotOurs("Jupyter; tests/experiments/test_notebooks.py runs them"),
+    ".ci/run": NotOurs("the tests themselves"),
+}  # fmt: skip
