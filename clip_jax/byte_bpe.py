@@ -21,10 +21,11 @@ from typing import Any
 import numpy as np
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
+from clip_jax.arguments import check_flag, check_integer, check_text_list
 from clip_jax.errors import InputError
 from clip_jax.input_files import MAX_JSON_BYTES, read_limited
 from clip_jax.text import decode_text, parse_json
-from clip_jax.token_padding import check_texts, pad_token_ids
+from clip_jax.token_padding import check_texts, check_token_ids, pad_token_ids
 
 VOCAB, MERGES, TOKENIZER_JSON = "vocab.json", "merges.txt", "tokenizer.json"
 # Files in which transformers names the padding piece; the first that exists counts.
@@ -109,16 +110,14 @@ class ByteBpe:
 
     def decode(self, ids: Sequence[int] | np.ndarray) -> str:
         """Returns the text of ids, special pieces included; InputError for an unknown id."""
-        ids = [int(i) for i in ids]
-        for i in ids:
-            if not 0 <= i < self.vocab_size:
-                raise InputError(f"id {i} is outside the vocabulary of {self.vocab_size} pieces")
+        ids = check_token_ids(ids, self.vocab_size)
         text = self._library.decode(ids, skip_special_tokens=False)
         end = self.spec.end_of_word
         return text.replace(end, " ").strip() if end else text
 
     def piece(self, i: int) -> str:
         """Returns the piece of an id as in the vocabulary, one character for each byte."""
+        (i,) = check_token_ids([i], self.vocab_size)
         piece = self._library.id_to_token(i)
         if piece is None:
             raise InputError(f"id {i} is outside the vocabulary of {self.vocab_size} pieces")
@@ -131,7 +130,9 @@ class ByteBpe:
 
         lowercase: whether to lower-case texts; CLIP's always are.
         """
-        check_texts(texts)
+        texts = check_text_list("texts", texts)
+        check_flag("lowercase", lowercase)
+        context_length = check_integer("context_length", context_length, 2)
         lower = lowercase and not self.spec.lowercase
         encoded = [self.encode(text.lower() if lower else text) for text in texts]
         return pad_token_ids(

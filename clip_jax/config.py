@@ -32,7 +32,7 @@ MAX_PATCHES = 1 << 14  # attention has the square of them
 
 def check_choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
     """Raises InputError unless the value is one of those allowed."""
-    if value not in allowed:
+    if not isinstance(value, str) or value not in allowed:
         raise InputError(f"{name} is {short_repr(value)}; expected one of {', '.join(allowed)}")
 
 

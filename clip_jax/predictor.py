@@ -12,11 +12,21 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
+from clip_jax.arguments import (
+    check_array,
+    check_flag,
+    check_floating,
+    check_image_list,
+    check_integer,
+    check_text_list,
+    check_type,
+    describe,
+)
 from clip_jax.batch_padding import pad_batch
+from clip_jax.config_fields import short_repr
 from clip_jax.errors import InputError
 from clip_jax.pretrained import PretrainedClip
 from clip_jax.text import normalize_name, warn_of_invisible
-from clip_jax.token_padding import check_texts
 
 # ruCLIP's own, in its order.
 TEMPLATES = (
@@ -47,10 +57,14 @@ class Predictor:
         batch_size: int = 8,
         quiet: bool = False,
     ) -> None:
+        check_type("clip", clip, PretrainedClip, "clip_jax.load(folder)")
         self.clip = clip
-        self.templates = list(TEMPLATES if templates is None else templates)
+        self.templates = (
+            list(TEMPLATES) if templates is None else check_text_list("templates", templates)
+        )
         self.average = average
-        self.batch_size = batch_size
+        self.batch_size = check_integer("batch_size", batch_size)
+        check_flag("quiet", quiet)
         self.quiet = quiet
         check_average(average)
         if not self.templates:
@@ -58,18 +72,14 @@ class Predictor:
         for template in self.templates:
             if template.count("{}") != 1:
                 raise InputError(f"template {template!r} needs exactly one {{}} for the class name")
-        if batch_size < 1:
-            raise InputError(f"batch_size is {batch_size}; expected at least 1")
 
     def get_text_latents(self, class_labels: Sequence[str]) -> np.ndarray:
         """Returns float32[classes, E], unit rows, for class names lower-cased, stripped, in NFC.
 
         Names with invisible characters give an InvisibleCharacterWarning.
         """
-        if isinstance(class_labels, str) or not class_labels:
-            raise InputError(f"class_labels are {class_labels!r}; expected a list of names")
-        check_texts(class_labels)
-        names = [normalize_name(label.lower().strip()) for label in class_labels]
+        labels = check_text_list("class_labels", class_labels, "names", least=1)
+        names = [normalize_name(label.lower().strip()) for label in labels]
         warn_of_invisible(names, "class_labels")
         prompts = [t.replace("{}", name) for t in self.templates for name in names]
         latents = self.encode_texts(prompts).reshape(len(self.templates), len(names), -1)
@@ -77,6 +87,7 @@ class Predictor:
 
     def encode_texts(self, texts: Sequence[str]) -> np.ndarray:
         """Encodes texts to float32[texts, E], not normalised."""
+        texts = check_text_list("texts", texts)
         if not texts:
             return np.zeros((0, self.clip.config.embed_dim), np.float32)
         ids = self.clip.processor(text=texts)["input_ids"]
@@ -84,18 +95,44 @@ class Predictor:
 
     def get_image_latents(self, images: Sequence[Any]) -> np.ndarray:
         """Encodes images to float32[images, E], unit rows."""
+        images = check_image_list("images", images)
         found = self._in_batches(self._pixels, self.clip.encode_image, images, "images")
         return _l2_normalize(found)
 
     def get_image_features(self, images: Sequence[Any]) -> np.ndarray:
         """Encodes images to float32[images, D]: the vision tower's features before projection."""
+        images = check_image_list("images", images)
         if not len(images):
             return np.zeros((0, self.clip.config.vision.width), np.float32)
         return self._in_batches(self._pixels, self.clip.encode_image_features, images, "images")
 
     def run(self, images: Sequence[Any], text_latents: np.ndarray) -> list[int]:
-        """Returns each image's class: the index of the most similar row of text_latents."""
-        return (self.get_image_latents(images) @ text_latents.T).argmax(axis=1).tolist()
+        """Returns each image's class: the index of the most similar row of text_latents.
+
+        text_latents: float32[classes, E] of `get_text_latents`.
+        """
+        images = check_image_list("images", images)
+        latents = self._check_latents(text_latents)
+        return (self.get_image_latents(images) @ latents.T).argmax(axis=1).tolist()
+
+    def _check_latents(self, text_latents: Any) -> np.ndarray:
+        wanted = (
+            f"float32[classes, {self.clip.config.embed_dim}], the embeddings of "
+            "get_text_latents(class_labels)"
+        )
+        if isinstance(text_latents, str):
+            raise InputError(f"text_latents are {describe(text_latents)}; expected {wanted}")
+        latents = np.asarray(check_array("text_latents", text_latents))
+        check_floating("text_latents", latents, wanted)
+        if latents.ndim != 2 or latents.shape[1] != self.clip.config.embed_dim:
+            raise InputError(
+                f"text_latents are {latents.dtype}{list(latents.shape)}; expected {wanted}"
+            )
+        if not len(latents):
+            raise InputError("text_latents are empty; expected a row for each class, at least one")
+        if not np.isfinite(latents).all():
+            raise InputError(f"text_latents hold values that are not finite; expected {wanted}")
+        return latents
 
     def _pixels(self, images: Sequence[Any]) -> np.ndarray:
         return self.clip.processor(images=list(images))["pixel_values"]
@@ -136,8 +173,8 @@ def mean_latents(latents: np.ndarray, average: str) -> np.ndarray:
 
 def check_average(average: str) -> None:
     """Raises InputError for an unknown `average` of `mean_latents`."""
-    if average not in ("ruclip", "clip"):
-        raise InputError(f"average is {average!r}; expected 'ruclip' or 'clip'")
+    if not isinstance(average, str) or average not in ("ruclip", "clip"):
+        raise InputError(f"average is {short_repr(average)}; expected 'ruclip' or 'clip'")
 
 
 def _l2_normalize(rows: np.ndarray) -> np.ndarray:

@@ -15,9 +15,19 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from clip_jax import batch_padding, cpu, digests, model_folder
+from clip_jax.arguments import (
+    check_array,
+    check_compute,
+    check_flag,
+    check_floating,
+    check_integer,
+    check_path,
+    describe,
+)
 from clip_jax.byte_bpe import ByteBpe
 from clip_jax.compilation_cache import enable_compilation_cache
 from clip_jax.config import ClipConfig, Compute, RuclipSmallConfig
+from clip_jax.config_fields import short_repr
 from clip_jax.content_hash import content_hash
 from clip_jax.cpu.transposed import transpose_kernels
 from clip_jax.errors import InputError
@@ -60,10 +70,15 @@ class PretrainedClip:
         params: layers stacked, or one by one, which encode faster on a CPU.
         mesh: the devices that `replicate` put the parameters on; None: wherever they are.
         """
+        if type(config) not in (ClipConfig, RuclipSmallConfig):
+            raise InputError(
+                f"config is {describe(config)}; expected a ClipConfig or RuclipSmallConfig; "
+                "clip_jax.load(folder) loads a model"
+            )
         self.kind = next(kind for kind, (made_of, _) in KINDS.items() if type(config) is made_of)
         self.config = config
         self._params, self._stacked = params, is_stacked(params)
-        self.compute = compute
+        self.compute = check_compute(compute)
         self.processor = Processor(config, tokenizer)
         self._mesh = mesh
 
@@ -100,6 +115,7 @@ class PretrainedClip:
         A batch may have any number of rows. Features equal those of one device that is given as
         many rows at once.
         """
+        devices = _check_devices(devices)
         mesh = Mesh(np.asarray(devices), ("rows",), axis_types=(AxisType.Auto,))
         params = jax.device_put(dict(self._params), NamedSharding(mesh, PartitionSpec()))
         return PretrainedClip(self.config, params, self.processor.tokenizer, self.compute, mesh)
@@ -111,8 +127,8 @@ class PretrainedClip:
 
         unpad: False returns the padded batch, [N, E] with N >= B, without waiting for the device.
         """
-        self._check_pixels(pixel_values)
-        return self._run_batch("encode_image", pixel_values, unpad)
+        pixels = self._check_pixels(pixel_values)
+        return self._run_batch("encode_image", pixels, unpad)
 
     def encode_image_features(
         self, pixel_values: np.ndarray | jax.Array, *, unpad: bool = True
@@ -122,23 +138,27 @@ class PretrainedClip:
         D: the vision tower's width. Linear probes of CLIP take these (Radford et al. 2021, A.3).
         unpad: as in `encode_image`.
         """
-        self._check_pixels(pixel_values)
-        return self._run_batch("encode_image_features", pixel_values, unpad)
+        pixels = self._check_pixels(pixel_values)
+        return self._run_batch("encode_image_features", pixels, unpad)
 
-    def _check_pixels(self, pixel_values: np.ndarray | jax.Array) -> None:
+    def _check_pixels(self, pixel_values: Any) -> Any:
         size = self.config.vision.image_size
-        shape = np.shape(pixel_values)
-        if len(shape) != 4 or shape[1:] != (size, size, 3):
+        pixels = check_array("pixel_values", pixel_values)
+        if pixels.ndim != 4 or pixels.shape[1:] != (size, size, 3):
             raise InputError(
-                f"pixel_values are {list(shape)}; expected [B, {size}, {size}, 3], channels last"
+                f"pixel_values are {list(pixels.shape)}; "
+                f"expected [B, {size}, {size}, 3], channels last"
             )
+        wanted = f"float32[B, {size}, {size}, 3], normalised: clip.processor(images=images)"
+        check_floating("pixel_values", pixels, wanted)
+        return pixels
 
     def encode_text(self, input_ids: np.ndarray | jax.Array, *, unpad: bool = True) -> jax.Array:
         """Encodes int32[B, S], S at most context_length, to float32[B, E], not of unit length.
 
         unpad: as in `encode_image`.
         """
-        ids, text = np.asarray(input_ids), self.config.text
+        ids, text = np.asarray(check_array("input_ids", input_ids)), self.config.text
         if ids.ndim != 2 or not np.issubdtype(ids.dtype, np.integer):
             raise InputError(f"input_ids are {ids.dtype}{list(ids.shape)}; expected int32[B, S]")
         if not 0 < ids.shape[1] <= text.context_length:
@@ -193,6 +213,7 @@ class PretrainedClip:
 
         image_size: in pixels, a multiple of the patch size. See `position_embedding.py`.
         """
+        image_size = check_integer("image_size", image_size)
         vision = dataclasses.replace(self.config.vision, image_size=image_size)
         config = dataclasses.replace(self.config, vision=vision)
         visual = dict(self._params["visual"])
@@ -204,6 +225,7 @@ class PretrainedClip:
 
     def save(self, folder: str | Path, **provenance: Any) -> Path:
         """Writes a model folder; an existing one raises InputError."""
+        check_path("folder", folder)
         tokenizer, params = self.processor.tokenizer, jax.tree.map(np.asarray, dict(self._params))
         return model_folder.write_model_folder(
             folder,
@@ -246,6 +268,9 @@ def load(
 
     Another kind of model, or damaged files, raise InputError.
     """
+    check_path("folder", folder)
+    check_compute(compute)
+    check_flag("verify", verify, optional=True)
     enable_compilation_cache()
     metadata = model_folder.read_config(folder)
     if metadata["kind"] not in KINDS:
@@ -269,6 +294,13 @@ def load(
     # Not jnp.asarray, which compiles a program for each shape.
     params = jax.device_put(params)
     return PretrainedClip(config, params, tokenizer, compute)
+
+
+def _check_devices(devices: Any) -> list[jax.Device]:
+    found = list(devices) if isinstance(devices, Sequence | np.ndarray) else [devices]
+    if not found or not all(isinstance(device, jax.Device) for device in found):
+        raise InputError(f"devices are {short_repr(devices)}; expected a list of jax.devices()")
+    return found
 
 
 def check_vocabulary(

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 
 from clip_jax import image
+from clip_jax.arguments import check_flag, check_text_list
 from clip_jax.byte_bpe import ByteBpe
 from clip_jax.config import ClipConfig, RuclipSmallConfig
 from clip_jax.errors import InputError
 from clip_jax.text import normalize_name
-from clip_jax.token_padding import check_texts
 from clip_jax.tokenizer import Tokenizer
 
 
@@ -40,11 +40,11 @@ class Processor:
 
         Other types and damaged images raise InputError.
         """
+        check_flag("normalize", normalize)
         out = {}
         if text is not None:
-            texts = [text] if isinstance(text, str) else list(text)
+            texts = check_text_list("text", [text] if isinstance(text, str) else text)
             if normalize:
-                check_texts(texts)
                 texts = [normalize_name(each) for each in texts]
             out["input_ids"] = self.encode_text(texts)
         if images is not None:
@@ -58,11 +58,12 @@ class Processor:
 
     def encode_text(self, texts: Sequence[str]) -> np.ndarray:
         """Tokenizes texts to int32[B, prompt_length]: BOS, the truncated text, EOS, padding."""
+        texts = check_text_list("texts", texts)
         if self.tokenizer is None:
             raise InputError(
                 "this model folder has no tokenizer.model and no vocab.json with merges.txt, so "
                 "texts cannot be encoded; pass input_ids, or convert the model with its vocabulary"
             )
         return self.tokenizer.encode_batch(
-            list(texts), self.config.prompt_length, lowercase=self.config.lowercase
+            texts, self.config.prompt_length, lowercase=self.config.lowercase
         )

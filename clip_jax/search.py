@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from clip_jax.arguments import check_flag, check_integer, check_path, check_text, check_type
 from clip_jax.embedding_store import EmbeddingStore
 from clip_jax.errors import InputError
 from clip_jax.image import PREPROCESSING_VERSION, open_image, resize_square
@@ -57,7 +58,8 @@ class ImageIndex:
 
     def search(self, text: str, count: int) -> list[SearchResult]:
         """Returns up to `count` images, the most similar to `text` first; ties by name."""
-        if not text.strip():
+        count = check_integer("count", count)
+        if not check_text("text", text).strip():
             raise InputError("the text is empty; expected a description of an image: 'кошка'")
         query = np.asarray(normalize(Predictor(self.clip, quiet=True).encode_texts([text])))[0]
         cosines = self.latents @ query
@@ -84,7 +86,14 @@ def build_image_index(
     Finished embeddings are stored, also when this is interrupted. A file that cannot be read as an
     image is left out and listed; a folder without any readable one raises InputError.
     """
-    files, ignored = _list_files(Path(folder))
+    check_type("clip", clip, PretrainedClip, "clip_jax.load(folder)")
+    if store is not None:
+        check_type("store", store, EmbeddingStore, "EmbeddingStore(), or None")
+    batch_size = check_integer("batch_size", batch_size)
+    check_flag("quiet", quiet)
+    if on_progress is not None and not callable(on_progress):
+        raise InputError("on_progress is no function; expected one of two numbers, or None")
+    files, ignored = _list_files(Path(check_path("folder", folder)))
     opened = EmbeddingStore() if store is None else store
     try:
         names, latents, unreadable = _embed(clip, files, opened, batch_size, quiet, on_progress)
@@ -106,7 +115,7 @@ def list_images(folder: str | Path) -> list[Path]:
 
     Hidden files, and those in `system_folders`, are ignored.
     """
-    return _list_files(Path(folder))[0]
+    return _list_files(Path(check_path("folder", folder)))[0]
 
 
 def _list_files(folder: Path) -> tuple[list[Path], int]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import operator
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -31,3 +33,18 @@ def check_texts(texts: Sequence[str]) -> None:
         if not isinstance(text, str):
             raise InputError(f"text is {type(text).__name__}; expected str")
         check_encodable(text)
+
+
+def check_token_ids(ids: Any, vocab_size: int) -> list[int]:
+    """Returns ids as a list of int; InputError for another type or an id that no piece has."""
+    if isinstance(ids, str | bytes) or not isinstance(ids, Iterable):
+        raise InputError(f"ids are of type {type(ids).__name__}; expected a list of integers")
+    found = []
+    for i in ids:
+        try:
+            found.append(operator.index(i))
+        except TypeError as error:
+            raise InputError(f"id is of type {type(i).__name__}; expected an integer") from error
+        if not 0 <= found[-1] < vocab_size:
+            raise InputError(f"id {found[-1]} is outside the vocabulary of {vocab_size} pieces")
+    return found

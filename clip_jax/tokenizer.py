@@ -12,11 +12,12 @@ import numpy as np
 import sentencepiece
 
 from clip_jax import byte_bpe
+from clip_jax.arguments import check_flag, check_integer, check_path, check_text_list
 from clip_jax.byte_bpe import ByteBpe
 from clip_jax.digests import check_files
 from clip_jax.errors import InputError
 from clip_jax.input_files import MAX_VOCABULARY_BYTES, read_limited
-from clip_jax.token_padding import check_texts, pad_token_ids
+from clip_jax.token_padding import check_texts, check_token_ids, pad_token_ids
 
 FILE_NAME = "tokenizer.model"
 WORD_START = "\N{LOWER ONE EIGHTH BLOCK}"  # how sentencepiece writes a space inside a piece
@@ -30,6 +31,11 @@ class Tokenizer:
 
     def __init__(self, model: bytes, name: str = FILE_NAME) -> None:
         """Parses a serialised sentencepiece model. name: the source, for errors."""
+        if not isinstance(model, bytes):
+            raise InputError(
+                f"model is of type {type(model).__name__}; expected the bytes of a sentencepiece "
+                "model: load_tokenizer(path) reads a file"
+            )
         self.model = model
         self._processor = sentencepiece.SentencePieceProcessor()
         try:
@@ -57,22 +63,22 @@ class Tokenizer:
 
         An id outside the vocabulary raises InputError.
         """
-        ids = [int(i) for i in ids]
-        for i in ids:
-            if not 0 <= i < self.vocab_size:
-                raise InputError(f"id {i} is outside the vocabulary of {self.vocab_size} pieces")
+        ids = check_token_ids(ids, self.vocab_size)
         text = "".join(self._processor.id_to_piece(ids)).replace(WORD_START, " ")
         return text.removeprefix(" ")
 
     def piece(self, i: int) -> str:
         """Returns the piece of an id, with a space where a word begins."""
+        (i,) = check_token_ids([i], self.vocab_size)
         return self._processor.id_to_piece(i).replace(WORD_START, " ")
 
     def encode_batch(
         self, texts: list[str], context_length: int, *, lowercase: bool = True
     ) -> np.ndarray:
         """Encodes texts to int32[B, context_length]; see `pad_token_ids`."""
-        check_texts(texts)
+        texts = check_text_list("texts", texts)
+        check_flag("lowercase", lowercase)
+        context_length = check_integer("context_length", context_length, 2)
         encoded = [self.encode(text.lower() if lowercase else text) for text in texts]
         return pad_token_ids(
             encoded, context_length, bos_id=self.bos_id, eos_id=self.eos_id, pad_id=self.pad_id
@@ -90,7 +96,8 @@ def load_tokenizer(path: str | Path, verify: bool | None = None) -> Tokenizer | 
     verify: whether a folder's files are compared with its digests; None: see
         `digests.should_verify`.
     """
-    path = Path(path)
+    path = Path(check_path("path", path))
+    check_flag("verify", verify, optional=True)
     if path.is_dir():
         check_files(path, (FILE_NAME, *byte_bpe.FILES), verify)
     file = path / FILE_NAME if path.is_dir() else path

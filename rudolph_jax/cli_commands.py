@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from PIL import Image
 
@@ -30,18 +30,21 @@ ERROR = "error"  # key of the reason in the result of a file that cannot be read
 
 def draw(rudolph: PretrainedRudolph, args: argparse.Namespace) -> Results:
     check_destination(args.out)
-    kwargs = _sampling_kwargs(args)
+    kwargs, image_prompts = _sampling_kwargs(args), None
     if args.image:
-        kwargs["image_prompts"] = tasks.keep_borders(rudolph, args.image, _borders(args.keep))
+        image_prompts = tasks.keep_borders(rudolph, args.image, _borders(args.keep))
     elif args.keep:
         raise InputError("--keep names borders of an image; give the image with --image=FILE")
     candidates = max(args.candidates, args.count)
     if args.guidance is None:
-        codes = tasks.generate_codebooks(rudolph, args.text, candidates, **kwargs)
+        codes = tasks.generate_codebooks(
+            rudolph, args.text, candidates, image_prompts=image_prompts, **kwargs
+        )
     else:
         codes = tasks.generate_codebooks_cfg(
-            rudolph, args.text, candidates, weight_cfg=args.guidance, **kwargs
-        )
+            rudolph, args.text, candidates, weight_cfg=args.guidance,
+            image_prompts=image_prompts, **kwargs,
+        )  # fmt: skip
     predictor = None
     if args.ruclip:
         predictor = clip_jax.Predictor(clip_jax.load(args.ruclip), quiet=args.quiet)
@@ -156,9 +159,26 @@ def check_tasks(config: RudolphConfig, args: argparse.Namespace) -> None:
         raise InputError(f"{command}: this model has no right text (a ruDALL-E?); it can only draw")
 
 
-def _sampling_kwargs(args: argparse.Namespace) -> dict[str, Any]:
-    names = ("temperature", "top_k", "top_p", "seed", "batch_size", "quiet")
-    return {name: getattr(args, name) for name in names}
+class SamplingKwargs(TypedDict):
+    """The keywords that all sampling tasks take, as a command line gives them."""
+
+    temperature: float | None
+    top_k: int | None
+    top_p: float | None
+    seed: int
+    batch_size: int
+    quiet: bool
+
+
+def _sampling_kwargs(args: argparse.Namespace) -> SamplingKwargs:
+    return {
+        "temperature": args.temperature,
+        "top_k": args.top_k,
+        "top_p": args.top_p,
+        "seed": args.seed,
+        "batch_size": args.batch_size,
+        "quiet": args.quiet,
+    }
 
 
 def _borders(text: str) -> dict[str, int]:

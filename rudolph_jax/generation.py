@@ -16,6 +16,7 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from tqdm import tqdm
 
+from clip_jax.arguments import check_flag, check_integer, check_seed, describe
 from clip_jax.errors import InputError
 from rudolph_jax.decode import SamplerConfig, SamplerInputs, generate
 from rudolph_jax.pretrained import PretrainedRudolph
@@ -38,8 +39,14 @@ class GenerationConfig:
     mesh: Mesh | None = None
 
     def __post_init__(self) -> None:
-        if self.batch_size < 1:
-            raise InputError(f"batch_size is {self.batch_size}; expected at least 1")
+        object.__setattr__(self, "seed", check_seed(self.seed))
+        object.__setattr__(self, "batch_size", check_integer("batch_size", self.batch_size))
+        check_flag("quiet", self.quiet)
+        if self.mesh is not None and "data" not in getattr(self.mesh, "axis_names", ()):
+            raise InputError(
+                f"mesh is {describe(self.mesh)}; expected a jax.sharding.Mesh with an axis 'data', "
+                "or None"
+            )
 
 
 def sample_batches(
@@ -74,10 +81,16 @@ def sample_batches(
     N = sampler.target_slice.stop - sampler.target_slice.start
     if forced_tokens is None:
         forced_tokens = np.full(N, -1, np.int32)
-    seed = np.uint32(generation.seed & 0xFFFFFFFF)  # a key is made of 32 bits
+    seed = np.uint32(generation.seed)
     mesh, params = None, rudolph.inference_params
     if generation.mesh is not None:
         mesh = _auto_mesh(generation.mesh)
+        devices = mesh.shape["data"]
+        if P * samples_per_batch % devices:
+            raise InputError(
+                f"{P * samples_per_batch} samples at once do not divide among {devices} devices; "
+                f"expected a multiple: more samples, and batch_size a multiple of {devices}"
+            )
         params = _replicate(mesh, params)
     disable_bar = True if generation.quiet else None
     with tqdm(total=P * count, unit=" samples", disable=disable_bar, leave=False) as bar:

@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from clip_jax.arguments import check_array, check_flag, check_integer, describe
 from clip_jax.errors import InputError
 from clip_jax.image import open_image
-from rudolph_jax.pretrained import PretrainedRudolph
+from rudolph_jax.pretrained import PretrainedRudolph, check_rudolph
 
 UNSET = -1  # a token to sample
 SIDES = ("up", "down", "left", "right")
@@ -32,13 +33,18 @@ def keep_borders(
         "right". One that is as wide as the image keeps all of it.
     crop_first: encode each border alone, so that its codes do not depend on the rest.
     """
+    check_rudolph(rudolph)
+    check_flag("crop_first", crop_first)
     d, patch = rudolph.config.image_tokens_per_side, rudolph.vqgan.config.patch_size
-    unknown = sorted(set(borders) - set(SIDES))
+    if not isinstance(borders, Mapping):
+        raise InputError(
+            f"borders are {describe(borders)}; expected tokens by side, such as {{'up': 4}}"
+        )
+    unknown = [side for side in borders if side not in SIDES]
     if unknown:
         raise InputError(f"borders name {unknown[0]!r}; expected any of {', '.join(SIDES)}")
     for side, width in borders.items():
-        if type(width) is not int or not 0 <= width <= d:
-            raise InputError(f"border {side} is {width!r}; expected 0 to {d} tokens")
+        check_integer(f"border {side}", width, 0, d, wanted=f"0 to {d} tokens")
     opened = open_image(image)
     widest = max(borders.values(), default=0) * patch
     width, height = opened.size
@@ -59,8 +65,9 @@ def keep_borders(
 
 def keep_mask(rudolph: PretrainedRudolph, image: Any, kept: np.ndarray) -> np.ndarray:
     """Returns int32[image tokens]: an image's codes where bool[d, d] `kept`, UNSET elsewhere."""
+    check_rudolph(rudolph)
     d = rudolph.config.image_tokens_per_side
-    kept = np.asarray(kept)
+    kept = np.asarray(check_array("kept", kept))
     if kept.shape != (d, d) or kept.dtype != bool:
         raise InputError(f"kept is {kept.dtype}{list(kept.shape)}; expected bool[{d}, {d}]")
     codes = rudolph.encode_images([image])[0]

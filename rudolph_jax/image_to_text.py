@@ -11,10 +11,18 @@ from typing import Any
 
 import numpy as np
 
+from clip_jax.arguments import (
+    check_image_list,
+    check_integer,
+    check_number,
+    check_text,
+    check_text_list,
+)
 from clip_jax.batch_padding import bucket_size, pad_batch, pad_to_bucket
+from clip_jax.config import check_choice
 from clip_jax.errors import InputError
 from rudolph_jax.generation import GenerationConfig, sample_batches
-from rudolph_jax.pretrained import PretrainedRudolph
+from rudolph_jax.pretrained import PretrainedRudolph, check_rudolph
 from rudolph_jax.ranking import self_reranking_by_image
 from rudolph_jax.sampling import TEXT_SAMPLING, SamplingParams
 from rudolph_jax.text_encoding import decode_text, encode_left, encode_right
@@ -56,6 +64,10 @@ def generate_captions(
     early_stop: number of tokens of right text to sample, the template included.
     temperature, top_k, top_p: see `sampling.SamplingParams`; None: the original's 0.9, 64, 0.8.
     """
+    check_rudolph(rudolph)
+    captions_num = check_integer("captions_num", captions_num)
+    check_text("r_template", r_template)
+    check_text("l_template", l_template)
     codes = rudolph.encode_images([image])
     generation = GenerationConfig(
         TEXT_SAMPLING.with_overrides(temperature, top_k, top_p), seed, batch_size, quiet
@@ -76,19 +88,33 @@ def image_captioning(
     *,
     generations_num: int = 48,
     r_template: str = "на картинке",
+    l_template: str = "",
     ppl_txt_w: float = 0.05,
+    temperature: float | None = None,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    early_stop: int | None = None,
+    l_special_token: str = "LT_I2T",
+    r_special_token: str = "RT_I2T",
+    seed: int = 0,
     batch_size: int = 24,
     quiet: bool = False,
-    **options: Any,
 ) -> list[dict[str, Any]]:
     """Returns the best captions first: [{"text", "score", "count", "ppl_txt", "ppl_img"}].
 
     A score is `self_reranking_by_image`'s divided by the caption's count; low is good.
-    options: see `generate_captions`.
+    captions_num: the largest number of captions; there are fewer where fewer are distinct.
+    generations_num: how many are sampled.
+    Other arguments: see `generate_captions` and, for ppl_txt_w, `self_reranking_by_image`.
     """
+    captions_num = check_integer("captions_num", captions_num)
+    generations_num = check_integer("generations_num", generations_num)
+    ppl_txt_w = check_number("ppl_txt_w", ppl_txt_w, 0, 1)
     texts, counts = generate_captions(
-        rudolph, image, generations_num, r_template=r_template, batch_size=batch_size, quiet=quiet,
-        **options,
+        rudolph, image, generations_num, r_template=r_template, l_template=l_template,
+        temperature=temperature, top_k=top_k, top_p=top_p, early_stop=early_stop,
+        l_special_token=l_special_token, r_special_token=r_special_token, seed=seed,
+        batch_size=batch_size, quiet=quiet,
     )  # fmt: skip
     ppl_txt, ppl_img, scores = self_reranking_by_image(
         rudolph, texts, image, ppl_txt_w=ppl_txt_w, batch_size=batch_size, quiet=quiet
@@ -117,7 +143,11 @@ def caption_images(
     quiet: bool = False,
 ) -> list[str]:
     """Generates one caption for each of many images, greedy by default, without ranking."""
+    check_rudolph(rudolph)
+    images = check_image_list("images", images)
+    check_text("r_template", r_template)
     generation = GenerationConfig(SamplingParams(temperature), seed, batch_size, quiet)
+    batch_size = generation.batch_size
     captions = []
     rows = min(batch_size, bucket_size(len(images)))
     left = np.tile(encode_left(rudolph.tokenizer, rudolph.config, "", "LT_I2T"), (rows, 1))
@@ -153,6 +183,10 @@ def answer(
     context: the text that holds the answer; one that is too long loses its end.
     temperature, top_k, top_p: None: 1.0, 32, 0.8.
     """
+    check_rudolph(rudolph)
+    check_text("question", question)
+    check_text("context", context)
+    answers_num = check_integer("answers_num", answers_num)
     left, codes = _encode_questions(rudolph, [question], [image], [context], about)
     generation = GenerationConfig(
         QUESTION_SAMPLING.with_overrides(temperature, top_k, top_p), seed, batch_size, quiet
@@ -176,12 +210,15 @@ def answer_questions(
     quiet: bool = False,
 ) -> list[str]:
     """Answers each of many questions once, greedy by default; see `answer`."""
-    images = [None] * len(questions) if images is None else images
-    contexts = [""] * len(questions) if contexts is None else contexts
+    check_rudolph(rudolph)
+    questions = check_text_list("questions", questions)
+    images = [None] * len(questions) if images is None else check_image_list("images", images)
+    contexts = [""] * len(questions) if contexts is None else check_text_list("contexts", contexts)
     for name, given in (("images", images), ("contexts", contexts)):
         if len(given) != len(questions):
             raise InputError(f"{len(given)} {name} were given for {len(questions)} questions")
     generation = GenerationConfig(SamplingParams(temperature), seed, batch_size, quiet)
+    batch_size = generation.batch_size
     answers = []
     for start in range(0, len(questions), batch_size):
         part = slice(start, start + batch_size)
@@ -200,9 +237,12 @@ def image_features(
 
     layer: 0 to layers - 1, or counted from the end.
     """
+    check_rudolph(rudolph)
+    images = check_image_list("images", images)
     layers = rudolph.config.layers
-    if not -layers <= layer < layers:
-        raise InputError(f"layer is {layer}; expected {-layers} to {layers - 1}")
+    layer = check_integer("layer", layer, -layers, layers - 1)
+    if not len(images):
+        return np.zeros((0, rudolph.config.width), np.float32)
     codes = rudolph.encode_images(images)
     left = encode_left(rudolph.tokenizer, rudolph.config, "", "LT_I2T")
     ids = np.concatenate([np.tile(left, (len(codes), 1)), codes], axis=1)
@@ -222,8 +262,7 @@ def _encode_questions(
     about: str,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Returns left texts int32[P, L] and codes int32[P, image tokens], 0 without an image."""
-    if about not in QUESTIONS:
-        raise InputError(f"about is {about!r}; expected one of {', '.join(QUESTIONS)}")
+    check_choice("about", about, tuple(QUESTIONS))
     tokenizer, config, token = rudolph.tokenizer, rudolph.config, QUESTIONS[about][0]
     left = [
         encode_left(tokenizer, config, question, token, context)
@@ -250,8 +289,8 @@ def _right_texts(
 
     They begin with the special token and the template.
     """
-    if early_stop is not None and early_stop < 1:
-        raise InputError(f"early_stop is {early_stop}; expected at least 1")
+    if early_stop is not None:
+        early_stop = check_integer("early_stop", early_stop)
     right = encode_right(rudolph.tokenizer, rudolph.config, template, special_token)
     P = len(codes)
     prompts = np.concatenate([left, codes, np.tile(right, (P, 1))], axis=1)

@@ -12,6 +12,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from clip_jax import model_folder
+from clip_jax.arguments import (
+    check_array,
+    check_compute,
+    check_flag,
+    check_integer,
+    check_path,
+    check_type,
+    describe,
+)
 from clip_jax.batch_padding import run_padded
 from clip_jax.compilation_cache import enable_compilation_cache
 from clip_jax.config import Compute, ImageConfig
@@ -22,6 +31,7 @@ from rudolph_jax.leading_shapes import vqgan_leading_shapes
 from rudolph_jax.vqgan import Vqgan, abstract_params
 
 KIND = "vqgan"
+MAX_SIDE = 2**15  # tokens
 TOLERANCE = 1e-6  # by which rounding may take a resized image out of [0, 1]
 
 
@@ -35,15 +45,17 @@ class PretrainedVqgan:
     def __init__(
         self, config: VqganConfig, params: Mapping[str, Any], compute: Compute = Compute()
     ) -> None:
+        check_type("config", config, VqganConfig, "rudolph_jax.load_vqgan(folder) loads a model")
         self.config = config
         self.params = params
-        self.compute = compute
+        self.compute = check_compute(compute)
 
     def encode(self, images: np.ndarray | jax.Array) -> jax.Array:
         """Encodes float32[B, H, W, 3] from 0 to 1 -> int32[B, n], row by row.
 
         H and W are multiples of the patch size p, and n = (H / p) (W / p).
         """
+        images = check_array("images", images)
         self._check_images(np.asarray(images))
         return self._run("encode", images)
 
@@ -55,7 +67,7 @@ class PretrainedVqgan:
         shape: rows and columns of tokens; a square where none is given. A wavelet decoder's
         images have sides twice as long as those that gave these ids.
         """
-        ids = np.asarray(ids)
+        ids = np.asarray(check_array("ids", ids))
         if ids.ndim != 2 or not np.issubdtype(ids.dtype, np.integer):
             raise InputError(f"ids are {ids.dtype}{list(ids.shape)}; expected int32[B, n]")
         rows, columns = self._token_shape(ids.shape[1], shape)
@@ -70,6 +82,7 @@ class PretrainedVqgan:
 
     def save(self, folder: str | Path, **provenance: Any) -> Path:
         """Writes a model folder; an existing one raises InputError."""
+        check_path("folder", folder)
         return model_folder.write_model_folder(
             folder,
             kind=KIND,
@@ -108,7 +121,12 @@ class PretrainedVqgan:
                     f"an image has {n} ids, not a square number; give shape=(rows, columns)"
                 )
             return side, side
-        rows, columns = shape
+        if not isinstance(shape, tuple | list) or len(shape) != 2:
+            raise InputError(f"shape is {describe(shape)}; expected (rows, columns)")
+        rows, columns = (
+            check_integer("shape", side, -MAX_SIDE, MAX_SIDE, wanted="(rows, columns)")
+            for side in shape
+        )
         if rows < 1 or columns < 1 or rows * columns != n:
             raise InputError(f"an image has {n} ids; shape {rows}x{columns} does not hold them")
         return rows, columns
@@ -134,6 +152,9 @@ def load_vqgan(
 
     verify: as in `pretrained.load`. Another kind of model, or damaged files, raise InputError.
     """
+    check_path("folder", folder)
+    check_compute(compute)
+    check_flag("verify", verify, optional=True)
     enable_compilation_cache()
     metadata = model_folder.read_config(folder)
     if metadata["kind"] != KIND:

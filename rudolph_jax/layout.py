@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import dataclasses
 
+from clip_jax.config_fields import short_repr
 from clip_jax.errors import InputError
 from rudolph_jax.config import RudolphConfig
 
@@ -94,9 +95,9 @@ class Layout:
 
     def special_id(self, name: str) -> int:
         """Looks up a special token such as "LT_T2I"; InputError where the model has none."""
-        if name not in SPECIAL_TOKENS:
+        if not isinstance(name, str) or name not in SPECIAL_TOKENS:
             known = ", ".join(SPECIAL_TOKENS)
-            raise InputError(f"special token is {name!r}; expected one of {known}")
+            raise InputError(f"special_token is {short_repr(name)}; expected one of {known}")
         index = SPECIAL_TOKENS.index(name)
         if index >= self.config.text_special_tokens:
             raise InputError(

@@ -13,6 +13,15 @@ import numpy as np
 from PIL import Image
 
 from clip_jax import cpu, model_folder
+from clip_jax.arguments import (
+    check_array,
+    check_compute,
+    check_flag,
+    check_image_list,
+    check_number,
+    check_path,
+    check_type,
+)
 from clip_jax.compilation_cache import enable_compilation_cache
 from clip_jax.config import Compute, check_choice
 from clip_jax.cpu.transposed import is_transposed, transpose_kernels_in_place, untranspose_kernels
@@ -54,6 +63,8 @@ class PretrainedRudolph:
 
         A tokenizer or image tokenizer of another model raises InputError.
         """
+        check_type("config", config, RudolphConfig, "rudolph_jax.load(folder) loads a model")
+        check_compute(compute)
         if tokenizer is not None and tokenizer.vocab_size > config.text_vocab_size:
             raise InputError(
                 f"the tokenizer has {tokenizer.vocab_size} pieces, the model's text_vocab_size is "
@@ -129,6 +140,13 @@ class PretrainedRudolph:
         legacy_boundary_label: on as in the original; training here leaves it off.
         """
         ids = self.validate_input_ids(input_ids)
+        for name, weight in (
+            ("left_weight", left_weight),
+            ("image_weight", image_weight),
+            ("right_weight", right_weight),
+        ):
+            check_number(name, weight, 0)
+        check_flag("legacy_boundary_label", legacy_boundary_label)
         return _loss(
             self.logits(ids),
             ids,
@@ -141,7 +159,7 @@ class PretrainedRudolph:
 
     def validate_input_ids(self, input_ids: np.ndarray | jax.Array) -> np.ndarray:
         """Returns int32[B, T]; an id without a row in its segment's table raises InputError."""
-        ids, layout = np.asarray(input_ids), self.layout
+        ids, layout = np.asarray(check_array("input_ids", input_ids)), self.layout
         if ids.ndim != 2 or not np.issubdtype(ids.dtype, np.integer):
             raise InputError(f"input_ids are {ids.dtype}{list(ids.shape)}; expected int32[B, T]")
         layout.segment_lengths(ids.shape[1])
@@ -164,23 +182,30 @@ class PretrainedRudolph:
             model's size.
         Codes are the likeliest, without noise.
         """
+        images = check_image_list("images", images)
         if not len(images):
             return np.zeros((0, self.layout.image_length), np.int32)
         return np.asarray(self.vqgan.encode(self.pixels(images)))
 
     def pixels(self, images: Sequence[Any]) -> np.ndarray:
         """Preprocesses images for the image tokenizer: float32[B, size, size, 3] from 0 to 1."""
+        images = check_image_list("images", images)
         return preprocess(list(images), self.image_size, image_config(self.vqgan.config))
 
     def decode_images(self, codes: np.ndarray) -> list[Image.Image]:
         """Decodes int32[B, image tokens] to images."""
-        if not len(codes):
+        codes = np.asarray(check_array("codes", codes))
+        if codes.ndim and not len(codes):
             return []
+        if codes.ndim != 2 or not np.issubdtype(codes.dtype, np.integer):
+            wanted = f"int32[B, {self.layout.image_length}]"
+            raise InputError(f"codes are {codes.dtype}{list(codes.shape)}; expected {wanted}")
         pixels = np.asarray(self.vqgan.decode(codes))
         return [Image.fromarray(array) for array in np.rint(pixels * 255).astype(np.uint8)]
 
     def save(self, folder: str | Path, **provenance: Any) -> Path:
         """Writes a model folder; an existing one raises InputError, and so do weights of int8."""
+        check_path("folder", folder)
         if any(map(is_int8, jax.tree.leaves(self.inference_params, is_leaf=is_int8))):
             raise InputError(
                 "weights that were rounded to int8 are not saved; load the model with "
@@ -202,6 +227,11 @@ class PretrainedRudolph:
             return function(self.inference_params, self.validate_input_ids(ids))
 
 
+def check_rudolph(rudolph: Any) -> None:
+    """Raises InputError unless the first argument of a task is a loaded model."""
+    check_type("rudolph", rudolph, PretrainedRudolph, "rudolph_jax.load(folder)")
+
+
 def load(
     folder: str | Path,
     vqgan: str | Path | PretrainedVqgan | None = None,
@@ -217,14 +247,17 @@ def load(
     verify: compare digests; None: unless $RUDOLPH_JAX_VERIFY is 0 (`clip_jax/digests.py`).
     Another kind of model, damaged files or tokenizers that do not fit raise InputError.
     """
+    check_path("folder", folder)
+    check_compute(compute)
     check_choice("weights", weights, WEIGHTS)
+    check_flag("verify", verify, optional=True)
     enable_compilation_cache()
     metadata = model_folder.read_config(folder)
     if metadata["kind"] != KIND:
         raise InputError(f"{folder}: holds a model of kind {metadata['kind']!r}; expected {KIND!r}")
     config = RudolphConfig.from_dict(metadata["config"])
     if vqgan is not None and not isinstance(vqgan, PretrainedVqgan):
-        vqgan = load_vqgan(vqgan, compute, verify)
+        vqgan = load_vqgan(check_path("vqgan", vqgan), compute, verify)
     params = model_folder.read_params(
         folder, leading_shapes(config), lambda: unstack_layers(abstract_params(config)), verify
     )

@@ -11,11 +11,21 @@ from typing import Any
 import numpy as np
 
 from clip_jax import Predictor
+from clip_jax.arguments import (
+    check_array,
+    check_flag,
+    check_image_list,
+    check_integer,
+    check_number,
+    check_text,
+    check_text_list,
+    check_type,
+)
+from clip_jax.config_fields import short_repr
 from clip_jax.errors import InputError
 from clip_jax.text import normalize_name, warn_of_invisible
-from clip_jax.token_padding import check_texts
 from rudolph_jax.perplexity import combined_scores, perplexities, perplexities_after_prompts
-from rudolph_jax.pretrained import PretrainedRudolph
+from rudolph_jax.pretrained import PretrainedRudolph, check_rudolph
 from rudolph_jax.text_encoding import encode_left, encode_right
 
 BATCH_SIZE = 24
@@ -41,6 +51,10 @@ def self_reranking_by_text(
     ppl_txt_w: weight of the text's perplexity in the score, the image's being 1 - ppl_txt_w.
     A model without right text, ruDALL-E, ranks by the image's perplexity after the text.
     """
+    check_rudolph(rudolph)
+    check_text("text", text)
+    check_text("l_template", l_template)
+    batch_size = _check_weights(ppl_txt_w, quantile, batch_size, quiet)
     tokenizer, config = rudolph.tokenizer, rudolph.config
     codes = _validate_codes(rudolph, codebooks)
     if not config.right_text_length:
@@ -67,6 +81,9 @@ def self_reranking_by_image(
     quiet: bool = True,
 ) -> Ranking:
     """Scores texts by the perplexity of an image after each of them, and by their own."""
+    check_rudolph(rudolph)
+    texts = check_text_list("texts", texts)
+    batch_size = _check_weights(ppl_txt_w, quantile, batch_size, quiet)
     codes = rudolph.encode_images([image])[0]
     rows = [
         np.concatenate(
@@ -97,10 +114,18 @@ def zs_clf(
 
     The class's name, in NFC, stands in the right text, the image's caption; `l_template` may
     name it too, and then each class has a left text of its own. Low scores are good.
+    At least one of the two templates holds {}, where the name stands.
     """
-    if isinstance(classes, str) or not classes:
-        raise InputError(f"classes are {classes!r}; expected a list of names")
-    check_texts(classes)
+    check_rudolph(rudolph)
+    classes = check_text_list("classes", classes, "names", least=1)
+    check_text("r_template", r_template)
+    check_text("l_template", l_template)
+    if "{}" not in r_template + l_template:
+        raise InputError(
+            f"r_template is {short_repr(r_template)}; expected {{}} where the class's name stands, "
+            "such as 'на фото {}': without it all classes have one text"
+        )
+    batch_size = check_integer("batch_size", batch_size)
     names = [normalize_name(name) for name in classes]
     warn_of_invisible(names, "classes")
     tokenizer, config = rudolph.tokenizer, rudolph.config
@@ -142,10 +167,10 @@ def class_perplexities(
     These are what `zs_clf` compares, without left text, for many images at once.
     batch_size: captions at once, of as many images as fit.
     """
-    if isinstance(captions, str) or not captions:
-        raise InputError(f"captions are {captions!r}; expected a list of texts")
-    if batch_size < 1:
-        raise InputError(f"batch_size is {batch_size}; expected at least 1")
+    check_rudolph(rudolph)
+    images = check_image_list("images", images)
+    captions = check_text_list("captions", captions, least=1)
+    batch_size = check_integer("batch_size", batch_size)
     tokenizer, config = rudolph.tokenizer, rudolph.config
     codes = rudolph.encode_images(images)
     left = encode_left(tokenizer, config, "", l_special_token)
@@ -165,8 +190,11 @@ def ruclip_reranking(
 
     Source: `rudalle.pipelines.cherry_pick_by_ruclip`.
     """
-    if count is not None and count < 1:
-        raise InputError(f"count is {count}; expected at least 1")
+    check_type("predictor", predictor, Predictor, "clip_jax.Predictor(clip)")
+    check_text("text", text)
+    if count is not None:
+        count = check_integer("count", count)
+    images = check_image_list("images", images)
     latents = predictor.get_image_latents(list(images))
     cosines = (latents @ predictor.get_text_latents([text]).T)[:, 0]
     order = np.argsort(-cosines, kind="stable")[:count]
@@ -188,6 +216,10 @@ def rank_images(
         good, of "ppl_txt" and "ppl_img".
     Scores are in the order of `codes`.
     """
+    check_rudolph(rudolph)
+    check_text("text", text)
+    check_flag("quiet", quiet)
+    codes = _validate_codes(rudolph, codes)
     if predictor is not None:
         order, cosines = ruclip_reranking(predictor, text, rudolph.decode_images(codes))
         found = np.empty_like(cosines)
@@ -219,8 +251,17 @@ def _fill_template(template: str, name: str) -> str:
     return template.replace("{}", name)
 
 
+def _check_weights(ppl_txt_w: float, quantile: float, batch_size: int, quiet: bool) -> int:
+    """Checks what both rankings take; returns the batch size."""
+    check_number("ppl_txt_w", ppl_txt_w, 0, 1)
+    check_number("quantile", quantile, 0, 1)
+    check_flag("quiet", quiet)
+    return check_integer("batch_size", batch_size)
+
+
 def _validate_codes(rudolph: PretrainedRudolph, codebooks: np.ndarray) -> np.ndarray:
-    codes, length = np.asarray(codebooks), rudolph.layout.image_length
+    codes = np.asarray(check_array("codebooks", codebooks))
+    length = rudolph.layout.image_length
     if codes.ndim != 2 or codes.shape[1] != length or not np.issubdtype(codes.dtype, np.integer):
         raise InputError(
             f"codebooks are {codes.dtype}{list(codes.shape)}; expected int32[B, {length}]"

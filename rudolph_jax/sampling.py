@@ -16,7 +16,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from clip_jax.errors import InputError
+from clip_jax.arguments import check_integer, check_number
+
+MAX_TOP_K = 2**31 - 1  # it is an int32
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,12 +35,17 @@ class SamplingParams:
     top_p: float = 1.0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.temperature < float("inf"):
-            raise InputError(f"temperature is {self.temperature}; expected 0 (greedy) or above")
-        if type(self.top_k) is not int or self.top_k < 0:
-            raise InputError(f"top_k is {self.top_k!r}; expected 0 (off) or a positive integer")
-        if not 0 <= self.top_p <= 1:
-            raise InputError(f"top_p is {self.top_p}; expected 0 to 1 (off)")
+        checked = {
+            "temperature": check_number(
+                "temperature", self.temperature, 0, wanted="0 (greedy) or above"
+            ),
+            "top_k": check_integer(
+                "top_k", self.top_k, 0, MAX_TOP_K, wanted="0 (off) or a positive integer"
+            ),
+            "top_p": check_number("top_p", self.top_p, 0, 1, wanted="0 to 1 (off)"),
+        }
+        for name, value in checked.items():
+            object.__setattr__(self, name, value)
 
     def with_overrides(
         self, temperature: float | None = None, top_k: int | None = None, top_p: float | None = None

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from clip_jax.arguments import check_text
 from clip_jax.errors import InputError
 from clip_jax.tokenizer import Tokenizer
 from rudolph_jax.config import RudolphConfig
@@ -31,9 +32,8 @@ def encode_text(
     context: precedes the text, and is truncated first: the original cuts the end of both together,
         which is the question.
     """
-    for string in (text, context):
-        if not isinstance(string, str):
-            raise InputError(f"text is {type(string).__name__}; expected str")
+    check_text("text", text)
+    check_text("context", context)
     prefix = [BOS] if special_id is None else [BOS, special_id]
     # No piece spans words, so these are the pieces of both with a space between them.
     before, pieces = (tokenizer.encode(string.lower().strip()) for string in (context, text))
@@ -52,6 +52,8 @@ def encode_left(
     special_token: such as "LT_T2I"; not used where the model has none. There an empty left text
     is all padding, as those models were trained.
     """
+    check_text("text", text)
+    check_text("context", context)
     if not config.text_special_tokens and not (text.strip() or context.strip()):
         return np.full(config.left_text_length, PAD, np.int32)
     length = config.left_text_length

@@ -6,16 +6,17 @@ Source: `rudolph.api.ruDolphApi.generate_texts`.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
+from clip_jax.arguments import check_integer, check_text, check_text_list, describe
 from clip_jax.errors import InputError
 from rudolph_jax.generation import GenerationConfig, sample_batches
 from rudolph_jax.layout import PAD, Layout
 from rudolph_jax.perplexity import perplexities
-from rudolph_jax.pretrained import PretrainedRudolph
+from rudolph_jax.pretrained import PretrainedRudolph, check_rudolph
 from rudolph_jax.sampling import TEXT_SAMPLING
 from rudolph_jax.text_encoding import decode_text, encode_left
 
@@ -42,9 +43,12 @@ def generate_texts(
     allowed_token_ids: ids that may be chosen, EOS (3) only where it is among them.
     temperature, top_k, top_p: see `sampling.SamplingParams`; None: the original's 0.9, 64, 0.8.
     """
+    check_rudolph(rudolph)
+    texts_num = check_integer("texts_num", texts_num)
+    check_text("template", template)
     tokenizer, config = rudolph.tokenizer, rudolph.config
-    if early_stop is not None and early_stop < 1:
-        raise InputError(f"early_stop is {early_stop}; expected at least 1")
+    if early_stop is not None:
+        early_stop = check_integer("early_stop", early_stop)
     prompt = encode_left(tokenizer, config, template, special_token)
     generation = GenerationConfig(
         TEXT_SAMPLING.with_overrides(temperature, top_k, top_p), seed, batch_size, quiet
@@ -71,6 +75,9 @@ def text_perplexities(
     batch_size: int = 24,
 ) -> np.ndarray:
     """Computes the perplexity of each as a left text, float32[texts]."""
+    check_rudolph(rudolph)
+    texts = check_text_list("texts", texts)
+    batch_size = check_integer("batch_size", batch_size)
     if not texts:
         return np.zeros((0,), np.float32)
     rows = [encode_left(rudolph.tokenizer, rudolph.config, t, special_token) for t in texts]
@@ -94,10 +101,14 @@ def _allowed_mask(rudolph: PretrainedRudolph, ids: Sequence[int] | None) -> np.n
         return None
     layout = Layout(rudolph.config)
     allowed = np.zeros(layout.num_text_ids, bool)
+    if isinstance(ids, str | bytes) or not isinstance(ids, Iterable):
+        raise InputError(f"allowed_token_ids are {describe(ids)}; expected a list of integers")
+    wanted = f"0 to {layout.num_text_ids - 1}"
     for i in ids:
-        if not 0 <= i < layout.num_text_ids:
-            raise InputError(f"allowed_token_ids hold {i}; expected 0 to {layout.num_text_ids - 1}")
-        allowed[i] = True
+        try:
+            allowed[check_integer("id", i, 0, layout.num_text_ids - 1)] = True
+        except InputError as error:
+            raise InputError(f"allowed_token_ids hold {describe(i)}; expected {wanted}") from error
     if not allowed.any():
         raise InputError("allowed_token_ids are empty; expected at least one id, or None")
     return allowed

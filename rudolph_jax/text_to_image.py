@@ -12,9 +12,18 @@ import numpy as np
 from jax.sharding import Mesh
 from PIL import Image
 
+from clip_jax.arguments import (
+    check_array,
+    check_flag,
+    check_integer,
+    check_number,
+    check_text,
+    check_text_list,
+)
+from clip_jax.config_fields import short_repr
 from clip_jax.errors import InputError
 from rudolph_jax.generation import GenerationConfig, sample_batches
-from rudolph_jax.pretrained import PretrainedRudolph
+from rudolph_jax.pretrained import PretrainedRudolph, check_rudolph
 from rudolph_jax.ranking import self_reranking_by_text
 from rudolph_jax.sampling import IMAGE_SAMPLING
 from rudolph_jax.text_encoding import encode_left
@@ -40,6 +49,8 @@ def generate_codebooks(
     image_prompts: int32[image tokens], given codes (`image_prompts.py`).
     temperature, top_k, top_p: see `sampling.SamplingParams`; None: the original's 1.0, 768, 0.99.
     """
+    check_rudolph(rudolph)
+    images_num = check_integer("images_num", images_num)
     left = encode_left(rudolph.tokenizer, rudolph.config, text, special_token)
     generation = GenerationConfig(
         IMAGE_SAMPLING.with_overrides(temperature, top_k, top_p), seed, batch_size, quiet, mesh
@@ -73,6 +84,10 @@ def generate_codebooks_cfg(
         away from the template.
     late_softmax: mix logits instead of probabilities.
     """
+    check_rudolph(rudolph)
+    images_num = check_integer("images_num", images_num)
+    weight_cfg = check_number("weight_cfg", weight_cfg)
+    check_flag("late_softmax", late_softmax)
     lefts = _encode_guided(rudolph, text, template, special_token)
     generation = GenerationConfig(
         IMAGE_SAMPLING.with_overrides(temperature, top_k, top_p), seed, batch_size, quiet, mesh
@@ -102,8 +117,12 @@ def draw_texts(
         number alone, not on the batch size.
     Other arguments: see `generate_codebooks`.
     """
+    check_rudolph(rudolph)
+    texts = check_text_list("texts", texts)
+    first_text = check_integer("first_text", first_text, 0)
     sampling = IMAGE_SAMPLING.with_overrides(temperature, top_k, top_p)
     generation = GenerationConfig(sampling, seed, batch_size, quiet)
+    batch_size = generation.batch_size
     tokenizer, config = rudolph.tokenizer, rudolph.config
     drawn = [np.zeros((0, rudolph.layout.image_length), np.int32)]
     for start in range(0, len(texts), batch_size):
@@ -122,11 +141,27 @@ def draw_texts(
 
 
 def draw_images(
-    rudolph: PretrainedRudolph, text: str, images_num: int, **options: Any
+    rudolph: PretrainedRudolph,
+    text: str,
+    images_num: int,
+    *,
+    guidance: float | None = None,
+    image_prompts: np.ndarray | None = None,
+    temperature: float | None = None,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    special_token: str = "LT_T2I",
+    seed: int = 0,
+    batch_size: int = 24,
+    quiet: bool = False,
 ) -> Iterator[Image.Image]:
-    """Yields images as they are finished, a batch at a time. options: see `draw_in_batches`."""
-    for codes in draw_in_batches(rudolph, text, images_num, **options):
-        yield from rudolph.decode_images(codes)
+    """Yields images as they are finished, a batch at a time. Arguments: see `draw_in_batches`."""
+    batches = draw_in_batches(
+        rudolph, text, images_num, guidance=guidance, image_prompts=image_prompts,
+        temperature=temperature, top_k=top_k, top_p=top_p, special_token=special_token, seed=seed,
+        batch_size=batch_size, quiet=quiet,
+    )  # fmt: skip
+    return (image for codes in batches for image in rudolph.decode_images(codes))
 
 
 def draw_in_batches(
@@ -147,18 +182,20 @@ def draw_in_batches(
     """Yields int32[b, image tokens], the codes of `generate_codebooks` as they are finished.
 
     guidance: the `weight_cfg` of `generate_codebooks_cfg`, which then gives the codes; None: off.
-    Sampling stops when the iterator is closed.
+    Arguments are checked by the call itself; sampling stops when the iterator is closed.
     """
+    check_rudolph(rudolph)
+    images_num = check_integer("images_num", images_num)
     generation = GenerationConfig(
         IMAGE_SAMPLING.with_overrides(temperature, top_k, top_p), seed, batch_size, quiet
     )
     if guidance is None:
         left = encode_left(rudolph.tokenizer, rudolph.config, text, special_token)
-        yield from _sample_codes(rudolph, generation, left[None], images_num, image_prompts)
-    else:
-        lefts = _encode_guided(rudolph, text, "", "LT_UNK")
-        arguments = (images_num, image_prompts, "probabilities", guidance)
-        yield from _sample_codes(rudolph, generation, lefts, *arguments)
+        return _sample_codes(rudolph, generation, left[None], images_num, image_prompts)
+    weight = check_number("guidance", guidance)
+    lefts = _encode_guided(rudolph, text, "", "LT_UNK")
+    arguments = (images_num, image_prompts, "probabilities", weight)
+    return _sample_codes(rudolph, generation, lefts, *arguments)
 
 
 def dream(
@@ -169,25 +206,50 @@ def dream(
     *,
     template: str = "{text}",
     ppl_txt_w: float = 0.95,
+    image_prompts: np.ndarray | None = None,
+    temperature: float | None = None,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    special_token: str = "LT_T2I",
+    seed: int = 0,
     batch_size: int = 24,
     quiet: bool = False,
-    **options: Any,
+    mesh: Mesh | None = None,
 ) -> tuple[list[Image.Image], list[dict[str, Any]]]:
     """Returns the best `images_num` of `codebooks_num` images, best first.
 
     template: the left text, in which {text} stands for the text; ranking uses the text alone.
-    options: see `generate_codebooks`.
+    images_num: at most codebooks_num.
+    Other arguments: see `generate_codebooks` and, for ppl_txt_w, `self_reranking_by_text`.
     The second list has "ppl_txt", "ppl_img" and "score" of each, low is good, and its "codes".
     """
-    if images_num < 1:
-        raise InputError(f"images_num is {images_num}; expected at least 1")
+    images_num = check_integer("images_num", images_num)
+    codebooks_num = check_integer("codebooks_num", codebooks_num)
+    if images_num > codebooks_num:
+        raise InputError(
+            f"images_num is {images_num}, more than codebooks_num, {codebooks_num}; expected the "
+            "best of at least as many: raise codebooks_num"
+        )
+    ppl_txt_w = check_number("ppl_txt_w", ppl_txt_w, 0, 1)
+    check_text("text", text)
+    if "{text}" not in check_text("template", template):
+        raise InputError(
+            f"template is {short_repr(template)}; expected {{text}} where the text stands: without "
+            "it no image depends on the text"
+        )
     codes = generate_codebooks(
         rudolph,
         template.replace("{text}", text),
-        max(codebooks_num, images_num),
+        codebooks_num,
+        image_prompts=image_prompts,
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
+        special_token=special_token,
+        seed=seed,
         batch_size=batch_size,
         quiet=quiet,
-        **options,
+        mesh=mesh,
     )
     ppl_txt, ppl_img, scores = self_reranking_by_text(
         rudolph, text, codes, ppl_txt_w=ppl_txt_w, batch_size=batch_size, quiet=quiet
@@ -209,6 +271,8 @@ def _encode_guided(
     rudolph: PretrainedRudolph, text: str, template: str, special_token: str
 ) -> np.ndarray:
     """Encodes the conditional and the unconditional left text: int32[2, left_text_length]."""
+    check_text("text", text)
+    check_text("template", template)
     encode = (rudolph.tokenizer, rudolph.config)
     unconditional = template.replace("{text}", text)
     return np.stack(
@@ -225,15 +289,14 @@ def _sample_codes(
     guidance: str = "none",
     weight: float = 0.0,
 ) -> Iterator[np.ndarray]:
-    """Yields int32[b, image tokens]. lefts: int32[G, left_text_length]."""
+    """Returns an iterator of int32[b, image tokens]. lefts: int32[G, left_text_length]."""
     if image_prompts is not None:
         image_prompts = _validate_image_prompts(rudolph, image_prompts)
     drawn = sample_batches(
         rudolph, generation, "image", lefts[:, None], rudolph.config.left_text_length, images_num,
         forced_tokens=image_prompts, guidance=guidance, guidance_weight=weight,
     )  # fmt: skip
-    for tokens in drawn:
-        yield tokens[0]
+    return (tokens[0] for tokens in drawn)
 
 
 def _concatenate(parts: Iterator[np.ndarray]) -> np.ndarray:
@@ -241,7 +304,8 @@ def _concatenate(parts: Iterator[np.ndarray]) -> np.ndarray:
 
 
 def _validate_image_prompts(rudolph: PretrainedRudolph, image_prompts: np.ndarray) -> np.ndarray:
-    codes, length = np.asarray(image_prompts), rudolph.layout.image_length
+    codes = np.asarray(check_array("image_prompts", image_prompts))
+    length = rudolph.layout.image_length
     if codes.shape != (length,) or not np.issubdtype(codes.dtype, np.integer):
         raise InputError(
             f"image_prompts are {codes.dtype}{list(codes.shape)}; expected int32[{length}]"

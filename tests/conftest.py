@@ -1,6 +1,7 @@
 """Eight fake CPU devices, and small models that a second is enough for."""
 
 import gc
+import inspect
 import os
 import tempfile
 from collections.abc import Callable
@@ -33,7 +34,7 @@ import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 from tokenizers.pre_tokenizers import ByteLevel  # noqa: E402
 
-from clip_jax import ClipConfig, ImageConfig, TextConfig, VisionConfig  # noqa: E402
+from clip_jax import ClipConfig, ImageConfig, InputError, TextConfig, VisionConfig  # noqa: E402
 from clip_jax.byte_bpe import VocabularySpec  # noqa: E402
 
 GOLDENS = Path(__file__).parent / "goldens"
@@ -113,3 +114,37 @@ def compilations():
 @pytest.fixture
 def rng() -> np.random.Generator:
     return np.random.default_rng(0)
+
+
+WRONG_VALUES = (
+    None, 5, -1, 0, 2.5, float("nan"), True, "кот", b"\xff", [], ["кот", 5], [None], [[1], [2, 3]],
+    {}, {"up": 1}, {1}, (1, 2), object(), Path, np.zeros(3), np.zeros((2, 3, 4)),
+    np.array([["a"]]),
+)  # fmt: skip
+
+
+@pytest.fixture
+def try_wrong_values():
+    """Calls a function with wrong values of each parameter in turn.
+
+    Each call returns or raises an InputError; returned are parameter -> values it accepted and the
+    messages of the errors.
+    """
+
+    def attempt(function, arguments, names=None):
+        accepted, messages = {}, {}
+        for name in names or inspect.signature(function).parameters:
+            accepted[name], messages[name] = [], []
+            for value in WRONG_VALUES:
+                try:
+                    result = function(**{**arguments, name: value})
+                    if inspect.isgenerator(result):
+                        list(result)
+                    accepted[name].append(value)
+                except InputError as error:
+                    messages[name].append(str(error))
+                except Exception as error:
+                    raise AssertionError(f"{name}={value!r}: {type(error)}: {error}") from error
+        return accepted, messages
+
+    return attempt

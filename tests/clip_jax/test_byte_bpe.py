@@ -83,7 +83,7 @@ def test_truncated_rows_keep_their_eos(clip):
     ids = clip.encode("word " * 300)
     assert rows[1].tolist() == [clip.bos_id, *ids[:6], clip.eos_id]
     assert rows[2].tolist() == [clip.bos_id, clip.eos_id, 0, 0, 0, 0, 0, 0]
-    with pytest.raises(InputError, match="text is int; expected str"):
+    with pytest.raises(InputError, match="is 3; expected a text"):
         clip.encode_batch([3], 8)
 
 

@@ -49,7 +49,7 @@ def test_batches_have_bos_eos_and_padding(tokenizer):
 def test_wrong_input_is_named(tokenizer, tmp_path):
     with pytest.raises(InputError, match="id 60 is outside"):
         tokenizer.decode([60])
-    with pytest.raises(InputError, match="text is int"):
+    with pytest.raises(InputError, match="is 3; expected a text"):
         tokenizer.encode_batch([3], 8)
     with pytest.raises(InputError, match="no tokenizer here"):
         load_tokenizer(tmp_path)

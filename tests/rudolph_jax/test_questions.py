@@ -31,7 +31,7 @@ def test_a_context_that_is_too_long_leaves_the_question_whole(tokenizer, api):
     with pytest.warns(TruncationWarning, match="this part of it is truncated"):
         left = encode_left(tokenizer, api.config, "дом", "LT_UNK", "лес " * 20)
     assert decode_text(tokenizer, left).endswith("дом") and len(tokenizer.encode("дом")) == 2
-    with pytest.raises(InputError, match="text is int; expected str"):
+    with pytest.raises(InputError, match="context is 5; expected a text"):
         encode_text(tokenizer, "да?", 9, None, 5)
 
 

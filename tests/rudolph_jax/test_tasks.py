@@ -341,8 +341,8 @@ def test_wrong_codebooks(api, codes, message):
     ("call", "message"),
     [
         (lambda api: tasks.dream(api, "кот", 0), "images_num is 0"),
-        (lambda api: tasks.generate_codebooks(api, "кот", 0), "0 samples were requested"),
-        (lambda api: tasks.generate_codebooks(api, 5, 1), "text is int; expected str"),
+        (lambda api: tasks.generate_codebooks(api, "кот", 0), "images_num is 0; expected"),
+        (lambda api: tasks.generate_codebooks(api, 5, 1), "text is 5; expected a text"),
         (lambda api: tasks.generate_codebooks(api, "кот", 1, top_k=-3), "top_k is -3"),
         (lambda api: tasks.zs_clf(api, Image.new("L", (5, 5)), []), "classes are"),
         (
