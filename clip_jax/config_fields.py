@@ -43,6 +43,21 @@ Background = Annotated[  # RGB
 ]
 
 
+# Metadata of a field that holds functions, `dataclasses.field(metadata=FUNCTIONS)`: it is neither
+# checked nor saved.
+FUNCTIONS = {"functions": True}
+
+
+def plain_dict(config: Any) -> dict[str, Any]:
+    """Returns a config dataclass as nested dicts of plain data, without fields of functions."""
+    cls: Any = type(config)
+    values = {name: getattr(config, name) for name in _field_types(cls)}
+    return {
+        name: plain_dict(value) if dataclasses.is_dataclass(value) else value
+        for name, value in values.items()
+    }
+
+
 def check_fields(config: Any, prefix: str = "") -> None:
     """Raises InputError, which names the field, unless each value of a dataclass has its type.
 
@@ -115,7 +130,8 @@ def short_repr(value: Any) -> str:
 @functools.cache
 def _field_types(cls: Any) -> dict[str, Any]:
     hints = typing.get_type_hints(cls, include_extras=True)
-    return {field.name: hints[field.name] for field in dataclasses.fields(cls)}
+    fields = (f for f in dataclasses.fields(cls) if not f.metadata.get("functions"))
+    return {field.name: hints[field.name] for field in fields}
 
 
 def _is_dataclass_type(kind: Any) -> bool:

@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from tqdm import tqdm
 
 from clip_jax.arguments import (
     check_array,
@@ -25,7 +26,6 @@ from clip_jax.batch_padding import pad_batch
 from clip_jax.config_fields import short_repr
 from clip_jax.errors import InputError
 from clip_jax.pretrained import PretrainedClip
-from clip_jax.progress import progress_bar
 from clip_jax.text import normalize_name, warn_of_invisible
 
 # ruCLIP's own, in its order.
@@ -72,12 +72,6 @@ class Predictor:
         for template in self.templates:
             if template.count("{}") != 1:
                 raise InputError(f"template {template!r} needs exactly one {{}} for the class name")
-
-    def __repr__(self) -> str:
-        return (
-            f"Predictor({len(self.templates)} templates, average={self.average!r}, "
-            f"batch_size={self.batch_size}, {self.clip!r})"
-        ).replace(",\n    ", ", ")
 
     def get_text_latents(self, class_labels: Sequence[str]) -> np.ndarray:
         """Returns float32[classes, E], unit rows, for class names lower-cased, stripped, in NFC.
@@ -152,7 +146,9 @@ class Predictor:
     ) -> np.ndarray:
         if not len(items):
             return np.zeros((0, self.clip.config.embed_dim), np.float32)
-        with progress_bar(len(items), unit, quiet=self.quiet) as bar:
+        # None: tqdm draws no bar without a terminal.
+        disable = True if self.quiet else None
+        with tqdm(total=len(items), unit=f" {unit}", disable=disable, leave=False) as bar:
             parts = []
             for start in range(0, len(items), self.batch_size):
                 rows = prepare(items[start : start + self.batch_size])

@@ -3,6 +3,7 @@
     python -m experiments.model runs/cats models/cats              # the newest checkpoint
     python -m experiments.model runs/cats models/cats --step=best  # by the config's best_metric
     python -m experiments.model runs/cats models/cats --step=400 --no-ema
+    python -m experiments.model runs/cats models/cats --wise-ft=0.5  # half of what it began from
 
 The config comes from the checkpoint. Works beside a run that is still training, and after one that
 was killed; the workdir is only read.
@@ -11,6 +12,7 @@ was killed; the workdir is only read.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,13 +24,14 @@ from clip_jax.cli import Parser
 from clip_jax.compilation_cache import enable_compilation_cache
 from clip_jax.errors import InputError
 from clip_jax.tokenizer import FILE_NAME, Tokenizer, load_tokenizer
+from experiments.cli.command_line import load_extensions
 from experiments.cli.exit_status import exit_status
-from experiments.config.run import MeshConfig, TrainConfig
-from experiments.objectives import make_objective
+from experiments.config.extensions import NO_EXTENSIONS, Extensions
+from experiments.config.run import MeshConfig, TrainConfig, check
 from experiments.objectives.objective import Objective, Pretrained
 from experiments.training import partitioning
 from experiments.training.loop import as_pretrained
-from experiments.training.lora import with_lora
+from experiments.training.run_objective import make_run_objective
 from experiments.training.state import model_params
 from experiments.training.trainable import partition, trainable_mask
 
@@ -39,20 +42,30 @@ CHECKPOINTS = "checkpoints"
 
 
 def load_checkpoint(
-    workdir: str | Path, step: int | str | None = None, ema: bool | None = None
+    workdir: str | Path,
+    step: int | str | None = None,
+    ema: bool | None = None,
+    wise_ft: float | None = None,
+    extensions: Extensions = NO_EXTENSIONS,
 ) -> Pretrained:
     """Returns the model of a checkpoint.
 
     step: None for the newest, "best" for the best one by the config's `best_metric`, or a number.
     ema: whether averages take the place of the parameters; None: where the run has averages.
+    wise_ft: in place of the run's `config.init.wise_ft`. extensions: own functions that the run's
+    config names.
     Raises InputError for a folder without checkpoints, a step that is not there, averages that
     the run does not have, and damaged files.
     """
-    return _load(workdir, step, ema)[0]
+    return _load(workdir, step, ema, wise_ft, extensions)[0]
 
 
 def _load(
-    workdir: str | Path, step: int | str | None, ema: bool | None
+    workdir: str | Path,
+    step: int | str | None,
+    ema: bool | None,
+    wise_ft: float | None,
+    extensions: Extensions,
 ) -> tuple[Pretrained, int]:
     """Returns the model and the number of its step."""
     # Orbax takes an eighth of a second to import, which `--help` need not wait for.
@@ -61,26 +74,27 @@ def _load(
     enable_compilation_cache()
     workdir = Path(workdir)
     with Checkpoints(workdir / CHECKPOINTS, read_only=True) as checkpoints:
-        step = _find_step(checkpoints, step)
-        config = TrainConfig.from_saved(checkpoints.read_config(step))
+        step = _find_step(checkpoints, step, extensions)
+        config = TrainConfig.from_saved(checkpoints.read_config(step), extensions)
         if ema and not config.optim.ema:
             raise InputError(f"{workdir}: --ema, but config.optim.ema is 0: there are no averages")
         mesh = partitioning.make_mesh(MeshConfig(), jax.devices()[:1])
-        objective = make_objective(config, mesh)
-        if config.optim.lora.rank:
-            objective = with_lora(objective, config.optim.lora)
+        if wise_ft is not None:
+            init = dataclasses.replace(config.init, wise_ft=wise_ft)
+            config = check(dataclasses.replace(config, init=init))
+        objective = make_run_objective(config, mesh)
         tokenizer = _tokenizer(checkpoints, workdir, step) if objective.vocabulary else None
         params = _params(checkpoints, step, config, objective, ema is not False)
         with partitioning.mesh_context(mesh, "jit"):
             return as_pretrained(objective, params, tokenizer), step
 
 
-def _find_step(checkpoints: Checkpoints, step: int | str | None) -> int:
+def _find_step(checkpoints: Checkpoints, step: int | str | None, extensions: Extensions) -> int:
     workdir, known = checkpoints.folder.parent, checkpoints.all_steps()
     if not known:
         raise InputError(f"{workdir}: has no complete checkpoint; expected the workdir of a run")
     if step == "best":
-        config = TrainConfig.from_saved(checkpoints.read_config(known[-1]))
+        config = TrainConfig.from_saved(checkpoints.read_config(known[-1]), extensions)
         values = {n: checkpoints.metrics(n).get(config.best_metric) for n in known}
         values = {n: value for n, value in values.items() if value is not None}
         if not values:
@@ -132,6 +146,13 @@ def _parser() -> Parser:
         "--ema", action=argparse.BooleanOptionalAction, default=None,
         help="averages of the parameters, or not (default: where the run has them)",
     )  # fmt: skip
+    parser.add_argument(
+        "--wise-ft", type=float, metavar="W",
+        help="weight of the parameters that the run began from (default: config.init.wise_ft)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--config", metavar="FILE", help="experiment file, where it brings own functions"
+    )
     return parser
 
 
@@ -139,7 +160,8 @@ def run(argv: Sequence[str]) -> None:
     args = _parser().parse_args(argv)
     if Path(args.out).exists():
         raise InputError(f"{args.out}: exists already; name a new folder")
-    model, step = _load(args.workdir, args.step, args.ema)
+    extensions = load_extensions(args.config) if args.config else NO_EXTENSIONS
+    model, step = _load(args.workdir, args.step, args.ema, args.wise_ft, extensions)
     print(f"model: {model.save(args.out, source='experiments.model', step=step)}")
 
 

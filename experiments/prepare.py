@@ -17,7 +17,9 @@ from clip_jax.cli import Parser
 from clip_jax.errors import InputError, PartialResultError
 from clip_jax.text import escape
 from experiments.cli.exit_status import exit_status
-from experiments.data.preparation import REJECTED, Summary, prepare
+from experiments.config.data import BACKGROUNDS
+from experiments.data.inspection import MOST_COMPARED, TRANSPARENT
+from experiments.data.preparation import INSPECTION, PREVIEW, REJECTED, Summary, prepare
 from experiments.data.sources import KINDS
 from experiments.data.sources.read_plan import SourceConfig
 from experiments.data.sources.schema import COLUMNS, SCHEMAS
@@ -39,15 +41,17 @@ def _run(argv: Sequence[str]) -> None:
         SourceConfig(
             source=args.source, kind=args.kind, form=args.form,
             from_split=args.from_split or args.split, table=args.table, data_dir=args.data_dir,
+            group_by=args.group_by,
             **{column.field: getattr(args, column.field) for column in COLUMNS.values()},
         ),
         args.out,
         WriteConfig(
-            args.split, args.validation, args.max_side, args.shard_records, args.normalize_text
+            args.split, args.validation, args.max_side, args.shard_records, args.normalize_text,
+            args.background, args.inspect,
         ),
         workers=args.workers, vqgan=args.vqgan, image_size=args.image_size,
     )  # fmt: skip
-    print(escape(_describe(summary)))
+    print(escape(_describe(summary, args.background)))
     _check_rejected(summary, args.max_rejected)
 
 
@@ -84,6 +88,15 @@ def _parser() -> Parser:
     add("--from-split", default="", metavar="NAME", help="of a source with several (as --split)")
     add("--validation", type=float, default=0.0, metavar="SHARE",
         help="of the records, by a hash of their keys, into a split 'validation' (0)")
+    add("--group-by", default="", metavar="COLUMN",
+        help="keep records with the same value in one split; also 'folder' and 'prefix' of the "
+        "image's name: a/cow_1.jpg and a/cow_2.jpg are 'a' and 'a/cow' (a record alone)")
+    add("--background", choices=BACKGROUNDS, default="",
+        help="under transparent pixels, in training and in all that loads the model later; none: "
+        "their hidden colour (the model's own)")
+    add("--inspect", action=argparse.BooleanOptionalAction, default=True,
+        help=f"list transparent and nearly uniform images, duplicates and repeated captions in "
+        f"OUT/{INSPECTION}")
     add("--max-side", type=int, metavar="PIXELS", help="encode larger images again with this side")
     add("--shard-records", type=int, default=4096, metavar="N", help="at most (4096)")
     add("--normalize-text", action="store_true",
@@ -96,7 +109,7 @@ def _parser() -> Parser:
     return parser  # fmt: skip
 
 
-def _describe(summary: Summary) -> str:
+def _describe(summary: Summary, background: str) -> str:
     kept = ", ".join(f"{name} {count}" for name, count in sorted(summary.splits.items()))
     rejected = sum(summary.reasons.values())
     lines = [f"{summary.folder}: {kept}; {rejected} rejected"]
@@ -105,7 +118,32 @@ def _describe(summary: Summary) -> str:
     lines += [f"  {count} {why}" for why, count in summary.reasons.items()]
     if rejected:
         lines.append(f"  each in {summary.folder / REJECTED}")
+    lines += _describe_findings(summary, background)
+    lines.append(f"  look at {summary.folder / PREVIEW}")
     return "\n".join(lines)
+
+
+def _describe_findings(summary: Summary, background: str) -> list[str]:
+    found = summary.findings
+    if found is None:
+        return []
+    kinds = ", ".join(f"{count} {kind}" for kind, count in found.items()) or "nothing remarkable"
+    lines = [f"  found: {kinds}"]
+    if found:
+        lines[0] += f"; each in {summary.folder / INSPECTION}"
+    if sum(summary.splits.values()) > MOST_COMPARED:
+        lines.append(f"  not compared: more than {MOST_COMPARED:,} records")
+    if found.get(TRANSPARENT) and not background:
+        lines.append(
+            "  --background=white puts white under transparent pixels; without it the model "
+            "decides, and a converted one sees their hidden colour, often black"
+        )
+    if summary.in_both_splits:
+        lines.append(
+            f"  {summary.in_both_splits} groups of duplicates lie in both splits; --group-by keeps "
+            "records together"
+        )
+    return lines
 
 
 if __name__ == "__main__":

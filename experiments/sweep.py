@@ -1,23 +1,29 @@
 """Many runs and one table: python -m experiments.sweep --config=FILE --workdir=DIR
 
-    [--grid KEY=VALUE,VALUE ...] [--seeds=3] [--config.KEY=VALUE ...]
+    [--grid KEY=VALUE,VALUE ...] [--seeds=3] [--metric=NAME ...] [--base=NAME]
+    [--jobs=N] [--devices=ID,ID] [--config.KEY=VALUE ...]
 
 Trains every variant with several seeds, each in a folder of its own, DIR/runs/VARIANT/seed-N, and
 writes DIR/table.md, table.json, table.csv, plot.png and TensorBoard's hyperparameters after each.
 The same command resumes after an interruption: finished runs stay as they are. A run that
 diverges is listed in the table and does not end the sweep.
 
-Without --grid the experiment file says what to compare, in functions of its own:
+--grid: variants are the product of all of them. Without it the experiment file says what to
+compare, in functions of its own:
     get_sweep()          {name: {KEY: VALUE}}, the variants.
     get_prerequisites()  {KEY: TrainConfig}, optional: models that are trained once before, in
                          DIR/prerequisites; the key's value is then the model folder.
+--seeds: how many, counted from config.seed.
+--metric: "EVALUATOR/NAME" or "train/NAME"; by default all that config.evaluators measure, or
+    train/loss. Of each the last value counts.
+--base: the variant that others are compared with, seed by seed; by default "base", else the first.
+--jobs: so many runs at once, each in a process of its own with its log in the run's folder; 1 runs
+    them one after another in this process. --devices shares these accelerators out among the jobs.
 """
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
-import importlib.util
 import json
 import queue
 import sys
@@ -27,13 +33,16 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from types import ModuleType
 
+import jax
+
 from clip_jax.atomic_file import replace_file
 from clip_jax.cli import Parser
 from clip_jax.errors import InputError
-from experiments.cli.command_line import experiment_file, parse_command_line
+from experiments.cli.command_line import experiment_file, load_experiment, parse_command_line
 from experiments.cli.exit_status import DivergedError, exit_status
-from experiments.config.run import TrainConfig
-from experiments.evaluation.during_training.evaluators import make_evaluators
+from experiments.config.run import MeshConfig, TrainConfig
+from experiments.evaluation.during_training.evaluators import check_metric, make_evaluators
+from experiments.planning.step import step_metrics
 from experiments.sweeping.hyperparameters import write_hyperparameters
 from experiments.sweeping.results import Result, Row, base_of, default_metrics, read_result
 from experiments.sweeping.tables import to_csv, to_markdown
@@ -54,6 +63,7 @@ class Sweep:
 
     base: name of the variant that others are compared with, "": see `results.base_of`.
     jobs: runs at once. devices: ids of accelerators to share out among them; (): all see all.
+    file: the experiment file, for the functions that it brings.
     """
 
     workdir: Path
@@ -64,6 +74,7 @@ class Sweep:
     base: str = ""
     jobs: int = 1
     devices: Sequence[str] = ()
+    file: Path | None = None
 
     def folder(self, variant: Variant, seed: int) -> Path:
         return self.workdir / "runs" / variant.folder / f"seed-{seed}"
@@ -122,7 +133,7 @@ def _results(sweep: Sweep, runs: Sequence[Run]) -> Iterator[tuple[Run, Result]]:
         try:
             if sweep.jobs == 1:
                 return run_variant(config, folder)
-            return run_in_process(config, folder, devices)
+            return run_in_process(config, folder, devices, sweep.file)
         except InputError as error:
             raise InputError(f"variant {variant.name}: {error}") from error
 
@@ -169,6 +180,19 @@ def check(sweep: Sweep) -> None:
             if owner not in ("train", *config.evaluators) or owner == metric:
                 known = ", ".join(f"{name}/NAME" for name in ("train", *config.evaluators))
                 raise InputError(f"--metric is {metric!r}; expected one of {known}")
+            if owner == "train":
+                _check_train_metric(config, metric)
+            else:
+                check_metric(config, metric, "--metric")
+
+
+def _check_train_metric(config: TrainConfig, metric: str) -> None:
+    """Raises InputError unless the training step, which is traced for that, gives such a metric."""
+    alone = dataclasses.replace(config, mesh=MeshConfig(), parallel="jit")
+    known = {f"train/{name}" for name in step_metrics(alone, jax.devices()[:1])}
+    if metric not in known | {"train/learning_rate"}:
+        listed = ", ".join(sorted(known | {"train/learning_rate"}))
+        raise InputError(f"--metric is {metric!r}; expected one of {listed}")
 
 
 def run_variant(config: TrainConfig, folder: Path) -> Result:
@@ -231,7 +255,16 @@ def _import_plot() -> ModuleType:
 
 def parse(argv: Sequence[str]) -> Sweep:
     """Anything unknown or ill-typed raises InputError."""
-    args, rest = _parser().parse_known_args(argv)
+    parser = Parser(prog="python -m experiments.sweep", allow_abbrev=False)
+    parser.add_argument("--config", type=Path)
+    parser.add_argument("--workdir", type=Path)
+    parser.add_argument("--grid", action="append", default=[])
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--metric", action="append", default=[])
+    parser.add_argument("--base", default="")
+    parser.add_argument("--jobs", type=int, default=1)
+    parser.add_argument("--devices", default="")
+    args, rest = parser.parse_known_args(argv)
     if args.config is None or args.workdir is None:
         raise InputError("--config=FILE and --workdir=DIR are both needed")
     if args.seeds < 1:
@@ -242,7 +275,7 @@ def parse(argv: Sequence[str]) -> Sweep:
     if devices and len(devices) < args.jobs:
         raise InputError(f"--devices has {len(devices)} ids; expected one or more for each job")
     args.config = experiment_file(args.config)
-    module = load(args.config)
+    module = load_experiment(args.config)
     given = {argument.partition("=")[0].removeprefix("--config.") for argument in rest}
     prerequisites = {}
     if hasattr(module, "get_prerequisites"):
@@ -266,54 +299,15 @@ def parse(argv: Sequence[str]) -> Sweep:
     seeds = range(base.seed, base.seed + args.seeds)
     return Sweep(
         workdir, make_variants(base, named), seeds, args.metric, prerequisites, args.base,
-        args.jobs, devices,
+        args.jobs, devices, args.config,
     )  # fmt: skip
-
-
-def _parser() -> Parser:
-    parser = Parser(
-        prog="python -m experiments.sweep", description=__doc__, allow_abbrev=False,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
-    add = parser.add_argument
-    add("--config", type=Path, metavar="FILE", help="the experiment file; --config.KEY=VALUE "
-        "overrides one of its keys in all variants")
-    add("--workdir", type=Path, metavar="DIR", help="folder of the sweep")
-    add("--grid", action="append", default=[], metavar="KEY=VALUE,VALUE",
-        help="values of a key; variants are the product of all grids; may be repeated")
-    add("--seeds", type=int, default=3, metavar="N",
-        help="seeds of each variant, from config.seed on (3)")
-    add("--metric", action="append", default=[], metavar="NAME",
-        help="EVALUATOR/NAME or train/NAME, of which the last value counts; may be repeated; by "
-        "default all that config.evaluators measure, or train/loss")
-    add("--base", default="", metavar="NAME",
-        help="the variant that others are compared with, seed by seed; by default base, else the "
-        "first")
-    add("--jobs", type=int, default=1, metavar="N",
-        help="runs at once, each in a process with its log in the run's folder; 1 runs them one "
-        "after another in this process (1)")
-    add("--devices", default="", metavar="ID,ID",
-        help="accelerators to share out among the jobs; by default each job sees all")
-    return parser  # fmt: skip
-
-
-def load(file: Path) -> ModuleType:
-    """The experiment file as a module."""
-    if not file.is_file():
-        raise InputError(f"--config: {file} is no experiment file")
-    spec = importlib.util.spec_from_file_location("experiment_file", file)
-    if spec is None:
-        raise InputError(f"--config: {file} is no experiment file; expected a name ending in .py")
-    module = importlib.util.module_from_spec(spec)
-    try:
-        spec.loader.exec_module(module)
-    except SyntaxError as error:
-        raise InputError(f"--config: {error.filename}, line {error.lineno}: {error.msg}") from error
-    return module
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
+    if {"-h", "--help"} & set(argv):
+        print(__doc__)
+        return 0
 
     def work() -> None:
         sweep = parse(argv)

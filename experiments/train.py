@@ -26,6 +26,7 @@ from clip_jax.tokenizer import FILE_NAME
 from experiments.cli.command_line import describe_keys, parse_command_line, take_distributed
 from experiments.cli.exit_status import exit_status
 from experiments.config.run import TrainConfig, check
+from experiments.data.background import use_background
 from experiments.data.sample_ids import SampleIds
 from experiments.data.source import open_split
 from experiments.data.stream import batches
@@ -35,15 +36,14 @@ from experiments.distributed.preemption import PreemptionHandler
 from experiments.distributed.processes import Processes, fetch_to_host, initialize, run_and_shutdown
 from experiments.distributed.watchdog import Watchdog
 from experiments.evaluation.during_training.evaluators import make_evaluators
-from experiments.objectives import make_objective
 from experiments.objectives.objective import Pretrained
 from experiments.training import partitioning
 from experiments.training.loop import Loop, as_pretrained
-from experiments.training.lora import with_lora
 from experiments.training.metrics import last_metrics
 from experiments.training.optimizer import make_optimizer
 from experiments.training.phases import Phases
 from experiments.training.resume import step_to_resume
+from experiments.training.run_objective import make_run_objective
 from experiments.training.runners import RUNNERS
 from experiments.training.state import initial_state, model_params
 from experiments.training.warm_start import initial_vocabulary, load_initial_params
@@ -92,12 +92,12 @@ def train(
         hold(workdir, processes) as folder,
     ):
         phase = Phases(quiet=not processes.first)
-        objective = make_objective(config, mesh)
-        if config.optim.lora.rank:
-            objective = with_lora(objective, config.optim.lora)
-        split, evaluators = processes.first_then_others(
-            lambda: (open_split(config.data, config.data.split), make_evaluators(config))
+        split = processes.first_then_others(
+            lambda: open_split(config.data, config.data.split, config.extensions.data)
         )
+        config = use_background(config, split)
+        objective = make_run_objective(config, mesh)
+        evaluators = processes.first_then_others(lambda: make_evaluators(config))
         with (
             Checkpoints(
                 workdir / CHECKPOINTS, config.keep_checkpoints, config.best_metric, config.best_mode
@@ -116,7 +116,7 @@ def train(
                 )
                 processes.require_equal(FILE_NAME, tokenizer.model)
                 checkpoints.bind({FILE_NAME: tokenizer.model}, first_step)
-            optimizer = make_optimizer(config.optim, config.steps)
+            optimizer = make_optimizer(config.optim, config.steps, config.extensions)
             loop = Loop(
                 config, objective, workdir, processes, preemption, watchdog, checkpoints, tokenizer,
                 evaluators, first_step, mesh, folder,

@@ -7,10 +7,9 @@
 from clip_jax.config import Compute
 from clip_jax.errors import InputError
 from rudolph_jax import tasks
-from rudolph_jax.config import PRESETS, VQGAN_PRESETS, RudolphConfig, VqganConfig
+from rudolph_jax.config import PRESETS, VQGAN_PRESETS, MaskType, RudolphConfig, VqganConfig
 from rudolph_jax.image_tokenizer import PretrainedVqgan, load_vqgan
 from rudolph_jax.model import Rudolph
-from rudolph_jax.notebook import ImageSheet, show
 from rudolph_jax.pretrained import PretrainedRudolph, load
 from rudolph_jax.vqgan import Vqgan
 
@@ -18,8 +17,8 @@ __all__ = [
     "PRESETS",
     "VQGAN_PRESETS",
     "Compute",
-    "ImageSheet",
     "InputError",
+    "MaskType",
     "PretrainedRudolph",
     "PretrainedVqgan",
     "Rudolph",
@@ -28,11 +27,5 @@ __all__ = [
     "VqganConfig",
     "load",
     "load_vqgan",
-    "show",
     "tasks",
 ]
-
-
-def __dir__() -> list[str]:
-    """Lists the public names; submodules are importable all the same."""
-    return sorted([*__all__, *(name for name in globals() if name.startswith("__"))])

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any
 
+import numpy as np
 from msgspec import Meta
 
 from clip_jax.config import check_choice, config_from_dict
 from clip_jax.config_fields import (
+    FUNCTIONS,
     Background,
     Epsilon,
     Fraction,
@@ -18,6 +20,7 @@ from clip_jax.config_fields import (
     Size,
     Tokens,
     check_fields,
+    plain_dict,
     short_repr,
 )
 from clip_jax.errors import InputError
@@ -41,6 +44,28 @@ MASK_ORDERS = ("rudolph", "rudalle", "causal", "row", "column", "conv")
 
 
 @dataclasses.dataclass(frozen=True)
+class MaskType:
+    """An own mask of the image, for `RudolphConfig.custom_mask`.
+
+    name: by which `mask_order` names it. attends: (query, key, side) -> bool[N, N], whether the
+    image token `query` attends to `key`, both int[N, N] in raster order, in an image of `side` by
+    `side` tokens. Later tokens are masked whatever it returns, and each attends to itself.
+
+        MaskType("dilated", lambda query, key, side: (query - key) % 2 == 0)
+    """
+
+    name: str
+    attends: Callable[[np.ndarray, np.ndarray, int], np.ndarray]
+
+    def __post_init__(self) -> None:
+        if not self.name.isidentifier() or self.name in (*MASK_ORDERS, "last_conv"):
+            raise InputError(
+                f"MaskType: name is {self.name!r}; expected letters, digits and _, and none of "
+                f"{', '.join((*MASK_ORDERS, 'last_conv'))}"
+            )
+
+
+@dataclasses.dataclass(frozen=True)
 class RudolphConfig:
     """Architecture of a decoder over `[left text | image | right text]`.
 
@@ -48,7 +73,8 @@ class RudolphConfig:
         special tokens that follow each.
     kernel_size, last_kernel_size: sides of the convolution masks, of the last layer apart.
     mask_order: order of mask types over the layers, RUDOLPH's ("rudolph") or ruDALL-E's
-        ("rudalle"), or the one type that all layers have (`masks.py`), as in no published model.
+        ("rudalle"), or the one type that all layers have (`masks.py`), as in no published model;
+        or the name of `custom_mask`, which all layers have then.
     conv_edges: a convolution mask ends at the image's edge ("clamp") or continues at the other
         side ("wrap", ruDALL-E v2).
     bos_prefix: one more BOS before the left text (ruDALL-E v2); masks do not count it, so that
@@ -56,6 +82,7 @@ class RudolphConfig:
     sandwich_norm, pb_relax: CogView's stabilisers (Ding et al. 2021, section 2.4).
     activation: "gelu_tanh" (both spellings of the original's are this one) or the exact "gelu".
     embedding_gradient_scale: factor of the embeddings' gradient.
+    custom_mask: a function, which is not saved: whoever loads the model brings it again.
     """
 
     left_text_length: Tokens
@@ -80,6 +107,7 @@ class RudolphConfig:
     output_dropout: Fraction = 0.1
     embedding_gradient_scale: float = 0.1
     layer_norm_epsilon: Epsilon = 1e-5
+    custom_mask: MaskType | None = dataclasses.field(default=None, metadata=FUNCTIONS)
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -99,20 +127,40 @@ class RudolphConfig:
         for name in ("kernel_size", "last_kernel_size"):
             if getattr(self, name) % 2 == 0:
                 raise InputError(f"{name} is {getattr(self, name)}; expected an odd number")
-        check_choice("mask_order", self.mask_order, MASK_ORDERS)
+        self._check_mask()
         check_choice("conv_edges", self.conv_edges, ("clamp", "wrap"))
         check_choice("activation", self.activation, ("gelu_tanh", "gelu"))
+
+    def _check_mask(self) -> None:
+        own = self.custom_mask
+        if own is not None and not isinstance(own, MaskType):
+            raise InputError(f"custom_mask is {short_repr(own)}; expected a MaskType")
+        names = (*MASK_ORDERS, own.name) if own else MASK_ORDERS
+        if self.mask_order not in names:
+            raise InputError(
+                f"mask_order is {short_repr(self.mask_order)}; expected one of "
+                f"{', '.join(names)}, or the name of an own mask, which load(..., custom_mask="
+                "MaskType(...)) or an experiment file's get_extensions() brings"
+            )
 
     @property
     def mlp_width(self) -> int:
         return 4 * self.width
 
     def to_dict(self) -> dict[str, Any]:
-        return dataclasses.asdict(self)
+        return plain_dict(self)
 
     @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> RudolphConfig:
-        """The inverse of `to_dict`, through JSON too. Unknown or missing keys raise InputError."""
+    def from_dict(
+        cls, data: Mapping[str, Any], custom_mask: MaskType | None = None
+    ) -> RudolphConfig:
+        """The inverse of `to_dict`, through JSON too. Unknown or missing keys raise InputError.
+
+        custom_mask: used where `mask_order` has its name.
+        """
+        if isinstance(data, Mapping) and custom_mask is not None:
+            own = custom_mask if data.get("mask_order") == custom_mask.name else None
+            data = {**data, "custom_mask": own}
         return config_from_dict(cls, data, "")
 
 

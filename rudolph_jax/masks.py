@@ -26,7 +26,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from rudolph_jax.config import RudolphConfig
+from clip_jax.errors import InputError
+from rudolph_jax.config import MaskType, RudolphConfig
 from rudolph_jax.layout import Layout
 
 PUBLISHED_MASK_TYPES = ("row", "column", "conv", "last_conv")
@@ -39,31 +40,53 @@ def layer_mask_types(config: RudolphConfig) -> tuple[str, ...]:
 
 
 def mask(config: RudolphConfig, mask_type: str) -> np.ndarray:
-    """Returns bool[T, T] for one of MASK_TYPES."""
+    """Returns bool[T, T] for one of `mask_types`; another name raises InputError."""
     layout, d = Layout(config), config.image_tokens_per_side
     allowed = np.tril(np.ones((layout.sequence_length, layout.sequence_length), bool))
     query, key = np.indices((layout.image_length, layout.image_length))
     causal = key <= query
-    if mask_type == "causal":
+    own = config.custom_mask
+    if own is not None and mask_type == own.name:
+        image = causal & _own_mask(own, query, key, d) | (key == query)
+    elif mask_type == "causal":
         image = causal
     elif mask_type == "row":
         image = causal & (query - key <= d)
     elif mask_type == "column":
         image = causal & ((query - key) % d == 0)
-    else:
+    elif mask_type in ("conv", "last_conv"):
         kernel = config.kernel_size if mask_type == "conv" else config.last_kernel_size
         image = causal & _within_kernel(query, key, kernel // 2, d, config.conv_edges)
+    else:
+        known = ", ".join(mask_types(config))
+        raise InputError(f"mask type is {mask_type!r}; expected one of {known}")
     allowed[layout.image, layout.image] = image
     return allowed
 
 
 def masks(config: RudolphConfig) -> np.ndarray:
-    """Stacks all masks: bool[len(MASK_TYPES), T, T]."""
-    return np.stack([mask(config, mask_type) for mask_type in MASK_TYPES])
+    """Stacks the masks of all `mask_types`: bool[M, T, T]."""
+    return np.stack([mask(config, mask_type) for mask_type in mask_types(config)])
+
+
+def mask_types(config: RudolphConfig) -> tuple[str, ...]:
+    """Returns the names of the masks that a config can have: MASK_TYPES and its own."""
+    own = config.custom_mask
+    return MASK_TYPES if own is None else (*MASK_TYPES, own.name)
+
+
+def _own_mask(own: MaskType, query: np.ndarray, key: np.ndarray, d: int) -> np.ndarray:
+    allowed = np.asarray(own.attends(query, key, d))
+    if allowed.shape != query.shape or allowed.dtype != bool:
+        raise InputError(
+            f"mask {own.name!r} is {allowed.dtype}{list(allowed.shape)}; expected "
+            f"bool{list(query.shape)}"
+        )
+    return allowed
 
 
 def _mask_type(config: RudolphConfig, layer: int) -> str:
-    if config.mask_order in MASK_TYPES:
+    if config.mask_order in mask_types(config):
         return config.mask_order
     if (layer - 1) % 4 == 0:
         return "column"

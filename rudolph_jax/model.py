@@ -31,7 +31,7 @@ from clip_jax.sharding import constrain_batch, constrain_embedding
 from rudolph_jax.cache import KeyValue, KeyValueMask, LayerCache
 from rudolph_jax.config import RudolphConfig
 from rudolph_jax.layout import BOS, PAD, Layout
-from rudolph_jax.masks import MASK_TYPES, layer_mask_types, masks
+from rudolph_jax.masks import layer_mask_types, mask_types, masks
 
 NORMAL = nn.initializers.normal(0.02)
 ZEROS = nn.initializers.zeros
@@ -42,7 +42,7 @@ class LayerIndices(NamedTuple):
     """Inputs of a scan over layers, int32[layers] each.
 
     layer: index of the layer.
-    mask_type: index of its mask in `MASK_TYPES`.
+    mask_type: index of its mask in `masks.mask_types`.
     """
 
     layer: jax.Array
@@ -154,7 +154,7 @@ class Block(nn.Module):
     ) -> tuple[jax.Array, None]:
         """Runs one layer of a scan.
 
-        masks: bool[len(MASK_TYPES), T, T]. keys: key[B], of all layers.
+        masks: bool[mask types, T, T]. keys: key[B], of all layers.
         """
         keys = None if keys is None else fold_in(keys, indices.layer)
         return self(x, masks[indices.mask_type], keys=keys)[0], None
@@ -312,11 +312,12 @@ class Rudolph(nn.Module):
         T = x.shape[1]
         all_masks = jnp.asarray(masks(self.config)[:, :T, :T])
         if not self.stacked:
-            by_type = dict(zip(MASK_TYPES, all_masks, strict=True))
+            by_type = dict(zip(mask_types(self.config), all_masks, strict=True))
             x, outputs, _ = self.layers(x, by_type, keys=keys)
             return jnp.stack(outputs) if hidden else x
-        mask_types = [MASK_TYPES.index(name) for name in layer_mask_types(self.config)]
-        indices = LayerIndices(jnp.arange(len(mask_types)), jnp.array(mask_types))
+        known = mask_types(self.config)
+        of_layers = [known.index(name) for name in layer_mask_types(self.config)]
+        indices = LayerIndices(jnp.arange(len(of_layers)), jnp.array(of_layers))
         body = self.layers.scan_body_with_hidden if hidden else self.layers.scan_body
         x, outputs = body(x, indices, all_masks, keys)
         return outputs if hidden else x

@@ -1,5 +1,6 @@
 """What a person is told who does something wrong: one line, with the exit status for it."""
 
+import importlib
 import re
 from pathlib import Path
 
@@ -7,7 +8,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from cli_commands import COMMANDS, main_of
 from PIL import Image
 
 import clip_jax
@@ -22,6 +22,18 @@ from rudolph_jax.vqgan import abstract_params as abstract_vqgan_params
 ROOT = Path(__file__).parent.parent
 CONFIG = "--config=experiments/configs/digits.py"
 APP = "app --model={H}/rudolph --vqgan={H}/vqgan"
+COMMANDS = sorted(
+    ".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__main__")
+    for package in ("benchmarks", "clip_jax", "converters", "experiments", "rudolph_jax")
+    for file in (ROOT / package).rglob("*.py")
+    if "workers" not in file.parts  # requests come from benchmarks, not from people
+    and 'if __name__ == "__main__"' in file.read_text(encoding="utf-8")
+)
+
+
+def main_of(command: str):
+    package = command in ("benchmarks", "clip_jax", "converters", "rudolph_jax")
+    return importlib.import_module(f"{command}.__main__" if package else command).main
 
 
 def ones(tree):
@@ -173,6 +185,7 @@ WALK = [
     ("experiments.quickstart", "--data=faces", "invalid choice: 'faces'"),
     ("experiments.quickstart", "--workdir={H}/text.txt", "text.txt"),
     ("benchmarks.loss_memory", "--batch=7", "--batch is 7; expected a positive multiple of 8"),
+    ("benchmarks.fine_tuning", "--images=0", "--images is 0; expected at least 8"),
     ("docs.tools.structure_images", "{H}/text.txt/out", "text.txt"),
     ("benchmarks.input_pipeline", "--images=0", "--images is 0; expected at least 1"),
 ]  # fmt: skip

@@ -3,28 +3,25 @@
 from __future__ import annotations
 
 import difflib
+import importlib.util
 import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from absl import flags
 from ml_collections.config_flags import config_flags
 
 from clip_jax.errors import InputError
+from experiments.config.extensions import NO_EXTENSIONS, Extensions
 from experiments.config.objective import DEFAULTS
 from experiments.config.renamed import RENAMED
 from experiments.config.run import TrainConfig, default_config, flatten
 
 CONFIGS = Path(__file__).parent.parent / "configs"
-SHIPPED = "experiments/configs"
 BY_OBJECTIVE = ("model.", "settings.")
-# By the type of a key's default: what its value is in a sentence.
-KINDS = {
-    bool: "true or false", int: "an integer", float: "a number", str: "a text",
-    tuple: "a tuple, such as \"('a', 'b')\" or \"()\"",
-}  # fmt: skip
 
 
 def parse_command_line(argv: Sequence[str]) -> tuple[TrainConfig, Path]:
@@ -33,7 +30,6 @@ def parse_command_line(argv: Sequence[str]) -> tuple[TrainConfig, Path]:
     Anything unknown or ill-typed raises InputError before anything starts.
     """
     argv = [_with_file(argument) for argument in argv]
-    _check_file(argv)
     values = flags.FlagValues()
     config = config_flags.DEFINE_config_file(
         "config", help_string="An experiment file.", flag_values=values, sys_argv=list(argv)
@@ -54,7 +50,39 @@ def parse_command_line(argv: Sequence[str]) -> tuple[TrainConfig, Path]:
         raise InputError(f"unknown argument {left[1]!r}; overrides are --config.key=value")
     if chosen is None or values.workdir is None:
         raise InputError("--config=FILE and --workdir=DIR are both needed")
-    return TrainConfig.from_dict(chosen), Path(values.workdir)
+    file = next(a for a in reversed(argv) if a.startswith("--config=")).partition("=")[2]
+    return TrainConfig.from_dict(chosen, load_extensions(file)), Path(values.workdir)
+
+
+def load_experiment(file: str | Path) -> ModuleType:
+    """Runs an experiment file and returns it as a module."""
+    file = Path(str(experiment_file(file)).partition(".py:")[0])
+    file = file if file.suffix else file.with_suffix(".py")
+    if not file.is_file():
+        raise InputError(f"--config: {file} is no experiment file")
+    spec = importlib.util.spec_from_file_location("experiment_file", file)
+    if spec is None:
+        raise InputError(f"--config: {file} is no experiment file; expected a name ending in .py")
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except SyntaxError as error:
+        raise InputError(f"--config: {error.filename}, line {error.lineno}: {error.msg}") from error
+    return module
+
+
+def load_extensions(file: str | Path) -> Extensions:
+    """Returns what an experiment file's `get_extensions` does; nothing without such a function."""
+    module = load_experiment(file)
+    if not hasattr(module, "get_extensions"):
+        return NO_EXTENSIONS
+    extensions = module.get_extensions()
+    if not isinstance(extensions, Extensions):
+        raise InputError(
+            f"--config: {file}: get_extensions() returns {type(extensions).__name__}; expected "
+            "experiments.config.extensions.Extensions"
+        )
+    return extensions
 
 
 def _without_tuples_of_none(data: dict[str, Any]) -> dict[str, Any]:
@@ -68,10 +96,16 @@ def _without_tuples_of_none(data: dict[str, Any]) -> dict[str, Any]:
 
 
 def experiment_file(path: str | Path) -> Path:
-    """Returns the path, or the shipped file for an experiments/configs/NAME that is missing."""
+    """Returns the path, or the shipped file for an experiments/configs/NAME that is missing.
+
+    An argument for the file's `get_config`, FILE:ARGUMENT, stays.
+    """
+    name, ending, argument = str(path).partition(".py:")
+    if ending:
+        return Path(f"{experiment_file(f'{name}.py')}:{argument}")
     path = Path(path)
     shipped = CONFIGS / path.name
-    if path.parent == Path(SHIPPED) and not path.exists() and shipped.is_file():
+    if path.parent == Path("experiments/configs") and not path.exists() and shipped.is_file():
         return shipped
     return path
 
@@ -79,20 +113,6 @@ def experiment_file(path: str | Path) -> Path:
 def _with_file(argument: str) -> str:
     flag, _, value = argument.partition("=")
     return f"{flag}={experiment_file(value)}" if flag == "--config" and value else argument
-
-
-def _check_file(argv: Sequence[str]) -> None:
-    """Raises InputError for an experiment file that is not there."""
-    for flag, following in zip(argv, [*argv[1:], ""], strict=False):
-        name, sign, value = flag.partition("=")
-        path = Path(value if sign else following)
-        if name != "--config" or path.is_file():
-            continue
-        reason = "is a folder" if path.is_dir() else "there is no such file"
-        shipped = {file.name: f"{SHIPPED}/{file.name}" for file in sorted(CONFIGS.glob("[!_]*.py"))}
-        near = difflib.get_close_matches(f"{path.stem}.py", shipped, n=1)
-        hint = f"did you mean {shipped[near[0]]}?" if near else f"{SHIPPED} holds the shipped ones"
-        raise InputError(f"--config: {path} cannot be read: {reason}; {hint}")
 
 
 def take_distributed(argv: Sequence[str]) -> tuple[str, list[str]]:
@@ -140,26 +160,4 @@ def _explain(argv: Sequence[str], message: str) -> str:
         if message.strip("'\"") == key.rpartition(".")[2]:
             owners = " and ".join(objectives[key])
             return f"config.{key} is a key of objective {owners}; the experiment file has another"
-    if match := re.fullmatch(r"Missing value for flag (--[\w.]+)", message.strip()):
-        return f"{match[1]} has no value; expected {match[1]}=VALUE"
-    if match := re.fullmatch(r"Unknown command line flag '([\w.]+)'.*", message.strip(), re.DOTALL):
-        keys = {f"config.{key}" for key in objectives}
-        near = difflib.get_close_matches(match[1], [*keys, "config", "workdir"], n=1)
-        near = [f"config.{match[1]}"] if match[1] in objectives else near
-        hint = f"did you mean --{near[0]}?" if near else "overrides are --config.KEY=VALUE"
-        return f"unknown option --{match[1]}; {hint}"
-    for argument in argv:
-        if message.startswith(f"flag {argument}:"):
-            flag, _, value = argument.partition("=")
-            owners = objectives.get(flag.removeprefix("--config."), ())
-            return f"{flag.removeprefix('--')} is {value!r}; expected {_expected(flag, owners)}"
     return " ".join(message.split())
-
-
-def _expected(flag: str, objectives: Sequence[str]) -> str:
-    """Returns what the values of a flag are; the flags that are no keys are true or false."""
-    for name in objectives:
-        default = flatten(default_config(name).to_dict())[flag.removeprefix("--config.")]
-        if type(default) in KINDS:
-            return KINDS[type(default)]
-    return KINDS[bool] if not objectives else "another kind of value"

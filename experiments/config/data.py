@@ -8,8 +8,11 @@ from typing import Annotated, Any
 
 from msgspec import Meta
 
+from clip_jax.config import WHITE, Background
 from clip_jax.config_fields import Rows
 from clip_jax.errors import InputError
+
+BACKGROUNDS: dict[str, Background] = {"white": WHITE, "black": (0, 0, 0), "none": None}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,7 +73,9 @@ class DataConfig:
     their size, which is faster and gives slightly other pixels than evaluation sees.
     group_by: a feature, such as "style", in which the examples of a batch agree; each of its
     values gets its share of the batches. "" mixes all examples. log_ids: write which examples each
-    step learned from into the run's folder (`experiments/data/sample_ids.py`).
+    step learned from into the run's folder (`experiments/data/sample_ids.py`). background: under
+    transparent pixels, one of BACKGROUNDS, "none" being their hidden colour; "": what the set
+    states, or else the model's config (`experiments/data/background.py`).
     """
 
     name: str = "digits_ru"
@@ -84,6 +89,7 @@ class DataConfig:
     draft: bool = False
     group_by: str = ""
     log_ids: bool = False
+    background: str = ""
     augment: AugmentConfig = AugmentConfig()
 
     @property
@@ -119,6 +125,8 @@ def check_data(data: DataConfig) -> None:
     expect(data.batch_size > 0, "data.batch_size", data.batch_size, "a positive number")
     expect(data.threads >= 0, "data.threads", data.threads, "0 or more")
     expect(bool(data.weights), "data.mix", data.mix, "entries NAME=WEIGHT")
+    known = ", ".join(BACKGROUNDS)
+    expect(data.background in ("", *BACKGROUNDS), "data.background", data.background, known)
     expect(
         len(augment.scale) == 2 and 0 < augment.scale[0] <= augment.scale[1],
         "data.augment.scale", augment.scale, "two positive numbers, the smaller first",

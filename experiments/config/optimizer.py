@@ -10,6 +10,7 @@ from msgspec import Meta
 
 from clip_jax.errors import InputError
 from experiments.config.data import expect
+from experiments.config.extensions import NO_EXTENSIONS, Extensions
 
 OPTIMIZERS = ("adamw", "adafactor", "lion")
 SCHEDULES = ("cosine", "one_cycle", "rsqrt", "constant")
@@ -73,15 +74,17 @@ class OptimConfig:
     skip_nonfinite: int = 0
 
 
-def check_optim(optim: OptimConfig) -> None:
-    """Values that no run could use raise InputError."""
+def check_optim(optim: OptimConfig, extensions: Extensions = NO_EXTENSIONS) -> None:
+    """Values that no run could use raise InputError. extensions: own optimisers and schedules."""
 
     def good(name: str, holds: bool, wish: str) -> None:
         expect(holds, f"optim.{name}", getattr(optim, name), wish)
 
     for name, choices in (
-        ("optimizer", OPTIMIZERS), ("schedule", SCHEDULES), ("moment_dtype", MOMENT_DTYPES)
-    ):  # fmt: skip
+        ("optimizer", (*OPTIMIZERS, *extensions.optimizers)),
+        ("schedule", (*SCHEDULES, *extensions.schedules)),
+        ("moment_dtype", MOMENT_DTYPES),
+    ):
         good(name, getattr(optim, name) in choices, "one of " + ", ".join(choices))
     good("learning_rate", optim.learning_rate > 0, "above 0")
     for name in ("warmup_steps", "cooldown_steps", "skip_nonfinite"):

@@ -12,12 +12,14 @@ from ml_collections import config_dict
 from msgspec import Meta
 
 from clip_jax.config import Compute
-from clip_jax.config_fields import INT64, Size, check_fields, short_repr
+from clip_jax.config_fields import FUNCTIONS, INT64, Size, check_fields, plain_dict, short_repr
 from clip_jax.errors import InputError
 from experiments.config.data import DataConfig, check_data, expect
+from experiments.config.extensions import NO_EXTENSIONS, Extensions, join_names
 from experiments.config.objective import DEFAULTS, Model, Settings
 from experiments.config.optimizer import OptimConfig, check_optim
 from experiments.config.renamed import RENAMED, current_names
+from rudolph_jax.config import RudolphConfig
 
 PARALLEL = ("jit", "pmap")
 BEST = ("highest", "lowest")
@@ -30,10 +32,14 @@ class InitConfig:
 
     reinitialize: patterns of the parameters that keep their fresh values, such as
     "text/(token_embedding|layers/.*)". In a name a layer has its number.
+    wise_ft: weight of the folder's parameters in the model that is evaluated and saved, the trained
+    ones having the rest (WiSE-FT, Wortsman et al. 2022); 0: the trained ones alone. Training itself
+    does not see it.
     """
 
     folder: str = ""
     reinitialize: tuple[str, ...] = ()
+    wise_ft: Annotated[float, Meta(ge=0, lt=1)] = 0.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,6 +67,7 @@ class TrainConfig:
     final_model: which parameters become the model folder, of the "last" step or of the "best" by
         `best_metric`.
     watchdog_seconds: how long processes wait for one that does not begin a step; 0: for ever.
+    extensions: own functions that the config names; they are not saved with it.
     """
 
     objective: str = "clip"
@@ -86,38 +93,53 @@ class TrainConfig:
     early_stop: Annotated[int, Meta(ge=0)] = 0
     final_model: str = "last"
     watchdog_seconds: float = 0.0
+    extensions: Extensions = dataclasses.field(
+        default=Extensions(), compare=False, metadata=FUNCTIONS
+    )
 
     def to_config_dict(self) -> config_dict.ConfigDict:
         """Returns the ConfigDict of an experiment file's `get_config`, which flags can change."""
-        return config_dict.ConfigDict(_with_placeholders(dataclasses.asdict(self)))
+        return config_dict.ConfigDict(_with_placeholders(self.to_dict()))
 
     def to_dict(self) -> dict[str, Any]:
-        return dataclasses.asdict(self)
+        return plain_dict(self)
 
     @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> TrainConfig:
+    def from_dict(
+        cls, data: Mapping[str, Any], extensions: Extensions = NO_EXTENSIONS
+    ) -> TrainConfig:
         """The inverse of `to_dict`. Unknown, missing and ill-typed values raise InputError."""
-        return check(_build(default_config(data.get("objective", "clip")), data, ""))
+        default = default_config(data.get("objective", "clip"), extensions)
+        data = {**data}
+        if isinstance(default.model, RudolphConfig) and isinstance(data.get("model"), Mapping):
+            own = extensions.find_mask(data["model"].get("mask_order", ""))
+            data["model"] = RudolphConfig.from_dict(data["model"], own)
+        return check(_build(default, data, ""))
 
     @classmethod
-    def from_saved(cls, data: Mapping[str, Any]) -> TrainConfig:
+    def from_saved(
+        cls, data: Mapping[str, Any], extensions: Extensions = NO_EXTENSIONS
+    ) -> TrainConfig:
         """Returns the config that a checkpoint was saved with, by this or an earlier version."""
-        return cls.from_dict(unflatten_dict(current_names(flatten(data)), sep="."))
+        named = unflatten_dict(current_names(flatten(data)), sep=".")
+        return cls.from_dict(named, extensions)
 
 
-def default_config(objective: str) -> TrainConfig:
+def default_config(objective: str, extensions: Extensions = NO_EXTENSIONS) -> TrainConfig:
     """Return the defaults of an objective; an unknown one raises InputError."""
-    if not isinstance(objective, str) or objective not in DEFAULTS:
+    own = {name: (own.model, own.settings) for name, own in extensions.objectives.items()}
+    known = join_names(DEFAULTS, own, "objective")
+    if not isinstance(objective, str) or objective not in known:
         raise InputError(
-            f"config.objective is {short_repr(objective)}; expected one of {', '.join(DEFAULTS)}"
+            f"config.objective is {short_repr(objective)}; expected one of {', '.join(known)}"
         )
-    model, settings = DEFAULTS[objective]
-    return TrainConfig(objective, model, settings)
+    model, settings = known[objective]
+    return TrainConfig(objective, model, settings, extensions=extensions)
 
 
 def check(config: TrainConfig) -> TrainConfig:
     """The same config; values that no run could use raise InputError."""
-    default = default_config(config.objective)
+    default = default_config(config.objective, config.extensions)
     for name in ("model", "settings"):
         wanted, found = type(getattr(default, name)), type(getattr(config, name))
         if found is not wanted:
@@ -126,7 +148,8 @@ def check(config: TrainConfig) -> TrainConfig:
                 f"{wanted.__name__}"
             )
     check_fields(config, "config.")
-    config.settings.check()
+    if hasattr(config.settings, "check"):
+        config.settings.check()
     check_data(config.data)
     if config.objective == "clip":
         size = config.data.batch_size
@@ -139,7 +162,9 @@ def check(config: TrainConfig) -> TrainConfig:
     expect(config.parallel in PARALLEL, "parallel", config.parallel, " or ".join(PARALLEL))
     parts = config.grad_accum_steps
     expect(parts > 0, "grad_accum_steps", parts, "a positive number")
-    check_optim(config.optim)
+    check_optim(config.optim, config.extensions)
+    begins = bool(config.init.folder) or not config.init.wise_ft
+    expect(begins, "init.folder", "", "a model folder, which config.init.wise_ft averages with")
     _check_best(config)
     waits = config.watchdog_seconds
     expect(waits >= 0, "watchdog_seconds", waits, "seconds, or 0 for no watchdog")
@@ -188,7 +213,7 @@ def flatten(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def _build(default: Any, data: Mapping[str, Any], prefix: str) -> Any:
     """A dataclass of the type of `default` from plain data."""
-    fields = [f.name for f in dataclasses.fields(default)]
+    fields = [f.name for f in dataclasses.fields(default) if not f.metadata.get("functions")]
     unknown = sorted(set(data) - set(fields))
     if unknown:
         if (old := prefix + unknown[0]) in RENAMED:
@@ -196,10 +221,12 @@ def _build(default: Any, data: Mapping[str, Any], prefix: str) -> Any:
         near = difflib.get_close_matches(unknown[0], fields, n=1)
         hint = f"; did you mean {prefix}{near[0]}?" if near else ""
         raise InputError(f"unknown key config.{prefix}{unknown[0]}{hint}")
-    built = {name: getattr(default, name) for name in fields}
+    built = {f.name: getattr(default, f.name) for f in dataclasses.fields(default)}
     for name, value in data.items():
         usual = built[name]
-        if isinstance(usual, Model) and isinstance(value, Mapping):  # checks its own keys
+        if isinstance(usual, Model) and isinstance(value, Model):
+            built[name] = value
+        elif isinstance(usual, Model) and isinstance(value, Mapping):  # checks its own keys
             built[name] = type(usual).from_dict(value)
         elif dataclasses.is_dataclass(usual) and isinstance(value, Mapping):
             built[name] = _build(usual, value, f"{prefix}{name}.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,6 +17,7 @@ from array_record.python.array_record_module import ArrayRecordWriter
 from clip_jax.atomic_file import replacing
 from clip_jax.errors import InputError
 from clip_jax.image import open_image, resize_square
+from experiments.config.data import BACKGROUNDS
 from experiments.data.image_codes import CodeMetadata, tokenizer_digest
 from experiments.data.sources.schema import RecordSchema
 from experiments.data.sources.shards import WRITER, features, serializer
@@ -27,7 +29,10 @@ ENCODED_AT_ONCE = 64  # images; one shape, so that the encoder compiles once
 class CodeWriter:
     """Adds codes to shards; what `split[i]["codes"]` gives later is int32[count]."""
 
-    def __init__(self, folder: str, image_size: int, schema: RecordSchema) -> None:
+    def __init__(
+        self, folder: str, image_size: int, schema: RecordSchema, background: str = ""
+    ) -> None:
+        """background: under transparent pixels, one of BACKGROUNDS; "": the tokenizer's own."""
         vqgan = load_vqgan(folder)
         patch = vqgan.config.patch_size
         if image_size <= 0 or image_size % patch:
@@ -38,6 +43,9 @@ class CodeWriter:
         )
         self._encode: Callable[[np.ndarray], Any] = vqgan.encode
         self._image = image_config(vqgan.config)
+        if background:
+            color = BACKGROUNDS[background]
+            self._image = dataclasses.replace(self._image, background=color)
 
     def write(self, plain: Path, coded: Path, threads: int) -> None:
         """Writes a shard with codes from one without. Threads decode images."""

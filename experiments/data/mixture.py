@@ -52,6 +52,11 @@ class Mixture:
         return list(zip(rows, self._weights, strict=True))
 
     @property
+    def backgrounds(self) -> set[str]:
+        """Returns the backgrounds that the sets state; see `Split`."""
+        return set().union(*(split.backgrounds for split in self._splits))
+
+    @property
     def sources(self) -> list[str]:
         """Returns the names of what `locate` counts."""
         return [name for split in self._splits for name in split.sources]

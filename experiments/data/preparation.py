@@ -5,7 +5,8 @@
     rejected.jsonl           every record, or caption or answer of one, that was left out
     summary.json             how many rows, members or entries were kept, rejected and ignored
     dataset_info.json        last, so that an unfinished folder never opens as a data set
-    preview.png              some of the images, to be looked at
+    inspection.jsonl         transparent and nearly uniform images, duplicates, repeated captions
+    preview.html             random records, to be looked at
 """
 
 from __future__ import annotations
@@ -14,36 +15,41 @@ import dataclasses
 import re
 import shutil
 from collections import Counter
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import tensorflow_datasets as tfds
 from tqdm import tqdm
 
 from clip_jax.atomic_file import replace_file, replacing
-from clip_jax.config import WHITE
 from clip_jax.errors import InputError
-from clip_jax.image import to_rgb
-from clip_jax.image_file import open_image
 from clip_jax.text import check_encodable, escape, parse_json, read_json, read_text
-from experiments.data.source import Split
+from experiments.config.data import BACKGROUNDS
+from experiments.data.inspection import ACROSS, EXACT, NEAR, count_findings, find
+from experiments.data.preview import write_preview
 from experiments.data.sources import KINDS, make_plan
 from experiments.data.sources.chunks import write_chunks
 from experiments.data.sources.read_plan import ReadPlan, SourceConfig
-from experiments.data.sources.schema import CODES, COLUMNS, SCHEMAS
-from experiments.data.sources.shards import ChunkResult, WriteConfig, json_line, summarize
+from experiments.data.sources.schema import BACKGROUND, CODES, COLUMNS, SCHEMAS
+from experiments.data.sources.shards import (
+    ChunkResult,
+    WriteConfig,
+    json_line,
+    notes_name,
+    summarize,
+)
 from experiments.data.sources.tfds_metadata import INFO, UNFINISHED, write_tfds_metadata
 from experiments.workdir.lock import FILE_NAME as LOCK
 from experiments.workdir.lock import RunLock
-from rudolph_jax.png_files import contact_sheet
 
 REQUEST, REJECTED, COUNTS_FILE = "prepare.json", "rejected.jsonl", "summary.json"
-PREVIEW = "preview.png"
-PREVIEW_IMAGES, PREVIEW_SIDE = 36, 160  # how many at most, and the longer side, in pixels
+INSPECTION, PREVIEW = "inspection.jsonl", "preview.html"
 # Of the results of chunks. 2: they count the source's items; quotes and keys of tars have rules.
-FORMAT = 2
+# 3: notes on images and captions lie beside them.
+FORMAT = 3
 DEFAULT_WRITE_CONFIG = WriteConfig()
+_DEFAULTS = {**dataclasses.asdict(SourceConfig("")), **dataclasses.asdict(DEFAULT_WRITE_CONFIG)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,13 +82,16 @@ class Summary:
     """The result of a preparation.
 
     splits: records by split. reasons: how often records were rejected, and why. counts: None for a
-    set that a version before 2 of the format made.
+    set that a version before 2 of the format made. findings: records by kind of finding, None for
+    a set that was not inspected. in_both_splits: groups of duplicates that lie in both splits.
     """
 
     folder: Path
     splits: dict[str, int]
     reasons: dict[str, int]
     counts: Counts | None
+    findings: dict[str, int] | None = None
+    in_both_splits: int = 0
 
     @property
     def rejected_share(self) -> float:
@@ -118,7 +127,7 @@ def prepare(
     if vqgan:
         from experiments.data.code_writer import CodeWriter  # JAX is for these alone
 
-        coder = CodeWriter(vqgan, image_size, config.schema)
+        coder = CodeWriter(vqgan, image_size, config.schema, write_config.background)
     with RunLock(_folder(out)) as lock:
         return _prepare(plan, out, write_config, coder, workers, lock)
 
@@ -139,8 +148,7 @@ def _prepare(
         unfinished.mkdir(exist_ok=True)
         results = write_chunks(plan, write_config, unfinished, workers)
         rejected = [line for result in results for line in result.rejected]
-        with replacing(out / REJECTED) as beside, beside.open("w", encoding="utf-8") as opened:
-            opened.writelines(map(json_line, rejected))
+        _write_lines(out / REJECTED, rejected)
         counts = _count(plan, results)
         replace_file(out / COUNTS_FILE, json_line(dataclasses.asdict(counts)))
         shards = [shard for result in results for shard in result.shards]
@@ -148,13 +156,33 @@ def _prepare(
             raise _nothing_left(plan, out, results, rejected, counts)
         if coder is not None:
             shards = _add_codes(coder, shards, unfinished, workers)
+        if write_config.inspect and plan.config.schema.has_image:
+            files = [unfinished / notes_name(number) for number in range(len(plan.chunks))]
+            _write_lines(out / INSPECTION, (found.line for found in find(files)))
         lock.check()
-        write_tfds_metadata(out, plan.config.schema, shards, about)
+        metadata = {CODES: about} if about else {}
+        if write_config.background:
+            metadata[BACKGROUND] = write_config.background
+        write_tfds_metadata(out, plan.config.schema, shards, metadata)
     shutil.rmtree(out / UNFINISHED, ignore_errors=True)
     summary = _summary(out)
     if not (out / PREVIEW).exists():
-        _write_preview(out, max(summary.splits, key=summary.splits.__getitem__))
+        background = BACKGROUNDS[write_config.background or "none"]
+        write_preview(
+            out, out / PREVIEW, summary.splits, summary.findings or {}, background,
+            stated=bool(write_config.background),
+        )  # fmt: skip
     return summary
+
+
+def _write_lines(file: Path, lines: Iterable[Mapping[str, Any]]) -> None:
+    with replacing(file) as beside, beside.open("w", encoding="utf-8") as opened:
+        opened.writelines(map(json_line, lines))
+
+
+def _read_lines(file: Path) -> list[dict[str, Any]]:
+    # Not `splitlines`: texts may hold other ends of lines, such as U+2028.
+    return [parse_json(line, file.name) for line in read_text(file).split("\n") if line]
 
 
 def _check(write_config: WriteConfig, config: SourceConfig, workers: int, vqgan: str) -> None:
@@ -176,6 +204,8 @@ def _check(write_config: WriteConfig, config: SourceConfig, workers: int, vqgan:
          "a letter, and letters, digits and _, but not 'all'"),
         ("validation", 0 <= write_config.validation < 1, "a share, 0 to below 1"),
         ("max_side", side is None or side > 0, "a positive number of pixels"),
+        ("background", write_config.background in ("", *BACKGROUNDS),
+         f"one of {', '.join(BACKGROUNDS)}"),
         ("shard_records", write_config.shard_records > 0, "a positive number"),
     ):
         if not good:
@@ -219,7 +249,7 @@ def _claim(
         )
     for key, value in request.items():
         # Sets of earlier versions lack the newer fields.
-        found = begun.get(key, getattr(DEFAULT_WRITE_CONFIG, key, None))
+        found = begun.get(key, _DEFAULTS.get(key))
         if found == value:
             continue
         state = "holds a set prepared" if finished else "was begun"
@@ -278,25 +308,13 @@ def _add_codes(coder: Any, shards: list[list[Any]], folder: Path, threads: int) 
 
 def _summary(out: Path) -> Summary:
     splits = tfds.builder_from_directory(out).info.splits
-    # Not `splitlines`: reasons may hold other ends of lines, such as U+2028.
-    lines = [line for line in read_text(out / REJECTED).split("\n") if line]
-    reasons = summarize([parse_json(line, REJECTED) for line in lines])
+    reasons = summarize(_read_lines(out / REJECTED))
     records = {name: split.num_examples for name, split in splits.items()}
     file = out / COUNTS_FILE
     counts = Counts(**read_json(file)) if file.exists() else None
-    return Summary(out, records, dict(reasons.most_common()), counts)
-
-
-def _write_preview(out: Path, split: str) -> None:
-    """Writes images spread evenly over a split, upright and on white, to be looked at."""
-    rows = Split(out, split)
-    if not rows.has_images:
-        return
-    count = min(PREVIEW_IMAGES, len(rows))
-    thumbnails = []
-    for place in np.linspace(0, len(rows) - 1, count).astype(int).tolist():
-        image = to_rgb(open_image(rows[place]["image"], draft_side=PREVIEW_SIDE), WHITE)
-        image.thumbnail((PREVIEW_SIDE, PREVIEW_SIDE))
-        thumbnails.append(image)
-    with replacing(out / PREVIEW) as beside:
-        contact_sheet(thumbnails).save(beside, "PNG")
+    findings, in_both = None, 0
+    if (out / INSPECTION).exists():
+        lines = _read_lines(out / INSPECTION)
+        findings = count_findings(lines)
+        in_both = sum(line["finding"] in (EXACT, NEAR) and ACROSS in line for line in lines)
+    return Summary(out, records, dict(reasons.most_common()), counts, findings, in_both)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -14,7 +16,7 @@ from absl import logging as absl_logging
 from clip_jax.errors import InputError
 from experiments.config.data import DataConfig
 from experiments.data.mixture import Mixture
-from experiments.data.sources.labels import MissingSplit
+from experiments.data.sources.schema import BACKGROUND
 
 BUILTIN_SETS = ("digits_ru", "emoji_ru")  # of ordinary wheels
 
@@ -59,11 +61,8 @@ class Split:
         except (FileNotFoundError, ValueError, OSError) as error:
             raise InputError(f"{folder}: no prepared data set here") from error
         if split not in builder.info.splits:
-            known = list(builder.info.splits)
-            raise MissingSplit(
-                f"{folder}: has no split {split!r}; expected one of {', '.join(known)}",
-                split, known,
-            )  # fmt: skip
+            known = ", ".join(builder.info.splits)
+            raise InputError(f"{folder}: has no split {split!r}; expected one of {known}")
         self.features = builder.info.features
         self.metadata = dict(builder.info.metadata or {})
         self.name = split
@@ -82,6 +81,11 @@ class Split:
     def parts(self) -> list[tuple[np.ndarray, float]]:
         """Returns the rows' numbers and their weight: one part, all of it."""
         return [(np.arange(len(self)), 1.0)]
+
+    @property
+    def backgrounds(self) -> set[str]:
+        """Returns the background that the set states for transparent pixels, "" for none stated."""
+        return {self.metadata.get(BACKGROUND, "")}
 
     @property
     def sources(self) -> list[str]:
@@ -124,15 +128,41 @@ class Split:
         return {**row, "image": raw["image"]} if self.has_images else row
 
 
+class OwnSplit(Split):
+    """A split whose rows a function of the experiment file returns (`Extensions.data`)."""
+
+    def __init__(self, name: str, split: str, rows: Sequence[Mapping[str, Any]]) -> None:
+        if not len(rows):
+            raise InputError(f"{name}: split {split!r} is empty")
+        self.features = dict.fromkeys(rows[0])
+        self.metadata = {}
+        self.name = split
+        self._folder = Path(name)
+        self._need("'image' or 'question'", {"image", "question"})
+        self.has_images = "image" in self.features
+        self._rows = rows
+
+
 def all_texts(row: dict[str, Any]) -> list[str]:
     """Returns all that there is to read in a row."""
     single = [row[name] for name in ("context", "question") if name in row]
     return [*single, *row.get("captions", []), *row.get("answers", [])]
 
 
-def open_split(config: DataConfig, split: str) -> Split | Mixture:
-    """Opens a split of the set that `config` names, or that split of all sets that it mixes."""
-    splits = {name: _open_one(name, config, split) for name in config.weights}
+def open_split(
+    config: DataConfig,
+    split: str,
+    own: Mapping[str, Callable[[str], Sequence[Mapping[str, Any]]]] = MappingProxyType({}),
+) -> Split | Mixture:
+    """Opens a split of the set that `config` names, or that split of all sets that it mixes.
+
+    own: functions that return the rows of a split, by the name of their set.
+    """
+    splits = {
+        name: OwnSplit(name, split, own[name](split)) if name in own
+        else _open_one(name, config, split)
+        for name in config.weights
+    }  # fmt: skip
     opened = (
         Mixture(list(splits.values()), list(config.weights.values()))
         if config.mix
@@ -140,10 +170,7 @@ def open_split(config: DataConfig, split: str) -> Split | Mixture:
     )
     if config.group_by and config.group_by not in opened.features:
         known = ", ".join(sorted(opened.features))
-        raise InputError(
-            f"config.data.group_by is {config.group_by!r}; expected one of {known}, or "
-            "--config.data.group_by= for batches of any examples"
-        )
+        raise InputError(f"config.data.group_by is {config.group_by!r}; expected one of {known}")
     return opened
 
 

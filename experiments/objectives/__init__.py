@@ -21,4 +21,5 @@ OBJECTIVES: dict[str, Callable[[TrainConfig, Mesh], Objective]] = {
 
 def make_objective(config: TrainConfig, mesh: Mesh) -> Objective:
     """The objective that a config names, which `experiments.config.run.check` has looked at."""
-    return OBJECTIVES[config.objective](config, mesh)
+    own = {name: one.make for name, one in config.extensions.objectives.items()}
+    return {**OBJECTIVES, **own}[config.objective](config, mesh)

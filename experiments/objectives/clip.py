@@ -86,6 +86,15 @@ def clip_objective(config: TrainConfig, mesh: Mesh) -> Objective:
     )
 
 
+def batch_shapes(config: TrainConfig) -> dict[str, jax.ShapeDtypeStruct]:
+    """Returns the shapes of a global batch as the loss takes it."""
+    B, size = config.data.batch_size, config.model.vision.image_size
+    return {
+        "image": jax.ShapeDtypeStruct((B, size, size, 3), jnp.uint8),
+        "input_ids": jax.ShapeDtypeStruct((B, config.model.text.context_length), jnp.int32),
+    }
+
+
 def _encode_in_parts(
     encode: Callable[..., tuple[jax.Array, jax.Array]], rows: tuple[jax.Array, ...], parts: int
 ) -> tuple[jax.Array, jax.Array]:

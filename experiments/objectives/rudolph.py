@@ -6,6 +6,8 @@ and the images as "image" uint8[B, H, W, 3].
 
 from __future__ import annotations
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,6 +16,7 @@ from jax.sharding import Mesh
 from clip_jax.errors import InputError
 from clip_jax.layers import unstack_layers
 from clip_jax.tokenizer import Tokenizer
+from experiments.config.data import BACKGROUNDS
 from experiments.config.run import TrainConfig
 from experiments.data.rudolph_examples import RudolphExamples, TextExamples
 from experiments.data.source import Split
@@ -42,7 +45,11 @@ TRAINED_TOKENS = ("LT_UNK", "RT_UNK", "LT_T2I", "LT_I2T", "LT_T2T", "RT_I2T")
 def rudolph_objective(config: TrainConfig, mesh: Mesh) -> Objective:
     del mesh
     # Codes are the likeliest ones, found in float32 whatever the decoder is trained in.
-    return decoder_objective(config, load_vqgan(config.settings.vqgan))
+    vqgan = load_vqgan(config.settings.vqgan)
+    if config.data.background:
+        background = BACKGROUNDS[config.data.background]
+        vqgan.config = dataclasses.replace(vqgan.config, background=background)
+    return decoder_objective(config, vqgan)
 
 
 def decoder_objective(config: TrainConfig, vqgan: PretrainedVqgan) -> Objective:
@@ -97,6 +104,12 @@ def decoder_objective(config: TrainConfig, vqgan: PretrainedVqgan) -> Objective:
         batch_stats=batch_stats,
         batch_transform=_codes_filled(vqgan, layout),
     )
+
+
+def batch_shapes(config: TrainConfig) -> dict[str, jax.ShapeDtypeStruct]:
+    """Returns the shapes of a global batch as the loss takes it, with the images' codes."""
+    shape = config.data.batch_size, Layout(config.model).sequence_length
+    return {"input_ids": jax.ShapeDtypeStruct(shape, jnp.int32)}
 
 
 def _codes_filled(vqgan: PretrainedVqgan, layout: Layout) -> BatchTransform:

@@ -65,6 +65,12 @@ def vqgan_objective(config: TrainConfig, mesh: Mesh) -> Objective:
     )
 
 
+def batch_shapes(config: TrainConfig) -> dict[str, jax.ShapeDtypeStruct]:
+    """Returns the shapes of a global batch as the loss takes it."""
+    B, size = config.data.batch_size, config.settings.image_size
+    return {"image": jax.ShapeDtypeStruct((B, size, size, 3), jnp.uint8)}
+
+
 def gumbel_temperature(settings: VqganSettings, step: jax.Array, steps: int) -> jax.Array:
     """float32[]: from start to end along half a cosine. Source: Ramesh et al. 2021, A.2."""
     start, end = settings.temperature_start, settings.temperature_end

@@ -9,13 +9,11 @@ from functools import partial
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from clip_jax.errors import InputError
 from experiments.config.run import TrainConfig
-from experiments.objectives import Objective, make_objective
-from experiments.objectives.rudolph import decoder_objective
+from experiments.objectives import Objective, clip, make_objective, rudolph, vqgan
 from experiments.train import check_mesh
 from experiments.training import partitioning
 from experiments.training.lora import with_lora
@@ -24,8 +22,13 @@ from experiments.training.state import fresh_state, state_shardings
 from experiments.training.step import make_train_step
 from rudolph_jax.config import VQGAN_PRESETS
 from rudolph_jax.image_tokenizer import PretrainedVqgan
-from rudolph_jax.layout import Layout
 from rudolph_jax.vqgan import abstract_params as abstract_vqgan
+
+BATCH_SHAPES = {
+    "clip": clip.batch_shapes,
+    "vqgan": vqgan.batch_shapes,
+    "rudolph": rudolph.batch_shapes,
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +53,7 @@ def trace_step(config: TrainConfig, devices: Sequence[jax.Device]) -> TracedStep
     objective = planned_objective(config, mesh)
     if config.optim.lora.rank:
         objective = with_lora(objective, config.optim.lora)
-    optimizer = make_optimizer(config.optim, config.steps)
+    optimizer = make_optimizer(config.optim, config.steps, config.extensions)
     shardings = state_shardings(config, objective, optimizer, mesh)
     # Outside of the mesh, whose devices run nothing, not even a constant.
     rng = jax.eval_shape(partial(jax.random.key, config.seed))
@@ -67,34 +70,26 @@ def trace_step(config: TrainConfig, devices: Sequence[jax.Device]) -> TracedStep
         return TracedStep(mesh, state, batch, step.trace(state, batch))
 
 
+def step_metrics(config: TrainConfig, devices: Sequence[jax.Device]) -> list[str]:
+    """Returns the names of the metrics that the step of `experiments.train` gives."""
+    return sorted(trace_step(config, devices).traced.out_info[1])
+
+
 def planned_objective(config: TrainConfig, mesh: Mesh) -> Objective:
     """The config's objective; of an image tokenizer that it trains over, only the shapes."""
     if config.objective != "rudolph":
         return make_objective(config, mesh)
-    vqgan = dataclasses.replace(
+    tokenizer = dataclasses.replace(
         VQGAN_PRESETS["gumbelf8"], codebook_size=config.model.image_vocab_size
     )
-    return decoder_objective(config, PretrainedVqgan(vqgan, abstract_vqgan(vqgan)))
+    params = abstract_vqgan(tokenizer)
+    return rudolph.decoder_objective(config, PretrainedVqgan(tokenizer, params))
 
 
 def batch_shapes(config: TrainConfig) -> dict[str, jax.ShapeDtypeStruct]:
     """Returns the shapes of a global batch as the loss takes it, RUDOLPH's with their codes."""
-    B, model = config.data.batch_size, config.model
-
-    def pictures(size: int) -> jax.ShapeDtypeStruct:
-        return jax.ShapeDtypeStruct((B, size, size, 3), jnp.uint8)
-
-    def ids(length: int) -> jax.ShapeDtypeStruct:
-        return jax.ShapeDtypeStruct((B, length), jnp.int32)
-
-    if config.objective == "clip":
-        return {
-            "image": pictures(model.vision.image_size),
-            "input_ids": ids(model.text.context_length),
-        }
-    if config.objective == "rudolph":
-        return {"input_ids": ids(Layout(model).sequence_length)}
-    return {"image": pictures(config.settings.image_size)}
+    own = {name: one.batch_shapes for name, one in config.extensions.objectives.items()}
+    return {**BATCH_SHAPES, **own}[config.objective](config)
 
 
 def device_bytes(tree: Any) -> int:

@@ -129,4 +129,4 @@ def _replaced(base: TrainConfig, overrides: Mapping[str, Any]) -> TrainConfig:
         for parent in parents:
             part = part[parent]
         part[last] = value
-    return TrainConfig.from_dict(data)
+    return TrainConfig.from_dict(data, base.extensions)

@@ -16,6 +16,7 @@ from clip_jax.atomic_file import replace_file
 from clip_jax.cli import Parser
 from clip_jax.errors import InputError
 from experiments.cli.exit_status import exit_status
+from experiments.config.extensions import NO_EXTENSIONS
 from experiments.config.run import TrainConfig
 from experiments.sweeping.results import Result, read_result
 
@@ -24,10 +25,13 @@ CONFIG, LOG = "config.json", "log.txt"
 VISIBLE = ("CUDA_VISIBLE_DEVICES", "TPU_VISIBLE_CHIPS")
 
 
-def run_in_process(config: TrainConfig, folder: Path, devices: Sequence[str] = ()) -> Result:
+def run_in_process(
+    config: TrainConfig, folder: Path, devices: Sequence[str] = (), file: Path | None = None
+) -> Result:
     """Trains in a new process, which writes FOLDER/log.txt, and returns the result.
 
-    devices: ids of the accelerators that it may see; (): all.
+    devices: ids of the accelerators that it may see; (): all. file: the experiment file, for the
+    functions that it brings.
     Raises InputError with the last line of the log where the process failed.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -35,6 +39,7 @@ def run_in_process(config: TrainConfig, folder: Path, devices: Sequence[str] = (
     visible = {name: ",".join(devices) for name in VISIBLE} if devices else {}
     environment: Mapping[str, str] = {**os.environ, **visible}
     command = [sys.executable, "-m", "experiments.sweeping.worker", str(folder / CONFIG)]
+    command += [f"--extensions={file}"] * (file is not None)
     with (folder / LOG).open("ab") as log:
         done = subprocess.run(
             [*command, str(folder)], stdout=log, stderr=subprocess.STDOUT, env=environment
@@ -49,17 +54,20 @@ def run_in_process(config: TrainConfig, folder: Path, devices: Sequence[str] = (
 
 def _run(argv: Sequence[str]) -> None:
     # Imported late: the parent, which needs no trainer, imports this module too.
+    from experiments.cli.command_line import load_extensions
     from experiments.sweep import run_variant
 
     parser = Parser(prog="python -m experiments.sweeping.worker", description=__doc__)
     parser.add_argument("config", type=Path, help="JSON file with the config of the run")
     parser.add_argument("folder", type=Path, help="folder of the run")
+    parser.add_argument("--extensions", metavar="FILE", help="experiment file (default: none)")
     args = parser.parse_args(argv)
     try:
         data = json.loads(args.config.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise InputError(f"{args.config}: cannot be read ({error})") from error
-    run_variant(TrainConfig.from_dict(data), args.folder)
+    extensions = load_extensions(args.extensions) if args.extensions else NO_EXTENSIONS
+    run_variant(TrainConfig.from_dict(data, extensions), args.folder)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -66,7 +66,7 @@ class Loop:
         self.processes, self.preemption, self.watchdog = processes, preemption, watchdog
         self.checkpoints = checkpoints
         self.tokenizer, self.evaluators = tokenizer, evaluators
-        self.schedule = make_schedule(config.optim, config.steps)
+        self.schedule = make_schedule(config.optim, config.steps, config.extensions)
         self.first_step, self.skipped_in_a_row = first_step, 0
         self.recorded, self.step_times = first_step, StepTimes()
         self.evaluated: tuple[int, Mapping[str, float]] = (first_step, {})

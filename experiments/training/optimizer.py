@@ -8,21 +8,25 @@ from typing import Any
 import jax
 import optax
 
+from experiments.config.extensions import NO_EXTENSIONS, Extensions, join_names
 from experiments.config.optimizer import OptimConfig
 from experiments.training.layerwise_lr import scale_by_layer
 from experiments.training.param_names import path_str
 from experiments.training.schedules import make_schedule
 
 
-def make_optimizer(config: OptimConfig, steps: int) -> optax.GradientTransformation:
+def make_optimizer(
+    config: OptimConfig, steps: int, extensions: Extensions = NO_EXTENSIONS
+) -> optax.GradientTransformation:
     """Returns the transformation from gradients to updates of the trained parameters."""
+    optimizers = join_names(BASE_OPTIMIZERS, extensions.optimizers, "optimizer")
     parts = []
     if config.clip_norm:
         parts.append(optax.clip_by_global_norm(config.clip_norm))
     parts += [
-        BASE_OPTIMIZERS[config.optimizer](config),
+        optimizers[config.optimizer](config),
         optax.add_decayed_weights(config.weight_decay, decay_mask),
-        optax.scale_by_learning_rate(make_schedule(config, steps)),
+        optax.scale_by_learning_rate(make_schedule(config, steps, extensions)),
     ]
     if config.layer_decay < 1 or config.freeze:
         parts.append(optax.stateless(lambda updates, _: scale_by_layer(updates, config)))

@@ -10,7 +10,7 @@ import jax
 
 from clip_jax.errors import InputError
 from experiments.config.renamed import current_names
-from experiments.config.run import TrainConfig, flatten
+from experiments.config.run import TrainConfig, default_config, flatten
 
 if TYPE_CHECKING:
     from experiments.training.checkpoint import Checkpoints
@@ -33,6 +33,10 @@ def step_to_resume(checkpoints: Checkpoints, config: TrainConfig) -> int:
     # Through JSON, as the saved one went: tuples become lists.
     wanted = flatten(json.loads(json.dumps(config.to_dict())))
     saved = current_names(flatten(checkpoints.read_config(step)))
+    # Fields that are newer than the checkpoint: their defaults change nothing. A model's own say
+    # what its saved config meant, which `TrainConfig.from_saved` knows.
+    usual = flatten(json.loads(json.dumps(default_config(config.objective).to_dict())))
+    saved = {key: value for key, value in usual.items() if not key.startswith("model.")} | saved
     _check_steps(checkpoints, step, config, saved.pop("steps"), wanted.pop("steps"))
     for key in sorted(saved.keys() | wanted.keys()):
         if key.startswith(RESUMABLE) or saved.get(key) == wanted.get(key):

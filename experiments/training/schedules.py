@@ -7,12 +7,16 @@ from collections.abc import Callable
 import jax.numpy as jnp
 import optax
 
+from experiments.config.extensions import NO_EXTENSIONS, Extensions, join_names
 from experiments.config.optimizer import OptimConfig
 
 
-def make_schedule(config: OptimConfig, steps: int) -> optax.Schedule:
+def make_schedule(
+    config: OptimConfig, steps: int, extensions: Extensions = NO_EXTENSIONS
+) -> optax.Schedule:
     """Returns steps taken before -> learning rate, as `OptimConfig` describes."""
-    return SCHEDULES[config.schedule](config, steps)
+    schedules = join_names(SCHEDULES, extensions.schedules, "schedule")
+    return schedules[config.schedule](config, steps)
 
 
 def _warmup(config: OptimConfig, steps: int) -> tuple[int, optax.Schedule]:

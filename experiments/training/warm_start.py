@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import re
 from pathlib import Path
@@ -17,9 +18,10 @@ from clip_jax import model_folder
 from clip_jax.errors import InputError
 from clip_jax.layers import stack_layers
 from clip_jax.position_embedding import resize_position_embedding
-from clip_jax.tokenizer import FILE_NAME
+from clip_jax.tokenizer import FILE_NAME, Tokenizer
 from experiments.config.data import DataConfig
 from experiments.config.run import TrainConfig, flatten
+from experiments.objectives.objective import Objective, Params, Pretrained
 from experiments.training.param_names import match_patterns
 from experiments.training.state import State, merge_params
 
@@ -30,7 +32,7 @@ FREE = (
     "bos_id", "eos_id", "pad_id", "lowercase", "image.", "vision.", "text.", "embed_dim",
     "text_vocab_size", "image_vocab_size", "text_special_tokens", "image_special_tokens",
 )  # fmt: skip
-POSITIONS, TEXT_POSITIONS = ("visual", "position_embedding"), ("text", "position_embedding")
+POSITIONS = ("visual", "position_embedding")
 # By objective: the table that has a row for each piece of the vocabulary.
 TOKEN_TABLES = {"clip": "text/token_embedding", "rudolph": "text_embedding"}
 
@@ -57,9 +59,9 @@ def initial_vocabulary(config: TrainConfig) -> DataConfig:
 def load_initial_params(state: State, config: TrainConfig) -> State:
     """Returns `state` with the parameters of `config.init.folder`, sharded as the fresh ones.
 
-    An image tower's position embedding is resized to the config's resolution, and a text tower's is
-    cut to a shorter context; any other parameter of another shape, or one that the folder lacks,
-    raises InputError unless `config.init.reinitialize` names it.
+    An image tower's position embedding is resized to the config's resolution; any other parameter
+    of another shape, or one that the folder lacks, raises InputError unless
+    `config.init.reinitialize` names it.
     """
     if not config.init.folder:
         return state
@@ -84,11 +86,45 @@ def load_initial_params(state: State, config: TrainConfig) -> State:
     return begun
 
 
+def with_initial_weights(objective: Objective, config: TrainConfig) -> Objective:
+    """Returns the objective whose model is averaged with `config.init.folder`'s parameters.
+
+    A parameter is `wise_ft` times the folder's plus the rest times the trained one; those that
+    `config.init.reinitialize` names stay as they were trained. Source: Wortsman et al. 2022,
+    section 3.
+    """
+    weight = config.init.wise_ft
+    if not weight:
+        return objective
+    read = functools.cache(lambda: _read(config))
+
+    def average(params: Params) -> Params:
+        source = read()
+        matched = match_patterns(params, config.init.reinitialize, "init.reinitialize")
+        reinitialized = flatten_dict(matched)
+        averaged = {}
+        for path, leaf in flatten_dict(params).items():
+            averaged[path] = leaf
+            if reinitialized[path].all():
+                continue
+            value = _fitting(path, source.get(path), leaf.shape, config)
+            shape = (-1, *[1] * (leaf.ndim - 1)) if reinitialized[path].any() else ()
+            share = np.where(reinitialized[path].reshape(shape), 0, weight) if shape else weight
+            averaged[path] = ((1 - share) * leaf + share * value).astype(leaf.dtype)
+        return unflatten_dict(averaged)
+
+    def pretrained(params: Params, tokenizer: Tokenizer | None) -> Pretrained:
+        return objective.pretrained(average(params), tokenizer)
+
+    return dataclasses.replace(objective, pretrained=pretrained)
+
+
 def _read(config: TrainConfig) -> dict[tuple[str, ...], np.ndarray]:
     """Parameters by path, layers stacked."""
     folder = config.init.folder
     about = model_folder.read_config(folder)
-    if about["kind"] != config.objective:
+    own = config.extensions.objectives.get(config.objective)
+    if about["kind"] != (own.kind if own else config.objective):
         raise InputError(
             f"config.init.folder is {folder}, a model of kind {about['kind']!r}; objective "
             f"{config.objective!r} begins from one of its own kind"
@@ -114,16 +150,6 @@ def _fitting(
             return value
         if path == POSITIONS and value.shape[1] == shape[1]:
             return resize_position_embedding(value, config.model.vision.patches_per_side)
-        if path == TEXT_POSITIONS and value.shape[1] == shape[1]:
-            # Text is causal: the positions that stay mean what they meant in a longer context.
-            if shape[0] < value.shape[0]:
-                return value[: shape[0]]
-            raise InputError(
-                f"config.model.text.context_length is {shape[0]}, that of {config.init.folder} is "
-                f"{value.shape[0]}; its later positions were never trained: give that length or a "
-                "shorter one, or begin with fresh positions by --config.init.reinitialize="
-                f"\"('{name}',)\""
-            )
     found = "is not there" if value is None else f"is {list(value.shape)}"
     raise InputError(
         f"{config.init.folder}: {name} {found}; expected {list(shape)}; "

@@ -56,7 +56,7 @@ def test_one_changed_byte(rng):
             assert str(error).startswith("image bytes: ") and "\n" not in str(error)
             outcomes[format][1] += 1
         try:  # what `prepare` stores must open again
-            open_image(_check_image(bytes(changed), 24))
+            open_image(_check_image(bytes(changed), 24)[0])
         except BadRecord as error:
             assert "\n" not in str(error)
         assert time.monotonic() - start < SECONDS, (format, place)

@@ -202,6 +202,12 @@ HOW: dict[str, Run | Parse | Help | NotOurs] = {
         Run("runs/cats", files="models/cats/config.json"),
     "python -m experiments.model runs/cats models/cats --step=400 --no-ema":
         Run("runs/cats", files="models/cats/config.json"),
+    "python -m experiments.model WORKDIR OUT --config=FILE":
+        Parse("FILE brings own functions; tests/experiments/test_extending.py has one", FILE),
+    "python -m experiments.model WORKDIR OUT --wise-ft=0.5":
+        Parse("a run that began from a model; tests/experiments/test_fine_tuning.py has one"),
+    "python -m experiments.train --config=FILE --workdir=runs/mine":
+        Parse("FILE is any experiment file; tests/experiments/test_extending.py runs them", FILE),
     "python -m experiments.quickstart":
         Run(shorter="--steps=1", files="runs/quickstart/report.html", slow=True),
     "python -m experiments.quickstart --data emoji":
@@ -271,7 +277,6 @@ HOW: dict[str, Run | Parse | Help | NotOurs] = {
     "python3 -m venv env": NotOurs("Python's own"),
     ". env/bin/activate": NotOurs("the shell's own"),
     "hf auth login": NotOurs("the hub's own program"),
-    "hf upload me/my-clip FOLDER": NotOurs("the hub's own program"),
     "hf download clip-benchmark/wds_cars --repo-type dataset --local-dir "
     "~/tensorflow_datasets/stanford_cars": NotOurs("the hub's own program"),
     "jupyter lab docs/notebooks": NotOurs("Jupyter; tests/experiments/test_notebooks.py runs them"),

@@ -68,4 +68,6 @@ def test_a_run_is_resumed_on_its_prepared_data(saved, tmp_path, monkeypatch):
     found = train(config, workdir, jax.devices()[:1]).model.params
     whole = clip_jax.load(saved / "run/model").params
     for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(whole), strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)  # another version's program
+        # Another version's program on another processor: Adam's first steps have the size of the
+        # learning rate whatever the gradient's, so a rounded one shows as a share of it.
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=5e-5)

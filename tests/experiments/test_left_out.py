@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from clip_jax import InputError
+from experiments.config.extensions import NO_EXTENSIONS
 from experiments.evaluate import main
 from experiments.evaluation.array_cache import ArrayCache
 from experiments.evaluation.clip_model import ClipModel, open_clip
@@ -305,7 +306,7 @@ def test_evaluators_of_a_run_go_on(ruclip, data_directory, capsys, monkeypatch):
         {"image": b"" if i == 3 else labelled.image(i), "label": int(labelled.labels[i])}
         for i in places
     ]
-    config = SimpleNamespace(data=SimpleNamespace(split="train"))
+    config = SimpleNamespace(data=SimpleNamespace(split="train"), extensions=NO_EXTENSIONS)
     split = evaluators.ReadableSplit(Rows(rows, {"label": label}), config, LogOnce("zero-shot:v"))
     whole = Rows([row for i, row in enumerate(rows) if i != 3], {"label": label})
     found = evaluators._measure(evaluators.zero_shot_accuracy, split, clip)
@@ -317,7 +318,7 @@ def test_evaluators_of_a_run_go_on(ruclip, data_directory, capsys, monkeypatch):
     )
     assert evaluators._measure(evaluators.zero_shot_accuracy, nothing, clip) == {}
     # The training split of a probe: one image broken, and no example of all classes but two.
-    monkeypatch.setattr(evaluators, "open_split", lambda data, name: Rows(rows[:4], {}))
+    monkeypatch.setattr(evaluators, "open_split", lambda data, name, own: Rows(rows[:4], {}))
     assert "accuracy" in evaluators._measure(evaluators.probe_accuracy, split, clip)
     evaluators._measure(evaluators.probe_accuracy, split, clip)
     told = capsys.readouterr().err

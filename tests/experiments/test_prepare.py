@@ -196,6 +196,7 @@ def test_the_command(source, tmp_path, capsys):
     printed = (
         f"{out}: good 18; 1 rejected\n  read 19 rows: 18 kept, 1 rejected, 0 ignored\n"
         f"  1 image is missing\n  each in {out}/rejected.jsonl\n"
+        f"  found: nothing remarkable\n  look at {out}/preview.html\n"
     )
     for options, status in (([], 7), ([], 7), (["--max-rejected=0.06"], 0)):
         assert main([*command, *options]) == status

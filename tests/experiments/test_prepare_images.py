@@ -1,7 +1,9 @@
 """What becomes of images as people have them: turned, deep, transparent, damaged."""
 
+import base64
 import csv
 import io
+import re
 import struct
 import zlib
 
@@ -82,7 +84,7 @@ def test_transparency_is_kept_for_the_model_to_decide(format):
     drawing = Image.new("RGBA", (64, 64), (255, 255, 255, 0))
     drawing.paste((255, 0, 0, 255), (16, 16, 48, 48))
     options = {"lossless": True, "exact": True} if format == "WEBP" else {}
-    opened = open_image(_check_image(encoded(drawing, format, **options), 32))
+    opened = open_image(_check_image(encoded(drawing, format, **options), 32)[0])
     pixels = np.asarray(opened.convert("RGBA"))
     assert opened.size == (32, 32)
     assert (pixels[:4, :, 3] == 0).all()
@@ -95,7 +97,7 @@ def test_transparency_is_kept_for_the_model_to_decide(format):
 def test_colours_do_not_bleed_out_of_transparent_pixels():
     drawing = Image.new("RGBA", (64, 64), (0, 0, 0, 0))
     drawing.paste((255, 255, 255, 255), (0, 0, 31, 64))
-    pixels = np.asarray(open_image(_check_image(encoded(drawing, "PNG"), 16)))
+    pixels = np.asarray(open_image(_check_image(encoded(drawing, "PNG"), 16)[0]))
     seen = pixels[..., 3] > 16
     assert (pixels[seen][:, :3] > 250).all() and not seen.all()
 
@@ -127,18 +129,18 @@ def test_formats_that_are_not_taken_are_named():
         _check_image(data, None)
 
 
-def test_the_sheet_shows_upright_images_on_white(tmp_path):
+def test_the_preview_shows_upright_images_with_their_transparency(tmp_path):
     exif = Image.Exif()
     exif[ORIENTATION] = 6
     wide = Image.new("RGBA", (320, 160), (0, 0, 0, 0))
     wide.paste((255, 0, 0, 255), (0, 0, 160, 160))  # the left half, above once it is upright
     stored({"a.png": encoded(wide, "PNG", exif=exif)}, tmp_path)
-    with Image.open(tmp_path / "out" / "preview.png") as sheet:
-        pixels = np.asarray(sheet)
-    # 80x160 pixels within a border of 8; less than 128 wide, so twice as large.
-    assert pixels.shape == (2 * 160 + 16, 2 * 80 + 16, 3)
-    np.testing.assert_allclose(pixels[80, 88], (255, 0, 0), atol=8)
-    np.testing.assert_allclose(pixels[260, 88], (255, 255, 255), atol=8)
+    page = (tmp_path / "out" / "preview.html").read_text("utf-8")
+    shown = base64.b64decode(re.search(r"data:image/png;base64,([^\"]+)", page).group(1))
+    pixels = np.asarray(Image.open(io.BytesIO(shown)))
+    assert pixels.shape == (160, 80, 4)
+    np.testing.assert_allclose(pixels[40, 40], (255, 0, 0, 255), atol=8)
+    assert pixels[130, 40, 3] < 8
 
 
 def test_a_set_that_was_damaged_later_names_the_example(smooth, small_config, tmp_path):

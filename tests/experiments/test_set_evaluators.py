@@ -25,7 +25,7 @@ def run_with(config, workdir, *names):
 def test_a_run_asks_for_them_by_name(train_config, tmp_path):
     names = "zero-shot:digits_ru", "retrieval:validation"
     config, model, found = run_with(train_config, tmp_path, *names)
-    ways = {f"{way}top{k}" for way in ("", "pictures_") for k in (1, 5, 10)}
+    ways = {f"{way}top{k}" for way in ("", "pictures_") for k in (1, 5, 10)} | {"mean_recall"}
     expected = {"zero-shot:digits_ru/accuracy", *(f"retrieval:validation/{way}" for way in ways)}
     assert set(found) == expected
     evaluate = make_evaluators(config)["zero-shot:digits_ru"]

@@ -13,6 +13,7 @@ from types import ModuleType
 from clip_jax.errors import InputError
 from clip_jax.text import check_encodable
 from experiments.data.sources import arrow, fbc2, image_tables, parquet, tars, tfds_sets
+from experiments.data.sources.groups import BY_KEY
 from experiments.data.sources.read_plan import ReadPlan, SourceConfig
 
 KINDS: dict[str, ModuleType] = {
@@ -32,6 +33,12 @@ def make_plan(config: SourceConfig) -> ReadPlan:
         raise InputError(f"--kind is {kind!r}; expected one of {', '.join(KINDS)}")
     if kind not in ("pictures", "tar", "fbc2"):  # the others' packages take names as UTF-8
         check_encodable(str(Path(config.data_dir, config.source)), "SOURCE")
+    named = kind in ("pictures", "tar") and config.schema.has_image
+    if config.group_by in BY_KEY and not named:
+        raise InputError(
+            f"--group-by is {config.group_by!r}, and the records here have no file names; "
+            "name a column"
+        )
     plan = KINDS[kind].plan(dataclasses.replace(config, kind=kind))
     if not plan.chunks:
         raise InputError(f"{config.source}: holds no records")
@@ -49,7 +56,6 @@ def _detect(config: SourceConfig) -> str:
     found = [kind for kind in found if kind in ("arrow", "tfds")] or found
     if not found and source.is_dir():
         tars.check_uncompressed(source, [])
-        image_tables.check_table(source, config)
     if len(found) != 1:
         seen = f"could be {' or '.join(found)}" if found else "is of no known kind"
         raise InputError(f"{source}: {seen}; say --kind, one of {', '.join(KINDS)}")

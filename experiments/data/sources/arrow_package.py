@@ -10,6 +10,7 @@ from typing import Any
 
 from clip_jax.errors import InputError
 from experiments.data.sources.columns import read_image, read_texts
+from experiments.data.sources.groups import group_column, group_value
 from experiments.data.sources.read_plan import SourceConfig
 from experiments.data.sources.records import BadRecord, Candidate, Rejected
 
@@ -44,7 +45,8 @@ def runs_of(rows: list[int], most: int) -> Iterator[tuple[list[int], int]]:
 
 def stored_columns(names: Collection[str], config: SourceConfig) -> list[str]:
     """The columns of a file that hold what the options name, each once: "a" where that is "a/b"."""
-    wanted = (c if c in names else c.partition("/")[0] for c in config.columns.values())
+    columns = *config.columns.values(), group_column(config.group_by)
+    wanted = (c if c in names else c.partition("/")[0] for c in columns)
     return [column for column in dict.fromkeys(wanted) if column in names]
 
 
@@ -61,7 +63,9 @@ def read_batch(
             image = None
             if config.schema.has_image:
                 image = read_image(cells, config, folder)
-            yield Candidate(f"{file}:{row}", where, image, read_texts(cells, config))
+            texts = read_texts(cells, config)
+            group = group_value(cells, config.group_by)
+            yield Candidate(f"{file}:{row}", where, image, texts, group=group)
         except BadRecord as error:
             yield Rejected(where, str(error))
 

@@ -12,6 +12,7 @@ import numpy as np
 from clip_jax.errors import InputError
 from clip_jax.text import escape
 from experiments.data.sources.files import read_inside
+from experiments.data.sources.groups import check_group_column
 from experiments.data.sources.read_plan import SourceConfig
 from experiments.data.sources.records import BadRecord
 from experiments.data.sources.schema import COLUMNS, Column
@@ -21,6 +22,7 @@ Row = Mapping[str, Any]
 
 def choose_columns(names: Collection[str], config: SourceConfig, place: Any) -> SourceConfig:
     """Returns `config` with a column for each feature; InputError where one is missing."""
+    check_group_column(names, config.group_by, place)
     chosen = {
         column.field: _choose(names, column, config.columns[feature], place)
         for feature, column in config.schema.columns.items()

@@ -36,7 +36,7 @@ def plan(config: SourceConfig) -> ReadPlan:
             f"{source}: holds questions, and --form is {config.form!r}; expected one of "
             f"{', '.join(QUESTION_SCHEMAS)}"
         )
-    if any(config.columns.values()):
+    if any(config.columns.values()) or config.group_by:
         raise InputError(f"{source}: has no columns; leave the options that name them out")
     answers = _answers(source)
     if not answers.is_file():

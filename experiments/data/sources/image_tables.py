@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from clip_jax.errors import InputError
-from clip_jax.image_file import IMAGE_SUFFIXES
 from clip_jax.text import check_encodable, escape, normalize_name
 from experiments.data.sources.columns import choose_columns, find_column, get_value, read_texts
 from experiments.data.sources.files import are_two_files, find_inside, read_inside
+from experiments.data.sources.groups import BY_KEY, group_value
 from experiments.data.sources.labels import (
     VALIDATION,
     LabelledRows,
@@ -44,7 +44,8 @@ class Entry:
     """Rows of one record, or, without a key, one row that is left out.
 
     head: the image, if the form has one, then each text of which there is one. texts: the
-    captions or answers of each row. why: of a row that is left out, None for a blank one.
+    captions or answers of each row. why: of a row that is left out, None for a blank one. group: of
+    the first row.
     """
 
     rows: list[dict[str, Any]]
@@ -52,6 +53,7 @@ class Entry:
     head: tuple[str, ...] = ()
     texts: tuple[list[Any], ...] = ()
     why: str | None = None
+    group: Any = None
 
 
 def matches(source: Path) -> bool:
@@ -93,7 +95,7 @@ def read(config: SourceConfig, chunk: list[Entry]) -> Iterator[Candidate | Rejec
             for row, listed in zip(entry.rows, entry.texts, strict=True)
             for _ in listed
         ]
-        yield Candidate(entry.key, where, image, texts, places, len(entry.rows))
+        yield Candidate(entry.key, where, image, texts, places, len(entry.rows), entry.group)
 
 
 def label_splits(folder: Path) -> list[str]:
@@ -179,7 +181,6 @@ def _find_table(config: SourceConfig) -> Path:
         if not table.is_file() or table.resolve().parent != source.resolve():
             raise InputError(f"{table}: no such table in the folder")
         return table
-    check_table(source, config)
     tables = _tables(source)
     if len(tables) != 1:
         found = ", ".join(table.name for table in tables) or "none"
@@ -190,22 +191,10 @@ def _find_table(config: SourceConfig) -> Path:
     return tables[0]
 
 
-def check_table(source: Path, config: SourceConfig) -> None:
-    """Raises InputError that names the missing table of a folder with images."""
-    images = sum(file.suffix.lower() in IMAGE_SUFFIXES for file in source.rglob("*"))
-    if images and not _tables(source):
-        columns = [column.default_names[0] for column in config.schema.columns.values()]
-        others = ", ".join(f"list{suffix}" for suffix in TABLES if suffix != ".csv")
-        raise InputError(
-            f"{source}: holds {images} images and no table; expected {source / 'list.csv'} "
-            f"(or {others}) with columns {', '.join(columns)}"
-        )
-
-
 def _entries(table: Path, config: SourceConfig) -> list[Entry]:
     """Records in the order in which they first appear, then the rows that are left out."""
     schema = config.schema
-    records: dict[tuple[str, ...], list[tuple[dict[str, Any], list[Any]]]] = {}
+    records: dict[tuple[str, ...], list[tuple[dict[str, Any], list[Any], Any]]] = {}
     left_out = []
     names = _ImageNames(table.parent)
     for row in table_rows(table, config.image_column):
@@ -220,12 +209,16 @@ def _entries(table: Path, config: SourceConfig) -> list[Entry]:
             continue
         if schema.has_image:
             head[0] = names.spelling(head[0])
-        records.setdefault(tuple(head), []).append((where, several))
+        group = group_value(row.value, config.group_by)
+        if config.group_by in BY_KEY and schema.has_image:
+            group = names.key(head[0])
+        records.setdefault(tuple(head), []).append((where, several, group))
     entries = []
     for head, rows in records.items():
-        places = [where for where, _ in rows]
+        places = [where for where, _, _ in rows]
         key = f"{table.name}:{places[0]['row']}" if schema.scalar_features else names.key(head[0])
-        entries.append(Entry(places, key, head, tuple(several for _, several in rows)))
+        texts = tuple(several for _, several, _ in rows)
+        entries.append(Entry(places, key, head, texts, group=rows[0][2]))
     return entries + left_out
 
 

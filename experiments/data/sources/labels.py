@@ -19,14 +19,7 @@ VALIDATION = ("validation", "valid", "val", "dev")
 
 
 class MissingSplit(InputError):
-    """A set is on disk and has no split of this name.
-
-    split: the name. known: the splits that the set has.
-    """
-
-    def __init__(self, message: str, split: str, known: Collection[str]) -> None:
-        super().__init__(message)
-        self.split, self.known = split, tuple(known)
+    """A set is on disk and has no split of this name."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -79,7 +72,7 @@ def find_split(folder: Path, source: LabelSource, split: str, known: Collection[
             if alias in names:
                 return names[alias]
     found = escape(", ".join(sorted(known))) or "none"
-    raise MissingSplit(f"{folder}: has no split {wanted!r}; found {found}", split, known)
+    raise MissingSplit(f"{folder}: has no split {wanted!r}; found {found}")
 
 
 def first_unique(*candidates: Sequence[str]) -> Sequence[str]:

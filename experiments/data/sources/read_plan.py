@@ -15,8 +15,9 @@ class SourceConfig:
     """Say how to read a source; "" means: detect it.
 
     source: file or folder, or a TFDS name under `data_dir`. form: one of SCHEMAS. from_split: of a
-    source that has several. table: the file that lists the records of a folder. chunk_records: how
-    many records a chunk has at most where that can be chosen.
+    source that has several. table: the file that lists the records of a folder. group_by: what the
+    records of a group share ("folder", "prefix" or a column; `groups.py`). chunk_records: how many
+    records a chunk has at most where that can be chosen.
     """
 
     source: str
@@ -30,6 +31,7 @@ class SourceConfig:
     from_split: str = "train"
     table: str = ""
     data_dir: str = ""
+    group_by: str = ""
     chunk_records: int = 4096
 
     @property

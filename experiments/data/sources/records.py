@@ -12,6 +12,7 @@ from PIL import Image
 from clip_jax.errors import InputError
 from clip_jax.image_file import open_image
 from clip_jax.text import decode_text, escape, normalize_name
+from experiments.data.sources.groups import find_group
 from experiments.data.sources.schema import RecordSchema
 
 # The ones that are stored as they are. Pillow reads more, some with the help of other programs.
@@ -34,7 +35,8 @@ class Candidate:
     key: its name, the same whenever the source is read. where: the file and the row or key.
     image: an encoded image, None in a form without. texts: by feature, str, or bytes of UTF-8,
     if all is well; a list of those that the form has several of. several_where: of each, if that
-    differs: the row that it is from. items: rows, members or entries of the source in it.
+    differs: the row that it is from. items: rows, members or entries of the source in it. group:
+    the value of the column that `SourceConfig.group_by` names.
     """
 
     key: str
@@ -43,6 +45,7 @@ class Candidate:
     texts: Mapping[str, Any]
     several_where: Sequence[dict[str, Any]] = ()
     items: int = 1
+    group: Any = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,9 +71,16 @@ class Ignored:
 
 @dataclasses.dataclass(frozen=True)
 class Record:
+    """A record as it is stored.
+
+    pixels: its decoded image. group: of records that belong into one split, None for one alone.
+    """
+
     key: str
     image: bytes | None
     texts: dict[str, Any]
+    pixels: Image.Image | None = None
+    group: str | None = None
 
     @property
     def example(self) -> dict[str, Any]:
@@ -80,20 +90,26 @@ class Record:
 
     @property
     def split_key(self) -> bytes:
-        """Returns what decides the split: questions on one image or text share it."""
+        """Returns what decides the split: a group shares it, and questions on one image or text."""
+        if self.group is not None:
+            return self.group.encode()
         if "question" not in self.texts:
             return self.key.encode()
         return self.image or self.texts.get("context", self.texts["question"]).encode()
 
 
 def check_record(
-    candidate: Candidate, schema: RecordSchema, max_side: int | None, normalize_text: bool = False
+    candidate: Candidate,
+    schema: RecordSchema,
+    max_side: int | None,
+    normalize_text: bool = False,
+    group_by: str = "",
 ) -> tuple[Record | None, list[Rejected]]:
     """Returns the record without its bad captions or answers, or None; and what was left out.
 
     max_side: images with a longer side are encoded again with this one, in pixels.
-    normalize_text: whether texts are stored in NFC. The items of all rejections together are those
-    of the candidate that are not in the record.
+    normalize_text: whether texts are stored in NFC. group_by: of `SourceConfig`. The items of all
+    rejections together are those of the candidate that are not in the record.
     """
     nouns = {name: column.noun for name, column in schema.columns.items()}
     given = candidate.texts[schema.repeated_feature]
@@ -114,15 +130,21 @@ def check_record(
             name: _check_text(candidate.texts[name], nouns[name], normalize_text)
             for name in schema.scalar_features
         }
-        image = _check_image(candidate.image, max_side) if schema.has_image and several else None
+        key = escape(normalize_name(candidate.key))
+        group = find_group(key, candidate.group, group_by)
+        if group_by and group is None:
+            raise BadRecord(f"group ({escape(group_by)}) is missing")
+        image, pixels = None, None
+        if schema.has_image and several:
+            image, pixels = _check_image(candidate.image, max_side)
     except BadRecord as error:
         lost = Rejected(candidate.where, str(error), candidate.items)
         return None, [*rejected, lost]
     if not several:
         return None, [dataclasses.replace(rejected[0], items=candidate.items), *rejected[1:]]
     rejected = _count_lost_rows(rejected, good_rows)
-    key = escape(normalize_name(candidate.key))
-    return Record(key, image, {**texts, schema.repeated_feature: several}), rejected
+    stored = {**texts, schema.repeated_feature: several}
+    return Record(key, image, stored, pixels, group), rejected
 
 
 def _count_lost_rows(rejected: list[Rejected], good_rows: set[Any]) -> list[Rejected]:
@@ -152,8 +174,8 @@ def _check_text(given: Any, noun: str, normalize: bool) -> str:
     return normalize_name(text.strip()) if normalize else text.strip()
 
 
-def _check_image(data: bytes | None, max_side: int | None) -> bytes:
-    """Returns the file itself, or an upright 8-bit one that keeps transparency."""
+def _check_image(data: bytes | None, max_side: int | None) -> tuple[bytes, Image.Image]:
+    """Returns the file itself, or an upright 8-bit one that keeps transparency; and its pixels."""
     if not data:
         raise BadRecord("image is empty")
     try:
@@ -165,7 +187,7 @@ def _check_image(data: bytes | None, max_side: int | None) -> bytes:
         raise BadRecord(f"image cannot be read: {reason}") from error
     small = max_side is None or max(image.size) <= max_side
     if small and image.format in KEPT_FORMATS:
-        return data
+        return data, image
     lossy = image.format in LOSSY_FORMATS and not image.has_transparency_data
     image = image.convert("RGBA" if image.has_transparency_data else "RGB")
     if not small:
@@ -177,7 +199,7 @@ def _check_image(data: bytes | None, max_side: int | None) -> bytes:
         image.save(buffer, "JPEG", quality=JPEG_QUALITY)
     else:
         image.save(buffer, "PNG")
-    return buffer.getvalue()
+    return buffer.getvalue(), image
 
 
 def _resize(image: Image.Image, size: tuple[int, int]) -> Image.Image:

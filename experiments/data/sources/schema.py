@@ -23,6 +23,7 @@ class Column:
 
 
 CODES = "codes"  # a feature, and its entry in the set's metadata
+BACKGROUND = "background"  # an entry in the set's metadata: white, black or none
 
 # By feature of the prepared set.
 COLUMNS = {

@@ -20,11 +20,14 @@ from tensorflow_datasets.core.example_serializer import ExampleSerializer
 from clip_jax.atomic_file import replace_file
 from clip_jax.errors import InputError
 from clip_jax.text import escape, read_json
+from experiments.config.data import BACKGROUNDS
 from experiments.data import sources
+from experiments.data.inspection import Inspector
 from experiments.data.sources.read_plan import SourceConfig
 from experiments.data.sources.records import Ignored, Rejected, check_record
 from experiments.data.sources.schema import RecordSchema
 
+VALIDATION = "validation"
 # One record a chunk, so that reading one decompresses no other.
 WRITER = "group_size:1"
 
@@ -35,6 +38,8 @@ class WriteConfig:
 
     validation: the share that goes into the split "validation", by a hash of what a record is
     about. max_side: of larger images, in pixels. normalize_text: whether texts are stored in NFC.
+    background: under transparent pixels, which the set states and whoever reads it uses; "": left
+    to the model. inspect: whether images and captions are inspected (`inspection.py`).
     """
 
     split: str = "train"
@@ -42,6 +47,8 @@ class WriteConfig:
     max_side: int | None = None
     shard_records: int = 4096
     normalize_text: bool = False
+    background: str = ""
+    inspect: bool = True
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,7 +94,7 @@ def serializer(described: tfds.features.FeaturesDict) -> Callable[[Mapping[str, 
 def split_of(split_key: bytes, write_config: WriteConfig) -> str:
     """Returns the split by what a record is about alone, whatever else there is in the source."""
     number = int.from_bytes(hashlib.sha256(split_key).digest()[:8], "big")
-    return "validation" if number < write_config.validation * 2**64 else write_config.split
+    return VALIDATION if number < write_config.validation * 2**64 else write_config.split
 
 
 def write_chunk(
@@ -95,6 +102,7 @@ def write_chunk(
 ) -> ChunkResult:
     """Writes shards into `folder`, and last the file that says that they are whole."""
     serialize = serializer(features(config.schema))
+    inspector = Inspector(BACKGROUNDS[write_config.background or "none"], VALIDATION)
     writers: dict[str, ShardWriter] = {}
     records = kept = lost = 0
     rejected: list[dict[str, Any]] = []
@@ -110,8 +118,9 @@ def write_chunk(
             else:
                 items = found.items
                 record, reasons = check_record(
-                    found, config.schema, write_config.max_side, write_config.normalize_text
-                )
+                    found, config.schema, write_config.max_side, write_config.normalize_text,
+                    config.group_by,
+                )  # fmt: skip
             rejected += [{**reason.where, "why": escape(reason.why)} for reason in reasons]
             lost += (left_out := sum(reason.items for reason in reasons))
             kept += items - left_out
@@ -122,11 +131,15 @@ def write_chunk(
                 stem = f"piece-{number:06d}-{split}"
                 writers[split] = ShardWriter(folder, stem, write_config.shard_records)
             writers[split].write(serialize(record.example))
+            if write_config.inspect:
+                inspector.add(record, split)
     finally:
         for writer in writers.values():
             writer.close()
     shards = [[split, *shard] for split in sorted(writers) for shard in writers[split].shards]
     written = ChunkResult(shards, records, rejected, kept, lost, dict(sorted(ignored.items())))
+    if write_config.inspect and config.schema.has_image:
+        inspector.write(folder / notes_name(number))
     replace_file(folder / result_name(number), json_line(dataclasses.asdict(written)))
     return written
 
@@ -134,6 +147,11 @@ def write_chunk(
 def result_name(number: int) -> str:
     # Earlier versions wrote these names: they are still read.
     return f"piece-{number:06d}.json"
+
+
+def notes_name(number: int) -> str:
+    """Returns the file of `inspection.py` on a chunk."""
+    return f"piece-{number:06d}.npz"
 
 
 def read_result(folder: Path, number: int) -> ChunkResult | None:

@@ -14,6 +14,7 @@ from clip_jax.image_file import IMAGE_SUFFIXES
 from clip_jax.text import decode_text, escape, parse_json
 from experiments.data.sources.columns import read_texts
 from experiments.data.sources.files import read_range
+from experiments.data.sources.groups import group_column, group_value
 from experiments.data.sources.labels import (
     CLASS_NAMES,
     LabelledRows,
@@ -92,8 +93,9 @@ def read(config: SourceConfig, chunk: str) -> Iterator[Candidate | Rejected | Ig
                 raise BadRecord(found.why)
             members = {kind: read_range(file, place) for kind, place in found.members.items()}
             image = next((members[kind] for kind in IMAGES if kind in members), None)
-            texts = _texts(members, config)
-            yield Candidate(f"{chunk}/{found.key}", where, image, texts, items=found.items)
+            texts, group = _texts(members, config)
+            key = f"{chunk}/{found.key}"
+            yield Candidate(key, where, image, texts, items=found.items, group=group)
         except BadRecord as error:
             yield Rejected(where, str(error), found.items)
 
@@ -139,24 +141,25 @@ def read_labels(folder: Path, source: LabelSource, split: str) -> LabelledRows:
 def _wanted(config: SourceConfig) -> Wanted:
     """Captions are in key.txt or key.json; in the latter alone where a column is named."""
     schema = config.schema
-    captions = config.form == "captions" and not config.caption_column
+    named = config.caption_column or group_column(config.group_by)
+    captions = config.form == "captions" and not named
     texts = TEXTS if captions else ("json",)
     return Wanted(
         IMAGES if schema.has_image else (), texts, schema.columns[schema.repeated_feature].noun
     )
 
 
-def _texts(members: dict[str, bytes], config: SourceConfig) -> dict[str, Any]:
-    """By feature, of the one text of a sample."""
+def _texts(members: dict[str, bytes], config: SourceConfig) -> tuple[dict[str, Any], Any]:
+    """Returns the texts of a sample by feature, and its group, which its json alone can name."""
     if "txt" in members:
-        return {"captions": [members["txt"]]}
+        return {"captions": [members["txt"]]}, None
     try:
         about = parse_json(members["json"], "json")
     except InputError as error:
         raise BadRecord(f"json cannot be read: {str(error).partition(': ')[2]}") from error
     if not isinstance(about, dict):
         raise BadRecord("json holds no object")
-    return read_texts(about, config)
+    return read_texts(about, config), group_value(about, config.group_by)
 
 
 def _is_tar(file: Path) -> bool:

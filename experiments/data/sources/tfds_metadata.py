@@ -16,9 +16,13 @@ UNFINISHED, INFO = "unfinished", "dataset_info.json"
 
 
 def write_tfds_metadata(
-    out: Path, schema: RecordSchema, shards: list[list[Any]], codes: dict[str, Any] | None
+    out: Path, schema: RecordSchema, shards: list[list[Any]], metadata: dict[str, Any]
 ) -> None:
-    """Renames the shards as TFDS wants them, and writes the metadata."""
+    """Renames the shards as TFDS wants them, and writes the metadata.
+
+    metadata: what `Split.metadata` is to have, by name.
+    """
+    codes = metadata.get(CODES)
     template = tfds.core.ShardedFileTemplate(
         data_dir=out, dataset_name=NAME, filetype_suffix="array_record"
     )
@@ -45,7 +49,7 @@ def write_tfds_metadata(
             name=NAME, version=tfds.core.Version(VERSION), data_dir=str(out), module_name=""
         ),
         features=features(schema, codes["count"] if codes else 0),
-        metadata=tfds.core.MetadataDict({CODES: codes}) if codes else None,
+        metadata=tfds.core.MetadataDict(metadata) if metadata else None,
     )
     info.set_file_format("array_record")
     info.set_splits(tfds.core.splits.SplitDict(splits))

@@ -13,6 +13,7 @@ from tqdm import tqdm
 from clip_jax.errors import InputError
 from experiments.data.sources import tf_records
 from experiments.data.sources.columns import choose_columns, read_image, read_texts
+from experiments.data.sources.groups import group_value
 from experiments.data.sources.labels import LabelledRows, LabelSource, first_unique
 from experiments.data.sources.read_plan import ReadPlan, SourceConfig, file_fingerprints
 from experiments.data.sources.records import BadRecord, Candidate, Rejected
@@ -72,12 +73,13 @@ def read(config: SourceConfig, chunk: str) -> Iterator[Candidate | Rejected]:
                 row = features.deserialize_example_np(serialized, decoders=skip)
                 image = read_image(row, config, folder) if has_image else None
                 texts = read_texts(row, config)
+                group = group_value(row, config.group_by)
             except BadRecord as error:
                 yield Rejected(where, str(error))
             except Exception as error:  # the parser's own are many, and of no common kind
                 yield Rejected(where, f"record cannot be parsed: {' '.join(str(error).split())}")
             else:
-                yield Candidate(f"{chunk}:{number}", where, image, texts)
+                yield Candidate(f"{chunk}:{number}", where, image, texts, group=group)
         reason = f"the file has {number + 1} records, its metadata {expected}"
         whole = number + 1 >= expected
     except (ValueError, OSError, RuntimeError, IndexError) as error:

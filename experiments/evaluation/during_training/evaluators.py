@@ -8,7 +8,7 @@ is left out, which is logged once, and never ends a run.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property, partial
 from typing import Any
 
@@ -16,13 +16,14 @@ import numpy as np
 
 from clip_jax import Predictor, PretrainedClip
 from clip_jax.errors import InputError
+from experiments.config.extensions import EvaluatorType, join_names
 from experiments.config.run import TrainConfig
 from experiments.data.source import Split, open_split
-from experiments.data.sources.labels import MissingSplit
 from experiments.evaluation.during_training.set_evaluators import (
     is_set_evaluator,
     probe_scores,
     set_evaluator,
+    set_metrics,
 )
 from experiments.evaluation.methods.reconstruction import reconstruct
 from experiments.evaluation.methods.retrieval import RECALLS, number, retrieve_both
@@ -45,7 +46,8 @@ def make_evaluators(config: TrainConfig) -> dict[str, Evaluator]:
 
     An unknown task or split, or a set that is not on disk, raises InputError.
     """
-    tasks = TASKS[config.objective]
+    tasks = _tasks(config)
+    sources = config.extensions.data
     made = {}
     for name in config.evaluators:
         task, colon, split = name.partition(":")
@@ -57,42 +59,47 @@ def make_evaluators(config: TrainConfig) -> dict[str, Evaluator]:
                 f"config.evaluators holds {name!r}; expected TASK:SPLIT with a task of "
                 f"{', '.join(tasks)}"
             )
-        try:
-            opened = open_split(config.data, split)
-        except MissingSplit as error:
-            raise InputError(
-                f"config.evaluators holds {name!r}: {error}; {_other_split(config, error.known)}"
-            ) from error
-        evaluate, *needed = tasks[task]
-        if not set(needed) & set(opened.features):
+        opened = open_split(config.data, split, sources)
+        needs = tasks[task].needs
+        if needs and not set(needs) & set(opened.features):
             raise InputError(
                 f"config.evaluators holds {name!r}, which needs a feature "
-                f"{' or '.join(map(repr, needed))}; the data set has "
+                f"{' or '.join(map(repr, needs))}; the data set has "
                 f"{', '.join(sorted(opened.features))}; {_proposal(tasks, split, opened)}"
             )
         readable = ReadableSplit(opened, config, LogOnce(name))
-        made[name] = partial(_measure, evaluate, readable)
+        made[name] = partial(_measure, tasks[task].evaluate, readable)
+    if config.best_metric:
+        check_metric(config, config.best_metric, "config.best_metric")
     return made
 
 
-def _proposal(tasks: Mapping[str, tuple[Any, ...]], name: str, split: Split) -> str:
+def _tasks(config: TrainConfig) -> dict[str, EvaluatorType]:
+    built_in = TASKS.get(config.objective, {})
+    return join_names(built_in, config.extensions.evaluators, "evaluator")
+
+
+def check_metric(config: TrainConfig, metric: str, option: str) -> None:
+    """Raises InputError unless "EVALUATOR/NAME" is a metric that the run's evaluators compute."""
+    evaluator, slash, name = metric.partition("/")
+    if evaluator not in config.evaluators or not slash:
+        known = ", ".join(f"{one}/NAME" for one in config.evaluators) or "none: no evaluators"
+        raise InputError(f"{option} is {metric!r}; expected one of {known}")
+    if config.objective == "clip" and is_set_evaluator(evaluator):
+        names = set_metrics(evaluator)
+    else:
+        names = _tasks(config)[evaluator.partition(":")[0]].metrics
+    if names and name not in names:
+        listed = ", ".join(f"{evaluator}/{known}" for known in names)
+        raise InputError(f"{option} is {metric!r}; expected one of {listed}")
+
+
+def _proposal(tasks: Mapping[str, EvaluatorType], name: str, split: Split) -> str:
     """Names the evaluators that a split can feed."""
-    fitting = [t for t, (_, *needed) in tasks.items() if set(needed) & set(split.features)]
+    fitting = [task for task, one in tasks.items() if set(one.needs) & set(split.features)]
     if not fitting:
-        return 'no evaluator fits it: --config.evaluators="()"'
+        return "no evaluator fits it: --config.evaluators=()"
     return " or ".join(f"--config.evaluators=\"('{task}:{name}',)\" fits" for task in fitting)
-
-
-def _other_split(config: TrainConfig, known: Sequence[str]) -> str:
-    """Says what to measure on where a split is not there."""
-    held_out = [split for split in known if split != config.data.split]
-    if held_out:
-        opened = open_split(config.data, held_out[0])
-        return _proposal(TASKS[config.objective], held_out[0], opened)
-    return (
-        "python -m experiments.prepare SOURCE OUT --validation=0.05 makes a split 'validation'; "
-        "--config.evaluators=\"()\" trains without one"
-    )
 
 
 def _measure(
@@ -119,7 +126,8 @@ class ReadableSplit:
     def training(self) -> ReadableSplit:
         """The training split of the same data."""
         data = self.config.data
-        return ReadableSplit(open_split(data, data.split), self.config, self.log)
+        opened = open_split(data, data.split, self.config.extensions.data)
+        return ReadableSplit(opened, self.config, self.log)
 
     @cached_property
     def _places(self) -> list[int]:
@@ -162,17 +170,21 @@ def zero_shot_accuracy(
 def caption_recall(
     config: TrainConfig, split: ReadableSplit, clip: PretrainedClip
 ) -> dict[str, float]:
-    """Recall of each image's captions among all of the split, and of each caption's images."""
+    """Recall of each image's captions among all of the split, and of each caption's images.
+
+    mean_recall is the mean of all six, the least noisy one of a small split.
+    """
     rows = list(split)
     captions = number([row["captions"] for row in rows])
     predictor = _predictor(clip)
     images = predictor.get_image_latents([row["image"] for row in rows])
     found = retrieve_both(images, predictor.get_text_latents(captions.texts), captions)
-    return {
+    recalls = {
         f"{prefix}top{k}": result.recall(k)
         for prefix, result in (("", found.texts), ("pictures_", found.images))
         for k in RECALLS
     }
+    return {**recalls, "mean_recall": float(np.mean(list(recalls.values())))}
 
 
 def probe_accuracy(
@@ -211,11 +223,12 @@ def pixel_errors(
 def losses(
     config: TrainConfig, split: ReadableSplit, rudolph: PretrainedRudolph
 ) -> dict[str, float]:
-    """Losses of images given their first captions, and of those captions given the images."""
+    """Losses of images given their first captions, of those captions given the images, the mean."""
     rows = list(split)
-    return sequence_losses(
+    found = sequence_losses(
         rudolph, [row["image"] for row in rows], [row["captions"][0] for row in rows]
     )
+    return {**found, "mean_loss": float(np.mean(list(found.values())))}
 
 
 def answer_scores(
@@ -236,14 +249,22 @@ def answer_scores(
     return score_answers(answers, [row["answers"] for row in rows])
 
 
-# By objective: an evaluation, and the features one of which it needs.
 CAPTIONS = "captions", "caption"
-TASKS: dict[str, dict[str, tuple[Any, ...]]] = {
+RECALL_NAMES = tuple(f"{prefix}top{k}" for prefix in ("", "pictures_") for k in RECALLS)
+# By objective.
+TASKS: dict[str, dict[str, EvaluatorType]] = {
     "clip": {
-        "zero-shot": (zero_shot_accuracy, "label"),
-        "linear-probe": (probe_accuracy, "label"),
-        "retrieval": (caption_recall, *CAPTIONS),
+        "zero-shot": EvaluatorType(zero_shot_accuracy, ("label",), ("accuracy",)),
+        "linear-probe": EvaluatorType(probe_accuracy, ("label",), ("accuracy",)),
+        "retrieval": EvaluatorType(caption_recall, CAPTIONS, (*RECALL_NAMES, "mean_recall")),
     },
-    "vqgan": {"reconstruction": (pixel_errors, "image")},
-    "rudolph": {"losses": (losses, *CAPTIONS), "questions": (answer_scores, "question")},
+    "vqgan": {
+        "reconstruction": EvaluatorType(
+            pixel_errors, ("image",), ("absolute_error", "codebook_usage")
+        ),
+    },
+    "rudolph": {
+        "losses": EvaluatorType(losses, CAPTIONS, ("image_loss", "right_text_loss", "mean_loss")),
+        "questions": EvaluatorType(answer_scores, ("question",), ("exact_match", "f1")),
+    },
 }

@@ -34,6 +34,11 @@ def is_set_evaluator(name: str) -> bool:
     return any(part in RECORDS for part in name.split(":")[1:2])
 
 
+def set_metrics(name: str) -> tuple[str, ...]:
+    """Returns the names of what the evaluator of a set computes."""
+    return (RECORDS[name.split(":")[1]].metric,)
+
+
 def set_evaluator(config: TrainConfig, name: str) -> Measure:
     """The evaluator of this name, "TASK:SET" or "TASK:SET:SPLIT"."""
     task, known, *split = name.split(":")
