@@ -7,7 +7,8 @@ from dataclasses import dataclass
 class Run:
     """Executed as printed, in a folder with what it reads.
 
-    needs: pieces of `workspace.py`, PLACE=PIECE where the page calls one otherwise.
+    needs: names of `data_pieces.py` and `model_pieces.py`, PLACE=PIECE where the page calls a piece
+        otherwise.
     shorter: options behind the printed ones that make it short, and nothing else.
     files: that it must have written. status: its exit status. variables: of the shell.
     slow: whether `make test` leaves it out.

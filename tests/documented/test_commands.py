@@ -13,6 +13,8 @@ import shlex
 import tomllib
 from pathlib import Path
 
+import data_pieces  # noqa: F401 - registers what commands read
+import model_pieces  # noqa: F401
 import pytest
 from huggingface_hub import constants
 from loopback_hub import Hub
