@@ -8,16 +8,29 @@ Source: Vaswani et al. 2017, section 3.2.1.
 from __future__ import annotations
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 
 from clip_jax import cpu
 from clip_jax.cpu.attention import attention as cpu_attention
+from clip_jax.fused import fused_attention
 
 
-def attention(q: jax.Array, k: jax.Array, v: jax.Array, causal: bool) -> jax.Array:
+def attention(
+    q: jax.Array, k: jax.Array, v: jax.Array, causal: bool, fused: bool = True
+) -> jax.Array:
     """Attends in float32; float[B, T, H, K] each -> float[B, T, H, K] in their dtype.
 
     causal: a token attends to itself and those before it.
+    fused: whether a kernel may do it (`clip_jax/fused`).
     """
+    if fused:
+        T, K = q.shape[1], q.shape[3]
+        mask = np.tri(T, dtype=bool) if causal else None
+        scaled, keys, values = (jnp.einsum("BTHK->BHTK", x) for x in (q * K**-0.5, k, v))
+        y = fused_attention(scaled, keys, values, mask)
+        if y is not None:
+            return jnp.einsum("BHTK->BTHK", y)
     if cpu.in_use():
         return cpu_attention(q, k, v, causal)
     return jax.nn.dot_product_attention(q, k, v, is_causal=causal)

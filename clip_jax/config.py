@@ -225,11 +225,13 @@ class Compute:
         "dots" also the results of matrix products, so that only cheap operations run twice.
     unroll: layers per iteration of the scan; the number of layers or more unrolls it whole,
         which is faster where the loop's overhead matters (small models, CPU).
+    fused_attention: let a kernel compute attention on TPUs and GPUs (`clip_jax/fused`).
     """
 
     dtype: str = "float32"
     remat: str = "none"
     unroll: Size = 1
+    fused_attention: bool = True
 
     def __post_init__(self) -> None:
         check_fields(self)

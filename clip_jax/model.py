@@ -21,6 +21,7 @@ import numpy as np
 from clip_jax.activation import activate
 from clip_jax.attention import attention
 from clip_jax.config import ClipConfig, Compute, TextConfig, VisionConfig
+from clip_jax.fused import ATTENTION_RESIDUALS
 from clip_jax.jit_apply import param_shapes
 from clip_jax.linear import MATMUL, einsum, linear
 from clip_jax.sharding import constrain_batch, constrain_embedding
@@ -49,6 +50,7 @@ class LayerNorm(nn.Module):
 
 class Attention(nn.Module):
     tower: VisionConfig | TextConfig
+    fused: bool = True
 
     @nn.compact
     def __call__(self, x: jax.Array, causal: bool) -> jax.Array:
@@ -59,7 +61,7 @@ class Attention(nn.Module):
         residual_kernel = nn.initializers.normal(D**-0.5 * (2 * L) ** -0.5)
         qkv = linear(self, "qkv", "BTD,DcHK->BTcHK", x, (D, 3, H, K), kernel)
         q, k, v = jnp.moveaxis(qkv, 2, 0)
-        y = attention(q, k, v, causal)
+        y = attention(q, k, v, causal, self.fused)
         return linear(self, "out", "BTHK,HKD->BTD", y, (H, K, D), residual_kernel)
 
 
@@ -83,13 +85,14 @@ class Block(nn.Module):
     config: ClipConfig
     tower: VisionConfig | TextConfig
     causal: bool
+    fused: bool = True
 
     @nn.compact
     def __call__(self, x: jax.Array) -> tuple[jax.Array, None]:
         epsilon = self.config.layer_norm_epsilon
         x = constrain_batch(x)
         y = LayerNorm(epsilon, name="attention_norm")(x)
-        x = x + Attention(self.tower, name="attention")(y, self.causal)
+        x = x + Attention(self.tower, self.fused, name="attention")(y, self.causal)
         y = LayerNorm(epsilon, name="mlp_norm")(x)
         return x + Mlp(self.config, self.tower, name="mlp")(y), None
 
@@ -100,9 +103,16 @@ def maybe_remat(
     """Wraps a block's methods in `nn.remat` as `Compute.remat` says."""
     if compute.remat == "none":
         return block
-    policies = {"block": None, "dots": jax.checkpoint_policies.save_only_these_names(MATMUL)}
     # A scan keeps the compiler from merging the recomputation with the forward pass.
-    return nn.remat(block, prevent_cse=False, policy=policies[compute.remat], methods=list(methods))
+    return nn.remat(
+        block, prevent_cse=False, policy=remat_policy(compute), methods=list(methods)
+    )
+
+
+def remat_policy(compute: Compute) -> Any:
+    """Returns what `Compute.remat`, "block" or "dots", saves besides a block's input."""
+    dots = jax.checkpoint_policies.save_only_these_names(MATMUL, ATTENTION_RESIDUALS)
+    return {"block": None, "dots": dots}[compute.remat]
 
 
 def scanned_blocks(
@@ -116,7 +126,7 @@ def scanned_blocks(
         length=tower.layers,
         unroll=min(compute.unroll, tower.layers),
     )
-    return stack(config, tower, causal, name="layers")
+    return stack(config, tower, causal, compute.fused_attention, name="layers")
 
 
 class UnrolledBlocks(nn.Module):
@@ -128,11 +138,12 @@ class UnrolledBlocks(nn.Module):
     config: ClipConfig
     tower: VisionConfig | TextConfig
     causal: bool
+    fused: bool = True
 
     @nn.compact
     def __call__(self, x: jax.Array) -> tuple[jax.Array, None]:
         for layer in range(self.tower.layers):
-            x, _ = Block(self.config, self.tower, self.causal, name=str(layer))(x)
+            x, _ = Block(self.config, self.tower, self.causal, self.fused, name=str(layer))(x)
         return x, None
 
 
@@ -146,7 +157,7 @@ def make_encoder(
     """Returns a tower's blocks, as a scan if their parameters are stacked (`layers.py`)."""
     if stacked:
         return scanned_blocks(config, tower, compute, causal)
-    return UnrolledBlocks(config, tower, causal, name="layers")
+    return UnrolledBlocks(config, tower, causal, compute.fused_attention, name="layers")
 
 
 class VisionTower(nn.Module):

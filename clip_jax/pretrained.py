@@ -31,6 +31,7 @@ from clip_jax.config_fields import short_repr
 from clip_jax.content_hash import content_hash
 from clip_jax.cpu.transposed import transpose_kernels
 from clip_jax.errors import InputError
+from clip_jax.fused import shard_over
 from clip_jax.jit_apply import jit_apply
 from clip_jax.layers import MATMUL_MODULES, is_stacked, stack_layers, unstack_layers
 from clip_jax.leading_shapes import leading_shapes
@@ -247,7 +248,8 @@ class PretrainedClip:
 
     def _run(self, function: Any, *args: Any, params: bool = True) -> Any:
         precision = "highest" if self.compute.dtype == "float32" else "default"
-        with jax.default_matmul_precision(precision):
+        axes = () if self._mesh is None else tuple(self._mesh.axis_names)
+        with jax.default_matmul_precision(precision), shard_over(axes):
             return function(self._inference_params, *args) if params else function(*args)
 
 

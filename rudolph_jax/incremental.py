@@ -11,6 +11,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from clip_jax.config import Compute
 from clip_jax.layers import MATMUL_MODULES
@@ -44,28 +45,29 @@ def forward_with_cache(
     first = start + Layout(config).num_prefix_tokens * bool(start)
     queries = slice(first, first + x.shape[1])
     mask_types = layer_mask_types(config)
-    rows = {name: jnp.asarray(mask(config, name)[queries]) for name in set(mask_types)}
+    rows = {name: mask(config, name)[queries] for name in set(mask_types)}
     past: list[list[KeyValueMask]] | None = None
     if past_key_values is not None:
         past = [
-            [(k, v, rows[name][:, :first])]
+            [(k, v, jnp.asarray(rows[name][:, :first]))]
             for (k, v), name in zip(past_key_values, mask_types, strict=True)
         ]
     masks = {name: row[:, queries] for name, row in rows.items()}
-    return run_layers(config, params, x, masks, past)
+    return run_layers(config, params, x, masks, past, fused=compute.fused_attention)
 
 
 def run_layers(
     config: RudolphConfig,
     params: Params,
     x: jax.Array,
-    masks: Mapping[str, jax.Array] | None,
+    masks: Mapping[str, jax.Array | np.ndarray] | None,
     past: Sequence[Sequence[KeyValueMask]] | None = None,
     caches: Sequence[LayerCache] | None = None,
+    fused: bool = True,
 ) -> tuple[jax.Array, KeyValues]:
     """Runs all layers: see `model.UnrolledBlocks`. Returns x and each layer's keys and values."""
     variables = {"params": params["layers"]}
-    out: Any = UnrolledBlocks(config).apply(variables, x, masks, past, caches)
+    out: Any = UnrolledBlocks(config, fused).apply(variables, x, masks, past, caches)
     return out[0], out[2]
 
 

@@ -1,11 +1,13 @@
 """The training loss: cross-entropy of the three segments, weighted.
 
-# B sequences, T positions, V vocabulary
+# B sequences, T positions, D width, V vocabulary, C logits of a slice of it
 
 Source: `rudolph.model.model.ruDolphModel.forward`.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +16,8 @@ from rudolph_jax.config import RudolphConfig
 from rudolph_jax.layout import PAD, Layout
 
 Losses = dict[str, jax.Array]
+# (positions, columns of the vocabulary) -> float32[B, positions, C]
+LogitsFn = Callable[[slice, slice], jax.Array]
 
 
 def rudolph_loss(
@@ -39,6 +43,34 @@ def rudolph_loss(
     Returns the loss and {"left_text_loss", "image_loss", "right_text_loss"} without weights, each
     float32[]; a segment without a labelled token is absent, or 0 where that depends on the batch.
     """
+    return segment_loss(
+        lambda positions, columns: logits[:, positions, columns].astype(jnp.float32),
+        input_ids,
+        config,
+        left_weight=left_weight,
+        image_weight=image_weight,
+        right_weight=right_weight,
+        legacy_boundary_label=legacy_boundary_label,
+        right_tokens=right_tokens,
+    )
+
+
+def segment_loss(
+    logits_fn: LogitsFn,
+    input_ids: jax.Array,
+    config: RudolphConfig,
+    *,
+    left_weight: float = 1.0,
+    image_weight: float = 7.0,
+    right_weight: float = 1.0,
+    legacy_boundary_label: bool = False,
+    right_tokens: jax.Array | None = None,
+) -> tuple[jax.Array, Losses]:
+    """Computes `rudolph_loss` of logits that are made segment by segment.
+
+    logits_fn: makes the logits that a segment needs: of its positions, and of text ids or image ids
+        alone. Together they are less than half of all; the others would have no gradient.
+    """
     layout = Layout(config)
     _, image, right = layout.segment_lengths(input_ids.shape[1])
     losses: Losses = {}
@@ -49,17 +81,19 @@ def rudolph_loss(
             losses[name], present[name] = values.mean(), True
 
     legacy = legacy_boundary_label and not layout.num_prefix_tokens
-    add("left_text_loss", _left_text(logits, input_ids, layout, legacy))
+    add("left_text_loss", _left_text(logits_fn, input_ids, layout, legacy))
     if image:
         start = layout.image.start + legacy
         add(
             "image_loss",
-            _cross_entropy(logits, input_ids, layout, start, layout.image.start + image, "image"),
+            _cross_entropy(
+                logits_fn, input_ids, layout, start, layout.image.start + image, "image"
+            ),
         )
     if right:
         # Nothing predicts the right text's first token, its BOS.
         start, stop = layout.right.start + 1, layout.right.start + right
-        values = _cross_entropy(logits, input_ids, layout, start, stop, "text")
+        values = _cross_entropy(logits_fn, input_ids, layout, start, stop, "text")
         if values.size:
             labelled = input_ids[:, start:stop] != PAD
             if right_tokens is None:
@@ -85,7 +119,9 @@ def count_right_tokens(input_ids: jax.Array, config: RudolphConfig) -> jax.Array
     return labelled.sum(axis=1).mean(dtype=jnp.float32)
 
 
-def _left_text(logits: jax.Array, input_ids: jax.Array, layout: Layout, legacy: bool) -> jax.Array:
+def _left_text(
+    logits_fn: LogitsFn, input_ids: jax.Array, layout: Layout, legacy: bool
+) -> jax.Array:
     """Computes the cross-entropies of the left text's tokens: float32[B, positions].
 
     The last left position predicts the first image code. The original labels it with that code
@@ -98,19 +134,26 @@ def _left_text(logits: jax.Array, input_ids: jax.Array, layout: Layout, legacy: 
     ids = jnp.where(ids == PAD, layout.text_pad_offset + jnp.arange(left), ids)
     ids = jnp.concatenate([ids, input_ids[:, left:]], axis=1)
     stop = left + (legacy and input_ids.shape[1] > left)
-    return _cross_entropy(logits, ids, layout, 1 - layout.num_prefix_tokens, stop, "text")
+    return _cross_entropy(logits_fn, ids, layout, 1 - layout.num_prefix_tokens, stop, "text")
 
 
 def _cross_entropy(
-    logits: jax.Array, ids: jax.Array, layout: Layout, start: int, stop: int, logit_type: str
+    logits_fn: LogitsFn,
+    ids: jax.Array,
+    layout: Layout,
+    start: int,
+    stop: int,
+    logit_type: str,
 ) -> jax.Array:
     """Computes float32[B, stop - start] of these ids, each from the position before it.
 
     logit_type: "text" or "image", the ids whose logits take part.
     """
+    if stop <= start:
+        return jnp.zeros((len(ids), 0))
     before = slice(start - 1 + layout.num_prefix_tokens, stop - 1 + layout.num_prefix_tokens)
     logit_slice = layout.text_logits if logit_type == "text" else layout.image_logits
-    values = logits[:, before, logit_slice].astype(jnp.float32)
+    values = logits_fn(before, logit_slice)
     labels = ids[:, start:stop, None]
     chosen = jnp.take_along_axis(values, labels, axis=-1)[..., 0]
     return jax.nn.logsumexp(values, axis=-1) - chosen

@@ -64,11 +64,6 @@ def mask(config: RudolphConfig, mask_type: str) -> np.ndarray:
     return allowed
 
 
-def masks(config: RudolphConfig) -> np.ndarray:
-    """Stacks the masks of all `mask_types`: bool[M, T, T]."""
-    return np.stack([mask(config, mask_type) for mask_type in mask_types(config)])
-
-
 def mask_types(config: RudolphConfig) -> tuple[str, ...]:
     """Returns the names of the masks that a config can have: MASK_TYPES and its own."""
     own = config.custom_mask

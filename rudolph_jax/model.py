@@ -13,8 +13,8 @@ from __future__ import annotations
 import functools
 import operator
 import string
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -23,47 +23,42 @@ import numpy as np
 
 from clip_jax.activation import activate
 from clip_jax.config import Compute
+from clip_jax.fused import fused_attention
 from clip_jax.jit_apply import param_shapes
-from clip_jax.linear import einsum, get_kernel, linear
-from clip_jax.model import LayerNorm, maybe_remat
+from clip_jax.linear import einsum, get_kernel, linear, slice_columns
+from clip_jax.model import LayerNorm, remat_policy
 from clip_jax.per_example_rng import dropout, fold_in
 from clip_jax.sharding import constrain_batch, constrain_embedding
 from rudolph_jax.cache import KeyValue, KeyValueMask, LayerCache
 from rudolph_jax.config import RudolphConfig
 from rudolph_jax.layout import BOS, PAD, Layout
-from rudolph_jax.masks import layer_mask_types, mask_types, masks
+from rudolph_jax.masks import layer_mask_types, mask
 
 NORMAL = nn.initializers.normal(0.02)
 ZEROS = nn.initializers.zeros
 MASKED_SCORE = -1e4  # the original's
 
 
-class LayerIndices(NamedTuple):
-    """Inputs of a scan over layers, int32[layers] each.
-
-    layer: index of the layer.
-    mask_type: index of its mask in `masks.mask_types`.
-    """
-
-    layer: jax.Array
-    mask_type: jax.Array
+LONGEST_GROUP = 4  # layers of a scan's iteration: the published mask orders repeat after four
 
 
 class Attention(nn.Module):
     config: RudolphConfig
+    fused: bool = True
 
     @nn.compact
     def __call__(
         self,
         x: jax.Array,
-        mask: jax.Array | None,
+        mask: jax.Array | np.ndarray | None,
         past: Sequence[KeyValueMask] = (),
         cache: LayerCache | None = None,
         keys: jax.Array | None = None,
     ) -> tuple[jax.Array, KeyValue]:
         """Computes float[B, T, D] -> float[B, T, D], and keys and values [B, H, T, K] of x.
 
-        mask: bool[T, T], which tokens of x each one attends to.
+        mask: bool[T, T], which tokens of x each one attends to. A NumPy array is a constant of the
+            program, for which a kernel may be at hand (`clip_jax/fused`).
         past: keys and values of other tokens, which all of them attend to.
         cache: of the tokens before x's single one, instead of `mask`; its next `key_value` is
             returned instead of (k, v).
@@ -78,15 +73,27 @@ class Attention(nn.Module):
             current, key_value = cache.update(k, v)
             attended.append(current)
         elif mask is not None:
-            attended.append((k, v, mask))
+            attended.append((k, v, jnp.asarray(mask)))
+        y = None
+        # Nothing but x is attended to, and no kernel has dropout of weights.
+        dropped = keys is not None and self.config.attention_dropout > 0
+        if self.fused and isinstance(mask, np.ndarray) and len(attended) == 1 and not dropped:
+            y = fused_attention(q * K**-0.5, k, v, mask)
+        if y is None:
+            y = self.attend(q, attended, keys)
+        out = linear(self, "out", "BHTK,HKD->BTD", y, (H, K, D), NORMAL)
+        return dropout(out, self.config.output_dropout, keys, 1), key_value
+
+    def attend(
+        self, q: jax.Array, attended: Sequence[KeyValueMask], keys: jax.Array | None
+    ) -> jax.Array:
+        """Attends by softmax over all parts: q [B, H, T, K] -> [B, H, T, K]."""
         scores = [self.scores(q, k, mask) for k, _, mask in attended]
         weights = jax.nn.softmax(jnp.concatenate(scores, axis=-1), axis=-1)
         weights = dropout(weights, self.config.attention_dropout, keys, 0)
         ends = np.cumsum([score.shape[-1] for score in scores])[:-1]
         parts = zip(jnp.split(weights, ends, axis=-1), attended, strict=True)
-        y = functools.reduce(operator.add, (_weighted_sum(w, v) for w, (_, v, _) in parts))
-        out = linear(self, "out", "BHTK,HKD->BTD", y, (H, K, D), NORMAL)
-        return dropout(out, self.config.output_dropout, keys, 1), key_value
+        return functools.reduce(operator.add, (_weighted_sum(w, v) for w, (_, v, _) in parts))
 
     def scores(self, q: jax.Array, k: jax.Array, mask: jax.Array) -> jax.Array:
         """Computes float32[B, H, T, M] of q [B, H, T, K], k [P, H, M, K] and a mask.
@@ -126,18 +133,19 @@ class Block(nn.Module):
     """Residual block; the sandwich norms also normalise what each branch adds."""
 
     config: RudolphConfig
+    fused: bool = True
 
     def setup(self) -> None:
         epsilon = self.config.layer_norm_epsilon
         self.attention_norm, self.mlp_norm = LayerNorm(epsilon), LayerNorm(epsilon)
-        self.attention, self.mlp = Attention(self.config), Mlp(self.config)
+        self.attention, self.mlp = Attention(self.config, self.fused), Mlp(self.config)
         if self.config.sandwich_norm:
             self.attention_out_norm, self.mlp_out_norm = LayerNorm(epsilon), LayerNorm(epsilon)
 
     def __call__(
         self,
         x: jax.Array,
-        mask: jax.Array | None,
+        mask: jax.Array | np.ndarray | None,
         past: Sequence[KeyValueMask] = (),
         cache: LayerCache | None = None,
         keys: jax.Array | None = None,
@@ -149,34 +157,22 @@ class Block(nn.Module):
         y = self.mlp(self.mlp_norm(x), keys)
         return x + (self.mlp_out_norm(y) if self.config.sandwich_norm else y), key_value
 
-    def scan_body(
-        self, x: jax.Array, indices: LayerIndices, masks: jax.Array, keys: jax.Array | None
-    ) -> tuple[jax.Array, None]:
-        """Runs one layer of a scan.
-
-        masks: bool[mask types, T, T]. keys: key[B], of all layers.
-        """
-        keys = None if keys is None else fold_in(keys, indices.layer)
-        return self(x, masks[indices.mask_type], keys=keys)[0], None
-
-    def scan_body_with_hidden(
-        self, x: jax.Array, indices: LayerIndices, masks: jax.Array, keys: jax.Array | None
-    ) -> tuple[jax.Array, jax.Array]:
-        """Runs one layer of a scan that collects x of each layer."""
-        x, _ = self.scan_body(x, indices, masks, keys)
-        return x, x
+    def init_in_scan(self, x: jax.Array) -> tuple[jax.Array, None]:
+        """Makes the parameters of one layer of a stack."""
+        return self(x, np.tri(x.shape[1], dtype=bool))[0], None
 
 
 class UnrolledBlocks(nn.Module):
     """Unrolls all layers over unstacked parameters, as a model folder has them."""
 
     config: RudolphConfig
+    fused: bool = True
 
     @nn.compact
     def __call__(
         self,
         x: jax.Array,
-        masks: Mapping[str, jax.Array] | None,
+        masks: Mapping[str, jax.Array | np.ndarray] | None,
         past: Sequence[Sequence[KeyValueMask]] | None = None,
         caches: Sequence[LayerCache] | None = None,
         keys: jax.Array | None = None,
@@ -189,7 +185,7 @@ class UnrolledBlocks(nn.Module):
         """
         outputs, key_values = [], []
         for number, mask_type in enumerate(layer_mask_types(self.config)):
-            x, key_value = Block(self.config, name=str(number))(
+            x, key_value = Block(self.config, self.fused, name=str(number))(
                 x,
                 masks[mask_type] if masks else None,
                 past[number] if past else (),
@@ -227,7 +223,8 @@ class Rudolph(nn.Module):
             )
         self.image_row_embedding = self.param("image_row_embedding", NORMAL, (d, D))
         self.image_column_embedding = self.param("image_column_embedding", NORMAL, (d, D))
-        self.layers = self._scanned_blocks() if self.stacked else UnrolledBlocks(config)
+        fused = self.compute.fused_attention
+        self.layers = self._stack() if self.stacked else UnrolledBlocks(config, fused)
         self.final_norm, self.head_norm = LayerNorm(epsilon), LayerNorm(epsilon)
         self.head = Head(layout.vocab_size)
 
@@ -239,6 +236,16 @@ class Rudolph(nn.Module):
         With `bos_prefix` the logits have one position more at the front, up to the whole length.
         """
         return self.logits(self._run_layers(self.embed(input_ids), dropout_keys))
+
+    def final_states(
+        self, input_ids: jax.Array, dropout_keys: jax.Array | None = None
+    ) -> jax.Array:
+        """Computes what the head multiplies: int32[B, T] -> float[B, T, D]; see `__call__`."""
+        return self.final_norms(self._run_layers(self.embed(input_ids), dropout_keys))
+
+    def logit_columns(self, states: jax.Array, columns: slice) -> jax.Array:
+        """Computes some logits of `final_states`: float[..., D] -> float32[..., C]."""
+        return self.head(states, columns)
 
     def hidden_states(
         self, input_ids: jax.Array, dropout_keys: jax.Array | None = None
@@ -309,31 +316,100 @@ class Rudolph(nn.Module):
 
     def _run_layers(self, x: jax.Array, keys: jax.Array | None, hidden: bool = False) -> jax.Array:
         """Runs float[B, T, D] -> float[B, T, D], or with `hidden` -> float[layers, B, T, D]."""
-        T = x.shape[1]
-        all_masks = jnp.asarray(masks(self.config)[:, :T, :T])
+        if self.stacked and self.is_initializing():
+            x, _ = self.layers.init_in_scan(x)
+            return jnp.stack([x] * self.config.layers) if hidden else x
+        T, types = x.shape[1], layer_mask_types(self.config)
+        masks = {name: mask(self.config, name)[:T, :T] for name in set(types)}
         if not self.stacked:
-            by_type = dict(zip(mask_types(self.config), all_masks, strict=True))
-            x, outputs, _ = self.layers(x, by_type, keys=keys)
+            x, outputs, _ = self.layers(x, masks, keys=keys)
             return jnp.stack(outputs) if hidden else x
-        known = mask_types(self.config)
-        of_layers = [known.index(name) for name in layer_mask_types(self.config)]
-        indices = LayerIndices(jnp.arange(len(of_layers)), jnp.array(of_layers))
-        body = self.layers.scan_body_with_hidden if hidden else self.layers.scan_body
-        x, outputs = body(x, indices, all_masks, keys)
-        return outputs if hidden else x
+        return self._run_groups(x, masks, keys, hidden)
 
-    def _scanned_blocks(self) -> nn.Module:
-        methods = ["scan_body", "scan_body_with_hidden"]
+    def _run_groups(
+        self,
+        x: jax.Array,
+        masks: Mapping[str, np.ndarray],
+        keys: jax.Array | None,
+        hidden: bool,
+    ) -> jax.Array:
+        """Scans groups of layers whose mask types repeat; the layers after them run one by one.
+
+        So each layer's mask is a constant of the program, whatever the number of layers.
+        """
+        stacked = self.layers.variables["params"]
+        types = layer_mask_types(self.config)
+        size, groups = group_layers(types)
+        scanned = size * groups
+        block = Block(self.config, self.compute.fused_attention, parent=None)
+
+        def run(x: jax.Array, params: Any, layer: jax.Array | int, mask_type: str) -> jax.Array:
+            own = None if keys is None else fold_in(keys, layer)
+            out: Any = block.apply({"params": params}, x, masks[mask_type], keys=own)
+            return out[0]
+
+        run_in_scan, run_alone = (self._remat(run, in_scan) for in_scan in (True, False))
+
+        def run_group(x: jax.Array, group: tuple[Any, jax.Array]) -> tuple[jax.Array, Any]:
+            params, first = group
+            outputs = []
+            for i in range(size):
+                one = jax.tree.map(operator.itemgetter(i), params)
+                x = run_in_scan(x, one, first + i, types[i])
+                outputs.append(x)
+            return x, jnp.stack(outputs) if hidden else None
+
+        outputs = []
+        if groups:
+            grouped = jax.tree.map(
+                lambda leaf: leaf[:scanned].reshape(groups, size, *leaf.shape[1:]), stacked
+            )
+            unroll = min(max(self.compute.unroll // size, 1), groups)
+            starts = size * jnp.arange(groups)
+            x, found = jax.lax.scan(run_group, x, (grouped, starts), unroll=unroll)
+            outputs += [found.reshape(scanned, *x.shape)] if hidden else []
+        for layer in range(scanned, len(types)):
+            x = run_alone(x, jax.tree.map(operator.itemgetter(layer), stacked), layer, types[layer])
+            outputs += [x[None]] if hidden else []
+        return jnp.concatenate(outputs) if hidden else x
+
+    def _remat(self, run: Callable[..., jax.Array], in_scan: bool) -> Callable[..., jax.Array]:
+        """Wraps a function of a layer in `jax.checkpoint` as `Compute.remat` says.
+
+        in_scan: a scan keeps the compiler from merging the recomputation with the forward pass.
+        """
+        if self.compute.remat == "none":
+            return run
+        return jax.checkpoint(
+            run, prevent_cse=not in_scan, policy=remat_policy(self.compute), static_argnums=(3,)
+        )
+
+    def _stack(self) -> nn.Module:
+        """Returns what makes and holds the layers' parameters, stacked."""
         stack = nn.scan(
-            maybe_remat(Block, self.compute, methods),
+            Block,
             variable_axes={"params": 0},
             split_rngs={"params": True},
-            in_axes=(0, nn.broadcast, nn.broadcast),
             length=self.config.layers,
-            unroll=min(self.compute.unroll, self.config.layers),
-            methods=methods,
+            methods=["init_in_scan"],
         )
         return stack(self.config)
+
+
+def group_layers(types: Sequence[str]) -> tuple[int, int]:
+    """Returns the size and number of the groups that the layers begin with, whose types repeat.
+
+    Of sizes up to LONGEST_GROUP the smallest that leaves the fewest layers over; one group is none.
+    """
+    best = (1, 0)
+    for size in range(1, LONGEST_GROUP + 1):
+        repeated = next(
+            (i for i, name in enumerate(types) if name != types[i % size]), len(types)
+        )
+        groups = repeated // size
+        if groups > 1 and size * groups > best[0] * best[1]:
+            best = (size, groups)
+    return best
 
 
 class Head(nn.Module):
@@ -342,11 +418,12 @@ class Head(nn.Module):
     num_logits: int
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """Computes float[..., D] -> float32[..., V]."""
+    def __call__(self, x: jax.Array, columns: slice = slice(None)) -> jax.Array:
+        """Computes float[..., D] -> float32[..., V], or the columns of V that are named."""
         D, V = x.shape[-1], self.num_logits
-        kernel = get_kernel(self, "kernel", NORMAL, (D, V)).astype(x.dtype)
-        bias = self.param("bias", ZEROS, (V,))
+        kernel = get_kernel(self, "kernel", NORMAL, (D, V))
+        kernel = slice_columns(kernel, columns).astype(x.dtype)
+        bias = self.param("bias", ZEROS, (V,))[columns]
         rows = string.ascii_lowercase[: x.ndim - 1]
         return einsum(f"{rows}D,DV->{rows}V", x, kernel, jnp.float32) + bias
 

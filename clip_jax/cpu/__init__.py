@@ -15,6 +15,8 @@ import contextlib
 
 import jax
 
+from clip_jax.platforms import traced_platform
+
 # Part of the key of every jitted function, so that each setting is compiled separately.
 _forced = jax.make_user_context(None)
 
@@ -36,9 +38,3 @@ def forms(use: bool | None) -> contextlib.AbstractContextManager[None]:
     """
     context: contextlib.AbstractContextManager[None] = _forced(use)
     return context
-
-
-def traced_platform() -> str:
-    """Returns "cpu", "gpu" or "tpu": where a program that is traced now will run."""
-    device = jax.sharding.get_abstract_mesh().abstract_device
-    return jax.default_backend() if device is None else device.platform

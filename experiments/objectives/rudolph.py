@@ -34,7 +34,7 @@ from rudolph_jax.config import RudolphConfig
 from rudolph_jax.image_to_text import QUESTIONS
 from rudolph_jax.image_tokenizer import PretrainedVqgan, image_config, load_vqgan
 from rudolph_jax.layout import BOS, EOS, PAD, Layout
-from rudolph_jax.loss import count_right_tokens, rudolph_loss
+from rudolph_jax.loss import count_right_tokens, segment_loss
 from rudolph_jax.model import Rudolph, abstract_params
 from rudolph_jax.pretrained import PretrainedRudolph
 from rudolph_jax.vqgan import Vqgan
@@ -64,8 +64,14 @@ def decoder_objective(config: TrainConfig, vqgan: PretrainedVqgan) -> Objective:
 
     def loss(params: Params, batch: Batch, now: StepContext) -> tuple[jax.Array, Metrics]:
         ids = batch["input_ids"]
-        logits = rudolph.apply({"params": params}, ids, now.keys)
-        return rudolph_loss(
+        variables = {"params": params}
+        states = rudolph.apply(variables, ids, now.keys, method="final_states")
+
+        def logits(positions: slice, columns: slice) -> jax.Array:
+            rows = states[:, positions]
+            return rudolph.apply(variables, rows, columns, method="logit_columns")
+
+        return segment_loss(
             logits,
             ids,
             model,

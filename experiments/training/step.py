@@ -11,12 +11,18 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
+from clip_jax.fused import shard_over
 from clip_jax.per_example_rng import per_example_keys
 from clip_jax.sharding import batch_sharding_axes
 from experiments.config.run import TrainConfig
 from experiments.objectives import Objective
 from experiments.objectives.objective import Batch, Metrics, Params, StepContext
-from experiments.training.partitioning import BATCH_AXES, example_indices, split_microbatches
+from experiments.training.partitioning import (
+    BATCH_AXES,
+    MESH_AXIS,
+    example_indices,
+    split_microbatches,
+)
 from experiments.training.state import State
 from experiments.training.trainable import combine, partition, trainable_mask
 
@@ -49,7 +55,8 @@ def make_train_step(
         trainable, frozen = partition(state["params"], chosen)
 
         def loss(trainable: Params, batch: Batch, now: StepContext) -> tuple[jax.Array, Metrics]:
-            with batch_sharding_axes(BATCH_AXES if axis_name is None else ()):
+            axes = BATCH_AXES if axis_name is None else ()
+            with batch_sharding_axes(axes), shard_over(axes, MESH_AXIS["heads"] if axes else None):
                 return objective.loss(combine(trainable, frozen), batch, now)
 
         gradient = jax.value_and_grad(loss, has_aux=True)

@@ -8,7 +8,7 @@ import pytest
 from clip_jax import InputError
 from rudolph_jax import Rudolph
 from rudolph_jax.layout import Layout
-from rudolph_jax.loss import rudolph_loss
+from rudolph_jax.loss import rudolph_loss, segment_loss
 
 
 @pytest.fixture(scope="module")
@@ -119,3 +119,40 @@ def test_too_long_an_input_is_refused(tiny_config, tiny_ids, logits):
     ids = np.concatenate([tiny_ids, tiny_ids], axis=1)
     with pytest.raises(InputError, match="36 long; expected 1 to 18"):
         rudolph_loss(logits, jnp.asarray(ids), tiny_config)
+
+
+@pytest.mark.parametrize(
+    "changes, length, legacy",
+    [({}, 18, False), ({}, 18, True), ({}, 14, False), ({}, 4, True), ({}, 12, True),
+     ({"right_text_length": 0, "bos_prefix": True}, 14, False)],
+)  # fmt: skip
+def test_logits_by_segment_give_the_loss_and_gradients_of_all(
+    tiny_config, tiny_params, changes, length, legacy
+):
+    config = dataclasses.replace(tiny_config, **changes)
+    model, params = Rudolph(config), tiny_params(config)
+    ids = np.random.default_rng(2).integers(0, 10, (3, length), dtype=np.int32)
+    weights = {"left_weight": 2.0, "image_weight": 3.0, "right_weight": 5.0}
+
+    def whole(params):
+        logits = model.apply({"params": params}, ids)
+        return rudolph_loss(logits, ids, config, legacy_boundary_label=legacy, **weights)
+
+    def by_segment(params):
+        variables = {"params": params}
+        states = model.apply(variables, ids, method="final_states")
+
+        def logits(positions, columns):
+            rows = states[:, positions]
+            return model.apply(variables, rows, columns, method="logit_columns")
+
+        return segment_loss(logits, ids, config, legacy_boundary_label=legacy, **weights)
+
+    (a, parts), grads = jax.jit(jax.value_and_grad(whole, has_aux=True))(params)
+    (b, found), own = jax.jit(jax.value_and_grad(by_segment, has_aux=True))(params)
+    np.testing.assert_allclose(a, b, rtol=1e-6)
+    assert parts.keys() == found.keys()
+    for name in parts:
+        np.testing.assert_allclose(parts[name], found[name], rtol=1e-6)
+    for x, y in zip(jax.tree.leaves(grads), jax.tree.leaves(own), strict=True):
+        np.testing.assert_allclose(x, y, atol=1e-6)

@@ -7,12 +7,13 @@ import pytest
 
 from clip_jax import Compute
 from clip_jax.activation import ACTIVATIONS
-from clip_jax.layers import unstack_layers
+from clip_jax.fused import force_kernel
+from clip_jax.layers import stack_layers, unstack_layers
 from clip_jax.per_example_rng import per_example_keys
 from rudolph_jax import Rudolph
 from rudolph_jax.layout import BOS, Layout
-from rudolph_jax.masks import mask
-from rudolph_jax.model import LayerIndices
+from rudolph_jax.masks import layer_mask_types, mask
+from rudolph_jax.model import group_layers
 
 
 @pytest.fixture(scope="module")
@@ -52,17 +53,13 @@ def test_each_position_sees_what_the_masks_allow_and_nothing_else(tiny_config, t
     @jax.jit
     def jacobian(x):
         def logits(x):
-            y, _ = model.apply(
-                {"params": params}, x, method=lambda m, x: m.layers.scan_body(
-                    x, LayerIndices(np.arange(2), np.arange(2)), jnp.asarray(allowed), None
-                )
-            )  # fmt: skip
+            y = model.apply({"params": params}, x, None, method="_run_layers")
             return y[0].sum(axis=-1)
 
         return jax.jacobian(logits)(x)
 
-    # Layer 0 asks by row, layer 1 by column.
-    allowed = np.stack([mask(config, kind) for kind in ("row", "column", "conv", "last_conv")])
+    assert layer_mask_types(config) == ("row", "column")
+    allowed = [mask(config, mask_type) for mask_type in ("row", "column")]
     x = jax.random.normal(jax.random.key(0), (1, layout.sequence_length, config.width))
     reached = np.abs(np.asarray(jacobian(x))[:, 0]).max(axis=-1) > 1e-9
     np.testing.assert_array_equal(reached, (allowed[1].astype(int) @ allowed[0]) > 0)
@@ -163,3 +160,79 @@ def test_bos_prefix_comes_before_the_text_and_costs_the_last_place(tiny_config, 
     np.testing.assert_allclose(x[0, 0], bos, atol=1e-6)
     first = params["text_embedding"][5] + params["left_position_embedding"][1]
     np.testing.assert_allclose(x[0, 1], first, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "layers, order, expected",
+    [
+        (24, "rudolph", (4, 5)),  # the last of six groups ends in last_conv
+        (12, "rudalle", (4, 2)),
+        (24, "causal", (1, 24)),
+        (3, "rudolph", (1, 0)),
+        (9, "rudolph", (4, 2)),
+        (10, "rudolph", (4, 2)),
+    ],
+)
+def test_groups_repeat_and_leave_few_layers_over(tiny_config, layers, order, expected):
+    config = dataclasses.replace(tiny_config, layers=layers, mask_order=order)
+    types = layer_mask_types(config)
+    size, groups = group_layers(types)
+    assert (size, groups) == expected
+    assert types[: size * groups] == types[:size] * groups
+
+
+@pytest.mark.parametrize("remat", ["none", "block", "dots"])
+def test_groups_of_layers_compute_what_single_layers_do(tiny_config, tiny_params, tiny_ids, remat):
+    """With dropout, whose draws follow from a layer's number, and with gradients."""
+    config = dataclasses.replace(tiny_config, layers=10, attention_dropout=0.2, output_dropout=0.2)
+    params = tiny_params(config)
+    keys = jax.random.split(jax.random.key(5), len(tiny_ids))
+
+    def gradient(stacked, params):
+        model = Rudolph(config, Compute(remat=remat), stacked)
+
+        def loss(params):
+            return jnp.sin(model.apply({"params": params}, tiny_ids, keys)).sum()
+
+        return jax.jit(jax.value_and_grad(loss))(params)
+
+    loss, grads = gradient(True, params)
+    expected, single = gradient(False, unstack_layers(params))
+    np.testing.assert_allclose(loss, expected, rtol=1e-5)
+    for a, b in zip(jax.tree.leaves(grads), jax.tree.leaves(stack_layers(single)), strict=True):
+        np.testing.assert_allclose(a, b, atol=2e-5)
+    states = Rudolph(config).apply({"params": params}, tiny_ids, method="hidden_states")
+    alone = Rudolph(config, stacked=False).apply(
+        {"params": unstack_layers(params)}, tiny_ids, method="hidden_states"
+    )
+    np.testing.assert_allclose(states, alone, atol=1e-5)
+
+
+@pytest.mark.parametrize("compute", [Compute(), Compute(fused_attention=False)])
+def test_attention_is_fused_where_no_weight_is_dropped(tiny_config, tiny_params, compute):
+    """With dropout of outputs alone the kernel is taken; with dropout of weights it is not."""
+    config = dataclasses.replace(
+        tiny_config, image_tokens_per_side=11, layers=5, attention_dropout=0.0, output_dropout=0.1
+    )
+    layout, params = Layout(config), tiny_params(config)
+    ids = np.random.default_rng(0).integers(1, 10, (2, layout.sequence_length), dtype=np.int32)
+    keys = jax.random.split(jax.random.key(1), 2)
+
+    def gradient(config):
+        def loss(params):
+            return jnp.sin(Rudolph(config, compute).apply({"params": params}, ids, keys)).sum()
+
+        return jax.jit(jax.value_and_grad(loss))
+
+    loss, grads = gradient(config)(params)
+    with force_kernel("splash_interpreted"):
+        fused = gradient(config).lower(params).as_text()
+        dropping = dataclasses.replace(config, attention_dropout=0.1)
+        plain = gradient(dropping).lower(params).as_text()
+        found, found_grads = gradient(config)(params)
+    T = layout.sequence_length
+    scores = f"tensor<2x{config.heads}x{T}x{T}xf32>"
+    assert (scores in fused) == (not compute.fused_attention) and scores in plain
+    np.testing.assert_allclose(found, loss, rtol=1e-5)
+    for a, b in zip(jax.tree.leaves(found_grads), jax.tree.leaves(grads), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=2e-5)

@@ -1,0 +1,143 @@
+"""Fused attention against the plain form: every mask type, odd lengths, both head sizes, a mesh."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from clip_jax import InputError, cpu
+from clip_jax.attention import attention
+from clip_jax.fused import force_kernel, fused_attention, shard_over
+from clip_jax.fused.tpu import choose_block, kept_blocks, padded_mask
+from rudolph_jax.config import PRESETS
+from rudolph_jax.masks import MASK_TYPES, mask
+
+SMALL = dataclasses.replace(
+    PRESETS["350M"], left_text_length=40, image_tokens_per_side=12, right_text_length=25
+)  # 209 tokens: no multiple of 128, and odd
+MASKS = {name: mask(SMALL, name) for name in MASK_TYPES}
+
+
+def plain(q, k, v, allowed):
+    scores = jnp.einsum("BHTK,BHMK->BHTM", q, k, preferred_element_type=jnp.float32)
+    scores = scores if allowed is None else jnp.where(allowed, scores, -1e4)
+    weights = jax.nn.softmax(scores, axis=-1).astype(v.dtype)
+    return jnp.einsum("BHTM,BHMK->BHTK", weights, v)
+
+
+def inputs(T, K, dtype=jnp.float32, B=2, H=2):
+    q, k, v = jax.random.normal(jax.random.key(T), (3, B, H, T, K))
+    return (q * K**-0.5).astype(dtype), k.astype(dtype), v.astype(dtype)
+
+
+def value_and_gradients(attend, arrays, allowed):
+    def loss(*arrays):
+        return jnp.sin(attend(*arrays, allowed).astype(jnp.float32)).sum()
+
+    out = attend(*arrays, allowed)
+    return out, *jax.grad(loss, (0, 1, 2))(*arrays)
+
+
+@pytest.mark.parametrize("K", [64, 128])
+@pytest.mark.parametrize("name", [*MASK_TYPES, "full"])
+def test_every_mask_in_float32(name, K):
+    allowed = MASKS.get(name)
+    arrays = inputs(len(MASKS["row"]), K)
+    with force_kernel("splash_interpreted"):
+        found = value_and_gradients(fused_attention, arrays, allowed)
+    for a, b in zip(found, value_and_gradients(plain, arrays, allowed), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("T", [577, 832])
+def test_published_lengths_in_bfloat16(T):
+    arrays = inputs(T, 64, jnp.bfloat16, B=1, H=1)
+    allowed = np.tri(T, dtype=bool) if T == 832 else None
+    exact = [x.astype(jnp.float32) for x in arrays]
+    with force_kernel("splash_interpreted"):
+        found = value_and_gradients(fused_attention, arrays, allowed)
+    for a, b in zip(found, value_and_gradients(plain, exact, allowed), strict=True):
+        a, b = np.asarray(a, np.float32), np.asarray(b)
+        assert np.abs(a - b).max() < 1e-2 * np.abs(b).max()
+        assert np.abs(a - b).mean() < 2e-3 * np.abs(b).max()
+
+
+@pytest.mark.parametrize("head_axis", [None, "tensor"])
+def test_on_a_mesh_each_device_attends_for_its_rows_and_heads(head_axis):
+    mesh = Mesh(
+        np.array(jax.devices()).reshape(2, 2, 2), ("data", "fsdp", "tensor"),
+        axis_types=(AxisType.Auto,) * 3,
+    )  # fmt: skip
+    arrays = inputs(209, 64, B=4, H=2)
+    spec = NamedSharding(mesh, PartitionSpec(("data", "fsdp"), head_axis))
+    allowed = MASKS["column"]
+
+    @jax.jit
+    def run(*arrays):
+        return value_and_gradients(fused_attention, arrays, allowed)
+
+    with force_kernel("splash_interpreted"), jax.set_mesh(mesh):
+        assert fused_attention(*arrays, allowed) is None  # nobody says how they lie
+        with shard_over(("data", "fsdp"), head_axis):
+            found = run(*(jax.device_put(x, spec) for x in arrays))
+            text = run.lower(*(jax.device_put(x, spec) for x in arrays)).compile().as_text()
+    assert found[0].sharding.shard_shape(found[0].shape)[0] == 1
+    assert "all-gather" not in text
+    for a, b in zip(found, value_and_gradients(plain, arrays, allowed), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
+
+
+def test_a_towers_attention_may_be_fused():
+    q, k, v = jax.random.normal(jax.random.key(0), (3, 2, 197, 2, 64))
+    with cpu.forms(False):
+        for causal in (False, True):
+            expected = attention(q, k, v, causal)
+            with force_kernel("splash_interpreted"):
+                np.testing.assert_allclose(attention(q, k, v, causal), expected, atol=1e-5)
+                text = jax.jit(attention, static_argnums=(3, 4)).lower(q, k, v, causal, False)
+            assert "197x197" in text.as_text()
+
+
+def test_short_sequences_and_other_platforms_get_no_kernel():
+    assert fused_attention(*inputs(209, 64, jnp.bfloat16), None) is None  # a CPU
+    with force_kernel("splash_interpreted"):
+        assert fused_attention(*inputs(77, 64), None) is None
+        with force_kernel("off"):
+            assert fused_attention(*inputs(209, 64), None) is None
+    with pytest.raises(InputError, match="kernel is 'flash'; expected one of splash, "):
+        force_kernel("flash")
+
+
+def test_a_kernel_is_part_of_the_key_of_compiled_programs():
+    calls = []
+
+    @jax.jit
+    def run(*arrays):
+        calls.append(1)
+        return fused_attention(*arrays, None) is None
+
+    arrays = inputs(209, 64)
+    assert run(*arrays)
+    with force_kernel("splash_interpreted"):
+        assert not run(*arrays)
+    assert run(*arrays) and len(calls) == 2
+
+
+def test_padding_never_leaves_a_query_without_keys():
+    padded = padded_mask(MASKS["row"], 256)
+    assert padded.any(axis=1).all() and not padded[:209, 209:].any()
+    np.testing.assert_array_equal(padded[:209, :209], MASKS["row"])
+
+
+def test_blocks_follow_the_mask():
+    full = np.ones((577, 577), bool)
+    assert choose_block(full) == 640 and kept_blocks(full, 640) == 1
+    large = mask(PRESETS["1.3B"], "row")
+    assert kept_blocks(large, 128) == 34  # of 100
+    for name in ("row", "column", "conv"):
+        allowed = mask(PRESETS["2.7B"], name)
+        block = choose_block(allowed)
+        assert kept_blocks(allowed, block) * block**2 < 0.75 * 1152**2
