@@ -8,6 +8,8 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
+from clip_jax import cpu
+
 
 def per_example_keys(rng: jax.Array, indices: jax.Array) -> jax.Array:
     """Derives key[B] from a batch's key and the rows' indices in the global batch, int32[B]."""
@@ -28,7 +30,12 @@ def dropout(x: jax.Array, rate: float, keys: jax.Array | None, salt: int) -> jax
     if keys is None or not rate:
         return x
     draw = jax.vmap(lambda key: jax.random.bernoulli(key, 1 - rate, x.shape[1:]))
-    return jnp.where(draw(fold_in(keys, salt)), x / (1 - rate), 0)
+    kept = draw(fold_in(keys, salt))
+    if not cpu.in_use():
+        # Fused into its users, the hash behind each number is computed again by each of them: six
+        # times a layer for attention weights, a third of a step on a TPU.
+        kept = jax.lax.optimization_barrier(kept)
+    return jnp.where(kept, x / (1 - rate), 0)
 
 
 def gumbel(keys: jax.Array, shape: tuple[int, ...]) -> jax.Array:

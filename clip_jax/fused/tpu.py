@@ -35,7 +35,10 @@ def splash_attention(
     """
     H, T = q.shape[1:3]
     mask = np.ones((T, T), bool) if mask is None else mask
-    kernel, P = _make_kernel(mask.tobytes(), T, H, interpret)
+    block = _cached_block(mask.tobytes(), T)
+    P = -(-T // block) * block
+    # Its tables of blocks are constants of the program that is traced, so it is made for each.
+    kernel = _make_kernel(padded_mask(mask, P), H, block, interpret)
     # No compiler pass shares what is padded with the products before, so the padding is here.
     q, k, v = (jnp.pad(x, ((0, 0), (0, 0), (0, P - T), (0, 0))) for x in (q, k, v))
     out: jax.Array = jax.vmap(kernel)(q, k, v)
@@ -73,21 +76,19 @@ def kept_blocks(mask: np.ndarray, side: int) -> int:
 
 
 @functools.lru_cache(maxsize=256)
-def _make_kernel(mask_bytes: bytes, T: int, H: int, interpret: bool) -> tuple[Any, int]:
-    mask = np.frombuffer(mask_bytes, bool).reshape(T, T)
-    block = choose_block(mask)
-    P = -(-T // block) * block
-    heads = MultiHeadMask([NumpyMask(padded_mask(mask, P))] * H)
+def _cached_block(mask_bytes: bytes, T: int) -> int:
+    return choose_block(np.frombuffer(mask_bytes, bool).reshape(T, T))
+
+
+def _make_kernel(mask: np.ndarray, H: int, block: int, interpret: bool) -> Any:
     sizes = BlockSizes(
         block_q=block, block_kv=block, block_kv_compute=block,
         block_q_dkv=block, block_kv_dkv=block, block_kv_dkv_compute=block,
         block_q_dq=block, block_kv_dq=block,
     )  # fmt: skip
-    with jax.ensure_compile_time_eval():  # its tables of blocks are constants, of no one trace
-        kernel = make_splash_mha_single_device(
-            heads,
-            block_sizes=sizes,
-            interpret=interpret,
-            residual_checkpoint_name=ATTENTION_RESIDUALS,
-        )
-    return kernel, P
+    return make_splash_mha_single_device(
+        MultiHeadMask([NumpyMask(mask)] * H),
+        block_sizes=sizes,
+        interpret=interpret,
+        residual_checkpoint_name=ATTENTION_RESIDUALS,
+    )

@@ -21,7 +21,7 @@ def train_config() -> TrainConfig:
     small = rudolph_350m.train_config()
     return dataclasses.replace(
         small,
-        model=PRESETS["2.7B"],
+        model=dataclasses.replace(PRESETS["2.7B"], attention_dropout=0.0),
         # Unpublished, as all of rudolph_350m.py; the rate for this size is that of Brown et al.
         # 2020, table 2.1. 2,048 sequences are 2.2 million tokens.
         optim=dataclasses.replace(small.optim, learning_rate=1.6e-4),

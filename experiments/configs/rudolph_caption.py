@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 from experiments.config.objective import RudolphSettings
 from experiments.config.run import InitConfig, MeshConfig, OptimConfig, TrainConfig
 from experiments.configs import rudolph_350m
+from rudolph_jax.config import PRESETS
 
 
 def get_config() -> ConfigDict:
@@ -24,6 +25,7 @@ def train_config() -> TrainConfig:
     pretraining = rudolph_350m.train_config()
     return dataclasses.replace(
         pretraining,
+        model=PRESETS["350M"],
         init=InitConfig(folder="models/rudolph-350m"),
         settings=RudolphSettings(
             vqgan="models/vqgan-gumbelf8",
