@@ -22,6 +22,7 @@ from experiments.cli.command_line import parse_command_line
 from experiments.cli.exit_status import exit_status
 from experiments.config.run import TrainConfig
 from experiments.planning.chips import CHIPS, Chip, chip_named
+from experiments.planning.cycles import CLOCKS
 from experiments.planning.plan import Plan, make_plan
 from experiments.planning.search import search
 from experiments.planning.topology import FORM, slice_devices
@@ -31,6 +32,8 @@ def run(argv: Sequence[str]) -> None:
     args, others = _parser().parse_known_args(argv)
     if args.topology is None:
         raise InputError(f"--topology is needed: {FORM}")
+    if args.full and (args.quick or args.search):
+        raise InputError("--full goes with neither --quick nor --search, whose cycles mean nothing")
     if not 0 < args.mfu <= 1:
         raise InputError(f"--mfu is {args.mfu}; expected a share, above 0 to 1")
     config, _ = parse_command_line([*others, "--workdir=."])
@@ -44,11 +47,24 @@ def run(argv: Sequence[str]) -> None:
             config, devices, chip, mfu=args.mfu, limit=args.limit, tell=_tell_variant
         )
     else:
-        plan = make_plan(config, devices, chip, mfu=args.mfu, quick=args.quick)
+        generation = _generation(args.topology) if args.full else ""
+        plan = make_plan(
+            config, devices, chip, mfu=args.mfu, quick=args.quick, generation=generation
+        )
     if args.json:
         print(json.dumps(plan.to_dict()))
     else:
         print(describe(config, plan, args.topology, chip))
+
+
+def _generation(topology: str) -> str:
+    name = topology.partition(":")[0]
+    if name not in CLOCKS:
+        raise InputError(
+            f"--full needs a TPU compiler's cycles, and --topology is {topology!r}; expected "
+            f"one of {', '.join(CLOCKS)}"
+        )
+    return name
 
 
 def find_chip(topology: str, name: str) -> Chip | None:
@@ -82,7 +98,15 @@ def describe(config: TrainConfig, plan: Plan, topology: str, chip: Chip | None) 
     if plan.sent_bytes is not None:
         lines.append("bytes that a device sends in a step")
         lines += [f"  {kind:<20}{_bytes(size)}" for kind, size in sorted(plan.sent_bytes.items())]
-    if plan.step_seconds is not None:
+    if plan.work is not None:
+        lines.append("estimated by the compiler's cycles, for each device and step")
+        for kind, cost in plan.work.items():
+            lines.append(
+                f"  {kind:<20}{1000 * cost['seconds']:9.2f} ms {cost['size'] / 1e9:8.2f} GB "
+                f"{cost['launches']:6.0f} launches"
+            )
+        lines.append(f"step time             {plan.step_seconds:.3f} s, MFU {plan.mfu:.0%}")
+    elif plan.step_seconds is not None:
         lines += [
             f"step time at best     {plan.step_seconds:.3f} s, MFU {plan.mfu:.0%}",
             f"  to compute          {plan.compute_seconds:.3f} s",
@@ -121,6 +145,8 @@ def _parser() -> Parser:
     add("--chip", default="", help="whose peak numbers to use, " + ", ".join(CHIPS))
     add("--mfu", type=float, default=0.5, help="share of the peak at which operations run")
     add("--quick", action="store_true", help="let the compiler take less time over fast code")
+    add("--full", action="store_true",
+        help="compile at full effort and estimate the step by the compiler's cycles; takes minutes")
     add("--search", action="store_true", help="try meshes, remat policies and micro-batches")
     add("--limit", type=int, default=40, help="compilations that a search makes at most")
     add("--json", action="store_true", help="print one JSON object")

@@ -13,11 +13,15 @@ from typing import Any
 import jax
 from jax.errors import JaxRuntimeError
 
+from clip_jax.fused.tpu import choose_block, kept_blocks
 from experiments.config.run import TrainConfig
 from experiments.planning.chips import Chip
 from experiments.planning.collectives import sent_bytes
+from experiments.planning.cycles import estimate
 from experiments.planning.flops import matmul_flops
 from experiments.planning.step import device_bytes, trace_step
+from rudolph_jax.config import RudolphConfig
+from rudolph_jax.masks import layer_mask_types, mask
 
 USED = re.compile(r"Used ([\d.]+)([KMGT]?) of [\d.]+[KMGT]? hbm")
 UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
@@ -34,8 +38,10 @@ class Plan:
     fits: None without a chip.
     compute_seconds: executed operations at the given share of the chip's peak. update_seconds:
         state read and written at full memory bandwidth. message_seconds: what is sent at full
-        bandwidth. step_seconds: the largest of them. mfu: what model operations are of the peak in
-        that time.
+        bandwidth. step_seconds: the largest of them, or with `work` the compiler's estimate. mfu:
+        what model operations are of the peak in that time.
+    work: by kind of work the seconds, bytes and launches that the compiler estimates at full effort
+        (`cycles.py`); None: not asked for.
     """
 
     mesh: dict[str, int]
@@ -58,6 +64,7 @@ class Plan:
     step_seconds: float | None
     mfu: float | None
     compile_seconds: float
+    work: dict[str, dict[str, float]] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
@@ -70,11 +77,13 @@ def make_plan(
     *,
     mfu: float = 0.5,
     quick: bool = False,
+    generation: str = "",
 ) -> Plan:
     """Compiles the config's step for these devices.
 
     mfu: share of the chip's peak at which operations run that are run at all. quick: the compiler
-    takes less time over fast code.
+    takes less time over fast code. generation: of TPUs, for an estimate by the compiler's cycles
+    in place of `mfu`; "": none.
     """
     step = trace_step(config, devices)
     executed = matmul_flops(step.traced.jaxpr) / len(devices)
@@ -89,6 +98,13 @@ def make_plan(
     model = _model_flops(config, devices)
     seconds = _bounds(executed, parameter_bytes + optimizer_bytes, sent, chip, mfu)
     longest = max(seconds.values()) if seconds and sent is not None else None
+    work = None
+    if generation and chip is not None and found.hlo is not None:
+        estimated = estimate(found.hlo, generation, chip, len(devices), kept_share(config))
+        longest = estimated.seconds
+        work = {kind: dataclasses.asdict(cost) for kind, cost in estimated.costs.items()}
+        if "message" in work:
+            work["message"]["seconds"] = estimated.exposed_seconds
     return Plan(
         mesh=dict(step.mesh.shape),
         grad_accum_steps=config.grad_accum_steps,
@@ -110,7 +126,23 @@ def make_plan(
         step_seconds=longest,
         mfu=model / (longest * chip.flops) if chip and longest else None,
         compile_seconds=compile_seconds,
+        work=work,
     )
+
+
+def kept_share(config: TrainConfig) -> float:
+    """Returns the share of a step's blocks of attention that the model's masks keep.
+
+    Of ruCLIP it is that of the image tower, nearly all of the work: all.
+    """
+    if not isinstance(config.model, RudolphConfig):
+        return 1.0
+    shares = []
+    for mask_type in layer_mask_types(config.model):
+        allowed = mask(config.model, mask_type)
+        side = choose_block(allowed)
+        shares.append(kept_blocks(allowed, side) / math.ceil(len(allowed) / side) ** 2)
+    return sum(shares) / len(shares)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,10 +173,12 @@ def _compile(traced: Any) -> _Compiled:
 
 
 def _model_flops(config: TrainConfig, devices: Sequence[jax.Device]) -> float:
-    """Returns the FLOPs of one forward and one backward pass without recomputation."""
-    plain = dataclasses.replace(
-        config, grad_accum_steps=1, compute=dataclasses.replace(config.compute, remat="none")
-    )
+    """Returns the FLOPs of one forward and one backward pass without recomputation.
+
+    Attention counts all pairs of tokens, whatever the masks; the head what each segment needs.
+    """
+    compute = dataclasses.replace(config.compute, remat="none", fused_attention=False)
+    plain = dataclasses.replace(config, grad_accum_steps=1, compute=compute)
     return matmul_flops(trace_step(plain, devices).traced.jaxpr) / len(devices)
 
 

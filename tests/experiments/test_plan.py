@@ -1,6 +1,8 @@
 import dataclasses
+import importlib
 import json
 import math
+from importlib.util import find_spec
 from types import SimpleNamespace
 
 import jax
@@ -13,14 +15,16 @@ from clip_jax import Clip, Compute, InputError, cpu
 from clip_jax.model import abstract_params
 from experiments import plan
 from experiments.config.run import MeshConfig
-from experiments.planning.chips import CHIPS
+from experiments.planning.chips import CHIPS, Chip
 from experiments.planning.collectives import sent_bytes
+from experiments.planning.cycles import Cost, estimate, float_squares, hashed_products
 from experiments.planning.flops import matmul_flops
-from experiments.planning.plan import make_plan
+from experiments.planning.plan import kept_share, make_plan
 from experiments.planning.search import search, variants
 from experiments.planning.step import trace_step
 from experiments.planning.topology import slice_devices
 from experiments.training.partitioning import make_mesh
+from rudolph_jax.layout import Layout
 
 HLO = """HloModule step
 
@@ -240,3 +244,89 @@ def test_the_table_of_plans_as_markdown_and_csv(tmp_path):
 def test_the_tables_configs_divide_their_batches(name, devices):
     config = planned_config(name, devices)
     assert config.data.batch_size % (devices * config.grad_accum_steps) == 0
+
+
+CYCLES = """HloModule step, is_scheduled=true
+
+%hash (a: u32[8]) -> f32[64,64] {
+  %a = u32[8]{0} parameter(0)
+%SHIFTS%
+  ROOT %d = f32[64,64]{1,0} convolution(%a, %a), dim_labels=bf_io->bf
+}
+
+%norm (b: f32[64,64]) -> f32[64] {
+  %b = f32[64,64]{1,0} parameter(0)
+  ROOT %r = f32[64]{0} reduce(%b, %b), dimensions={1}, to_apply=%add
+}
+
+%body (arg: (s32[], f32[8])) -> (s32[], f32[8]) {
+  %w = f32[64,64]{1,0} parameter(0)
+  %start = f32[64,64]{1,0} all-gather-start(%w), replica_groups=[2,4]<=[8], dimensions={0}
+  %n = f32[64]{0} fusion(%w), kind=kLoop, calls=%norm, backend_config={"estimated_cycles":"300"}
+  %done = f32[256,64]{1,0} all-gather-done(%start)
+  ROOT %p = f32[64,64]{1,0} fusion(%w), kind=kOutput, calls=%hash, backend_config={"estimated_cycles":"1500"}
+}
+
+ENTRY %main (p: f32[8]) -> f32[8] {
+  %loop = (s32[], f32[8]) while(%x), condition=%c, body=%body, backend_config={"known_trip_count":{"n":"10"}}
+  %splash_mha_fwd.1 = (f32[2,4,256,128]{3,2,1,0}, bf16[2,4,256,64]{3,2,1,0}) custom-call(%loop), custom_call_target="tpu_custom_call"
+  ROOT %q = f32[64,64]{1,0} convolution(%x, %x), dim_labels=bf_io->bf, backend_config={"estimated_cycles":"600"}
+}
+""".replace("%SHIFTS%", "\n".join(f"  %x{i} = u32[8]{{0}} xor(%a, %a)" for i in range(9)))  # noqa: E501
+
+
+def test_cycles_of_loops_count_as_often_as_they_run():
+    chip = Chip(flops=1e9, hbm_bytes=1e9, hbm_bandwidth=1e12, ici_bandwidth=1e9)
+    found = estimate(CYCLES, "v5e", chip, devices=8, kept_share=0.5)
+    assert found.costs["product"] == Cost(600 / 1.5e9, 64 * 64 * 4, 1)
+    assert found.costs["product and hash"].seconds == pytest.approx(10 * 1500 / 1.5e9)
+    assert found.costs["reduction"].launches == 10
+    # Two products of 256 x 256 by 64 for 8 heads in all, of which half is kept, at 40 %.
+    kernel = 2 * 2 * 8 * 256 * 256 * 64 * 0.5 / 0.4e9
+    assert found.costs["kernel"].seconds == pytest.approx(kernel)
+    # Three quarters of the gathered array are sent, while 300 cycles of other work run.
+    sent = 3 * 64 * 64 * 4 / 1e9
+    assert found.exposed_seconds == pytest.approx(10 * (sent - 300 / 1.5e9))
+    assert found.seconds == pytest.approx(
+        sum(cost.seconds for cost in found.costs.values()) + found.exposed_seconds
+    )
+    assert hashed_products(CYCLES) == 10
+    assert float_squares(CYCLES, 64) == ["f32[64,64]"] and not float_squares(CYCLES, 256)
+
+
+def test_masks_tell_the_share_of_blocks():
+    config = importlib.import_module("experiments.configs.rudolph_2_7b").train_config()
+    assert 0.3 < kept_share(config) < 0.75
+    clip = importlib.import_module("experiments.configs.ruclip_vit_base_patch16_224")
+    assert kept_share(clip.train_config()) == 1.0
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["--topology=cpu:8", "--full"], "--topology is 'cpu:8'; expected one of v4, v5e"),
+        (["--topology=v5e:2x2", "--full", "--quick"], "--full goes with neither --quick nor"),
+    ],
+)
+def test_cycles_need_a_tpus_compiler_at_full_effort(capsys, arguments, message):
+    assert plan.main(["--config=experiments/configs/digits.py", *arguments]) == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(find_spec("libtpu") is None, reason="libtpu is not installed")
+def test_a_step_compiled_for_tpus_hashes_once_and_holds_no_scores(monkeypatch):
+    """RUDOLPH with fused attention and dropout of outputs, and with dropout of weights too."""
+    monkeypatch.setenv("TPU_SKIP_MDS_QUERY", "1")
+    base = importlib.import_module("experiments.configs.rudolph_350m").train_config()
+    model = dataclasses.replace(base.model, layers=5, width=256, heads=4)
+    devices = slice_devices("v5e:2x2")[:1]
+    for rate in (0.0, 0.1):
+        config = dataclasses.replace(
+            base, model=dataclasses.replace(model, attention_dropout=rate), mesh=MeshConfig(),
+            data=dataclasses.replace(base.data, batch_size=4),
+        )  # fmt: skip
+        hlo = trace_step(config, devices).traced.lower().compile().as_text()
+        T = Layout(model).sequence_length
+        assert bool(float_squares(hlo, T)) == (rate > 0)
+        assert hashed_products(hlo) == 0
