@@ -1,6 +1,6 @@
 """Fine-tuning on a few hundred drawings, on held-out ones: python -m benchmarks.fine_tuning
 
-    [--work=runs/fine_tuning] [--images=300] [--seeds=3] [--start-steps=1500]
+    [--work=runs/fine_tuning] [--images=300] [--seeds=3] [--start-steps=800]
 
 The start model learns the Russian names of emoji as Twemoji draws them. The user's own images are
 `--images` OpenMoji drawings with captions, of other emoji than the ones it is then tested on: 367
@@ -68,7 +68,10 @@ def start_config(data: Path, steps: int) -> TrainConfig:
     config = emoji.train_config()
     return dataclasses.replace(
         config,
-        data=dataclasses.replace(config.data, name=str(data), group_by=""),
+        data=dataclasses.replace(
+            config.data, name=str(data), group_by="", batch_size=128,
+            augment=dataclasses.replace(config.data.augment, variants=6),
+        ),
         steps=steps, evaluate_every=0, evaluators=(),
     )  # fmt: skip
 
@@ -174,7 +177,7 @@ def _run(argv: Sequence[str]) -> None:
     parser.add_argument("--work", type=Path, default=Path("runs/fine_tuning"))
     parser.add_argument("--images", type=int, default=300)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--start-steps", type=int, default=1500)
+    parser.add_argument("--start-steps", type=int, default=800)
     parser.add_argument("--ways", nargs="*", choices=WAYS, default=list(WAYS))
     args = parser.parse_args(argv)
     for name, least in (("images", 8), ("seeds", 1), ("start_steps", 1)):
