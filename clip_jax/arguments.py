@@ -159,6 +159,19 @@ def check_compute(compute: Any) -> Compute:
     return compute
 
 
+def resolve_compute(compute: Compute | None, dtype: str | None) -> Compute:
+    """Returns how a model is run. dtype: shorthand for Compute(dtype=dtype)."""
+    short = None if dtype is None else Compute(dtype=dtype)
+    if compute is None:
+        return short or Compute()
+    check_compute(compute)
+    if short is not None and short.dtype != compute.dtype:
+        raise InputError(
+            f"dtype is {short.dtype!r}, but compute.dtype is {compute.dtype!r}; give one of them"
+        )
+    return compute
+
+
 def describe(value: Any) -> str:
     """Describes a value of a wrong type in a few words: its repr if short, else its type."""
     if isinstance(value, str | bool | int | float) or value is None:

@@ -89,6 +89,9 @@ class ByteBpe:
         self.pad_id = 0 if padding is None else vocab[padding]
         self.vocab_size = 1 + max(vocab.values())
 
+    def __repr__(self) -> str:
+        return f"ByteBpe({self.vocab_size:,} pieces, bos_id={self.bos_id}, eos_id={self.eos_id})"
+
     @property
     def files(self) -> dict[str, bytes]:
         """Returns the vocabulary's files, name -> content."""

@@ -73,6 +73,12 @@ class Predictor:
             if template.count("{}") != 1:
                 raise InputError(f"template {template!r} needs exactly one {{}} for the class name")
 
+    def __repr__(self) -> str:
+        return (
+            f"Predictor({len(self.templates)} templates, average={self.average!r}, "
+            f"batch_size={self.batch_size}, {self.clip!r})"
+        ).replace(",\n    ", ", ")
+
     def get_text_latents(self, class_labels: Sequence[str]) -> np.ndarray:
         """Returns float32[classes, E], unit rows, for class names lower-cased, stripped, in NFC.
 

@@ -23,10 +23,11 @@ from clip_jax.arguments import (
     check_integer,
     check_path,
     describe,
+    resolve_compute,
 )
 from clip_jax.byte_bpe import ByteBpe
 from clip_jax.compilation_cache import enable_compilation_cache
-from clip_jax.config import ClipConfig, Compute, RuclipSmallConfig
+from clip_jax.config import PRESETS, RUCLIP_SMALL, ClipConfig, Compute, RuclipSmallConfig
 from clip_jax.config_fields import short_repr
 from clip_jax.content_hash import content_hash
 from clip_jax.cpu.transposed import transpose_kernels
@@ -36,8 +37,10 @@ from clip_jax.jit_apply import jit_apply
 from clip_jax.layers import MATMUL_MODULES, is_stacked, stack_layers, unstack_layers
 from clip_jax.leading_shapes import leading_shapes
 from clip_jax.model import Clip, abstract_params, normalize
+from clip_jax.model_repr import describe_tokenizer, model_repr
 from clip_jax.position_embedding import resize_position_embedding
 from clip_jax.processor import Processor
+from clip_jax.released import model_folder_of
 from clip_jax.ruclip_small import RuclipSmall
 from clip_jax.tokenizer import Tokenizer, has_tokenizer, load_tokenizer
 
@@ -82,6 +85,15 @@ class PretrainedClip:
         self.compute = check_compute(compute)
         self.processor = Processor(config, tokenizer)
         self._mesh = mesh
+
+    def __repr__(self) -> str:
+        size, text = self.config.vision.image_size, self.config.text
+        return model_repr(
+            type(self).__name__, self.config, {**PRESETS, "ruclip-small": RUCLIP_SMALL},
+            self._params, self.compute, f"images of {size}x{size} pixels",
+            f"texts of up to {text.context_length} tokens",
+            describe_tokenizer(self.processor.tokenizer),
+        )  # fmt: skip
 
     @cached_property
     def params(self) -> Mapping[str, Any]:
@@ -262,17 +274,24 @@ def _similarity(
 
 
 def load(
-    folder: str | Path, compute: Compute = Compute(), verify: bool | None = None
+    folder: str | Path,
+    compute: Compute | None = None,
+    verify: bool | None = None,
+    *,
+    dtype: str | None = None,
 ) -> PretrainedClip:
     """Loads the model of a folder; enables the compilation cache (`compilation_cache.py`).
 
+    folder: or the name of a released model (`released.py`), such as "ruclip-vit-base-patch32-384".
+    compute: how the model is run; None: Compute().
+    dtype: shorthand for Compute(dtype=dtype), such as "bfloat16".
     verify: whether digests are compared; None: unless $RUDOLPH_JAX_VERIFY is 0 (`digests.py`).
 
     Another kind of model, or damaged files, raise InputError.
     """
-    check_path("folder", folder)
-    check_compute(compute)
+    compute = resolve_compute(compute, dtype)
     check_flag("verify", verify, optional=True)
+    folder = model_folder_of(folder, KIND)
     enable_compilation_cache()
     metadata = model_folder.read_config(folder)
     if metadata["kind"] not in KINDS:

@@ -13,6 +13,7 @@ from clip_jax.arguments import check_flag, check_text_list
 from clip_jax.byte_bpe import ByteBpe
 from clip_jax.config import ClipConfig, RuclipSmallConfig
 from clip_jax.errors import InputError
+from clip_jax.model_repr import describe_tokenizer
 from clip_jax.text import normalize_name
 from clip_jax.tokenizer import Tokenizer
 
@@ -23,6 +24,13 @@ class Processor:
 
     config: ClipConfig | RuclipSmallConfig
     tokenizer: Tokenizer | ByteBpe | None
+
+    def __repr__(self) -> str:
+        size = self.config.vision.image_size
+        return (
+            f"Processor(images to {size}x{size} pixels, texts to {self.config.prompt_length} "
+            f"tokens, {describe_tokenizer(self.tokenizer)})"
+        )
 
     def __call__(
         self,

@@ -48,6 +48,9 @@ class Tokenizer:
         self.eos_id = self._processor.eos_id()
         self.vocab_size = self._processor.get_piece_size()
 
+    def __repr__(self) -> str:
+        return f"Tokenizer({self.vocab_size:,} pieces, bos_id={self.bos_id}, eos_id={self.eos_id})"
+
     @property
     def files(self) -> dict[str, bytes]:
         """Returns the vocabulary's files, name -> content."""

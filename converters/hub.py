@@ -63,13 +63,13 @@ def pretrained(model: str | Path, dtype: str = "float32") -> Path:
     model = str(model)
     published = PUBLISHED_MODELS.get(model) or _repository(model)
     place = cache_dir() / "models"
-    stem = f"{model.replace('/', '--')}--{dtype}--"
+    stem = _stem(model, dtype)
     with _exclusive(place, stem, model):
         try:
             listings = [fetch_listing(repo) for repo in published.repos]
         except UnreachableError as error:
-            if made := list(place.glob(f"{glob.escape(stem)}*")):
-                return max(made, key=lambda path: path.stat().st_mtime)
+            if made := newest_cached(model, dtype):
+                return made
             cached = [cached_listing(repo) for repo in published.repos]
             listings = [found for found in cached if found]
             if len(listings) < len(cached):
@@ -80,6 +80,16 @@ def pretrained(model: str | Path, dtype: str = "float32") -> Path:
         if not folder.exists():
             _make(folder, published, {found.repo: found for found in listings}, dtype)
         return folder
+
+
+def newest_cached(model: str, dtype: str = "float32") -> Path | None:
+    """Return the folder that `pretrained` made last, if any, without asking the hub."""
+    made = (cache_dir() / "models").glob(f"{glob.escape(_stem(model, dtype))}*")
+    return max(made, key=lambda path: path.stat().st_mtime, default=None)
+
+
+def _stem(model: str, dtype: str) -> str:
+    return f"{model.replace('/', '--')}--{dtype}--"
 
 
 @dataclass(frozen=True)

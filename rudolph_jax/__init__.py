@@ -29,3 +29,8 @@ __all__ = [
     "load_vqgan",
     "tasks",
 ]
+
+
+def __dir__() -> list[str]:
+    """Lists the public names; submodules are importable all the same."""
+    return sorted([*__all__, *(name for name in globals() if name.startswith("__"))])

@@ -20,13 +20,16 @@ from clip_jax.arguments import (
     check_path,
     check_type,
     describe,
+    resolve_compute,
 )
 from clip_jax.batch_padding import run_padded
 from clip_jax.compilation_cache import enable_compilation_cache
 from clip_jax.config import Compute, ImageConfig
 from clip_jax.errors import InputError
 from clip_jax.jit_apply import jit_apply
-from rudolph_jax.config import VqganConfig
+from clip_jax.model_repr import model_repr
+from clip_jax.released import model_folder_of
+from rudolph_jax.config import VQGAN_PRESETS, VqganConfig
 from rudolph_jax.leading_shapes import vqgan_leading_shapes
 from rudolph_jax.vqgan import Vqgan, abstract_params
 
@@ -49,6 +52,14 @@ class PretrainedVqgan:
         self.config = config
         self.params = params
         self.compute = check_compute(compute)
+
+    def __repr__(self) -> str:
+        patch = self.config.patch_size
+        decoder = "wavelet decoder" if self.config.wavelet else "plain decoder"
+        return model_repr(
+            type(self).__name__, self.config, VQGAN_PRESETS, self.params, self.compute,
+            f"{self.config.codebook_size:,} codes, one to {patch}x{patch} pixels", decoder,
+        )  # fmt: skip
 
     def encode(self, images: np.ndarray | jax.Array) -> jax.Array:
         """Encodes float32[B, H, W, 3] from 0 to 1 -> int32[B, n], row by row.
@@ -146,15 +157,21 @@ def image_config(config: VqganConfig) -> ImageConfig:
 
 
 def load_vqgan(
-    folder: str | Path, compute: Compute = Compute(), verify: bool | None = None
+    folder: str | Path,
+    compute: Compute | None = None,
+    verify: bool | None = None,
+    *,
+    dtype: str | None = None,
 ) -> PretrainedVqgan:
     """Loads a model folder; compiled programs are cached (`clip_jax/compilation_cache.py`).
 
-    verify: as in `pretrained.load`. Another kind of model, or damaged files, raise InputError.
+    folder: or the name of a released model (`clip_jax/released.py`), such as "vqgan-gumbelf8".
+    compute, verify, dtype: as in `pretrained.load`.
+    Another kind of model, or damaged files, raise InputError.
     """
-    check_path("folder", folder)
-    check_compute(compute)
+    compute = resolve_compute(compute, dtype)
     check_flag("verify", verify, optional=True)
+    folder = model_folder_of(folder, KIND)
     enable_compilation_cache()
     metadata = model_folder.read_config(folder)
     if metadata["kind"] != KIND:

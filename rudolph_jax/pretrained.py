@@ -21,6 +21,7 @@ from clip_jax.arguments import (
     check_number,
     check_path,
     check_type,
+    resolve_compute,
 )
 from clip_jax.compilation_cache import enable_compilation_cache
 from clip_jax.config import Compute, check_choice
@@ -30,8 +31,10 @@ from clip_jax.image import preprocess
 from clip_jax.input_files import MAX_VOCABULARY_BYTES, read_limited
 from clip_jax.jit_apply import jit_apply
 from clip_jax.layers import unstack_layers
+from clip_jax.model_repr import describe_tokenizer, model_repr
+from clip_jax.released import model_folder_of
 from clip_jax.tokenizer import FILE_NAME, Tokenizer
-from rudolph_jax.config import MaskType, RudolphConfig
+from rudolph_jax.config import PRESETS, MaskType, RudolphConfig
 from rudolph_jax.image_tokenizer import PretrainedVqgan, image_config, load_vqgan
 from rudolph_jax.int8 import is_int8, quantize_layers
 from rudolph_jax.layout import Layout
@@ -118,6 +121,18 @@ class PretrainedRudolph:
         """Context in which this model runs: the precision of matrix products."""
         exact = self.compute.dtype == "float32"
         return jax.default_matmul_precision("highest" if exact else "default")
+
+    def __repr__(self) -> str:
+        images = "no image tokenizer"
+        if self._vqgan is not None:
+            images = f"images of {self.image_size}x{self.image_size} pixels"
+        config = self.config
+        return model_repr(
+            type(self).__name__, config, PRESETS, self.inference_params, self.compute,
+            f"{config.left_text_length} tokens of left text, {self.layout.image_length} of image, "
+            f"{config.right_text_length} of right text",
+            describe_tokenizer(self._tokenizer), images,
+        )  # fmt: skip
 
     def logits(self, input_ids: np.ndarray | jax.Array) -> jax.Array:
         """Computes int32[B, T] -> float32[B, T, V], T up to the whole sequence (`layout.py`)."""
@@ -235,24 +250,29 @@ def check_rudolph(rudolph: Any) -> None:
 def load(
     folder: str | Path,
     vqgan: str | Path | PretrainedVqgan | None = None,
-    compute: Compute = Compute(),
+    compute: Compute | None = None,
     weights: str = "stored",
     verify: bool | None = None,
     custom_mask: MaskType | None = None,
+    *,
+    dtype: str | None = None,
 ) -> PretrainedRudolph:
     """Loads a model folder; compiled programs are cached (`clip_jax/compilation_cache.py`).
 
-    vqgan: its image tokenizer, or that one's folder; needed for images.
+    folder: or the name of a released model (`clip_jax/released.py`), such as "rudolph-350M".
+    vqgan: its image tokenizer, or that one's folder or released name; needed for images.
+    compute: how the model is run; None: Compute().
     weights: "stored", or "int8" to quantize the layers' kernels (`int8.py`): less memory, other
         results.
     verify: compare digests; None: unless $RUDOLPH_JAX_VERIFY is 0 (`clip_jax/digests.py`).
     custom_mask: of a model that was trained with one of its own.
+    dtype: shorthand for Compute(dtype=dtype), such as "bfloat16".
     Another kind of model, damaged files or tokenizers that do not fit raise InputError.
     """
-    check_path("folder", folder)
-    check_compute(compute)
+    compute = resolve_compute(compute, dtype)
     check_choice("weights", weights, WEIGHTS)
     check_flag("verify", verify, optional=True)
+    folder = model_folder_of(folder, KIND)
     enable_compilation_cache()
     metadata = model_folder.read_config(folder)
     if metadata["kind"] != KIND:

@@ -100,6 +100,10 @@ def test_wheel_and_sdist_in_a_new_environment(tmp_path):
     ask = "import clip_jax, converters, experiments, rudolph_jax; print(rudolph_jax.__file__)"
     for arguments, expected in (
         (["-c", ask], str(site)),
+        (
+            ["-c", "from clip_jax.released import _sources; print(*map(repr, _sources()))"],
+            "<function released at",
+        ),
         (["-m", "converters", "--version"], f"rudolph-jax {PROJECT['version']}\n"),
         (["-m", "rudolph_jax", "doctor"], "self-test: 9 codes"),
     ):

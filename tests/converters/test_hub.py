@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import threading
+from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from huggingface_hub import constants
 
 import clip_jax
 from clip_jax import InputError, model_folder
+from clip_jax.released import GROUP
 from converters import KINDS, presets, pretrained
 from converters.__main__ import main
 from converters.registry import PUBLISHED_MODELS, PublishedModel
@@ -213,6 +215,16 @@ def test_offline_mode_asks_nothing(ruclip, monkeypatch, capsys):
     before = len(ruclip.log)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     assert pretrained(NAME) == folder
+    assert len(ruclip.log) == before
+
+
+def test_load_takes_a_published_name_and_asks_the_hub_once(ruclip, monkeypatch):
+    entry = EntryPoint("converters", "converters.released:released", GROUP)
+    monkeypatch.setattr("clip_jax.released.entry_points", lambda group: [entry])
+    clip = clip_jax.load(NAME, dtype="bfloat16")
+    assert transfers(ruclip)
+    before = len(ruclip.log)
+    assert clip_jax.load(NAME).content_hash == clip.content_hash
     assert len(ruclip.log) == before
 
 
