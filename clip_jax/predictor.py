@@ -10,7 +10,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from tqdm import tqdm
 
 from clip_jax.arguments import (
     check_array,
@@ -26,6 +25,7 @@ from clip_jax.batch_padding import pad_batch
 from clip_jax.config_fields import short_repr
 from clip_jax.errors import InputError
 from clip_jax.pretrained import PretrainedClip
+from clip_jax.progress import progress_bar
 from clip_jax.text import normalize_name, warn_of_invisible
 
 # ruCLIP's own, in its order.
@@ -152,9 +152,7 @@ class Predictor:
     ) -> np.ndarray:
         if not len(items):
             return np.zeros((0, self.clip.config.embed_dim), np.float32)
-        # None: tqdm draws no bar without a terminal.
-        disable = True if self.quiet else None
-        with tqdm(total=len(items), unit=f" {unit}", disable=disable, leave=False) as bar:
+        with progress_bar(len(items), unit, quiet=self.quiet) as bar:
             parts = []
             for start in range(0, len(items), self.batch_size):
                 rows = prepare(items[start : start + self.batch_size])

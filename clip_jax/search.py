@@ -17,16 +17,17 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from clip_jax.arguments import check_flag, check_integer, check_path, check_text, check_type
 from clip_jax.embedding_store import EmbeddingStore
 from clip_jax.errors import InputError
+from clip_jax.html_sheet import html_sheet
 from clip_jax.image import PREPROCESSING_VERSION, open_image, resize_square
 from clip_jax.image_file import IMAGE_SUFFIXES
 from clip_jax.model import normalize
 from clip_jax.predictor import Predictor
 from clip_jax.pretrained import PretrainedClip
+from clip_jax.progress import progress_bar
 from clip_jax.system_folders import is_system
 from clip_jax.text import escape
 
@@ -39,6 +40,14 @@ class SearchResult:
 
     path: Path
     cosine: float
+
+
+class SearchResults(list[SearchResult]):
+    """Lists results, the best first; a notebook shows their images."""
+
+    def _repr_html_(self) -> str:
+        captions = (f"{result.path.name}\ncosine {result.cosine:.3f}" for result in self)
+        return html_sheet(zip((result.path for result in self), captions, strict=True))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,7 +65,7 @@ class ImageIndex:
     unreadable: Mapping[Path, str]
     ignored: int = 0
 
-    def search(self, text: str, count: int) -> list[SearchResult]:
+    def search(self, text: str, count: int) -> SearchResults:
         """Returns up to `count` images, the most similar to `text` first; ties by name."""
         count = check_integer("count", count)
         if not check_text("text", text).strip():
@@ -64,7 +73,7 @@ class ImageIndex:
         query = np.asarray(normalize(Predictor(self.clip, quiet=True).encode_texts([text])))[0]
         cosines = self.latents @ query
         best = np.argsort(-cosines, kind="stable")[:count]
-        return [SearchResult(self.paths[i], float(cosines[i])) for i in best]
+        return SearchResults(SearchResult(self.paths[i], float(cosines[i])) for i in best)
 
 
 def build_image_index(
@@ -154,7 +163,7 @@ def _embed(
     latents: dict[str, np.ndarray] = {}
     unreadable: dict[Path, str] = {}
     done = 0
-    with tqdm(total=len(files), unit=" images", disable=quiet or None, leave=False) as bar:
+    with progress_bar(len(files), "images", quiet=quiet) as bar:
         for batch in _batched(files, batch_size * BATCHES_BETWEEN_WRITES):
             hashes = {path: _hash(path, unreadable) for path in batch}
             hashes = {path: name for path, name in hashes.items() if name}

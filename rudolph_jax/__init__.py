@@ -10,6 +10,7 @@ from rudolph_jax import tasks
 from rudolph_jax.config import PRESETS, VQGAN_PRESETS, MaskType, RudolphConfig, VqganConfig
 from rudolph_jax.image_tokenizer import PretrainedVqgan, load_vqgan
 from rudolph_jax.model import Rudolph
+from rudolph_jax.notebook import ImageSheet, show
 from rudolph_jax.pretrained import PretrainedRudolph, load
 from rudolph_jax.vqgan import Vqgan
 
@@ -17,6 +18,7 @@ __all__ = [
     "PRESETS",
     "VQGAN_PRESETS",
     "Compute",
+    "ImageSheet",
     "InputError",
     "MaskType",
     "PretrainedRudolph",
@@ -27,6 +29,7 @@ __all__ = [
     "VqganConfig",
     "load",
     "load_vqgan",
+    "show",
     "tasks",
 ]
 

@@ -14,10 +14,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
-from tqdm import tqdm
 
 from clip_jax.arguments import check_flag, check_integer, check_seed, describe
 from clip_jax.errors import InputError
+from clip_jax.progress import progress_bar
 from rudolph_jax.decode import SamplerConfig, SamplerInputs, generate
 from rudolph_jax.pretrained import PretrainedRudolph
 from rudolph_jax.sampling import SamplingParams
@@ -92,8 +92,7 @@ def sample_batches(
                 f"expected a multiple: more samples, and batch_size a multiple of {devices}"
             )
         params = _replicate(mesh, params)
-    disable_bar = True if generation.quiet else None
-    with tqdm(total=P * count, unit=" samples", disable=disable_bar, leave=False) as bar:
+    with progress_bar(P * count, "samples", quiet=generation.quiet) as bar:
         for first in range(0, count, samples_per_batch):
             keys = _keys(seed, first_prompt + np.arange(P), first, samples_per_batch)
             if mesh is not None:

@@ -13,10 +13,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from tqdm import tqdm
 
 from clip_jax.batch_padding import bucket_size, pad_batch
 from clip_jax.config import Compute
+from clip_jax.progress import progress_bar
 from rudolph_jax import incremental
 from rudolph_jax.config import RudolphConfig
 from rudolph_jax.layout import PAD, Layout
@@ -41,9 +41,7 @@ def perplexities(
     past_key_values = _prefill(config, compute, params, prompt[None]) if len(prompt) else None
     parts: dict[str, list[np.ndarray]] = {segment: [] for segment in segments}
     batch_size = min(batch_size, bucket_size(max(len(continuations), 1)))
-    with tqdm(
-        total=len(continuations), unit=" ranked", disable=True if quiet else None, leave=False
-    ) as bar:
+    with progress_bar(len(continuations), "ranked", quiet=quiet) as bar:
         for start in range(0, len(continuations), batch_size):
             chunk = continuations[start : start + batch_size]
             batch = pad_batch(chunk, batch_size)
