@@ -35,7 +35,8 @@ SECONDS = 1.0  # roughly, of a timed call
 def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--preset", default="350M", choices=tuple(PRESETS), help="(350M)")
     parser.add_argument("--batches", type=positive_ints, default=(1, 4, 32), help="(1,4,32)")
-    parser.add_argument("--dtypes", type=comma_separated, default=("float32", "bfloat16"))
+    parser.add_argument("--dtypes", type=comma_separated, default=("float32", "bfloat16"),
+                        help="to compute in (float32,bfloat16)")  # fmt: skip
     parser.add_argument("--int8", action="store_true", help="time 8-bit weights too")
 
 

@@ -31,7 +31,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="(ruclip-vit-base-patch32-224)",
     )  # fmt: skip
     parser.add_argument("--batches", type=positive_ints, default=(32,), help="(32)")
-    parser.add_argument("--dtypes", type=comma_separated, default=("float32", "bfloat16"))
+    parser.add_argument("--dtypes", type=comma_separated, default=("float32", "bfloat16"),
+                        help="to compute in (float32,bfloat16)")  # fmt: skip
 
 
 def ruclip_presets() -> tuple[str, ...]:

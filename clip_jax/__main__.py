@@ -77,7 +77,9 @@ def make_parser() -> Parser:
     search.add_argument("--model", type=Path, required=True, help="folder of a ruCLIP model")
     search.add_argument("--count", type=positive_int, default=10, help="images to list (10)")
     search.add_argument("--batch-size", type=positive_int, default=32, help="images per batch (32)")
-    search.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
+    search.add_argument(
+        "--dtype", choices=("float32", "bfloat16"), default="float32", help="to compute in"
+    )
     search.add_argument(
         "--no-cache", action="store_true",
         help="do not store embeddings; by default an image is encoded once per model",

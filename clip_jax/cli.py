@@ -16,13 +16,19 @@ from clip_jax.errors import InputError, PartialResultError, one_line
 # 3, 4 and 5 are for training: `experiments/cli/run_cli.py`.
 WRONG_INPUT, OUT_OF_MEMORY, PARTIAL, INTERRUPTED = 2, 6, 7, 130
 DISTRIBUTION = "rudolph-jax"
+LONG_DEFAULT = 40  # characters, above which a description such as "(all)" may stand for it
 
 
 class Parser(argparse.ArgumentParser):
-    """Parses arguments as argparse does, adds those of every command, and raises InputError."""
+    """Parses arguments as argparse does, adds those of every command, and raises InputError.
+
+    Help shows the default of each option that has one.
+    """
 
     def __init__(self, **settings: Any) -> None:
-        super().__init__(**settings)
+        base = settings.pop("formatter_class", argparse.HelpFormatter)
+        formatter: Any = type(base.__name__, (_ShownDefaults, base), {})
+        super().__init__(formatter_class=formatter, **settings)
         self.add_argument(
             "--debug", action="store_true", default=argparse.SUPPRESS,
             help="print the traceback of an error",
@@ -34,6 +40,25 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         raise InputError(f"{message}; {self.prog} --help lists the options")
+
+
+class _ShownDefaults(argparse.HelpFormatter):
+    """Ends the help of an option by its default, unless the text has it already."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        text, default = super()._get_help_string(action) or "", shown_default(action)
+        if default in text or (len(default) > LONG_DEFAULT and text.endswith(")")):
+            return text
+        return f"{text} ({default.replace('%', '%%')})"
+
+
+def shown_default(action: argparse.Action) -> str:
+    """Returns the default that an option's help must show; "" for a flag and for none."""
+    if not action.option_strings or action.nargs == 0 or action.default == argparse.SUPPRESS:
+        return ""
+    if isinstance(action.default, list | tuple):
+        return ",".join(map(str, action.default))
+    return "" if action.default is None else str(action.default)
 
 
 def positive_int(text: str) -> int:

@@ -111,10 +111,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(argv: Sequence[str]) -> None:
     parser = Parser(prog="python -m experiments.quickstart", description=__doc__)
-    parser.add_argument("--data", choices=sorted(DEMOS), default="digits")
+    parser.add_argument("--data", choices=sorted(DEMOS), default="digits", help="to train on")
     parser.add_argument("--workdir", type=Path, help="default: runs/quickstart, or -emoji")
     parser.add_argument("--steps", type=int, help="train each for so many steps instead")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=0, help="of parameters, data and samples")
     args = parser.parse_args(argv)
     suffix = "" if args.data == "digits" else f"-{args.data}"
     workdir = args.workdir or Path(f"runs/quickstart{suffix}")

@@ -1,28 +1,21 @@
 """Many runs and one table: python -m experiments.sweep --config=FILE --workdir=DIR
 
-    [--grid KEY=VALUE,VALUE ...] [--seeds=3] [--metric=NAME ...] [--base=NAME]
-    [--jobs=N] [--devices=ID,ID] [--config.KEY=VALUE ...]
+    [--grid KEY=VALUE,VALUE ...] [--seeds=3] [--config.KEY=VALUE ...]
 
 Trains every variant with several seeds, each in a folder of its own, DIR/runs/VARIANT/seed-N, and
 writes DIR/table.md, table.json, table.csv, plot.png and TensorBoard's hyperparameters after each.
 The same command resumes after an interruption: finished runs stay as they are. A run that
 diverges is listed in the table and does not end the sweep.
 
---grid: variants are the product of all of them. Without it the experiment file says what to
-compare, in functions of its own:
+Without --grid the experiment file says what to compare, in functions of its own:
     get_sweep()          {name: {KEY: VALUE}}, the variants.
     get_prerequisites()  {KEY: TrainConfig}, optional: models that are trained once before, in
                          DIR/prerequisites; the key's value is then the model folder.
---seeds: how many, counted from config.seed.
---metric: "EVALUATOR/NAME" or "train/NAME"; by default all that config.evaluators measure, or
-    train/loss. Of each the last value counts.
---base: the variant that others are compared with, seed by seed; by default "base", else the first.
---jobs: so many runs at once, each in a process of its own with its log in the run's folder; 1 runs
-    them one after another in this process. --devices shares these accelerators out among the jobs.
 """
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import json
 import queue
@@ -255,16 +248,7 @@ def _import_plot() -> ModuleType:
 
 def parse(argv: Sequence[str]) -> Sweep:
     """Anything unknown or ill-typed raises InputError."""
-    parser = Parser(prog="python -m experiments.sweep", allow_abbrev=False)
-    parser.add_argument("--config", type=Path)
-    parser.add_argument("--workdir", type=Path)
-    parser.add_argument("--grid", action="append", default=[])
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--metric", action="append", default=[])
-    parser.add_argument("--base", default="")
-    parser.add_argument("--jobs", type=int, default=1)
-    parser.add_argument("--devices", default="")
-    args, rest = parser.parse_known_args(argv)
+    args, rest = _parser().parse_known_args(argv)
     if args.config is None or args.workdir is None:
         raise InputError("--config=FILE and --workdir=DIR are both needed")
     if args.seeds < 1:
@@ -303,11 +287,35 @@ def parse(argv: Sequence[str]) -> Sweep:
     )  # fmt: skip
 
 
+def _parser() -> Parser:
+    parser = Parser(
+        prog="python -m experiments.sweep", description=__doc__, allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    add = parser.add_argument
+    add("--config", type=Path, metavar="FILE", help="the experiment file; --config.KEY=VALUE "
+        "overrides one of its keys in all variants")
+    add("--workdir", type=Path, metavar="DIR", help="folder of the sweep")
+    add("--grid", action="append", default=[], metavar="KEY=VALUE,VALUE",
+        help="values of a key; variants are the product of all grids; may be repeated")
+    add("--seeds", type=int, default=3, metavar="N",
+        help="seeds of each variant, from config.seed on (3)")
+    add("--metric", action="append", default=[], metavar="NAME",
+        help="EVALUATOR/NAME or train/NAME, of which the last value counts; may be repeated; by "
+        "default all that config.evaluators measure, or train/loss")
+    add("--base", default="", metavar="NAME",
+        help="the variant that others are compared with, seed by seed; by default base, else the "
+        "first")
+    add("--jobs", type=int, default=1, metavar="N",
+        help="runs at once, each in a process with its log in the run's folder; 1 runs them one "
+        "after another in this process (1)")
+    add("--devices", default="", metavar="ID,ID",
+        help="accelerators to share out among the jobs; by default each job sees all")
+    return parser  # fmt: skip
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
-    if {"-h", "--help"} & set(argv):
-        print(__doc__)
-        return 0
 
     def work() -> None:
         sweep = parse(argv)

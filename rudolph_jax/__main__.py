@@ -138,7 +138,7 @@ def make_parser() -> Parser:
     write.add_argument("--unknown-task", action="store_true", help="use LT_UNK, not LT_T2T")
     answer = command("answer", "answer a question, with or without an image", 1, 24)
     answer.add_argument("question")
-    answer.add_argument("--image", type=Path)
+    answer.add_argument("--image", type=Path, help="the image that the question is about")
     answer.add_argument("--context", default="", help="text that holds the answer")
     answer.add_argument(
         "--about", choices=QUESTIONS, default="plain",
@@ -159,12 +159,15 @@ def make_parser() -> Parser:
 def _common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", type=Path, required=True, help="folder of the RUDOLPH model")
     parser.add_argument("--vqgan", type=Path, help="folder of the image tokenizer")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=0, help="of the samples")
     parser.add_argument("--temperature", type=float, help="0: greedy")
     parser.add_argument("--top-k", type=int, help="0: off")
     parser.add_argument("--top-p", type=float, help="1: off")
     parser.add_argument("--batch-size", type=positive_int, default=24, help="samples at once")
-    parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), default="float32")
+    parser.add_argument(
+        "--dtype", choices=("float32", "bfloat16", "float16"), default="float32",
+        help="to compute in",
+    )  # fmt: skip
     parser.add_argument(
         "--weights", choices=WEIGHTS, default=WEIGHTS[0],
         help="int8: a quarter of the memory, other results (docs/performance.md)",

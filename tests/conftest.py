@@ -1,8 +1,12 @@
-"""Eight fake CPU devices, and small models that a second is enough for."""
+"""Eight fake CPU devices, and small models that a second is enough for.
+
+Makes `cli_commands.py` importable: pytest's importlib mode leaves sys.path alone.
+"""
 
 import gc
 import inspect
 import os
+import sys
 import tempfile
 from collections.abc import Callable
 from importlib.metadata import version
@@ -38,6 +42,7 @@ from clip_jax import ClipConfig, ImageConfig, InputError, TextConfig, VisionConf
 from clip_jax.byte_bpe import VocabularySpec  # noqa: E402
 
 GOLDENS = Path(__file__).parent / "goldens"
+sys.path.append(str(Path(__file__).parent))
 
 
 def pytest_collection_modifyitems(items):

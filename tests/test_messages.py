@@ -1,6 +1,5 @@
 """What a person is told who does something wrong: one line, with the exit status for it."""
 
-import importlib
 import re
 from pathlib import Path
 
@@ -8,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from cli_commands import COMMANDS, main_of
 from PIL import Image
 
 import clip_jax
@@ -22,18 +22,6 @@ from rudolph_jax.vqgan import abstract_params as abstract_vqgan_params
 ROOT = Path(__file__).parent.parent
 CONFIG = "--config=experiments/configs/digits.py"
 APP = "app --model={H}/rudolph --vqgan={H}/vqgan"
-COMMANDS = sorted(
-    ".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__main__")
-    for package in ("benchmarks", "clip_jax", "converters", "experiments", "rudolph_jax")
-    for file in (ROOT / package).rglob("*.py")
-    if "workers" not in file.parts  # requests come from benchmarks, not from people
-    and 'if __name__ == "__main__"' in file.read_text(encoding="utf-8")
-)
-
-
-def main_of(command: str):
-    package = command in ("benchmarks", "clip_jax", "converters", "rudolph_jax")
-    return importlib.import_module(f"{command}.__main__" if package else command).main
 
 
 def ones(tree):
