@@ -39,7 +39,7 @@ def to_rgb(image: Image.Image, background: Background) -> Image.Image:
     the original packages do, so that hidden colours appear.
     """
     if background is None or not image.has_transparency_data:
-        return image if image.mode == "RGB" else image.convert("RGB")
+        return image if image.mode == "RGB" else _drop_alpha(image)
     canvas = Image.new("RGBA", image.size, (*background, 255))
     canvas.alpha_composite(image.convert("RGBA"))
     return canvas.convert("RGB")
@@ -61,7 +61,7 @@ def resize_square(image: Image.Image, size: int, config: ImageConfig) -> np.ndar
         image = _resize_window(image, (w, h), (left, top), size, resample)
     else:
         image = _crop(image.resize((w, h), resample), left, top, size)
-    return np.asarray(image.convert("RGB"))
+    return np.asarray(_drop_alpha(image))
 
 
 def center_crop_square(image: Image.Image, background: Background) -> Image.Image:
@@ -116,6 +116,15 @@ def _resize_window(
     (left, right), (top, bottom) = spans
     window = image.crop((left, top, right, bottom))
     return window.resize((size, size), resample, (box[0][0], box[1][0], box[0][1], box[1][1]))
+
+
+def _drop_alpha(image: Image.Image) -> Image.Image:
+    """Converts to RGB with the colours that are hidden by transparency."""
+    if image.mode == "P" and isinstance(image.info.get("transparency"), bytes):
+        # Pillow warns that a palette's transparency is lost, which is what is wanted here.
+        image = image.copy()
+        del image.info["transparency"]
+    return image.convert("RGB")
 
 
 def _crop(image: Image.Image, left: int, top: int, side: int) -> Image.Image:

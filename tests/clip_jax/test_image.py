@@ -92,6 +92,20 @@ def test_resizing_a_thin_image_makes_no_large_one(monkeypatch):
     assert made == [(32, 32), (32, 32)]
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("base", [ImageConfig(), OPENAI])
+@pytest.mark.parametrize("background", [None, (1, 2, 3)])
+def test_a_palette_with_transparency_gives_no_warning(base, background):
+    """Pillow warns where such an image loses its alpha, which `background=None` asks for."""
+    palette = Image.new("RGB", (8, 8), (200, 100, 50)).quantize(4)
+    buffer = io.BytesIO()
+    palette.save(buffer, "PNG", transparency=bytes([255, 128, 0, 0]))
+    opened = open_image(buffer.getvalue())
+    config = dataclasses.replace(base, background=background)
+    assert (resize_square(opened, 8, config) == (200, 100, 50)).all()
+    assert "transparency" in opened.info  # the caller's image stays as it is
+
+
 @pytest.mark.parametrize("base", [ImageConfig(), OPENAI])
 def test_transparency_shows_the_background(base):
     """White ink on transparent white was a white square; published models still see that."""
