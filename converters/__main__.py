@@ -46,6 +46,7 @@ def _run(argv: Sequence[str]) -> object:
             private=args.private,
             licence=args.licence,
             evaluations=args.evaluation,
+            local_dir=args.local_dir,
         )
     options = {name: getattr(args, name, None) for name in OPTIONS}
     return convert(args.kind, args.src, args.dst, args.dtype, **options)
@@ -134,6 +135,11 @@ def _parser() -> Parser:
         default=[],
         metavar="FILE",
         help="JSON file of results for the card; may be repeated",
+    )
+    command.add_argument(
+        "--local-dir",
+        metavar="FOLDER",
+        help="write the repository's files to this new folder and upload nothing",
     )
     about = "compare a model folder, or a run's checkpoints, with the digests recorded at saving"
     command = commands.add_parser("verify", help=about, description=about)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import shutil
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import huggingface_hub as hub
@@ -27,6 +28,7 @@ def push_to_hub(
     private: bool = False,
     licence: str | None = None,
     evaluations: Sequence[str | Path] = (),
+    local_dir: str | Path | None = None,
 ) -> str:
     """Push a model folder to OWNER/NAME on the hub, and return the commit's URL.
 
@@ -34,6 +36,8 @@ def push_to_hub(
     replaced, anything else is refused. `converters.pretrained(repo)` loads it back.
 
     licence, evaluations: for the model card (`model_card`).
+    local_dir: a new folder to write the repository's files to; nothing is uploaded then, and the
+        folder's path is returned.
     Authenticates by HF_TOKEN or `hf auth login`.
     """
     check_repository(repo)
@@ -48,6 +52,8 @@ def push_to_hub(
         raise InputError(faults[0])
     names = {path.relative_to(folder).as_posix(): path for path in files}
     names.pop(CARD, None)
+    if local_dir is not None:
+        return _write(names, card, Path(local_dir))
     with hub_errors(repo), bounded_responses():
         api = hub.HfApi()
         api.create_repo(repo, private=private or None, exist_ok=True)
@@ -69,6 +75,21 @@ def push_to_hub(
         )
     # The address is made here: it is printed, and the hub's may be any text.
     return f"{hub.constants.ENDPOINT}/{repo}/commit/{read_commit(done.oid, repo)}"
+
+
+def _write(names: Mapping[str, Path], card: str, place: Path) -> str:
+    """Write the files and the card next to `place`, then rename the folder to it."""
+    model_folder.check_destination(place)
+    beside = place.with_name(f"{place.name}.new")
+    shutil.rmtree(beside, ignore_errors=True)
+    for name, path in names.items():
+        (beside / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, beside / name)
+    (beside / CARD).write_text(card, encoding="utf-8")
+    if place.is_dir():  # an empty one
+        place.rmdir()
+    beside.rename(place)
+    return str(place)
 
 
 def _check_ours(listing: Listing) -> None:

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 import pytest
 from huggingface_hub.utils import get_session
+from test_hub import contents
 
 import clip_jax
 from clip_jax import model_folder
@@ -15,6 +16,7 @@ from converters import convert, hub_session, pretrained, push_to_hub
 from converters.__main__ import main
 
 REPO = "me/my-clip"
+HUBS_OWN = {".gitattributes"}
 
 
 @pytest.fixture
@@ -66,6 +68,18 @@ def test_a_newer_model_takes_the_older_ones_place(hub, folder, tmp_path):
     again = clip_jax.load(pretrained(REPO))
     assert float(again.params["logit_scale"]) == float(params["logit_scale"])
     assert "| source | a test |" in hub.repos[REPO]["README.md"].decode()
+
+
+def test_the_same_files_in_a_local_folder(hub, folder, tmp_path, capsys):
+    assert main(["push-to-hub", str(folder), REPO, f"--local-dir={tmp_path / 'local'}"]) == 0
+    assert capsys.readouterr().out == f"{tmp_path / 'local'}\n" and hub.log == []
+    push_to_hub(folder, REPO)
+    local = contents(tmp_path / "local")
+    assert local == {name: hub.repos[REPO][name] for name in set(hub.repos[REPO]) - HUBS_OWN}
+    assert clip_jax.load(tmp_path / "local").config == clip_jax.load(folder).config
+    assert main(["push-to-hub", str(folder), REPO, f"--local-dir={tmp_path / 'local'}"]) == 2
+    assert "local: already exists" in capsys.readouterr().err
+    assert not (tmp_path / "local.new").exists()
 
 
 def test_folders_that_cannot_be_pushed(hub, folder, tmp_path, capsys):

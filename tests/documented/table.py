@@ -278,6 +278,7 @@ HOW: dict[str, Run | Parse | Help | NotOurs] = {
     "python3 -m venv env": NotOurs("Python's own"),
     ". env/bin/activate": NotOurs("the shell's own"),
     "hf auth login": NotOurs("the hub's own program"),
+    "hf upload me/my-clip FOLDER": NotOurs("the hub's own program"),
     "hf download clip-benchmark/wds_cars --repo-type dataset --local-dir "
     "~/tensorflow_datasets/stanford_cars": NotOurs("the hub's own program"),
     "jupyter lab docs/notebooks": NotOurs("Jupyter; tests/experiments/test_notebooks.py runs them"),
