@@ -32,7 +32,7 @@ FREE = (
     "bos_id", "eos_id", "pad_id", "lowercase", "image.", "vision.", "text.", "embed_dim",
     "text_vocab_size", "image_vocab_size", "text_special_tokens", "image_special_tokens",
 )  # fmt: skip
-POSITIONS = ("visual", "position_embedding")
+POSITIONS, TEXT_POSITIONS = ("visual", "position_embedding"), ("text", "position_embedding")
 # By objective: the table that has a row for each piece of the vocabulary.
 TOKEN_TABLES = {"clip": "text/token_embedding", "rudolph": "text_embedding"}
 
@@ -59,9 +59,9 @@ def initial_vocabulary(config: TrainConfig) -> DataConfig:
 def load_initial_params(state: State, config: TrainConfig) -> State:
     """Returns `state` with the parameters of `config.init.folder`, sharded as the fresh ones.
 
-    An image tower's position embedding is resized to the config's resolution; any other parameter
-    of another shape, or one that the folder lacks, raises InputError unless
-    `config.init.reinitialize` names it.
+    An image tower's position embedding is resized to the config's resolution, and a text tower's is
+    cut to a shorter context; any other parameter of another shape, or one that the folder lacks,
+    raises InputError unless `config.init.reinitialize` names it.
     """
     if not config.init.folder:
         return state
@@ -150,6 +150,16 @@ def _fitting(
             return value
         if path == POSITIONS and value.shape[1] == shape[1]:
             return resize_position_embedding(value, config.model.vision.patches_per_side)
+        if path == TEXT_POSITIONS and value.shape[1] == shape[1]:
+            # Text is causal: the positions that stay mean what they meant in a longer context.
+            if shape[0] < value.shape[0]:
+                return value[: shape[0]]
+            raise InputError(
+                f"config.model.text.context_length is {shape[0]}, that of {config.init.folder} is "
+                f"{value.shape[0]}; its later positions were never trained: give that length or a "
+                "shorter one, or begin with fresh positions by --config.init.reinitialize="
+                f"\"('{name}',)\""
+            )
     found = "is not there" if value is None else f"is {list(value.shape)}"
     raise InputError(
         f"{config.init.folder}: {name} {found}; expected {list(shape)}; "

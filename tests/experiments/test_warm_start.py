@@ -62,6 +62,37 @@ def test_another_resolution_resizes_the_positions(train_config, source):
     np.testing.assert_array_equal(state["params"]["visual"]["position_embedding"], expected)
 
 
+def test_a_shorter_context_takes_the_first_positions(train_config, source):
+    """Text is causal: a text that fits into both contexts has the same features."""
+    folder, params = source
+    text = dataclasses.replace(train_config.model.text, context_length=8)
+    model = dataclasses.replace(train_config.model, text=text)
+    config = dataclasses.replace(train_config, model=model, init=InitConfig(str(folder)))
+    _, state = begun(config)
+    positions = state["params"]["text"]["position_embedding"]
+    np.testing.assert_array_equal(positions, params["text"]["position_embedding"][:8])
+    ids = np.full((1, 12), model.pad_id, np.int32)
+    ids[0, :4] = [model.bos_id, 7, 9, model.eos_id]
+    long = PretrainedClip(train_config.model, params).encode_text(ids)
+    short = PretrainedClip(model, jax.device_get(state["params"])).encode_text(ids[:, :8])
+    np.testing.assert_allclose(short, long, atol=1e-5)
+
+
+def test_a_longer_context_is_refused_with_the_way_out(train_config, source):
+    text = dataclasses.replace(train_config.model.text, context_length=20)
+    model = dataclasses.replace(train_config.model, text=text)
+    config = dataclasses.replace(train_config, model=model, init=InitConfig(str(source[0])))
+    with pytest.raises(InputError, match="is 20, that of .* is 12; its later positions") as caught:
+        begun(config)
+    assert "reinitialize=\"('text/position_embedding',)\"" in str(caught.value)
+    fresh, state = begun(
+        dataclasses.replace(config, init=InitConfig(str(source[0]), ("text/position_embedding",)))
+    )
+    np.testing.assert_array_equal(
+        state["params"]["text"]["position_embedding"], fresh["text"]["position_embedding"]
+    )
+
+
 @pytest.mark.parametrize(
     ("change", "leave", "message"),
     [
