@@ -21,7 +21,13 @@ from experiments.config.renamed import RENAMED
 from experiments.config.run import TrainConfig, default_config, flatten
 
 CONFIGS = Path(__file__).parent.parent / "configs"
+SHIPPED = "experiments/configs"
 BY_OBJECTIVE = ("model.", "settings.")
+# By the type of a key's default: what its value is in a sentence.
+KINDS = {
+    bool: "true or false", int: "an integer", float: "a number", str: "a text",
+    tuple: "a tuple, such as \"('a', 'b')\" or \"()\"",
+}  # fmt: skip
 
 
 def parse_command_line(argv: Sequence[str]) -> tuple[TrainConfig, Path]:
@@ -30,6 +36,7 @@ def parse_command_line(argv: Sequence[str]) -> tuple[TrainConfig, Path]:
     Anything unknown or ill-typed raises InputError before anything starts.
     """
     argv = [_with_file(argument) for argument in argv]
+    _check_file(argv)
     values = flags.FlagValues()
     config = config_flags.DEFINE_config_file(
         "config", help_string="An experiment file.", flag_values=values, sys_argv=list(argv)
@@ -105,7 +112,7 @@ def experiment_file(path: str | Path) -> Path:
         return Path(f"{experiment_file(f'{name}.py')}:{argument}")
     path = Path(path)
     shipped = CONFIGS / path.name
-    if path.parent == Path("experiments/configs") and not path.exists() and shipped.is_file():
+    if path.parent == Path(SHIPPED) and not path.exists() and shipped.is_file():
         return shipped
     return path
 
@@ -113,6 +120,20 @@ def experiment_file(path: str | Path) -> Path:
 def _with_file(argument: str) -> str:
     flag, _, value = argument.partition("=")
     return f"{flag}={experiment_file(value)}" if flag == "--config" and value else argument
+
+
+def _check_file(argv: Sequence[str]) -> None:
+    """Raises InputError for an experiment file that is not there."""
+    for flag, following in zip(argv, [*argv[1:], ""], strict=False):
+        name, sign, value = flag.partition("=")
+        path = Path(value if sign else following)
+        if name != "--config" or path.is_file():
+            continue
+        reason = "is a folder" if path.is_dir() else "there is no such file"
+        shipped = {file.name: f"{SHIPPED}/{file.name}" for file in sorted(CONFIGS.glob("[!_]*.py"))}
+        near = difflib.get_close_matches(f"{path.stem}.py", shipped, n=1)
+        hint = f"did you mean {shipped[near[0]]}?" if near else f"{SHIPPED} holds the shipped ones"
+        raise InputError(f"--config: {path} cannot be read: {reason}; {hint}")
 
 
 def take_distributed(argv: Sequence[str]) -> tuple[str, list[str]]:
@@ -160,4 +181,26 @@ def _explain(argv: Sequence[str], message: str) -> str:
         if message.strip("'\"") == key.rpartition(".")[2]:
             owners = " and ".join(objectives[key])
             return f"config.{key} is a key of objective {owners}; the experiment file has another"
+    if match := re.fullmatch(r"Missing value for flag (--[\w.]+)", message.strip()):
+        return f"{match[1]} has no value; expected {match[1]}=VALUE"
+    if match := re.fullmatch(r"Unknown command line flag '([\w.]+)'.*", message.strip(), re.DOTALL):
+        keys = {f"config.{key}" for key in objectives}
+        near = difflib.get_close_matches(match[1], [*keys, "config", "workdir"], n=1)
+        near = [f"config.{match[1]}"] if match[1] in objectives else near
+        hint = f"did you mean --{near[0]}?" if near else "overrides are --config.KEY=VALUE"
+        return f"unknown option --{match[1]}; {hint}"
+    for argument in argv:
+        if message.startswith(f"flag {argument}:"):
+            flag, _, value = argument.partition("=")
+            owners = objectives.get(flag.removeprefix("--config."), ())
+            return f"{flag.removeprefix('--')} is {value!r}; expected {_expected(flag, owners)}"
     return " ".join(message.split())
+
+
+def _expected(flag: str, objectives: Sequence[str]) -> str:
+    """Returns what the values of a flag are; the flags that are no keys are true or false."""
+    for name in objectives:
+        default = flatten(default_config(name).to_dict())[flag.removeprefix("--config.")]
+        if type(default) in KINDS:
+            return KINDS[type(default)]
+    return KINDS[bool] if not objectives else "another kind of value"

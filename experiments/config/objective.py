@@ -14,6 +14,11 @@ from rudolph_jax.config import PRESETS as RUDOLPH_PRESETS
 from rudolph_jax.config import VQGAN_PRESETS, RudolphConfig, VqganConfig
 from rudolph_jax.image_to_text import QUESTIONS
 
+VQGAN_EXPECTED = (
+    "the folder of an image tokenizer: --config.settings.vqgan=FOLDER; an experiment file such as "
+    "experiments/configs/digits_vqgan.py trains one"
+)
+
 
 @dataclasses.dataclass(frozen=True)
 class ClipSettings:
@@ -95,7 +100,7 @@ class RudolphSettings:
         return self.question > 0
 
     def check(self) -> None:
-        expect(bool(self.vqgan), "settings.vqgan", self.vqgan, "the folder of an image tokenizer")
+        expect(bool(self.vqgan), "settings.vqgan", self.vqgan, VQGAN_EXPECTED)
         weights = {
             name: getattr(self, name) for name in ("left_weight", "image_weight", "right_weight")
         }

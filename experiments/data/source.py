@@ -16,6 +16,7 @@ from absl import logging as absl_logging
 from clip_jax.errors import InputError
 from experiments.config.data import DataConfig
 from experiments.data.mixture import Mixture
+from experiments.data.sources.labels import MissingSplit
 from experiments.data.sources.schema import BACKGROUND
 
 BUILTIN_SETS = ("digits_ru", "emoji_ru")  # of ordinary wheels
@@ -61,8 +62,11 @@ class Split:
         except (FileNotFoundError, ValueError, OSError) as error:
             raise InputError(f"{folder}: no prepared data set here") from error
         if split not in builder.info.splits:
-            known = ", ".join(builder.info.splits)
-            raise InputError(f"{folder}: has no split {split!r}; expected one of {known}")
+            known = list(builder.info.splits)
+            raise MissingSplit(
+                f"{folder}: has no split {split!r}; expected one of {', '.join(known)}",
+                split, known,
+            )  # fmt: skip
         self.features = builder.info.features
         self.metadata = dict(builder.info.metadata or {})
         self.name = split
@@ -170,7 +174,10 @@ def open_split(
     )
     if config.group_by and config.group_by not in opened.features:
         known = ", ".join(sorted(opened.features))
-        raise InputError(f"config.data.group_by is {config.group_by!r}; expected one of {known}")
+        raise InputError(
+            f"config.data.group_by is {config.group_by!r}; expected one of {known}, or "
+            "--config.data.group_by= for batches of any examples"
+        )
     return opened
 
 

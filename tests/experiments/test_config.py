@@ -40,7 +40,13 @@ def test_overrides_reach_nested_values(tmp_path):
         (["--config.optim.learnin_rate=1"], "unknown key config.optim.learnin_rate; did you mean "
          "config.optim.learning_rate?"),
         (["--config.stepz=1"], "did you mean config.steps?"),
-        (["--config.steps=many"], "many"),
+        (["--config.steps=many"], "error: config.steps is 'many'; expected an integer\n"),
+        (["--config.optim.learning_rate=x"], "learning_rate is 'x'; expected a number\n"),
+        (["--config.data.in_memory=so"], "data.in_memory is 'so'; expected true or false\n"),
+        (["--config.evaluators=(1,"], "evaluators is '(1,'; expected a tuple, such as \"('a',"),
+        (["--config.steps"], "error: --config.steps has no value; expected --config.steps=VALUE"),
+        (["--steps=1"], "unknown option --steps; did you mean --config.steps?"),
+        (["--confg.steps=1"], "unknown option --confg.steps; did you mean --config.steps?"),
         (["--config.steps=0"], "config.steps is 0"),
         (["--config.settings.image_weight=3"],
          "config.settings.image_weight is a key of objective rudolph; the experiment file"),
@@ -77,8 +83,17 @@ def test_mistakes_are_one_line_before_anything_starts(
 def test_config_and_workdir_are_needed(capsys):
     assert main([]) == 2
     assert "--config=FILE and --workdir=DIR" in capsys.readouterr().err
-    assert main(["--config=absent.py", "--workdir=x"]) == 2
-    assert "absent.py" in capsys.readouterr().err
+    for value, message in (
+        ("absent.py", "absent.py cannot be read: there is no such file; experiments/configs holds"),
+        ("experiments/configs/digit.py", "did you mean experiments/configs/digits.py?"),
+        ("digits", "digits cannot be read: there is no such file; did you mean experiments/conf"),
+        ("tests", "tests cannot be read: is a folder;"),
+    ):
+        for arguments in ([f"--config={value}"], ["--config", value]):
+            assert main([*arguments, "--workdir=x"]) == 2
+            error = capsys.readouterr().err
+            assert error.startswith(f"error: --config: {value} cannot") and message in error
+            assert error.count("\n") == 1
 
 
 def test_configs_survive_json(train_config):

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from types import SimpleNamespace
 
 import jax
@@ -9,6 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from experiments.data.preparation import prepare
+from experiments.data.sources.read_plan import SourceConfig
+from experiments.data.sources.shards import WriteConfig
 from experiments.evaluate import main
 from experiments.evaluation.clip_model import ClipModel
 from experiments.evaluation.image_features import FeatureExtractor
@@ -54,6 +58,35 @@ def command(ruclip, tmp_path, data_directory, monkeypatch):
         ]  # fmt: skip
 
     return arguments
+
+
+def test_a_set_without_a_test_split_names_the_one_that_it_has(command, mine, tmp_path, capsys):
+    other = tmp_path / "other"
+    for old, new in (("train", "train"), ("test", "val")):
+        shutil.copytree(mine / old, other / new)
+    assert main(command("zero-shot", f"--sets={other}")) == 2
+    line = capsys.readouterr().err
+    assert line.endswith("has no split 'test'; found train, val; --test-split=val measures on it\n")
+    assert main(command("zero-shot", f"--sets={other}", "--test-split=val")) == 0
+    shutil.rmtree(other / "val")
+    assert main(command("zero-shot", f"--sets={other}")) == 2
+    assert capsys.readouterr().err.endswith("has no split 'test'; found train\n")
+
+
+def test_a_prepared_set_without_a_test_split_too(command, tmp_path, capsys):
+    source, out = tmp_path / "source", tmp_path / "prepared"
+    source.mkdir()
+    lines = ["image,caption"]
+    for i in range(8):
+        Image.new("RGB", (8, 8), (30 * i, 0, 0)).save(source / f"{i}.png")
+        lines.append(f"{i}.png,оттенок {i}")
+    (source / "list.csv").write_text("\n".join(lines), encoding="utf-8")
+    prepare(SourceConfig(str(source)), out, WriteConfig(validation=0.5))
+    assert main(command("retrieval", f"--sets={out}")) == 2
+    line = capsys.readouterr().err
+    assert line.endswith("has no split 'test'; expected one of train, validation; "
+                         "--test-split=validation measures on it\n")  # fmt: skip
+    assert main(command("retrieval", f"--sets={out}", "--test-split=validation")) == 0
 
 
 def test_report(command, mine, tmp_path, monkeypatch, capsys):

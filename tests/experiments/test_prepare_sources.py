@@ -228,6 +228,17 @@ def test_kinds_that_cannot_be_told(tmp_path):
     source.mkdir()
     with pytest.raises(InputError, match="is of no known kind; say --kind, one of pictures, tar"):
         prepare(SourceConfig(str(source)), tmp_path / "out")
+    (source / "0.png").write_bytes(picture(0, "PNG"))
+    for options, columns in (
+        ({}, "image, caption"), ({"kind": "pictures"}, "image, caption"),
+        ({"form": "picture-questions"}, "image, question, answers"),
+    ):  # fmt: skip
+        with pytest.raises(InputError) as caught:
+            prepare(SourceConfig(str(source), **options), tmp_path / "out")
+        assert str(caught.value) == (
+            f"{source}: holds 1 images and no table; expected {source}/list.csv (or list.tsv, "
+            f"list.jsonl) with columns {columns}"
+        )
     (source / "a.csv").write_text("image,caption\n")
     (source / "b.csv").write_text("image,caption\n")
     with pytest.raises(InputError, match="found a.csv, b.csv; name it with --table"):

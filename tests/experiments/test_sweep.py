@@ -171,7 +171,7 @@ def test_a_grid_is_a_product_of_typed_values():
          "--metric is 'retrieval:test/top2'; expected one of retrieval:test/top1, "),
         (["--grid", "data.batch_size=12"], "expected a multiple of 8"),
         (["--grid", "steps=1", "--config.stepz=1"], "did you mean config.steps?"),
-        (["--gird", "steps=1"], "Unknown command line flag 'gird'"),
+        (["--gird", "steps=1"], "unknown option --gird"),
         (["steps=1"], "unknown argument 'steps=1'"),
         ([], "nothing to compare: give --grid KEY=VALUE,VALUE, or define get_sweep()"),
     ],

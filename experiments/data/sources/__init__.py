@@ -56,6 +56,7 @@ def _detect(config: SourceConfig) -> str:
     found = [kind for kind in found if kind in ("arrow", "tfds")] or found
     if not found and source.is_dir():
         tars.check_uncompressed(source, [])
+        image_tables.check_table(source, config)
     if len(found) != 1:
         seen = f"could be {' or '.join(found)}" if found else "is of no known kind"
         raise InputError(f"{source}: {seen}; say --kind, one of {', '.join(KINDS)}")

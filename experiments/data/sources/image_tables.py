@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from clip_jax.errors import InputError
+from clip_jax.image_file import IMAGE_SUFFIXES
 from clip_jax.text import check_encodable, escape, normalize_name
 from experiments.data.sources.columns import choose_columns, find_column, get_value, read_texts
 from experiments.data.sources.files import are_two_files, find_inside, read_inside
@@ -181,6 +182,7 @@ def _find_table(config: SourceConfig) -> Path:
         if not table.is_file() or table.resolve().parent != source.resolve():
             raise InputError(f"{table}: no such table in the folder")
         return table
+    check_table(source, config)
     tables = _tables(source)
     if len(tables) != 1:
         found = ", ".join(table.name for table in tables) or "none"
@@ -189,6 +191,18 @@ def _find_table(config: SourceConfig) -> Path:
             "name it with --table"
         )
     return tables[0]
+
+
+def check_table(source: Path, config: SourceConfig) -> None:
+    """Raises InputError that names the missing table of a folder with images."""
+    images = sum(file.suffix.lower() in IMAGE_SUFFIXES for file in source.rglob("*"))
+    if images and not _tables(source):
+        columns = [column.default_names[0] for column in config.schema.columns.values()]
+        others = ", ".join(f"list{suffix}" for suffix in TABLES if suffix != ".csv")
+        raise InputError(
+            f"{source}: holds {images} images and no table; expected {source / 'list.csv'} "
+            f"(or {others}) with columns {', '.join(columns)}"
+        )
 
 
 def _entries(table: Path, config: SourceConfig) -> list[Entry]:

@@ -19,7 +19,14 @@ VALIDATION = ("validation", "valid", "val", "dev")
 
 
 class MissingSplit(InputError):
-    """A set is on disk and has no split of this name."""
+    """A set is on disk and has no split of this name.
+
+    split: the name. known: the splits that the set has.
+    """
+
+    def __init__(self, message: str, split: str, known: Collection[str]) -> None:
+        super().__init__(message)
+        self.split, self.known = split, tuple(known)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -72,7 +79,7 @@ def find_split(folder: Path, source: LabelSource, split: str, known: Collection[
             if alias in names:
                 return names[alias]
     found = escape(", ".join(sorted(known))) or "none"
-    raise MissingSplit(f"{folder}: has no split {wanted!r}; found {found}")
+    raise MissingSplit(f"{folder}: has no split {wanted!r}; found {found}", split, known)
 
 
 def first_unique(*candidates: Sequence[str]) -> Sequence[str]:

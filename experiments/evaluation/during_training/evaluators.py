@@ -8,7 +8,7 @@ is left out, which is logged once, and never ends a run.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property, partial
 from typing import Any
 
@@ -19,6 +19,7 @@ from clip_jax.errors import InputError
 from experiments.config.extensions import EvaluatorType, join_names
 from experiments.config.run import TrainConfig
 from experiments.data.source import Split, open_split
+from experiments.data.sources.labels import MissingSplit
 from experiments.evaluation.during_training.set_evaluators import (
     is_set_evaluator,
     probe_scores,
@@ -59,7 +60,12 @@ def make_evaluators(config: TrainConfig) -> dict[str, Evaluator]:
                 f"config.evaluators holds {name!r}; expected TASK:SPLIT with a task of "
                 f"{', '.join(tasks)}"
             )
-        opened = open_split(config.data, split, sources)
+        try:
+            opened = open_split(config.data, split, sources)
+        except MissingSplit as error:
+            raise InputError(
+                f"config.evaluators holds {name!r}: {error}; {_other_split(config, error.known)}"
+            ) from error
         needs = tasks[task].needs
         if needs and not set(needs) & set(opened.features):
             raise InputError(
@@ -98,8 +104,20 @@ def _proposal(tasks: Mapping[str, EvaluatorType], name: str, split: Split) -> st
     """Names the evaluators that a split can feed."""
     fitting = [task for task, one in tasks.items() if set(one.needs) & set(split.features)]
     if not fitting:
-        return "no evaluator fits it: --config.evaluators=()"
+        return 'no evaluator fits it: --config.evaluators="()"'
     return " or ".join(f"--config.evaluators=\"('{task}:{name}',)\" fits" for task in fitting)
+
+
+def _other_split(config: TrainConfig, known: Sequence[str]) -> str:
+    """Says what to measure on where a split is not there."""
+    held_out = [split for split in known if split != config.data.split]
+    if held_out:
+        opened = open_split(config.data, held_out[0], config.extensions.data)
+        return _proposal(_tasks(config), held_out[0], opened)
+    return (
+        "python -m experiments.prepare SOURCE OUT --validation=0.05 makes a split 'validation'; "
+        "--config.evaluators=\"()\" trains without one"
+    )
 
 
 def _measure(

@@ -13,6 +13,7 @@ import jax
 
 from clip_jax import Compute
 from clip_jax.errors import InputError
+from experiments.data.sources.labels import MissingSplit
 from experiments.evaluation.array_cache import ArrayCache
 from experiments.evaluation.clip_model import ClipModel, open_clip
 from experiments.evaluation.console import print_line
@@ -24,6 +25,7 @@ from experiments.evaluation.sets.table import REPORT
 from rudolph_jax.pretrained import WEIGHTS
 
 OUT, CACHE = Path("runs/evaluation"), Path("runs/evaluation/cache")
+TRAIN = "train"  # the split that no measure is taken on
 DTYPES = ("float32", "bfloat16", "float16")
 
 
@@ -144,16 +146,17 @@ def measure_sets(
                 print_line(f"{run.name}  {line}{left_out(result)}")
             remarks.print(run.name, result)
 
-        for_each_set(set_names(args), of_set)
+        for_each_set(set_names(args), of_set, args.test_split)
         print_line(f"{written}: {run.folder / folder}")
     remarks.finish()
 
 
 def for_each_set(
-    names: Sequence[str], work: Callable[[str], None], needed: bool = True
+    names: Sequence[str], work: Callable[[str], None], test_split: str, needed: bool = True
 ) -> dict[str, str]:
     """work(name) of all sets that are on disk; what to do about the others, by name.
 
+    test_split: the split to measure on; where a set lacks it, the error names one that it has.
     needed: whether to raise MissingSet where none is on disk.
     """
     missing: dict[str, str] = {}
@@ -163,6 +166,11 @@ def for_each_set(
         except MissingSet as error:
             missing[name] = str(error)
             print_line(f"missing: {error}", file=sys.stderr)
+        except MissingSplit as error:
+            held_out = sorted(split for split in error.known if split != TRAIN)
+            if error.split != test_split or not held_out:
+                raise
+            raise InputError(f"{error}; --test-split={held_out[0]} measures on it") from error
     if needed and len(missing) == len(names):
         raise MissingSet(f"no set is on disk; {missing[names[0]]}")
     return missing

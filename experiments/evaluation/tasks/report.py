@@ -85,7 +85,7 @@ def _measure(
             measured.probes[name] = linear_probe.measure_set(run, name, args)
             remarks.print(run.name, measured.probes[name])
 
-    measured.missing.update(options.for_each_set(names, of_set, needed=False))
+    measured.missing.update(options.for_each_set(names, of_set, args.test_split, needed=False))
     for entry in filter(None, args.retrieval.split(",")):
         name, colon, split = entry.rpartition(":")
         if not colon:
