@@ -174,11 +174,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(argv: Sequence[str]) -> None:
     parser = Parser(prog="python -m benchmarks.fine_tuning", description=__doc__)
-    parser.add_argument("--work", type=Path, default=Path("runs/fine_tuning"))
-    parser.add_argument("--images", type=int, default=300)
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--start-steps", type=int, default=800)
-    parser.add_argument("--ways", nargs="*", choices=WAYS, default=list(WAYS))
+    add = parser.add_argument
+    add("--work", type=Path, default=Path("runs/fine_tuning"), metavar="DIR",
+        help="folder of all that is made (runs/fine_tuning)")
+    add("--images", type=int, default=300, metavar="N", help="drawings of the user's own (300)")
+    add("--seeds", type=int, default=3, metavar="N", help="of each way (3)")
+    add("--start-steps", type=int, default=800, metavar="N", help="of the start model (800)")
+    add("--ways", nargs="*", choices=WAYS, default=list(WAYS), help="rows to measure (all)")
     args = parser.parse_args(argv)
     for name, least in (("images", 8), ("seeds", 1), ("start_steps", 1)):
         if getattr(args, name) < least:
