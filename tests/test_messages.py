@@ -173,6 +173,7 @@ WALK = [
     ("experiments.quickstart", "--data=faces", "invalid choice: 'faces'"),
     ("experiments.quickstart", "--workdir={H}/text.txt", "text.txt"),
     ("benchmarks.loss_memory", "--batch=7", "--batch is 7; expected a positive multiple of 8"),
+    ("benchmarks.accelerator", "--programs=no", "--programs is 'no'; expected one of train"),
     ("benchmarks.fine_tuning", "--images=0", "--images is 0; expected at least 8"),
     ("docs.tools.structure_images", "{H}/text.txt/out", "text.txt"),
     ("benchmarks.input_pipeline", "--images=0", "--images is 0; expected at least 1"),
