@@ -51,7 +51,7 @@ def pytest_collection_modifyitems(items):
 
 
 def pytest_collection_finish():
-    """What is imported by now stays: looked through by each collection, it slows tracing down."""
+    """Freezes what is imported by now: looked through by each collection, it slows tracing down."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(20_000, 20, 20)

@@ -53,7 +53,7 @@ def levels(parser, *words):
 
 
 def paragraph(text, option):
-    """What the help says of an option, up to the next one."""
+    """Returns what the help says of an option, up to the next one."""
     found = re.search(rf"^ *\[?(?:-\w, )?{option}\b.*(?:\n(?! *\[?--).+)*", text, re.MULTILINE)
     assert found, option
     return " ".join(found[0].split())

@@ -51,7 +51,7 @@ def get_sweep() -> dict[str, dict[str, Any]]:
         "batch 128": of_batch(128),
         "batch 256": of_batch(256),
         "fixed temperature": {"optim.freeze": ("logit_scale",)},
-        # A shift keeps its share of the picture.
+        # A shift keeps its share of the image.
         "32 pixels": {"model.vision.image_size": 32, "data.augment.shift": 2},
         "patches of 4": {"model.vision.patch_size": 4},
         "duplicates positive": {"settings.duplicates": "positives"},

@@ -1,4 +1,4 @@
-"""Tiny image tokenizer on the handwritten digits: 16 codes out of 32 for a picture.
+"""Tiny image tokenizer on the handwritten digits: 16 codes out of 32 for an image.
 
     python -m experiments.train --config=experiments/configs/digits_vqgan.py --workdir=runs/vqgan
 

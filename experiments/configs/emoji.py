@@ -24,7 +24,7 @@ def train_config() -> TrainConfig:
                 vocab_size=1000, context_length=24, width=64, layers=1, heads=1, mlp_width=256
             ),
             embed_dim=128,
-            # The training pictures' own statistics.
+            # The training images' own statistics.
             image=ImageConfig(mean=(0.8, 0.77, 0.72), std=(0.3, 0.3, 0.34)),
         ),
         compute=Compute(unroll=3),

@@ -1,4 +1,4 @@
-"""Tiny image tokenizer on emoji in two drawing styles: 64 codes out of 256 for a picture.
+"""Tiny image tokenizer on emoji in two drawing styles: 64 codes out of 256 for an image.
 
     python -m experiments.train --config=experiments/configs/emoji_vqgan.py --workdir=runs/vqgan
 

@@ -23,7 +23,7 @@ def train_config() -> TrainConfig:
         first,
         model=PRESETS["ruclip-vit-base-patch16-384"],
         init=InitConfig(folder="models/ruclip-vit-base-patch16-224"),
-        # Unpublished. The rate of CLIP's stage of larger pictures: Radford et al. 2021, table 20.
+        # Unpublished. The rate of CLIP's stage of larger images: Radford et al. 2021, table 20.
         optim=dataclasses.replace(first.optim, learning_rate=2e-5),
         steps=20_000,  # report: 2.7 epochs of 240 million pairs
     )

@@ -1,4 +1,4 @@
-"""RUDOLPH-350M, fine-tuned to caption pictures.
+"""RUDOLPH-350M, fine-tuned to caption images.
 
     python -m experiments.train --config=experiments/configs/rudolph_caption.py \\
         --workdir=runs/caption --config.data.name=data/captions --config.steps=STEPS

@@ -1,4 +1,4 @@
-"""RUDOLPH-2.7B, fine-tuned to answer questions on pictures.
+"""RUDOLPH-2.7B, fine-tuned to answer questions on images.
 
     python -m experiments.prepare images data/vqa --form=image-questions
     python -m experiments.train --config=experiments/configs/rudolph_vqa.py \\

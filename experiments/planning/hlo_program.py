@@ -22,7 +22,7 @@ _CONSTANT = re.compile(r"constant\((\d+)\)")
 
 @dataclasses.dataclass(frozen=True)
 class Instruction:
-    """One line. shape: of the result, as text. rest: operands and attributes."""
+    """Holds one line. shape: of the result, as text. rest: operands and attributes."""
 
     name: str
     shape: str

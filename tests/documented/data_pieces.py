@@ -102,7 +102,7 @@ def snapshot(space: Workspace, place: Path) -> None:
 
 @piece("saved")
 def saved(space: Workspace, place: Path) -> None:
-    """As `datasets.Dataset.save_to_disk` leaves it."""
+    """Writes what `datasets.Dataset.save_to_disk` leaves."""
     place.mkdir()
     name, rows = "data-00000-of-00001.arrow", _rows(space)
     with pa.OSFile(str(place / name), "wb") as sink:  # noqa: SIM117

@@ -39,7 +39,7 @@ def ruclip(space: Workspace, place: Path) -> None:
 
 @piece("runs/quickstart/ruclip/model")
 def quickstart_ruclip(space: Workspace, place: Path) -> None:
-    """Of the sizes of experiments/configs/digits.py, as `table.SMALL` changes them."""
+    """Makes a model of the sizes of configs/digits.py, as `table.SMALL` changes them."""
     config = digits_config.train_config().model
     config = dataclasses.replace(
         config,
@@ -129,7 +129,7 @@ def distilled_checkpoint(space: Workspace, place: Path) -> None:
 
 @piece("ruclip_small_files")
 def ruclip_small_files(space: Workspace, place: Path) -> None:
-    """With a vocabulary, and as many rows of the text table."""
+    """Writes a checkpoint with a vocabulary, and as many rows of the text table."""
     shutil.copytree(GOLDENS / "ruclip_small", place)
     tokenizer = ByteBpe(*space.byte_vocabulary(RUGPT3))
     for name, content in tokenizer.files.items():

@@ -46,7 +46,7 @@ SETTINGS = {
 
 
 def way(text: str):
-    """How a command is run; None where nobody has said so."""
+    """Returns how a command is run; None where nobody has said so."""
     if text in HOW:
         return HOW[text]
     return Help() if MENTION.fullmatch(text) else None

@@ -25,7 +25,7 @@ class Begins(BaseException):
 
 @pytest.fixture(scope="module")
 def sets(tmp_path_factory):
-    """With a split to validate on, and without one."""
+    """Prepares a set with a split to validate on, and one without."""
     home = tmp_path_factory.mktemp("captions")
     with (home / "list.csv").open("w", encoding="utf-8", newline="") as file:
         table = csv.writer(file)

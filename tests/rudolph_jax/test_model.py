@@ -183,7 +183,7 @@ def test_groups_repeat_and_leave_few_layers_over(tiny_config, layers, order, exp
 
 @pytest.mark.parametrize("remat", ["none", "block", "dots"])
 def test_groups_of_layers_compute_what_single_layers_do(tiny_config, tiny_params, tiny_ids, remat):
-    """With dropout, whose draws follow from a layer's number, and with gradients."""
+    """Compares outputs and gradients with dropout, whose draws follow from a layer's number."""
     config = dataclasses.replace(tiny_config, layers=10, attention_dropout=0.2, output_dropout=0.2)
     params = tiny_params(config)
     keys = jax.random.split(jax.random.key(5), len(tiny_ids))
@@ -210,7 +210,7 @@ def test_groups_of_layers_compute_what_single_layers_do(tiny_config, tiny_params
 
 @pytest.mark.parametrize("compute", [Compute(), Compute(fused_attention=False)])
 def test_attention_is_fused_where_no_weight_is_dropped(tiny_config, tiny_params, compute):
-    """With dropout of outputs alone the kernel is taken; with dropout of weights it is not."""
+    """Dropout of outputs alone leaves the kernel in; dropout of weights does not."""
     config = dataclasses.replace(
         tiny_config, image_tokens_per_side=11, layers=5, attention_dropout=0.0, output_dropout=0.1
     )

@@ -92,7 +92,7 @@ def time_encoders(
     With preprocessing images are cropped, resized and normalised in the time that is taken, on
     one thread, and all encoders get them from the same code. Each batch ends with its labels.
     """
-    for name, value in (("batch size", batch_size), ("pictures", count), ("rounds", rounds)):
+    for name, value in (("batch size", batch_size), ("images", count), ("rounds", rounds)):
         if value < 1:
             raise InputError(f"{name} is {value}; expected at least 1")
     batches = -(-count // batch_size)
