@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 
 from clip_jax import ClipConfig
 from experiments.config.data import AugmentConfig, DataConfig
+from experiments.config.objective import ClipSettings
 from experiments.config.optimizer import OptimConfig
 from experiments.config.run import InitConfig, TrainConfig
 from experiments.configs.model_argument import read_model_config
@@ -26,7 +27,8 @@ def train_config(model: str = "") -> TrainConfig:
     config = ClipConfig.from_dict(read_model_config(model, "finetune_clip", "clip"))
     return TrainConfig(
         model=config,
-        init=InitConfig(folder=model, wise_ft=0.3),
+        settings=ClipSettings(duplicates="masked"),  # captions of one's own often repeat
+        init=InitConfig(folder=model),
         data=DataConfig(
             name="data/mine",
             batch_size=64,
@@ -45,7 +47,7 @@ def train_config(model: str = "") -> TrainConfig:
             warmup_steps=20,
             weight_decay=0.05,
             clip_norm=1.0,
-            layer_decay=0.75,
+            layer_decay=0.9,
         ),
         steps=600,
         checkpoint_every=20,

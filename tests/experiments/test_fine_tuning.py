@@ -83,7 +83,7 @@ def test_the_recipe_ends_by_itself_and_leaves_an_averaged_model(model, data, tmp
         f"finetune_clip.py:{model}", f"--config.data.name={data}", "--config.steps=6",
         "--config.data.batch_size=8", "--config.evaluate_every=2", "--config.checkpoint_every=2",
         "--config.keep_checkpoints=5", "--config.early_stop=1", "--config.optim.learning_rate=0.01",
-        "--config.optim.warmup_steps=0",
+        "--config.optim.warmup_steps=0", "--config.init.wise_ft=0.3",
     )  # fmt: skip
     run = train(config, tmp_path / "run", ONE)
     assert "retrieval:validation/mean_recall" in run.metrics
