@@ -103,7 +103,9 @@ def _find_step(checkpoints: Checkpoints, step: int | str | None, extensions: Ext
                 f"({config.best_metric!r}); expected --step to be one of "
                 f"{', '.join(map(str, known))}"
             )
-        return (max if config.best_mode == "highest" else min)(values, key=values.__getitem__)
+        # Of equal ones the last, as `config.final_model = "best"` has it.
+        sign = 1 if config.best_mode == "highest" else -1
+        return max(values, key=lambda number: (sign * values[number], number))
     chosen = known[-1] if step is None else int(step)
     if chosen not in known:
         raise InputError(

@@ -126,7 +126,8 @@ def _check_file(argv: Sequence[str]) -> None:
     """Raises InputError for an experiment file that is not there."""
     for flag, following in zip(argv, [*argv[1:], ""], strict=False):
         name, sign, value = flag.partition("=")
-        path = Path(value if sign else following)
+        file, ending, _ = (value if sign else following).partition(".py:")  # FILE:ARGUMENT
+        path = Path(file + ending.removesuffix(":"))
         if name != "--config" or path.is_file():
             continue
         reason = "is a folder" if path.is_dir() else "there is no such file"
@@ -192,6 +193,8 @@ def _explain(argv: Sequence[str], message: str) -> str:
     for argument in argv:
         if message.startswith(f"flag {argument}:"):
             flag, _, value = argument.partition("=")
+            if flag == "--config":  # what the file itself raised
+                return " ".join(message.removeprefix(f"flag {argument}:").split())
             owners = objectives.get(flag.removeprefix("--config."), ())
             return f"{flag.removeprefix('--')} is {value!r}; expected {_expected(flag, owners)}"
     return " ".join(message.split())

@@ -141,8 +141,8 @@ def test_nan_stops_the_run_and_names_the_last_good_checkpoint(
     """Adam's updates poison a weight as soon as the rate is at its peak, at step 3 of 8."""
     real = train_module.make_optimizer
 
-    def poisoned(config, steps):
-        optimizer = real(config, steps)
+    def poisoned(*arguments):
+        optimizer = real(*arguments)
 
         def update(grads, state, params):
             updates, state = optimizer.update(grads, state, params)

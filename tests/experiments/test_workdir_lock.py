@@ -282,7 +282,7 @@ def test_a_run_that_comes_to_nothing_leaves_no_lock(train_config, tmp_path, monk
         assert (tmp_path / "run" / FILE_NAME).exists()
         raise InputError("wrong")
 
-    monkeypatch.setattr(train_module, "make_objective", wrong)
+    monkeypatch.setattr(train_module, "make_run_objective", wrong)
     with pytest.raises(InputError, match="wrong"):
         one(train_config, tmp_path / "run")
     assert not (tmp_path / "run").exists()
