@@ -207,6 +207,16 @@ HOW: dict[str, Run | Parse | Help | NotOurs] = {
         Parse("FILE brings own functions; tests/experiments/test_extending.py has one", FILE),
     "python -m experiments.model WORKDIR OUT --wise-ft=0.5":
         Parse("a run that began from a model; tests/experiments/test_fine_tuning.py has one"),
+    "python -m experiments.prepare photos data/mine --validation=0.15 --background=white":
+        Run("photos", files="data/mine/dataset_info.json data/mine/preview.html"),
+    "python -m experiments.train --config=experiments/configs/finetune_clip.py:MODEL "
+    "--workdir=runs/mine --config.data.name=data/mine":
+        Run("data/mine MODEL=models/ruclip",
+            "--config.steps=1 --config.optim.warmup_steps=0 --config.data.batch_size=8",
+            "runs/mine/model/config.json"),
+    "python -m benchmarks.fine_tuning": Parse(HOURS),
+    "python -m experiments.model WORKDIR OUT --wise-ft=0.3":
+        Parse("a run that began from a model; tests/experiments/test_fine_tuning.py has one"),
     "python -m experiments.train --config=FILE --workdir=runs/mine":
         Parse("FILE is any experiment file; tests/experiments/test_extending.py runs them", FILE),
     "python -m experiments.quickstart":
