@@ -120,25 +120,29 @@ def tensorflow_datasets(space: Workspace, place: Path) -> None:
 
     build_builtin_set("digits_ru", place.with_name("digits"))  # quiets TFDS
 
-    class CocoCaptions(tfds.core.GeneratorBasedBuilder):
-        VERSION = tfds.core.Version("1.1.0")
-        BUILDER_CONFIGS = [tfds.core.BuilderConfig(name="2014", version=VERSION)]
+    # Other tests may have made TFDS register its own of this name.
+    with tfds.core.registered.skip_registration():
 
-        def _info(self):
-            captions = tfds.features.Sequence({"id": np.int64, "text": tfds.features.Text()})
-            features = {"image": tfds.features.Image(encoding_format="png"), "captions": captions}
-            return tfds.core.DatasetInfo(
-                builder=self, features=tfds.features.FeaturesDict(features)
-            )
+        class CocoCaptions(tfds.core.GeneratorBasedBuilder):
+            VERSION = tfds.core.Version("1.1.0")
+            BUILDER_CONFIGS = [tfds.core.BuilderConfig(name="2014", version=VERSION)]
 
-        def _split_generators(self, _):
-            return {"train": self._generate_examples()}
+            def _info(self):
+                captions = tfds.features.Sequence({"id": np.int64, "text": tfds.features.Text()})
+                image = tfds.features.Image(encoding_format="png")
+                features = {"image": image, "captions": captions}
+                return tfds.core.DatasetInfo(
+                    builder=self, features=tfds.features.FeaturesDict(features)
+                )
 
-        def _generate_examples(self):
-            source = space.get("photos")
-            for i in range(COUNT):
-                captions = [{"id": 2 * i + k, "text": f"подпись {k}"} for k in range(2)]
-                yield i, {"image": str(source / f"{i}.png"), "captions": captions}
+            def _split_generators(self, _):
+                return {"train": self._generate_examples()}
+
+            def _generate_examples(self):
+                source = space.get("photos")
+                for i in range(COUNT):
+                    captions = [{"id": 2 * i + k, "text": f"подпись {k}"} for k in range(2)]
+                    yield i, {"image": str(source / f"{i}.png"), "captions": captions}
 
     builder = CocoCaptions(config="2014", data_dir=str(place), file_format="array_record")
     builder.download_and_prepare()
