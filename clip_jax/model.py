@@ -10,7 +10,6 @@ layer norms and features float32.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -97,16 +96,12 @@ class Block(nn.Module):
         return x + Mlp(self.config, self.tower, name="mlp")(y), None
 
 
-def maybe_remat(
-    block: type[nn.Module], compute: Compute, methods: Sequence[str] = ("__call__",)
-) -> Any:
-    """Wraps a block's methods in `nn.remat` as `Compute.remat` says."""
+def maybe_remat(block: type[nn.Module], compute: Compute) -> Any:
+    """Wraps a block in `nn.remat` as `Compute.remat` says."""
     if compute.remat == "none":
         return block
     # A scan keeps the compiler from merging the recomputation with the forward pass.
-    return nn.remat(
-        block, prevent_cse=False, policy=remat_policy(compute), methods=list(methods)
-    )
+    return nn.remat(block, prevent_cse=False, policy=remat_policy(compute))
 
 
 def remat_policy(compute: Compute) -> Any:

@@ -1,4 +1,4 @@
-"""What loaded models say of themselves: kind, preset, size, dtypes, device, inputs."""
+"""The lines by which loaded models introduce themselves: kind, preset, size, dtypes, device."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What --help prints: every option with a description, and the default of each that has one."""
+"""Each --help prints every option with a description, and the default of each that has one."""
 
 import argparse
 import contextlib

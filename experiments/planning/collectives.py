@@ -39,7 +39,7 @@ class Message:
 
 def messages(program: Program, devices: int, computation: str) -> list[Message]:
     """Returns the collectives of a computation, whose lines are in the order of the schedule."""
-    lines = program.computations[computation]
+    lines, sent_by = program.computations[computation], _Messages(program, devices)
     sizes = {line.name: shape_bytes(line.shape) for line in lines}
     ends = {line.operands[0]: i for i, line in enumerate(lines)
             if line.opcode.endswith("-done") and line.operands}  # fmt: skip
@@ -48,9 +48,12 @@ def messages(program: Program, devices: int, computation: str) -> list[Message]:
         kind = line.opcode.removesuffix("-start")
         if kind in KINDS:
             size = sum(sizes.get(name, 0) for name in line.operands)
-            sent = _Messages(program, devices).bytes_sent(kind, size, line.rest)
+            sent = sent_by.bytes_sent(kind, size, line.rest)
             meanwhile = lines[i + 1 : ends.get(line.name, i + 1)]
             found.append(Message(line.name, sent, tuple(one.name for one in meanwhile)))
+        elif line.opcode == "fusion":  # the TPU compiler's reduce-scatters are fusions
+            sent = sum(sum(sent_by.sent(name).values()) for name in line.called)
+            found += [Message(line.name, sent, ())] if sent else []
     return found
 
 

@@ -132,6 +132,8 @@ def _kind(program: Program, instruction: Instruction) -> str:
     if opcode.removesuffix("-start").removesuffix("-done") in COLLECTIVES:
         return "message"
     opcodes = [each.opcode for each in program.inside(instruction)]
+    if set(opcodes) & set(COLLECTIVES):
+        return "message"
     product = {"convolution", "dot"} & set(opcodes)
     hashed = sum(each in ("xor", "shift-right-logical") for each in opcodes) > _HASHES
     if product:

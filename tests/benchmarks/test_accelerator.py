@@ -30,7 +30,7 @@ def test_a_row_has_the_times_of_its_parts():
 
 @pytest.fixture
 def compiled(monkeypatch):
-    """What was compiled; no TPU compiler is asked."""
+    """Returns the list of what was compiled; no TPU compiler is asked."""
     calls = []
 
     def measure(program, topology):

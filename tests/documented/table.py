@@ -1,4 +1,4 @@
-"""How each command of the pages is run by the tests."""
+"""The table of all commands of the pages, and the way in which the tests run each."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""What `prepare` finds in images and captions, its page, and the background that a set states."""
+"""Inspection of images and captions by `prepare`, its page, groups, and a set's background."""
 
 import csv
 import dataclasses

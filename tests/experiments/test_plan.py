@@ -294,6 +294,13 @@ def test_cycles_of_loops_count_as_often_as_they_run():
     assert float_squares(CYCLES, 64) == ["f32[64,64]"] and not float_squares(CYCLES, 256)
 
 
+def test_a_fused_reduce_scatter_is_a_message_that_nothing_covers():
+    chip = Chip(flops=1e9, hbm_bytes=1e9, hbm_bandwidth=1e12, ici_bandwidth=1e9)
+    found = estimate(HLO, "v5e", chip, devices=8)
+    assert found.exposed_seconds == pytest.approx(sum(sent_bytes(HLO, 8).values()) / 1e9)
+    assert found.costs["message"].launches == 2 * (5 + 2) + 1 + 1
+
+
 def test_masks_tell_the_share_of_blocks():
     config = importlib.import_module("experiments.configs.rudolph_2_7b").train_config()
     assert 0.3 < kept_share(config) < 0.75
