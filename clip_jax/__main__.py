@@ -6,9 +6,8 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
-from clip_jax.cli import Parser, positive_int, run_cli
+from clip_jax.cli import Parser, any_path, local_only, positive_int, run_cli
 from clip_jax.config import Compute
 from clip_jax.embedding_store import EmbeddingStore
 from clip_jax.errors import PartialResultError
@@ -73,8 +72,8 @@ def make_parser() -> Parser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     search.add_argument("text", help="what the image shows")
-    search.add_argument("folder", type=Path, help="folder of images, searched recursively")
-    search.add_argument("--model", type=Path, required=True, help="folder of a ruCLIP model")
+    search.add_argument("folder", type=local_only, help="folder of images, searched recursively")
+    search.add_argument("--model", type=any_path, required=True, help="folder of a ruCLIP model")
     search.add_argument("--count", type=positive_int, default=10, help="images to list (10)")
     search.add_argument("--batch-size", type=positive_int, default=32, help="images per batch (32)")
     search.add_argument(

@@ -21,6 +21,7 @@ from PIL import Image
 from clip_jax.config import Compute
 from clip_jax.config_fields import short_repr
 from clip_jax.errors import InputError
+from clip_jax.paths import as_path, check_scheme
 from clip_jax.text import check_encodable
 
 MAX_SEED = 2**32 - 1  # a key is made of 32 bits
@@ -133,10 +134,11 @@ def check_floating(name: str, array: Any, wanted: str) -> None:
 
 def check_path(name: str, value: Any) -> str | Path:
     """Returns the path of a file or folder; InputError unless it is a str or a Path."""
-    if isinstance(value, str | Path):
+    if isinstance(value, str):
+        check_scheme(value)
         return value
     if isinstance(value, os.PathLike):
-        return Path(value)
+        return as_path(value)
     raise InputError(f"{name} is {describe(value)}; expected a path (str or Path)")
 
 

@@ -24,6 +24,7 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalize
 from clip_jax.arguments import check_flag, check_integer, check_text_list
 from clip_jax.errors import InputError
 from clip_jax.input_files import MAX_JSON_BYTES, read_limited
+from clip_jax.paths import as_path
 from clip_jax.text import decode_text, parse_json
 from clip_jax.token_padding import check_texts, check_token_ids, pad_token_ids
 
@@ -145,14 +146,14 @@ class ByteBpe:
 
 def exists_in(folder: str | Path) -> bool:
     """Returns whether a folder holds a byte-level vocabulary."""
-    folder = Path(folder)
+    folder = as_path(folder)
     has_both = all((folder / name).is_file() for name in (VOCAB, MERGES))
     return (folder / TOKENIZER_JSON).is_file() or has_both
 
 
 def load_byte_bpe(path: str | Path) -> ByteBpe:
     """Reads the vocabulary of a folder, or of a file like `tokenizer.json`."""
-    path = Path(path)
+    path = as_path(path)
     folder, file = (path, path / VOCAB) if path.is_dir() else (path.parent, path)
     if path.is_dir() and all((path / name).is_file() for name in (VOCAB, MERGES)):
         vocab, merges = _json(file), _parse_merges(_bytes(path / MERGES), str(path / MERGES))

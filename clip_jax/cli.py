@@ -7,11 +7,13 @@ import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from importlib import metadata
+from pathlib import Path
 from typing import Any, NoReturn
 
 import jax
 
 from clip_jax.errors import InputError, PartialResultError, one_line
+from clip_jax.paths import as_path, local_path
 
 # 3, 4 and 5 are for training: `experiments/cli/run_cli.py`.
 WRONG_INPUT, OUT_OF_MEMORY, PARTIAL, INTERRUPTED = 2, 6, 7, 130
@@ -66,6 +68,22 @@ def positive_int(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a positive integer")
     return int(text)
+
+
+def any_path(text: str) -> Path:
+    """Parses a path, local or `gs://`, as the `type` of an argument."""
+    try:
+        return as_path(text)
+    except InputError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def local_only(text: str) -> Path:
+    """Parses a local path, as the `type` of an argument."""
+    try:
+        return local_path(text, "this")
+    except InputError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def version() -> str:

@@ -14,6 +14,8 @@ import jax
 from filelock import FileLock, Timeout
 
 from clip_jax.cache_dir import cache_dir
+from clip_jax.errors import InputError
+from clip_jax.paths import check_scheme
 
 FOLDER = "programs"
 LOCK = ".lockfile"  # as JAX names its own
@@ -34,6 +36,12 @@ def enable_compilation_cache() -> None:
     values = jax.config.values
     in_environment = "JAX_COMPILATION_CACHE_DIR" in os.environ
     user_configured = in_environment or values["jax_compilation_cache_dir"]
+    if user_configured:
+        place = os.environ.get("JAX_COMPILATION_CACHE_DIR") or str(user_configured)
+        try:
+            check_scheme(place)
+        except InputError as error:
+            raise InputError(f"JAX_COMPILATION_CACHE_DIR: {error}") from error
     if user_configured or not values["jax_enable_compilation_cache"]:
         return
     if (folder := _prepared()) is not None:

@@ -23,7 +23,9 @@ import jax
 import numpy as np
 import xxhash
 
+from clip_jax.atomic_file import replace_file
 from clip_jax.errors import InputError
+from clip_jax.paths import as_path
 from clip_jax.text import parse_json
 
 FILE_NAME, ALGORITHM = "digests.json", "xxh3_128"
@@ -90,10 +92,8 @@ def write_digests(folder: Path, arrays: Mapping[str, ArrayDigest]) -> Digests:
     """Writes digests.json: `arrays`, and every file that is in the folder now."""
     digests = Digests(arrays, {name: _digest_file(folder / name) for name in _listing(folder)})
     content = {"algorithm": ALGORITHM, "arrays": digests.arrays, "files": digests.files}
-    file, temporary = folder / FILE_NAME, folder / f".{FILE_NAME}.new"
     text = json.dumps(content, ensure_ascii=False, indent=1, sort_keys=True)
-    temporary.write_text(text + "\n", encoding="utf-8")
-    os.replace(temporary, file)
+    replace_file(folder / FILE_NAME, text + "\n")
     return digests
 
 
@@ -177,7 +177,7 @@ def check_files(folder: Path, names: Iterable[str], verify: bool | None = None) 
 
 def is_recorded(folder: str | Path, names: Iterable[str]) -> bool:
     """Returns whether one of these files has a digest, so that it is the one that was saved."""
-    recorded = read_digests(Path(folder))
+    recorded = read_digests(as_path(folder))
     return recorded is not None and any(name in recorded.files for name in names)
 
 

@@ -12,6 +12,7 @@ import xxhash
 
 from clip_jax.cache_dir import cache_dir
 from clip_jax.errors import InputError
+from clip_jax.paths import local_path
 
 FILE_NAME = "embeddings.sqlite"
 SQL_BATCH_SIZE = 500  # SQLite before 3.32 takes at most 999 parameters a statement
@@ -31,7 +32,7 @@ class EmbeddingStore:
     def __init__(self, file: str | Path | None = None) -> None:
         self.file = cache_dir() / FILE_NAME if file is None else file
         if self.file != ":memory:":
-            Path(self.file).parent.mkdir(parents=True, exist_ok=True)
+            local_path(self.file, "a store of embeddings").parent.mkdir(parents=True, exist_ok=True)
         with self._errors():
             self._database = sqlite3.connect(self.file, timeout=TIMEOUT_SECONDS)
             with self._database:

@@ -17,13 +17,13 @@ import os
 import stat
 from collections.abc import Collection, Iterator
 from io import BytesIO
-from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 from PIL import ExifTags, Image, PngImagePlugin, UnidentifiedImageError
 
 from clip_jax.errors import InputError
+from clip_jax.paths import as_path, is_remote
 from clip_jax.text import escape
 
 # Files with other suffixes are ignored in folders of images. In order of preference, for samples of
@@ -135,9 +135,11 @@ def _file(source: Any) -> Any:
     if isinstance(source, bytes | bytearray | memoryview):
         return BytesIO(source)
     if isinstance(source, str | os.PathLike):
-        if not stat.S_ISREG(os.stat(source).st_mode):  # reading a pipe would wait for its writer
+        path = as_path(source)
+        found = path.stat() if is_remote(path) else os.stat(source)
+        if not stat.S_ISREG(found.st_mode):  # reading a pipe would wait for its writer
             raise InputError(f"{_name(source)}: not a regular file")
-        return Path(source)
+        return BytesIO(path.read_bytes()) if is_remote(path) else path
     if hasattr(source, "read") and hasattr(source, "seek"):
         return source
     raise InputError(

@@ -11,6 +11,7 @@ import stat
 from pathlib import Path
 
 from clip_jax.errors import InputError
+from clip_jax.paths import as_path, is_remote
 
 MAX_JSON_BYTES = 64 << 20
 MAX_VOCABULARY_BYTES = 256 << 20
@@ -22,7 +23,7 @@ def check_regular(path: str | Path) -> int:
     A file that is not there or cannot be examined raises OSError, as opening it would.
     """
     try:
-        found = os.stat(path)
+        found = as_path(path).stat() if is_remote(path) else os.stat(path)
     except ValueError as error:  # a name with a zero byte
         raise InputError(f"{path}: cannot be read ({error})") from error
     if stat.S_ISDIR(found.st_mode):
@@ -39,7 +40,7 @@ def read_limited(path: str | Path, limit: int) -> bytes:
     """
     size = check_regular(path)
     if size <= limit:
-        with open(path, "rb") as file:
+        with as_path(path).open("rb") as file:
             content = file.read(limit + 1)  # it may grow
         if len(content) <= limit:
             return content

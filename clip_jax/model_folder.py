@@ -24,6 +24,7 @@ from clip_jax.config_fields import short_repr
 from clip_jax.errors import InputError
 from clip_jax.input_files import MAX_JSON_BYTES, read_limited
 from clip_jax.leading_shapes import Leading
+from clip_jax.paths import as_path, is_remote, upload_folder
 from clip_jax.text import parse_json
 
 CONFIG, PARAMS, REPORT = "config.json", "params", "report.json"
@@ -51,7 +52,7 @@ def write_model_folder(
         write_metadata(
             temporary, arrays, kind=kind, config=config, files=files, provenance=provenance
         )
-    return Path(folder)
+    return as_path(folder)
 
 
 def write_params(folder: Path, params: Mapping[str, Any] | None) -> dict[str, digests.ArrayDigest]:
@@ -83,9 +84,15 @@ def write_metadata(
 def atomic_folder(folder: str | Path) -> Iterator[Path]:
     """Yields a folder to write into; renames it to `folder` at the end, removes it after an error.
 
+    For a `folder` in a bucket it is a temporary one, uploaded at the end, config.json last.
     Raises InputError if `folder` exists and is not empty.
     """
     folder = check_destination(folder)
+    if is_remote(folder):
+        with tempfile.TemporaryDirectory(prefix="rudolph-jax-") as local:
+            yield Path(local)
+            upload_folder(Path(local), folder, last=CONFIG)
+        return
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
@@ -101,7 +108,7 @@ def atomic_folder(folder: str | Path) -> Iterator[Path]:
 
 def check_destination(folder: str | Path) -> Path:
     """Returns the path of a new folder; InputError if something is there already."""
-    folder = Path(folder)
+    folder = as_path(folder)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{folder}: already exists; remove it or name another destination")
     return folder
@@ -109,7 +116,7 @@ def check_destination(folder: str | Path) -> Path:
 
 def read_config(folder: str | Path) -> dict[str, Any]:
     """Reads {"kind", "config", "provenance"} of a model folder."""
-    file = Path(folder) / CONFIG
+    file = as_path(folder) / CONFIG
     try:
         data = read_limited(file, MAX_JSON_BYTES)
     except OSError as error:
@@ -146,7 +153,7 @@ def read_params(
     verify: whether arrays and files are compared with digests.json, where there is one; None: as
         `digests.should_verify` says. The first that differs raises InputError.
     """
-    folder = Path(folder)
+    folder = as_path(folder)
     recorded = read_recorded_digests(folder) if digests.should_verify(verify) else None
 
     def check(headers: Mapping[str, Any]) -> None:

@@ -20,6 +20,7 @@ from absl import logging
 from orbax.checkpoint import type_handlers
 
 from clip_jax.digests import ArrayDigest, digest_array, flatten
+from clip_jax.paths import absolute
 
 # Written or read together: little compared to a model, but small models at once, since each batch
 # adds some 20 kB of directory to the checkpoint.
@@ -37,7 +38,7 @@ def save(path: Path, tree: Mapping[str, Any]) -> dict[str, ArrayDigest]:
     """
     leaves = jax.tree.map(_Leaf, dict(tree))
     with _checkpointer() as checkpointer:
-        checkpointer.save(path.absolute(), leaves, custom_metadata={DIGESTED: True})
+        checkpointer.save(str(absolute(path)), leaves, custom_metadata={DIGESTED: True})
     return {name: leaf.digest for name, leaf in flatten(leaves).items()}
 
 
@@ -47,17 +48,18 @@ def restore(path: Path, check: Callable[[Mapping[str, Any]], None] | None = None
     check: called with path -> header (shape, dtype) before any array is read.
     """
     with _checkpointer() as checkpointer:
-        tree = checkpointer.metadata(path.absolute()).item_metadata.tree
+        tree = checkpointer.metadata(str(absolute(path))).item_metadata.tree
         if check is not None:
             check(flatten(tree))
         as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree)
-        return checkpointer.restore(path.absolute(), restore_args=as_numpy)
+        return checkpointer.restore(str(absolute(path)), restore_args=as_numpy)
 
 
 def has_digests(path: Path) -> bool:
     """Returns whether arrays were written with digests, whose loss is then noticed too."""
     with _checkpointer() as checkpointer:
-        return bool((checkpointer.metadata(path.absolute()).custom_metadata or {}).get(DIGESTED))
+        about = checkpointer.metadata(str(absolute(path)))
+        return bool((about.custom_metadata or {}).get(DIGESTED))
 
 
 class _Leaf:

@@ -15,6 +15,7 @@ from typing import Any
 
 from clip_jax.arguments import check_path
 from clip_jax.errors import InputError
+from clip_jax.paths import as_path
 
 GROUP = "rudolph_jax.released"
 
@@ -25,7 +26,7 @@ def model_folder_of(folder: Any, kind: str) -> Path:
     kind: of the model that a name is looked up for.
     A path, and whatever exists, is returned as it is: a Path, or a text with a separator.
     """
-    path = Path(check_path("folder", folder))
+    path = as_path(check_path("folder", folder))
     separators = [mark for mark in (os.sep, os.altsep) if mark]
     is_name = isinstance(folder, str) and not any(mark in folder for mark in separators)
     if not is_name or folder in ("", ".", "..") or folder.startswith("~") or path.exists():

@@ -25,6 +25,7 @@ from clip_jax.html_sheet import html_sheet
 from clip_jax.image import PREPROCESSING_VERSION, open_image, resize_square
 from clip_jax.image_file import IMAGE_SUFFIXES
 from clip_jax.model import normalize
+from clip_jax.paths import local_path
 from clip_jax.predictor import Predictor
 from clip_jax.pretrained import PretrainedClip
 from clip_jax.progress import progress_bar
@@ -102,7 +103,7 @@ def build_image_index(
     check_flag("quiet", quiet)
     if on_progress is not None and not callable(on_progress):
         raise InputError("on_progress is no function; expected one of two numbers, or None")
-    files, ignored = _list_files(Path(check_path("folder", folder)))
+    files, ignored = _list_files(_local(folder))
     opened = EmbeddingStore() if store is None else store
     try:
         names, latents, unreadable = _embed(clip, files, opened, batch_size, quiet, on_progress)
@@ -124,7 +125,11 @@ def list_images(folder: str | Path) -> list[Path]:
 
     Hidden files, and those in `system_folders`, are ignored.
     """
-    return _list_files(Path(check_path("folder", folder)))[0]
+    return _list_files(_local(folder))[0]
+
+
+def _local(folder: str | Path) -> Path:
+    return local_path(check_path("folder", folder), "a folder of images to search")
 
 
 def _list_files(folder: Path) -> tuple[list[Path], int]:

@@ -19,6 +19,7 @@ from typing import Any
 
 from clip_jax.errors import InputError
 from clip_jax.input_files import MAX_JSON_BYTES, check_regular
+from clip_jax.paths import as_path
 
 BYTE_ORDER_MARK = "\ufeff"
 # UTF-32 first: its little-endian mark begins with that of UTF-16.
@@ -56,7 +57,7 @@ def decode_text(data: bytes, name: str) -> str:
 def read_text(path: str | Path) -> str:
     """Reads a UTF-8 file; one that cannot be read raises InputError."""
     try:
-        data = Path(path).read_bytes()
+        data = as_path(path).read_bytes()
     except (OSError, ValueError) as error:  # ValueError: a name with a zero byte
         reason = getattr(error, "strerror", None) or error
         raise InputError(f"{escape(str(path))}: cannot be read ({reason})") from error

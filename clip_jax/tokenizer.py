@@ -17,6 +17,7 @@ from clip_jax.byte_bpe import ByteBpe
 from clip_jax.digests import check_files
 from clip_jax.errors import InputError
 from clip_jax.input_files import MAX_VOCABULARY_BYTES, read_limited
+from clip_jax.paths import as_path
 from clip_jax.token_padding import check_texts, check_token_ids, pad_token_ids
 
 FILE_NAME = "tokenizer.model"
@@ -90,7 +91,7 @@ class Tokenizer:
 
 def has_tokenizer(folder: str | Path) -> bool:
     """Returns whether a folder holds a vocabulary that `load_tokenizer` reads."""
-    return (Path(folder) / FILE_NAME).exists() or byte_bpe.exists_in(folder)
+    return (as_path(folder) / FILE_NAME).exists() or byte_bpe.exists_in(folder)
 
 
 def load_tokenizer(path: str | Path, verify: bool | None = None) -> Tokenizer | ByteBpe:
@@ -99,7 +100,7 @@ def load_tokenizer(path: str | Path, verify: bool | None = None) -> Tokenizer | 
     verify: whether a folder's files are compared with its digests; None: see
         `digests.should_verify`.
     """
-    path = Path(check_path("path", path))
+    path = as_path(check_path("path", path))
     check_flag("verify", verify, optional=True)
     if path.is_dir():
         check_files(path, (FILE_NAME, *byte_bpe.FILES), verify)

@@ -9,6 +9,7 @@ from typing import Any
 
 from clip_jax import model_folder
 from clip_jax.errors import InputError
+from clip_jax.paths import as_path, local_path
 from converters import (
     conversion,
     hf_clip,
@@ -83,7 +84,7 @@ def convert(
         raise InputError(f"entry is {entry!r}, prefix {prefix!r}; {kind} has no tensors")
     destination = model_folder.check_destination(dst)
     for path in (src, vocabulary):
-        if path is not None and not Path(path).exists():
+        if path is not None and not local_path(path, "what is converted").exists():
             raise InputError(f"{path}: does not exist")
     options: dict[str, Any] = {}
     if presets(kind):
@@ -94,7 +95,7 @@ def convert(
         options["activation"] = activation
     if has_tensors(kind):
         options["selection"] = Selection(entry, prefix)
-    source = KINDS[kind].read(Path(src), **options)
+    source = KINDS[kind].read(local_path(src, "what is converted"), **options)
     return conversion.convert(kind, source, destination, dtype, origin)
 
 
@@ -125,7 +126,7 @@ def export(src: str | Path, dst: str | Path) -> Summary:
     kind in DEFAULT_EXPORT_KINDS. InputError for any wrong input; then nothing is left at `dst`.
     """
     destination = model_folder.check_destination(dst)
-    model = conversion.open_model(Path(src))
+    model = conversion.open_model(as_path(src))
     kind = model.converted_from or DEFAULT_EXPORT_KINDS.get(model.kind)
     if kind == "rudolph" and model.config.get("mask_order") == "rudalle":
         kind = "rudalle"  # one of ours that began as a ruDALL-E

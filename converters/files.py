@@ -9,6 +9,7 @@ from typing import Any
 
 from clip_jax.errors import InputError
 from clip_jax.input_files import MAX_JSON_BYTES, MAX_VOCABULARY_BYTES, read_limited
+from clip_jax.paths import as_path
 from clip_jax.text import parse_json
 
 
@@ -29,7 +30,7 @@ def sha256(path: Path) -> str:
 
 def read_json(path: str | Path) -> dict[str, Any]:
     """Read the object in a JSON file; InputError for anything else."""
-    content = parse_json(read_bytes(Path(path)), str(path))
+    content = parse_json(read_bytes(as_path(path)), str(path))
     if not isinstance(content, dict):
         raise InputError(f"{path}: holds a {type(content).__name__}; expected a JSON object")
     return content

@@ -22,6 +22,7 @@ from filelock import FileLock, Timeout
 from clip_jax import byte_bpe, model_folder
 from clip_jax.cache_dir import cache_dir
 from clip_jax.errors import InputError
+from clip_jax.paths import as_path
 from converters import (
     byte_vocabulary,
     hf_clip,
@@ -55,9 +56,9 @@ def pretrained(model: str | Path, dtype: str = "float32") -> Path:
     returned. Of several processes one works, the others wait. InputError where the model cannot be
     had; then nothing new is in the cache.
     """
-    if Path(model).is_dir():
-        model_folder.read_config(model)
-        return Path(model)
+    if (folder := as_path(model)).is_dir():
+        model_folder.read_config(folder)
+        return folder
     if dtype not in DTYPES:
         raise InputError(f"dtype is {dtype!r}; expected one of {', '.join(DTYPES)}")
     model = str(model)

@@ -10,6 +10,7 @@ import huggingface_hub as hub
 
 from clip_jax import model_folder
 from clip_jax.errors import InputError
+from clip_jax.paths import local_path
 from converters.files import read_json
 from converters.hub_errors import hub_errors
 from converters.hub_files import Listing, fetch_listing, read_blob
@@ -41,8 +42,8 @@ def push_to_hub(
     Authenticates by HF_TOKEN or `hf auth login`.
     """
     check_repository(repo)
-    folder = Path(folder)
-    card = model_card(folder, repo, [Path(file) for file in evaluations], licence)
+    folder = local_path(folder, "a model to push")
+    card = model_card(folder, repo, [local_path(file, "a result") for file in evaluations], licence)
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     if not any(path.is_relative_to(folder / model_folder.PARAMS) for path in files) and (
         model_folder.read_config(folder)["kind"] != "tokenizer"
@@ -53,7 +54,7 @@ def push_to_hub(
     names = {path.relative_to(folder).as_posix(): path for path in files}
     names.pop(CARD, None)
     if local_dir is not None:
-        return _write(names, card, Path(local_dir))
+        return _write(names, card, local_path(local_dir, "the repository's files"))
     with hub_errors(repo), bounded_responses():
         api = hub.HfApi()
         api.create_repo(repo, private=private or None, exist_ok=True)

@@ -18,6 +18,7 @@ import numpy as np
 
 from clip_jax.errors import InputError
 from clip_jax.input_files import check_regular
+from clip_jax.paths import local_path
 from clip_jax.text import parse_json
 from converters.torch_unpickler import safe_repr
 from converters.torch_writer import ArrayLike, contiguous_bytes
@@ -40,7 +41,7 @@ _CODES = {dtype: code for code, dtype in DTYPES.items()}
 
 def read(path: str | Path) -> dict[str, np.ndarray]:
     """Map name to a read-only array on the file. InputError for anything damaged or unknown."""
-    path = Path(path)
+    path = local_path(path, "a safetensors file")
     try:
         size = check_regular(path)
         with path.open("rb") as file:

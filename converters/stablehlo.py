@@ -25,6 +25,7 @@ import rudolph_jax
 from clip_jax import cpu, digests, model_folder
 from clip_jax.config import Compute, RuclipSmallConfig
 from clip_jax.errors import InputError
+from clip_jax.paths import as_path
 from clip_jax.pretrained import KINDS as CLIP_KINDS
 from converters import safetensors_file
 from rudolph_jax import incremental
@@ -60,7 +61,7 @@ def jax_export(src: str | Path, dst: str | Path) -> Path:
     another kind; then nothing is left at `dst`.
     """
     destination = model_folder.check_destination(dst)
-    kind, config, params, functions = _open(Path(src))
+    kind, config, params, functions = _open(as_path(src))
     flat = _flatten(params)
     specs = {name: jax.ShapeDtypeStruct(array.shape, array.dtype) for name, array in flat.items()}
     with model_folder.atomic_folder(destination) as partial_folder:

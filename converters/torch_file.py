@@ -22,6 +22,7 @@ import numpy as np
 
 from clip_jax.errors import InputError
 from clip_jax.input_files import check_regular
+from clip_jax.paths import local_path
 from converters.containers import FoundStateDict, find_state_dict
 from converters.torch_unpickler import Module, Storage, Tensor, safe_repr, unpickle
 
@@ -61,7 +62,7 @@ def open_file(path: str | Path, entry: str | None = None) -> TorchFile:
         attributes,
     joined by dots. bfloat16 is `ml_dtypes.bfloat16`. InputError for anything else or damaged.
     """
-    archive = _open(Path(path))
+    archive = _open(local_path(path, "a checkpoint"))
     content = unpickle(archive.content("data.pkl", limit=MAX_PICKLE_BYTES), str(path))
     if type(content) is Module:
         if entry is not None:

@@ -10,6 +10,7 @@ from typing import Any
 from clip_jax import digests, model_folder, tree_checksums
 from clip_jax.errors import InputError
 from clip_jax.model_folder import PARAMS
+from clip_jax.paths import as_path
 from converters.files import read_json
 
 # A run's folders, as `experiments` names them.
@@ -49,7 +50,7 @@ def verify(folder: str | Path) -> VerificationResult:
 
     InputError for a folder that is none of them; damage is listed in the result's `faults`.
     """
-    folder = Path(folder)
+    folder = as_path(folder)
     if not folder.is_dir():
         raise InputError(f"{folder}: is no folder")
     if (folder / model_folder.CONFIG).exists() or (folder / digests.FILE_NAME).exists():
@@ -71,7 +72,7 @@ def verify(folder: str | Path) -> VerificationResult:
 
 def record(folder: str | Path) -> VerificationResult:
     """Record the digests of a model folder again, in place of the earlier ones."""
-    folder = Path(folder)
+    folder = as_path(folder)
     model_folder.read_config(folder)
     has_params = (folder / PARAMS).is_dir()
     params = model_folder.restore_params(folder) if has_params else {}

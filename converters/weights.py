@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from clip_jax.errors import InputError
+from clip_jax.paths import local_path
 from converters import safetensors_file, torch_file
 from converters.files import read_json
 from converters.tensor_names import AppliedRule, canonicalize
@@ -83,7 +84,7 @@ def open_weights(
     for its shards. Names become canonical by the rules of `containers.py` and `tensor_names.py`.
     Raises InputError for anything absent, damaged or inconsistent.
     """
-    path, selection = Path(path), selection or Selection()
+    path, selection = local_path(path, "a checkpoint"), selection or Selection()
     if path.is_dir():
         path = _first(path, names) if names else _only_checkpoint(path)
     if path.name.endswith(INDEX):

@@ -23,6 +23,7 @@ import jax
 from clip_jax.cli import Parser
 from clip_jax.compilation_cache import enable_compilation_cache
 from clip_jax.errors import InputError
+from clip_jax.paths import as_path
 from clip_jax.tokenizer import FILE_NAME, Tokenizer, load_tokenizer
 from experiments.cli.command_line import load_extensions
 from experiments.cli.exit_status import exit_status
@@ -72,7 +73,7 @@ def _load(
     from experiments.training.checkpoint import Checkpoints
 
     enable_compilation_cache()
-    workdir = Path(workdir)
+    workdir = as_path(workdir)
     with Checkpoints(workdir / CHECKPOINTS, read_only=True) as checkpoints:
         step = _find_step(checkpoints, step, extensions)
         config = TrainConfig.from_saved(checkpoints.read_config(step), extensions)
@@ -160,7 +161,7 @@ def _parser() -> Parser:
 
 def run(argv: Sequence[str]) -> None:
     args = _parser().parse_args(argv)
-    if Path(args.out).exists():
+    if as_path(args.out).exists():
         raise InputError(f"{args.out}: exists already; name a new folder")
     extensions = load_extensions(args.config) if args.config else NO_EXTENSIONS
     model, step = _load(args.workdir, args.step, args.ema, args.wise_ft, extensions)

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from clip_jax import PretrainedClip
-from clip_jax.cli import Parser
+from clip_jax.cli import Parser, local_only
 from experiments.cli.exit_status import exit_status
 from experiments.config.run import TrainConfig
 from experiments.configs import (
@@ -112,7 +112,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(argv: Sequence[str]) -> None:
     parser = Parser(prog="python -m experiments.quickstart", description=__doc__)
     parser.add_argument("--data", choices=sorted(DEMOS), default="digits", help="to train on")
-    parser.add_argument("--workdir", type=Path, help="default: runs/quickstart, or -emoji")
+    parser.add_argument("--workdir", type=local_only, help="default: runs/quickstart, or -emoji")
     parser.add_argument("--steps", type=int, help="train each for so many steps instead")
     parser.add_argument("--seed", type=int, default=0, help="of parameters, data and samples")
     args = parser.parse_args(argv)

@@ -29,7 +29,7 @@ from types import ModuleType
 import jax
 
 from clip_jax.atomic_file import replace_file
-from clip_jax.cli import Parser
+from clip_jax.cli import Parser, local_only
 from clip_jax.errors import InputError
 from experiments.cli.command_line import experiment_file, load_experiment, parse_command_line
 from experiments.cli.exit_status import DivergedError, exit_status
@@ -293,9 +293,9 @@ def _parser() -> Parser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     add = parser.add_argument
-    add("--config", type=Path, metavar="FILE", help="the experiment file; --config.KEY=VALUE "
+    add("--config", type=local_only, metavar="FILE", help="the experiment file; --config.KEY=VALUE "
         "overrides one of its keys in all variants")
-    add("--workdir", type=Path, metavar="DIR", help="folder of the sweep")
+    add("--workdir", type=local_only, metavar="DIR", help="folder of the sweep")
     add("--grid", action="append", default=[], metavar="KEY=VALUE,VALUE",
         help="values of a key; variants are the product of all grids; may be repeated")
     add("--seeds", type=int, default=3, metavar="N",

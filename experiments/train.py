@@ -22,6 +22,8 @@ from jax.sharding import Mesh
 
 from clip_jax.compilation_cache import enable_compilation_cache
 from clip_jax.errors import InputError
+from clip_jax.model_folder import CONFIG
+from clip_jax.paths import as_path, is_remote, remove_tree
 from clip_jax.tokenizer import FILE_NAME
 from experiments.cli.command_line import describe_keys, parse_command_line, take_distributed
 from experiments.cli.exit_status import exit_status
@@ -80,7 +82,7 @@ def train(
     from experiments.training.checkpoint import Checkpoints, abstract_state, last_good
 
     enable_compilation_cache()
-    workdir = Path(workdir)
+    workdir = as_path(workdir)
     processes = Processes()
     mesh = partitioning.make_mesh(config.mesh, devices)
     check_mesh(config, mesh)
@@ -140,7 +142,9 @@ def train(
                     )  # fmt: skip
                     if config.data.log_ids:
                         place = workdir, split, first_step, processes.index, processes.count
-                        stream = processes.first_then_others(lambda: SampleIds(*place)).log(stream)
+                        ids = processes.first_then_others(lambda: SampleIds(*place))
+                        checkpoints.before_save.append(ids.flush)
+                        stream = ids.log(stream)
                     if loop.steps_left:
                         phase(f"compiling the step for {mesh.size} devices")
                     state = loop.run(runner, state, stream, phase.end)
@@ -172,6 +176,11 @@ def check_mesh(config: TrainConfig, mesh: Mesh) -> None:
 
 def _write_model(model: Pretrained, workdir: Path, config: TrainConfig) -> None:
     folder, beside = workdir / MODEL, workdir / f"{MODEL}.new"
+    if is_remote(folder):  # config.json goes first and comes last: without it there is no model
+        (folder / CONFIG).unlink(missing_ok=True)
+        remove_tree(folder)
+        model.save(folder, source="experiments.train", config=config.to_dict())
+        return
     shutil.rmtree(beside, ignore_errors=True)
     model.save(beside, source="experiments.train", config=config.to_dict())
     shutil.rmtree(folder, ignore_errors=True)

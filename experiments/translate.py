@@ -16,7 +16,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from clip_jax.cli import Parser
+from clip_jax.cli import Parser, local_only
 from clip_jax.errors import InputError
 from clip_jax.text import normalize_name, read_lines
 from experiments.cli.exit_status import exit_status
@@ -61,9 +61,10 @@ def _parser() -> Parser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("--model", type=Path, required=True, metavar="FOLDER", help="a MarianMTModel, ru to en")
-    add("--cache", type=Path, required=True, metavar="FILE", help="JSON; made or added to")
-    add("--texts", type=Path, metavar="FILE", help="UTF-8, one text a line")
+    add("--model", type=local_only, required=True, metavar="FOLDER",
+        help="a MarianMTModel, ru to en")  # fmt: skip
+    add("--cache", type=local_only, required=True, metavar="FILE", help="JSON; made or added to")
+    add("--texts", type=local_only, metavar="FILE", help="UTF-8, one text a line")
     add("--sets", default="", metavar="NAMES",
         help="all, or some of the evaluation sets with commas between: their Russian prompts")
     add("--batch-size", type=int, default=32, metavar="N", help="texts between two savings (32)")

@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from clip_jax.cli import Parser, positive_int, run_cli
+from clip_jax.cli import Parser, any_path, positive_int, run_cli
 from clip_jax.config import Compute
 from clip_jax.errors import PartialResultError
 from clip_jax.model_folder import read_config
@@ -113,20 +113,20 @@ def make_parser() -> Parser:
 
     draw = command("draw", "generate images from a text", 4, 16)
     draw.add_argument("text")
-    draw.add_argument("--out", type=Path, default=Path("drawings"), help="new folder for PNGs")
+    draw.add_argument("--out", type=any_path, default=Path("drawings"), help="new folder for PNGs")
     draw.add_argument(
-        "--ruclip", type=Path, help="rank with this ruCLIP instead of the model itself"
+        "--ruclip", type=any_path, help="rank with this ruCLIP instead of the model itself"
     )
     draw.add_argument(
         "--guidance", type=float, help="weight of the unconditional prediction, such as 0.2"
     )
-    draw.add_argument("--image", type=Path, help="image whose borders are kept")
+    draw.add_argument("--image", type=any_path, help="image whose borders are kept")
     draw.add_argument("--keep", default="", help="kept borders, in tokens of 8 pixels: up=8,left=2")
     caption = command("caption", "caption images", 3, 48)
-    caption.add_argument("images", nargs="+", type=Path)
+    caption.add_argument("images", nargs="+", type=any_path)
     caption.add_argument("--template", default="на картинке", help="beginning of each caption")
     classify = command("classify", "classify images without training (zero-shot)", 0, 0)
-    classify.add_argument("images", nargs="+", type=Path)
+    classify.add_argument("images", nargs="+", type=any_path)
     classify.add_argument("--classes", required=True, help="comma-separated names")
     classify.add_argument("--template", default="{}", help="caption with {} for the class")
     classify.add_argument("--left-template", default="", help="left text with {} for the class")
@@ -138,7 +138,7 @@ def make_parser() -> Parser:
     write.add_argument("--unknown-task", action="store_true", help="use LT_UNK, not LT_T2T")
     answer = command("answer", "answer a question, with or without an image", 1, 24)
     answer.add_argument("question")
-    answer.add_argument("--image", type=Path, help="the image that the question is about")
+    answer.add_argument("--image", type=any_path, help="the image that the question is about")
     answer.add_argument("--context", default="", help="text that holds the answer")
     answer.add_argument(
         "--about", choices=QUESTIONS, default="plain",
@@ -157,8 +157,8 @@ def make_parser() -> Parser:
 
 
 def _common(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--model", type=Path, required=True, help="folder of the RUDOLPH model")
-    parser.add_argument("--vqgan", type=Path, help="folder of the image tokenizer")
+    parser.add_argument("--model", type=any_path, required=True, help="folder of the RUDOLPH model")
+    parser.add_argument("--vqgan", type=any_path, help="folder of the image tokenizer")
     parser.add_argument("--seed", type=int, default=0, help="of the samples")
     parser.add_argument("--temperature", type=float, help="0: greedy")
     parser.add_argument("--top-k", type=int, help="0: off")

@@ -140,7 +140,7 @@ def format_results(command: str, results: Results, args: argparse.Namespace) -> 
             f"{r['file']}  " + "  ".join(f"{k} {r[k]:.3f}" for k in ("score", "cosine") if k in r)
             for r in results
         ]
-        return [*scored, f"all of them: {Path(args.out) / SHEET}"]
+        return [*scored, f"all of them: {args.out / SHEET}"]
     if command == "caption":
         return [f"{r['image']}: {r['text']}  (score {r['score']:.3f})" for r in results]
     if command == "classify":

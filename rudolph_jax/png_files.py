@@ -11,6 +11,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from clip_jax.model_folder import atomic_folder
+from clip_jax.paths import as_path
 
 SHEET = "sheet.png"
 GAP = 8  # pixels between images of a sheet
@@ -49,7 +50,7 @@ def write_images(
         for name, image, text in zip(names, images, metadata, strict=True):
             image.save(beside / name, pnginfo=_text_chunks(text))
         contact_sheet(images).save(beside / SHEET)
-    return [Path(folder) / name for name in names]
+    return [as_path(folder) / name for name in names]
 
 
 def png_bytes(image: Image.Image) -> bytes:

@@ -32,6 +32,7 @@ from clip_jax.input_files import MAX_VOCABULARY_BYTES, read_limited
 from clip_jax.jit_apply import jit_apply
 from clip_jax.layers import unstack_layers
 from clip_jax.model_repr import describe_tokenizer, model_repr
+from clip_jax.paths import as_path
 from clip_jax.released import model_folder_of
 from clip_jax.tokenizer import FILE_NAME, Tokenizer
 from rudolph_jax.config import PRESETS, MaskType, RudolphConfig
@@ -283,7 +284,7 @@ def load(
     params = model_folder.read_params(
         folder, leading_shapes(config), lambda: unstack_layers(abstract_params(config)), verify
     )
-    file = Path(folder) / FILE_NAME
+    file = as_path(folder) / FILE_NAME
     model = read_limited(file, MAX_VOCABULARY_BYTES) if file.exists() else None
     tokenizer = Tokenizer(model, str(file)) if model is not None else None
     if weights == "int8":

@@ -15,6 +15,7 @@ from absl import flags
 from ml_collections.config_flags import config_flags
 
 from clip_jax.errors import InputError
+from clip_jax.paths import as_path
 from experiments.config.extensions import NO_EXTENSIONS, Extensions
 from experiments.config.objective import DEFAULTS
 from experiments.config.renamed import RENAMED
@@ -58,7 +59,7 @@ def parse_command_line(argv: Sequence[str]) -> tuple[TrainConfig, Path]:
     if chosen is None or values.workdir is None:
         raise InputError("--config=FILE and --workdir=DIR are both needed")
     file = next(a for a in reversed(argv) if a.startswith("--config=")).partition("=")[2]
-    return TrainConfig.from_dict(chosen, load_extensions(file)), Path(values.workdir)
+    return TrainConfig.from_dict(chosen, load_extensions(file)), as_path(values.workdir)
 
 
 def load_experiment(file: str | Path) -> ModuleType:

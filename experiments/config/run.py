@@ -14,6 +14,7 @@ from msgspec import Meta
 from clip_jax.config import Compute
 from clip_jax.config_fields import FUNCTIONS, INT64, Size, check_fields, plain_dict, short_repr
 from clip_jax.errors import InputError
+from clip_jax.paths import check_scheme, local_path
 from experiments.config.data import DataConfig, check_data, expect
 from experiments.config.extensions import NO_EXTENSIONS, Extensions, join_names
 from experiments.config.objective import DEFAULTS, Model, Settings
@@ -150,6 +151,7 @@ def check(config: TrainConfig) -> TrainConfig:
     check_fields(config, "config.")
     if hasattr(config.settings, "check"):
         config.settings.check()
+    _check_paths(config)
     check_data(config.data)
     if config.objective == "clip":
         size = config.data.batch_size
@@ -169,6 +171,18 @@ def check(config: TrainConfig) -> TrainConfig:
     waits = config.watchdog_seconds
     expect(waits >= 0, "watchdog_seconds", waits, "seconds, or 0 for no watchdog")
     return config
+
+
+def _check_paths(config: TrainConfig) -> None:
+    """Raises InputError for an address that no run can read, in any field."""
+    for key, value in flatten(config.to_dict()).items():
+        for text in value if isinstance(value, tuple | list) else (value,):
+            if isinstance(text, str):
+                try:
+                    check_scheme(text)
+                except InputError as error:
+                    raise InputError(f"config.{key}: {error}") from error
+    local_path(config.data.directory, "config.data.directory, where sets are built,")
 
 
 def _check_best(config: TrainConfig) -> None:

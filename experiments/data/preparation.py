@@ -24,6 +24,7 @@ from tqdm import tqdm
 
 from clip_jax.atomic_file import replace_file, replacing
 from clip_jax.errors import InputError
+from clip_jax.paths import as_path, local_path
 from clip_jax.text import check_encodable, escape, parse_json, read_json, read_text
 from experiments.config.data import BACKGROUNDS
 from experiments.data.inspection import ACROSS, EXACT, NEAR, count_findings, find
@@ -119,7 +120,9 @@ def prepare(
     or that another preparation writes into.
     """
     _check(write_config, config, workers, vqgan)
-    out = Path(out)
+    out = local_path(out, "a prepared set")
+    for place in filter(None, (config.source, config.data_dir)):
+        local_path(place, "a source")
     check_encodable(str(out), "OUT")  # what writes records takes names as UTF-8
     config = dataclasses.replace(config, chunk_records=write_config.shard_records)
     plan = make_plan(config)
@@ -216,7 +219,7 @@ def _check(write_config: WriteConfig, config: SourceConfig, workers: int, vqgan:
         raise InputError("--split is 'validation', as is the split of --validation; rename one")
     if workers < 1:
         raise InputError(f"--workers is {workers}; expected at least 1")
-    if config.data_dir and not Path(config.data_dir).is_dir():
+    if config.data_dir and not as_path(config.data_dir).is_dir():
         raise InputError(f"--data-dir is {config.data_dir!r}; no such folder")
 
 
@@ -227,7 +230,7 @@ def _claim(
     request = {
         **dataclasses.asdict(plan.config),
         **dataclasses.asdict(write_config),
-        "source": str(Path(plan.config.data_dir, plan.config.source).resolve()),
+        "source": str(plan.config.path.resolve()),
         CODES: codes,
         "files": plan.files,
     }

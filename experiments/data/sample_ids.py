@@ -4,10 +4,13 @@
 "ids": ["0:512", ...]}. An id is SOURCE:ROW, where `sources.json` lists the sources. Process N of P
 has the examples N, N + P, ... of a batch. A step's line is in the file before the step is taken,
 so before any checkpoint that holds it; a resumed run drops the lines of steps that it takes again.
+In a bucket, where nothing is appended, `process-N.FIRST.jsonl` has the lines since a checkpoint,
+from step FIRST on, and is written before the next one.
 """
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 from collections.abc import Iterator, Mapping
@@ -18,6 +21,7 @@ import numpy as np
 
 from clip_jax.atomic_file import replace_file
 from clip_jax.errors import InputError
+from clip_jax.paths import as_path, is_remote
 from experiments.data.mixture import Mixture
 from experiments.data.source import Split
 
@@ -40,8 +44,9 @@ class SampleIds:
     ) -> None:
         """first_step: lines of steps after it are dropped from the files of all processes."""
         self._split, self._first_step, self._processes = split, first_step, process_count
-        folder = workdir / FOLDER
-        self._file = folder / f"process-{process_index}.jsonl"
+        self._folder = folder = workdir / FOLDER
+        self._name = f"process-{process_index}"
+        self._held: list[dict[str, Any]] = []  # lines that are to be written to a bucket
         if process_index:
             return
         for file in sorted(folder.glob("process-*.jsonl")):
@@ -52,15 +57,30 @@ class SampleIds:
 
     def log(self, stream: Iterator[Batch]) -> Iterator[Batch]:
         """The same batches without their row numbers, each after its line is written."""
-        with self._file.open("a", encoding="utf-8") as out:
+        with contextlib.ExitStack() as stack:
+            out = None
+            if not is_remote(self._folder):
+                file = self._folder / f"{self._name}.jsonl"
+                out = stack.enter_context(file.open("a", encoding="utf-8"))
             for step in itertools.count(self._first_step + 1):
                 batch = dict(next(stream))
                 places = [self._split.locate(int(row)) for row in batch.pop(ROW)]
                 ids = [f"{source}:{row}" for source, row in places]
                 line = {"step": step, "processes": self._processes, "ids": ids}
-                out.write(json.dumps(line) + "\n")
-                out.flush()
+                if out is None:
+                    self._held.append(line)
+                else:
+                    out.write(json.dumps(line) + "\n")
+                    out.flush()
                 yield batch
+
+    def flush(self) -> None:
+        """Writes to a bucket what is not there yet."""
+        if self._held:
+            first = self._held[0]["step"]
+            text = "".join(json.dumps(line) + "\n" for line in self._held)
+            replace_file(self._folder / f"{self._name}.{first:08d}.jsonl", text)
+            self._held = []
 
 
 def read_ids(workdir: str | Path) -> dict[int, list[str]]:
@@ -68,10 +88,10 @@ def read_ids(workdir: str | Path) -> dict[int, list[str]]:
 
     A step that some process has no line of, or two lines, raises InputError.
     """
-    folder = Path(workdir) / FOLDER
+    folder = as_path(workdir) / FOLDER
     steps: dict[int, dict[int, Mapping[str, Any]]] = {}
     for file in sorted(folder.glob("process-*.jsonl")):
-        process = int(file.stem.rpartition("-")[2])
+        process = int(file.stem.partition("-")[2].partition(".")[0])
         for line in _read_lines(file):
             lines = steps.setdefault(line["step"], {})
             if process in lines:

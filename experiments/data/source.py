@@ -14,6 +14,7 @@ import numpy as np
 from absl import logging as absl_logging
 
 from clip_jax.errors import InputError
+from clip_jax.paths import as_path
 from experiments.config.data import DataConfig
 from experiments.data.mixture import Mixture
 from experiments.data.sources.labels import MissingSplit
@@ -58,7 +59,7 @@ class Split:
         import tensorflow_datasets as tfds  # slow: a wrong config is refused without it
 
         try:
-            builder = tfds.builder_from_directory(folder)
+            builder = tfds.builder_from_directory(str(folder))
         except (FileNotFoundError, ValueError, OSError) as error:
             raise InputError(f"{folder}: no prepared data set here") from error
         if split not in builder.info.splits:
@@ -185,7 +186,7 @@ def _open_one(name: str, config: DataConfig, split: str) -> Split:
     """Opens a built-in set, built on first use, or a prepared folder."""
     if name in BUILTIN_SETS:
         return Split(build_builtin_set(name, config.directory), split)
-    folder = Path(name)
+    folder = as_path(name)
     if not folder.is_dir():
         found = f"config.data.mix names {name!r}" if config.mix else f"config.data.name is {name!r}"
         raise InputError(

@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from clip_jax.atomic_file import replace_file, replacing
 from clip_jax.digests import digest_array
+from clip_jax.paths import local_path
 from clip_jax.text import escape
 
 CHUNK = 64
@@ -25,7 +26,7 @@ class ArrayCache:
     """folder: holds KEY.npy and, to be read by a person, KEY.json; made when it is needed."""
 
     def __init__(self, folder: str | Path) -> None:
-        self.folder = Path(folder)
+        self.folder = local_path(folder, "a cache of features")
 
     def get(self, key: Mapping[str, Any]) -> np.ndarray | None:
         """The array that `key` describes, or None where there is none, or a damaged file.

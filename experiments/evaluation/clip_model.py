@@ -23,6 +23,7 @@ from clip_jax import PRESETS, RUCLIP_SMALL, Predictor, PretrainedClip, model_fol
 from clip_jax.byte_bpe import CLIP, ByteBpe
 from clip_jax.errors import InputError
 from clip_jax.image import PREPROCESSING_VERSION
+from clip_jax.paths import as_path
 from clip_jax.predictor import check_average, mean_latents
 from clip_jax.ruclip_small import PROMPT
 from experiments.evaluation.array_cache import ArrayCache
@@ -228,7 +229,7 @@ def open_clip(
 
     Wrong input raises InputError.
     """
-    folder = Path(folder)
+    folder = as_path(folder)
     clip = clip_jax.load(folder, compute)
     converted_from = model_folder.read_config(folder)["provenance"].get("converted_from")
     tokenizer = clip.processor.tokenizer

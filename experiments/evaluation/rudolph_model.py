@@ -11,6 +11,7 @@ import rudolph_jax
 from clip_jax import Compute, model_folder
 from clip_jax.content_hash import content_hash
 from clip_jax.errors import InputError
+from clip_jax.paths import as_path
 from rudolph_jax.config import PRESETS
 from rudolph_jax.pretrained import PretrainedRudolph
 
@@ -63,5 +64,5 @@ def open_rudolph(
     """
     rudolph = rudolph_jax.load(folder, vqgan, compute, weights)
     converted_from = model_folder.read_config(folder)["provenance"].get("converted_from")
-    name = name or Path(folder).resolve().name
+    name = name or as_path(folder).resolve().name
     return RudolphModel(name, rudolph, converted_from, batch_size)

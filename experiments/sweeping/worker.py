@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from clip_jax.atomic_file import replace_file
-from clip_jax.cli import Parser
+from clip_jax.cli import Parser, local_only
 from clip_jax.errors import InputError
 from experiments.cli.exit_status import exit_status
 from experiments.config.extensions import NO_EXTENSIONS
@@ -58,8 +58,8 @@ def _run(argv: Sequence[str]) -> None:
     from experiments.sweep import run_variant
 
     parser = Parser(prog="python -m experiments.sweeping.worker", description=__doc__)
-    parser.add_argument("config", type=Path, help="JSON file with the config of the run")
-    parser.add_argument("folder", type=Path, help="folder of the run")
+    parser.add_argument("config", type=local_only, help="JSON file with the config of the run")
+    parser.add_argument("folder", type=local_only, help="folder of the run")
     parser.add_argument("--extensions", metavar="FILE", help="experiment file (default: none)")
     args = parser.parse_args(argv)
     try:

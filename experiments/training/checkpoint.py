@@ -2,9 +2,9 @@
 
 A step's folder holds `params`, `train` (optimiser, step, random key, skipped steps, averages),
 `config`, and `checksums` of all of these, which are compared when they are restored. The data need
-no state: a batch follows from the step alone. Orbax writes beside and renames, so a folder that an
-interruption left unfinished is never picked up. Nothing of the mesh is stored with an array: it is
-restored to any requested sharding.
+no state: a batch follows from the step alone. Orbax writes beside and renames, in a bucket it
+writes `commit_success.txt` last, so a folder that an interruption left unfinished is never picked
+up. Nothing of the mesh is stored with an array: it is restored to any requested sharding.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from orbax.checkpoint import checkpoint_managers as policies
 from clip_jax import digests, tree_checksums
 from clip_jax.atomic_file import replace_file
 from clip_jax.errors import InputError
+from clip_jax.paths import absolute, as_path
 from experiments.cli.exit_status import PeerLostError
 from experiments.training.interrupts import HeldInterrupts
 from experiments.training.state import step_of
@@ -55,14 +56,17 @@ class Checkpoints:
     ) -> None:
         """keep: so many of the newest. best_metric: the one with the best value is retained too.
 
+        Functions in `before_save` are called before a checkpoint is begun: what they write is there
+        whenever the checkpoint is.
         read_only: a folder that is not there raises InputError, and nothing in it is changed.
         """
         # Orbax logs every step, and pages of traces of errors that it also raises.
         absl_logging.set_verbosity(absl_logging.FATAL)
         logging.getLogger("jax._src.distributed").setLevel(logging.ERROR)
-        self.folder = Path(folder).absolute()
+        self.folder = absolute(as_path(folder))
         self._best_metric = best_metric
         self._files: Mapping[str, bytes] = {}
+        self.before_save: list[Callable[[], None]] = []
         if read_only and not self.folder.is_dir():
             raise InputError(f"{folder}: no checkpoints here; expected a run's checkpoints/")
         # Named one by one, processes wait for each other by way of the coordination service, not
@@ -99,7 +103,7 @@ class Checkpoints:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._manager = ocp.CheckpointManager(
-                self.folder,
+                str(self.folder),
                 handler_registry=registry,
                 options=ocp.CheckpointManagerOptions(
                     save_decision_policy=policies.FixedIntervalPolicy(1),
@@ -151,6 +155,9 @@ class Checkpoints:
         more, of this state or the one before, and InputError for a state of another step.
         """
         self._check_step(step, state)
+        with self._storage_errors():
+            for write in self.before_save:
+                write()
         train = {key: value for key, value in state.items() if key != "params"}
         best = (metrics or {}).get(self._best_metric, math.nan)
         record = tree_checksums.record(state, config, self._files)
@@ -311,7 +318,10 @@ class Checkpoints:
 
 def last_good(folder: Path) -> str:
     """Returns the path of the newest complete checkpoint of a folder, for messages."""
-    done = ocp.utils.checkpoint_steps(folder) if folder.is_dir() else []
+    try:
+        done = ocp.utils.checkpoint_steps(str(folder)) if folder.is_dir() else []
+    except OSError as error:  # of a bucket that is no longer to be read
+        return f"unknown ({error.strerror or error})"
     return str(folder / str(max(done))) if done else "there is none"
 
 

@@ -88,6 +88,7 @@ class Loop:
         """Takes the steps that are left. on_first_step: called when the first one is compiled."""
         config, first = self.config, self.processes.first
         self.writer = MetricsWriter(self.workdir, self.first_step) if first else NullMetricsWriter()
+        self.checkpoints.before_save.append(self.writer.flush)
         self.progress = Progress(
             self.first_step, config.steps, config.data.batch_size, quiet=not first
         )

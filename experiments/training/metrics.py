@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import sys
+import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,14 +13,21 @@ from typing import TextIO
 
 from tqdm import tqdm
 
+from clip_jax.atomic_file import replace_file
+from clip_jax.paths import as_path, is_remote, upload
 from experiments.training.interrupts import HeldInterrupts
 
-FILE_NAME = "metrics.jsonl"
+FILE_NAME, BOARD = "metrics.jsonl", "tensorboard"
+UPLOAD_SECONDS = 30.0  # between two writings to a bucket
 PLAIN_LINE_SECONDS = 10.0  # between lines of progress where there is no terminal
 
 
 class MetricsWriter:
-    """Appends to `metrics.jsonl`, one object a line, and to TensorBoard event files."""
+    """Appends to `metrics.jsonl`, one object a line, and to TensorBoard event files.
+
+    Objects in a bucket cannot be appended to: there both are written whole, from memory and from a
+    temporary folder, every UPLOAD_SECONDS, before each checkpoint and at the end.
+    """
 
     def __init__(self, folder: Path, first_step: int) -> None:
         """Lines of steps after `first_step`, which a resumed run takes again, are dropped."""
@@ -26,15 +35,17 @@ class MetricsWriter:
         from tensorboardX import SummaryWriter
 
         folder.mkdir(parents=True, exist_ok=True)
-        file = folder / FILE_NAME
         rows = [row for row in read_metrics(folder) if row["step"] <= first_step]
-        beside = file.with_suffix(".new")
-        beside.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-        beside.replace(file)
-        self._file = file.open("a", encoding="utf-8")
+        self._upload = _Upload(folder, rows) if is_remote(folder) else None
+        replace_file(folder / FILE_NAME, "".join(json.dumps(row) + "\n" for row in rows))
+        if self._upload is None:
+            self._file = (folder / FILE_NAME).open("a", encoding="utf-8")
+        else:
+            self._file = self._upload.lines
+        board = folder / BOARD if self._upload is None else self._upload.board
         # A file's name has the system's time, which may come again.
         self._board = SummaryWriter(
-            str(folder / "tensorboard"),
+            str(board),
             purge_step=first_step + 1,
             filename_suffix=f".{first_step}",
         )
@@ -50,15 +61,54 @@ class MetricsWriter:
             self._file.flush()
             for name, value in values.items():
                 self._board.add_scalar(name, value, step, walltime=now)
+            if self._upload is not None and self._upload.is_due:
+                self.flush()
+
+    def flush(self) -> None:
+        """Writes to a bucket what is not there yet."""
+        if self._upload is not None:
+            self._board.flush()
+            self._upload()
 
     def close(self) -> None:
-        self._file.close()
         self._board.close()
+        if self._upload is not None:
+            self._upload.close()
+        self._file.close()
+
+
+class _Upload:
+    """Writes a run's metrics to its folder in a bucket. lines: of metrics.jsonl, all of them."""
+
+    def __init__(self, folder: Path, rows: list[dict[str, float]]) -> None:
+        self._folder = folder
+        self._temporary = tempfile.TemporaryDirectory(prefix="rudolph-jax-")
+        self.board = Path(self._temporary.name)
+        self.lines = io.StringIO()
+        self.lines.writelines(json.dumps(row) + "\n" for row in rows)
+        self._next = time.monotonic() + UPLOAD_SECONDS
+
+    @property
+    def is_due(self) -> bool:
+        return time.monotonic() >= self._next
+
+    def __call__(self) -> None:
+        began = time.monotonic()
+        replace_file(self._folder / FILE_NAME, self.lines.getvalue())
+        for file in sorted(self.board.iterdir()):
+            upload(file, self._folder / BOARD / file.name)
+        now = time.monotonic()
+        # Of a long run the files are large: they take two hundredths of its time at most.
+        self._next = now + max(UPLOAD_SECONDS, 50 * (now - began))
+
+    def close(self) -> None:
+        self()
+        self._temporary.cleanup()
 
 
 def read_metrics(folder: str | Path) -> list[dict[str, float]]:
     """The rows that a run has written so far; a line that a crash cut short is left out."""
-    file = Path(folder) / FILE_NAME
+    file = as_path(folder) / FILE_NAME
     if not file.exists():
         return []
     lines = file.read_text(encoding="utf-8").splitlines(keepends=True)
@@ -78,6 +128,9 @@ class NullMetricsWriter:
     """A writer for a process that is not the first."""
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
+        pass
+
+    def flush(self) -> None:
         pass
 
     def close(self) -> None:

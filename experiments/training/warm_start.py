@@ -6,7 +6,6 @@ import dataclasses
 import functools
 import json
 import re
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -17,6 +16,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from clip_jax import model_folder
 from clip_jax.errors import InputError
 from clip_jax.layers import stack_layers
+from clip_jax.paths import as_path
 from clip_jax.position_embedding import resize_position_embedding
 from clip_jax.tokenizer import FILE_NAME, Tokenizer
 from experiments.config.data import DataConfig
@@ -48,7 +48,7 @@ def initial_vocabulary(config: TrainConfig) -> DataConfig:
     fresh = table and any(re.fullmatch(pattern, table) for pattern in config.init.reinitialize)
     if not folder or config.data.vocabulary or table is None or fresh:
         return config.data
-    if not (Path(folder) / FILE_NAME).is_file():
+    if not (as_path(folder) / FILE_NAME).is_file():
         raise InputError(
             f"config.init.folder {folder} has no {FILE_NAME}, which its token table belongs to; "
             f"name it by config.data.vocabulary, or leave {table} by config.init.reinitialize"

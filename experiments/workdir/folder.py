@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from clip_jax.errors import InputError
+from clip_jax.paths import is_remote
 from experiments.cli.exit_status import DivergedError, StorageError
 from experiments.distributed.processes import Processes
 from experiments.workdir.lock import RunLock
@@ -26,7 +27,9 @@ class RunFolder:
         self.watch(folder)
 
     def watch(self, folder: Path) -> None:
-        """Takes a folder that exists into what `check` looks at."""
+        """Takes a folder that exists into what `check` looks at; of a bucket the lock alone is."""
+        if is_remote(folder):
+            return
         self._descriptors[folder] = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
 
     def problem(self) -> str:

@@ -6,7 +6,8 @@ holder that it cannot see watches whether that number changes, on its own monoto
 guards each look at the file, for an instant; the lock itself needs nothing that is let go with a
 process, so a folder on NFS holds it too.
 
-A lease object of an object store would have the same four methods: acquire, renew, check, release.
+In a bucket the lock is an object, created only where there is none. Two runs that take over one
+stale lock in the same instant are not distinguished: the first finds out at its next look.
 """
 
 from __future__ import annotations
@@ -23,8 +24,10 @@ import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from clip_jax.errors import InputError
+from clip_jax.paths import absolute, as_path, is_remote
 from experiments.cli.exit_status import StorageError
 from experiments.workdir.process_identity import ProcessIdentity
 
@@ -83,7 +86,7 @@ class RunLock:
         renewal_seconds: float = RENEWAL_SECONDS,
     ) -> None:
         """say: takes a line for a person; stderr by default."""
-        self.folder = Path(folder).absolute()
+        self.folder = absolute(as_path(folder))
         self.file = self.folder / FILE_NAME
         self._say = say or (lambda line: print(line, file=sys.stderr, flush=True))
         self._stale, self._renewal = stale_seconds, renewal_seconds
@@ -126,8 +129,8 @@ class RunLock:
         first: str | None = None
         began = 0.0
         while True:
-            with self._opened(create=True) as descriptor:
-                text = _read(descriptor)
+            with self._opened(create=True) as lock:
+                text = lock.read()
                 found = Holder.parse(text)
                 # Who made the file and was killed before it wrote anything holds nothing.
                 free = not text
@@ -141,10 +144,9 @@ class RunLock:
                         f"renewed for {self._stale:g} s"
                     )
                     free = True
-                if free:
-                    _write(descriptor, own.to_json())
+                if free and lock.take(own.to_json()):
                     return own
-            if runs or (first is not None and text != first):
+            if not free and (runs or (first is not None and text != first)):
                 raise InputError(
                     f"{self.folder}: in use by {found or 'another run'}; end that run, or name "
                     "another folder"
@@ -163,12 +165,12 @@ class RunLock:
             if self._own is None:
                 return
             try:
-                with self._opened() as descriptor:
-                    if problem := self._unlike_own(_read(descriptor)):
+                with self._opened() as lock:
+                    if problem := self._unlike_own(lock.read()):
                         self._problem = problem
                         return
                     self._own = dataclasses.replace(self._own, beat=self._own.beat + 1)
-                    _write(descriptor, self._own.to_json())
+                    lock.write(self._own.to_json())
             except FileNotFoundError:
                 self._problem = "its lock was removed"
             except OSError:
@@ -179,8 +181,8 @@ class RunLock:
         with self._writing:
             if self._own is not None and not self._problem:
                 try:
-                    with self._opened() as descriptor:
-                        self._problem = self._unlike_own(_read(descriptor))
+                    with self._opened() as lock:
+                        self._problem = self._unlike_own(lock.read())
                 except FileNotFoundError:
                     self._problem = "its lock was removed"
                 except OSError:
@@ -205,8 +207,8 @@ class RunLock:
             _HELD.discard(self)
             if own is None or own.identity.pid != os.getpid():
                 return
-            with contextlib.suppress(OSError), self._opened() as descriptor:
-                found = Holder.parse(_read(descriptor))
+            with contextlib.suppress(OSError), self._opened() as lock:
+                found = Holder.parse(lock.read())
                 if found is not None and found.token == own.token:
                     self.file.unlink()
             if self._made:  # for a run that came to nothing
@@ -224,8 +226,11 @@ class RunLock:
         return f"its lock was taken over by {found}" if found else "its lock was overwritten"
 
     @contextlib.contextmanager
-    def _opened(self, create: bool = False) -> Iterator[int]:
-        """The lock file, which no other process reads or writes meanwhile."""
+    def _opened(self, create: bool = False) -> Iterator[_LockFile | _LockObject]:
+        """The lock file, which no other process reads or writes meanwhile; or the lock object."""
+        if is_remote(self.file):
+            yield _LockObject(self.file, create)
+            return
         while True:
             descriptor = os.open(self.file, os.O_RDWR | (os.O_CREAT if create else 0), 0o644)
             try:
@@ -233,7 +238,7 @@ class RunLock:
                 with contextlib.suppress(OSError):
                     fcntl.flock(descriptor, fcntl.LOCK_EX)
                 if _is_at(descriptor, self.file):
-                    yield descriptor
+                    yield _LockFile(descriptor)
                     return
             finally:
                 os.close(descriptor)  # which ends the flock
@@ -256,11 +261,44 @@ def _is_at(descriptor: int, file: Path) -> bool:
         return False
 
 
-def _read(descriptor: int) -> str:
-    return os.pread(descriptor, 1 << 16, 0).decode("utf-8", "replace")
+@dataclasses.dataclass(frozen=True)
+class _LockFile:
+    """An open lock file."""
+
+    descriptor: int
+
+    def read(self) -> str:
+        return os.pread(self.descriptor, 1 << 16, 0).decode("utf-8", "replace")
+
+    def write(self, text: str) -> None:
+        data = text.encode("utf-8")
+        os.pwrite(self.descriptor, data, 0)
+        os.ftruncate(self.descriptor, len(data))
+
+    def take(self, text: str) -> bool:
+        self.write(text)
+        return True
 
 
-def _write(descriptor: int, text: str) -> None:
-    data = text.encode("utf-8")
-    os.pwrite(descriptor, data, 0)
-    os.ftruncate(descriptor, len(data))
+@dataclasses.dataclass(frozen=True)
+class _LockObject:
+    """A lock in a bucket. may_be_absent: whether that is no error."""
+
+    file: Any
+    may_be_absent: bool
+
+    def read(self) -> str:
+        try:
+            return self.file.read_text()
+        except FileNotFoundError:
+            if not self.may_be_absent:
+                raise
+            return ""
+
+    def write(self, text: str) -> None:
+        self.file.write_text(text)
+
+    def take(self, text: str) -> bool:
+        """Returns False where another run has made a new lock meanwhile."""
+        self.file.unlink(missing_ok=True)
+        return self.file.create(text.encode("utf-8"))

@@ -8,6 +8,7 @@ import os
 import re
 from collections.abc import Callable, Iterator
 
+from clip_jax.paths import error_number
 from experiments.cli.exit_status import StorageError
 
 CODES = {
@@ -15,6 +16,8 @@ CODES = {
 }  # fmt: skip
 
 TENSORSTORE = re.compile(r"(?:os_error_code='|OS error )(\d+)")
+# What TensorStore says of an object store instead.
+REFUSED = re.compile(r"PERMISSION_DENIED|UNAUTHENTICATED|Permission denied|Unauthenticated")
 
 
 @contextlib.contextmanager
@@ -37,8 +40,12 @@ def error_code(error: BaseException | None) -> int | None:
     while error is not None:
         if isinstance(error, OSError) and error.errno in CODES:
             return error.errno
+        if (number := error_number(error)) in CODES:
+            return number
         # TensorStore, which writes the arrays, has no types for it.
         if (match := TENSORSTORE.search(str(error))) and int(match[1]) in CODES:
             return int(match[1])
+        if REFUSED.search(str(error)):
+            return errno.EACCES
         error = error.__cause__ or error.__context__
     return None

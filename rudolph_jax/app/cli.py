@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-from pathlib import Path
 
 import clip_jax
-from clip_jax.cli import positive_int
+from clip_jax.cli import any_path, local_only, positive_int
 from clip_jax.config import Compute
 from clip_jax.errors import InputError
 from clip_jax.model_folder import read_config
@@ -33,13 +32,14 @@ LIMIT_HELP = {
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--model", type=Path, required=True, help="folder of the RUDOLPH model")
-    parser.add_argument("--vqgan", type=Path, required=True, help="folder of the image tokenizer")
+    add = parser.add_argument
+    add("--model", type=any_path, required=True, help="folder of the RUDOLPH model")
+    add("--vqgan", type=any_path, required=True, help="folder of the image tokenizer")
     parser.add_argument(
-        "--ruclip", type=Path, help="folder of a ruCLIP, which ranks, classifies and searches"
+        "--ruclip", type=any_path, help="folder of a ruCLIP, which ranks, classifies and searches"
     )
     parser.add_argument(
-        "--images", type=Path, help="folder of images to search, with its subfolders"
+        "--images", type=local_only, help="folder of images to search, with its subfolders"
     )
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (127.0.0.1)")
     parser.add_argument("--port", type=_port, default=PORT, help=f"0: any free port ({PORT})")

@@ -177,6 +177,9 @@ HOW: dict[str, Run | Parse | Help | NotOurs] = {
     "python -m experiments.train ... --distributed=10.0.0.1:8476,2,0":
         Parse("two hosts; tests/experiments/test_processes.py has two processes",
               (("...", "--config=experiments/configs/digits.py --workdir=dir"),)),
+    "python -m experiments.train --config=experiments/configs/ruclip_vit_base_patch32_224.py "
+    "--workdir=gs://BUCKET/runs/b32 --config.data.name=gs://BUCKET/pairs "
+    "--config.data.vocabulary=gs://BUCKET/tokenizer.model --distributed=auto": Parse(LAUNCHER),
     "python -m experiments.train ... --distributed=10.0.0.1:8476,2,1":
         Parse("two hosts; tests/experiments/test_processes.py has two processes",
               (("...", "--config=experiments/configs/digits.py --workdir=dir"),)),
@@ -196,6 +199,7 @@ HOW: dict[str, Run | Parse | Help | NotOurs] = {
         Parse(LAUNCHER),
     "srun --nodes=4 --ntasks-per-node=8 --gpus-per-node=8 python -m experiments.train "
     "--config=FILE --workdir=/shared/run --distributed=auto": Parse(LAUNCHER, FILE),
+    "gcloud auth application-default login": NotOurs("Google's credentials"),
     "gcloud compute tpus tpu-vm ssh ... --worker=all": NotOurs("Google Cloud's shell on a slice"),
     "python -m experiments.model runs/cats models/cats":
         Run("runs/cats", files="models/cats/config.json"),

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from clip_jax.paths import as_path
 from experiments.data.sources.schema import SCHEMAS, RecordSchema
 
 
@@ -33,6 +34,11 @@ class SourceConfig:
     data_dir: str = ""
     group_by: str = ""
     chunk_records: int = 4096
+
+    @property
+    def path(self) -> Path:
+        """Returns where the source is; another scheme than `gs://` raises InputError."""
+        return as_path(self.data_dir) / self.source if self.data_dir else as_path(self.source)
 
     @property
     def schema(self) -> RecordSchema:

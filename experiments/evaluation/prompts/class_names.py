@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from clip_jax.errors import InputError
+from clip_jax.paths import as_path
 from clip_jax.text import (
     check_encodable,
     escape,
@@ -92,7 +93,7 @@ def read_class_names(path: Path, aliases: Mapping[str, str] | None = None) -> Cl
     """
     shown = escape(str(path))
     try:
-        content = Path(path).read_bytes()
+        content = as_path(path).read_bytes()
     except (OSError, ValueError) as error:  # ValueError: a name with a zero byte
         reason = getattr(error, "strerror", None) or error
         raise InputError(f"class names {shown} cannot be read ({reason})") from error

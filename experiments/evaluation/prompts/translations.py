@@ -17,6 +17,7 @@ from typing import Any
 
 from clip_jax.atomic_file import replace_file
 from clip_jax.errors import InputError
+from clip_jax.paths import as_path
 from clip_jax.text import check_encodable, escape, normalize_name, parse_json
 
 FORMAT = 1
@@ -56,7 +57,7 @@ class Translations:
 
 def read_translations(file: str | Path) -> Translations:
     """InputError for a file that cannot be read or holds anything else."""
-    file = Path(file)
+    file = as_path(file)
     try:
         data = file.read_bytes()
     except OSError as error:

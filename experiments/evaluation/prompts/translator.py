@@ -16,6 +16,7 @@ from typing import Any
 import safetensors
 
 from clip_jax.errors import InputError
+from clip_jax.paths import local_path
 from clip_jax.text import normalize_name
 from experiments.evaluation.prompts.translations import Translations, read_translations
 
@@ -36,7 +37,7 @@ class Translator:
 
     def __init__(self, folder: str | Path) -> None:
         """folder: as transformers saves it. Anything else there raises InputError."""
-        folder = Path(folder)
+        folder = local_path(folder, "a translator")
         for name in NEEDED:
             if not (folder / name).is_file():
                 raise InputError(f"{folder}: has no {name}; expected the files of a MarianMTModel")

@@ -7,6 +7,7 @@ from pathlib import Path
 from types import ModuleType
 
 from clip_jax.errors import InputError
+from clip_jax.paths import as_path, is_remote
 from clip_jax.text import escape, normalize_name
 from experiments.data.source import build_builtin_set
 from experiments.data.sources import class_folders, image_tables, parquet, tars, tfds_sets
@@ -45,7 +46,7 @@ def open_set(
     place = find_path(name)
     if name in records:
         record = records[name]
-        place = _locate(record, Path(data_dir).expanduser())
+        place = _locate(record, as_path(data_dir).expanduser())
     elif place.is_dir():
         record = own_record(escape(normalize_name(place.resolve().name)))
     else:
@@ -60,8 +61,8 @@ def find_path(path: str | Path) -> Path:
 
     One that does not exist is returned as it is.
     """
-    path = Path(path).expanduser()
-    if path.exists() or path.parent == path:
+    path = as_path(path).expanduser()
+    if path.exists() or path.parent == path or is_remote(path):
         return path
     parent, wanted = find_path(path.parent), normalize_name(path.name)
     if parent.is_dir():

@@ -12,6 +12,7 @@ from typing import Any
 import jax
 
 from clip_jax import Compute
+from clip_jax.cli import any_path
 from clip_jax.errors import InputError
 from experiments.data.sources.labels import MissingSplit
 from experiments.evaluation.array_cache import ArrayCache
@@ -58,9 +59,9 @@ def add_running(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--dtype", choices=DTYPES, default="float32", help="to compute in (float32)")
     add("--batch-size", type=int, default=64, metavar="N", help="images a device takes (64)")
-    add("--out", type=Path, default=OUT, metavar="DIR", help=f"of results ({OUT})")
-    add("--cache", type=Path, default=CACHE, metavar="DIR", help=f"of features ({CACHE})")
-    add("--data-dir", type=Path, default=Path(DATA_DIR), metavar="DIR",
+    add("--out", type=any_path, default=OUT, metavar="DIR", help=f"of results ({OUT})")
+    add("--cache", type=any_path, default=CACHE, metavar="DIR", help=f"of features ({CACHE})")
+    add("--data-dir", type=any_path, default=Path(DATA_DIR), metavar="DIR",
         help=f"where data sets lie ({DATA_DIR})")  # fmt: skip
 
 
@@ -69,7 +70,7 @@ def add_sets(parser: argparse.ArgumentParser) -> None:
     add("--sets", default=",".join(REPORT), metavar="NAME,...",
         help=f"of {', '.join(RECORDS)}, or folders of one's own (the 18 of the report)")
     add("--test-split", default="test", metavar="NAME", help="to measure on (test)")
-    add("--class-names", type=Path, metavar="FILE",
+    add("--class-names", type=any_path, metavar="FILE",
         help="JSON of names and templates in place of the project's")  # fmt: skip
 
 

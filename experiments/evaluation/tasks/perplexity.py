@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from clip_jax.cli import any_path
 from experiments.evaluation.methods.perplexity import TEMPLATE, class_captions, measure
 from experiments.evaluation.rudolph_model import RudolphModel
 from experiments.evaluation.run import EvalRun, Result, set_record
@@ -21,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--template", default=TEMPLATE, metavar="TEXT",
         help=f"the caption of a class, with {{}} for its name («{TEMPLATE}»)")
-    add("--class-names", type=Path, metavar="FILE",
+    add("--class-names", type=any_path, metavar="FILE",
         help="JSON of names in place of the project's")  # fmt: skip
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 
 from clip_jax import PRESETS, Compute, PretrainedClip
+from clip_jax.cli import any_path
 from clip_jax.config import ClipConfig
 from clip_jax.errors import InputError
 from clip_jax.model import Clip
@@ -42,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--rounds", type=int, default=5, metavar="N", help="of which the median counts (5)")
     add("--without-torch", action="store_true", help="leave transformers' CLIPModel out")
     add("--dtype", choices=options.DTYPES, default="float32", help="to compute in (float32)")
-    add("--out", type=Path, default=options.OUT, metavar="DIR",
+    add("--out", type=any_path, default=options.OUT, metavar="DIR",
         help=f"of results ({options.OUT})")  # fmt: skip
 
 
