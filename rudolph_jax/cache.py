@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import dataclasses
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +15,7 @@ from jax import lax
 
 from clip_jax import cpu
 from clip_jax.cpu import kv_cache
-from rudolph_jax.cache_window import CacheWindow
+from rudolph_jax.cache_window import TokenWindow
 
 KeyValue = tuple[jax.Array, jax.Array]  # keys and values
 # Keys and values [P, H, M, K], and which of them a query attends to, bool[T, M] or bool[M]. All
@@ -27,37 +28,36 @@ class LayerCache:
     """Keys and values of the segment that is being sampled, in one layer.
 
     key_value: [B, H, S, K] each, bfloat16 as `empty_cache` stores it.
-    window: which slot a token is written to, and which slots it attends to.
-    position: int32[], of the token in the segment.
-    first_sampled: int32[], the first position that the prompt's cache does not hold.
+    window: of the token whose keys and values come next.
     """
 
     key_value: KeyValue
-    window: CacheWindow
-    position: jax.Array
-    first_sampled: jax.Array
+    window: TokenWindow
 
     def update(self, k: jax.Array, v: jax.Array) -> tuple[KeyValueMask, KeyValue]:
         """Writes a token's keys and values [B, H, 1, K] into its slot.
 
         Returns what the token attends to, itself included, and the next `key_value`.
         """
-        window, position = self.window, self.position
-        slot, start = jnp.asarray(window.slot_of)[position], jnp.asarray(window.start_of)[position]
-        key_positions = jnp.asarray(window.position_of)[position]
-        mask = jnp.asarray(window.mask)[position] & (key_positions >= self.first_sampled)
-        dtype, size = k.dtype, window.size
+        slot, start, mask = self.window
+        dtype, size = k.dtype, len(mask)
         if cpu.in_use():
             new = kv_cache.to_bits(k), kv_cache.to_bits(v)
             updated, in_window = kv_cache.write_and_read(self.key_value, new, slot, start, size)
             keys, values = (kv_cache.from_bits(x, dtype) for x in in_window)
         else:
             old_keys, old_values = self.key_value
-            updated = (
-                lax.dynamic_update_slice_in_dim(old_keys, k, slot, axis=2),
-                lax.dynamic_update_slice_in_dim(old_values, v, slot, axis=2),
-            )
-            keys, values = (lax.dynamic_slice_in_dim(x, start, size, axis=2) for x in updated)
+            # Indices that might be negative would be wrapped by kernels of their own.
+            write = partial(
+                lax.dynamic_update_slice_in_dim, start_index=slot, axis=2,
+                allow_negative_indices=False,
+            )  # fmt: skip
+            read = partial(
+                lax.dynamic_slice_in_dim, start_index=start, slice_size=size, axis=2,
+                allow_negative_indices=False,
+            )  # fmt: skip
+            updated = write(old_keys, k), write(old_values, v)
+            keys, values = (read(x) for x in updated)
         return (keys, values, mask), updated
 
 

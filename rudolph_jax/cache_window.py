@@ -17,12 +17,29 @@ from __future__ import annotations
 
 import dataclasses
 from functools import lru_cache
+from typing import NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 from rudolph_jax.config import RudolphConfig
 from rudolph_jax.layout import Layout
 from rudolph_jax.masks import mask
+
+
+class TokenWindow(NamedTuple):
+    """The window of one token, which all layers with a mask share.
+
+    slot: int32[], that the token is written to.
+    start: int32[], first of the W slots that it attends to.
+    mask: bool[W], which of these it attends to.
+    """
+
+    slot: jax.Array
+    start: jax.Array
+    mask: jax.Array
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,6 +64,20 @@ class CacheWindow:
     def size(self) -> int:
         """Number of slots that a query reads: W."""
         return self.mask.shape[1]
+
+    def at(self, position: jax.Array, first_sampled: jax.Array) -> TokenWindow:
+        """Returns the window of the token at a position, int32[] each, 0 or above.
+
+        first_sampled: the first position that the prompt's cache does not hold.
+        """
+        attended = np.where(self.mask, self.position_of, -1).astype(np.int32)
+        slot, start, row = (
+            lax.dynamic_index_in_dim(
+                jnp.asarray(table), position, keepdims=False, allow_negative_indices=False
+            )
+            for table in (self.slot_of, self.start_of, attended)
+        )
+        return TokenWindow(slot, start, row >= first_sampled)
 
 
 @lru_cache(maxsize=64)

@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from clip_jax.config import Compute
@@ -153,7 +154,9 @@ def prefill(
         given = jnp.repeat(inputs.prompts[0, :, target], sampler.samples, axis=0)
         tokens = jnp.where(jnp.arange(N) < first, given, tokens)
     logits_fn = _logits_fn(sampler, params)
-    token, done = _sample_token(sampler, inputs, logits_fn(hidden), first, jnp.zeros((rows,), bool))
+    token, done = _sample_token(
+        sampler, inputs, _keys_at(inputs, first), logits_fn(hidden), first, jnp.zeros(rows, bool)
+    )
     cache = _empty_cache(sampler, len(hidden), hidden.dtype)
     tokens = lax.dynamic_update_slice_in_dim(tokens, token[:, None], first, axis=1)
     return prompt_cache, SamplingState(first, token, done, tokens, cache)
@@ -169,11 +172,15 @@ def sample_loop(
 ) -> SamplingState:
     """Samples `count` more tokens of an image; of a text up to its limit, until all have ended."""
     logits_fn = _logits_fn(sampler, params)
+    # Derived in the loop, keys would take some ten launches a step.
+    keys = jax.vmap(_keys_at, (None, 0))(inputs, jnp.arange(state.tokens.shape[1]))
 
     def step(state: SamplingState) -> SamplingState:
         hidden, cache = decode_step(sampler, params, inputs, prompt_cache, state)
         position = state.position + 1
-        token, done = _sample_token(sampler, inputs, logits_fn(hidden), position, state.done)
+        token, done = _sample_token(
+            sampler, inputs, keys[position], logits_fn(hidden), position, state.done
+        )
         tokens = lax.dynamic_update_slice_in_dim(state.tokens, token[:, None], position, axis=1)
         return SamplingState(position, token, done, tokens, cache)
 
@@ -193,18 +200,23 @@ def _prefill_prompts(
     return key_values, lax.dynamic_index_in_dim(x, last, axis=1, keepdims=False)
 
 
+def _keys_at(inputs: SamplerInputs, position: jax.Array) -> jax.Array:
+    """Derives the keys key[P n] of a position of the segment."""
+    return jax.vmap(jax.random.fold_in, (0, None))(inputs.keys, position)
+
+
 def _sample_token(
     sampler: SamplerConfig,
     inputs: SamplerInputs,
+    keys: jax.Array,
     logits: jax.Array,
     position: jax.Array,
     done: jax.Array,
 ) -> tuple[jax.Array, jax.Array]:
     """Samples tokens int32[P n] at a position of the segment, and updates which samples have ended.
 
-    logits: float32[G P n, V]. done: bool[P n].
+    keys: key[P n], `_keys_at` this position. logits: float32[G P n, V]. done: bool[P n].
     """
-    keys = jax.vmap(jax.random.fold_in, (0, None))(inputs.keys, position)
     logits = jnp.where(inputs.allowed_tokens, logits, -jnp.inf)
     if sampler.guidance == "none":
         token = sample(keys, logits, inputs.sampling)
@@ -233,25 +245,45 @@ def decode_step(
     state: SamplingState,
 ) -> tuple[jax.Array, KeyValues]:
     """Runs the last tokens through the layers: hidden states float[G P n, D], the next cache."""
-    config, target, position = sampler.config, sampler.target_slice, state.position
-    layout = Layout(config)
+    config, position = sampler.config, state.position
     tokens = jnp.tile(state.token, len(inputs.prompts))[:, None]
     method = f"embed_{sampler.segment}"
     x = incremental.apply_embedding(
         config, sampler.compute, params, tokens, position[None], method=method
     )
-    query = target.start + layout.num_prefix_tokens + position  # index in the masks
-    prompt = jnp.arange(prompt_cache[0][0].shape[2])
-    first = inputs.start - target.start
+    # Once for all layers with a mask: their kernels would be launched in each layer.
+    mask_types = layer_mask_types(config)
+    first, M = inputs.start - sampler.target_slice.start, prompt_cache[0][0].shape[2]
+    in_prompt, windows = {}, {}
+    for mask_type in dict.fromkeys(mask_types):
+        in_prompt[mask_type] = prompt_mask(sampler, mask_type, inputs.start, position, M)
+        windows[mask_type] = sampler.window(mask_type).at(position, first)
     past, caches = [], []
-    for layer, mask_type in enumerate(layer_mask_types(config)):
-        allowed = jnp.asarray(mask(config, mask_type))[query]
-        in_prompt = allowed[: len(prompt)] & (prompt < inputs.start + layout.num_prefix_tokens)
-        past.append([(*prompt_cache[layer], in_prompt)])
-        window = sampler.window(mask_type)
-        caches.append(LayerCache(state.cache[layer], window, position, first))
+    for layer, mask_type in enumerate(mask_types):
+        past.append([(*prompt_cache[layer], in_prompt[mask_type])])
+        caches.append(LayerCache(state.cache[layer], windows[mask_type]))
     x, cache = incremental.run_layers(config, params, x, None, past, caches)
     return x[:, 0], cache
+
+
+def prompt_mask(
+    sampler: SamplerConfig, mask_type: str, start: jax.Array, position: jax.Array, M: int
+) -> jax.Array:
+    """Computes which keys of the prompt the token at a position attends to, bool[M].
+
+    Keys from `start` on are padding, or those of sampled tokens, which have their own cache.
+    """
+    prefix, target = Layout(sampler.config).num_prefix_tokens, sampler.target_slice
+    keys, begin = np.arange(M), target.start + prefix
+    known = jnp.asarray(keys) < start + prefix
+    rows = mask(sampler.config, mask_type)[begin : target.stop, :M]
+    before_query = keys < begin + np.arange(len(rows))[:, None]
+    if rows[before_query].all():  # text and, without a prefix, images attend to all of it
+        return known
+    row = lax.dynamic_index_in_dim(
+        jnp.asarray(rows), position, keepdims=False, allow_negative_indices=False
+    )
+    return row & known
 
 
 def _logits_fn(sampler: SamplerConfig, params: Params) -> Callable[[jax.Array], jax.Array]:

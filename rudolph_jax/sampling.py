@@ -8,7 +8,6 @@ The parameters are traced arrays, so that other values of them compile nothing a
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -17,6 +16,7 @@ import numpy as np
 from jax import lax
 
 from clip_jax.arguments import check_integer, check_number
+from rudolph_jax.threshold import Holds, largest_threshold
 
 MAX_TOP_K = 2**31 - 1  # it is an int32
 
@@ -115,28 +115,22 @@ def apply_temperature(logits: jax.Array, sampling: SamplingArrays) -> jax.Array:
 def filter_logits(logits: jax.Array, sampling: SamplingArrays) -> jax.Array:
     """Sets logits float32[..., V] to -inf where top-k or top-p drops a token.
 
-    Tokens that tie with the last one kept are kept too. The thresholds are found by bisection over
-    the bits, 32 sums each, which costs a fraction of sorting the vocabulary.
+    Tokens that tie with the last one kept are kept too.
     Source: `transformers.top_k_top_p_filtering`.
     """
-    V = logits.shape[-1]
     order = _ordered_bits(logits)
 
-    def top_k_threshold() -> jax.Array:
-        return _bisect_threshold(order, lambda kept: kept.sum(axis=-1) >= sampling.top_k)
+    def count_reaches_k() -> Holds:
+        return lambda kept: kept.sum(axis=-1) >= sampling.top_k
 
-    def top_p_threshold(floor: jax.Array) -> jax.Array:
+    def sum_exceeds_p() -> Holds:
         left = jnp.where(order >= floor[..., None], logits, -jnp.inf)
         probabilities = jax.nn.softmax(left, axis=-1)
-        threshold = _bisect_threshold(
-            order, lambda kept: (probabilities * kept).sum(axis=-1) > sampling.top_p
-        )
-        return jnp.maximum(floor, threshold)
+        return lambda kept: (probabilities * kept).sum(axis=-1) > sampling.top_p
 
-    nothing = jnp.zeros(logits.shape[:-1], jnp.uint32)
-    limited = (sampling.top_k > 0) & (sampling.top_k < V)
-    floor = lax.cond(limited, top_k_threshold, lambda: nothing)
-    floor = lax.cond(sampling.top_p < 1, top_p_threshold, lambda floor: floor, floor)
+    limited = jnp.greater(sampling.top_k, 0) & jnp.less(sampling.top_k, logits.shape[-1])
+    floor = largest_threshold(order, count_reaches_k, limited)
+    floor = jnp.maximum(floor, largest_threshold(order, sum_exceeds_p, jnp.less(sampling.top_p, 1)))
     return jnp.where(order >= floor[..., None], logits, -jnp.inf)
 
 
@@ -154,16 +148,3 @@ def _ordered_bits(x: jax.Array) -> jax.Array:
     bits = lax.bitcast_convert_type(x, jnp.uint32)
     sign = jnp.uint32(1 << 31)
     return jnp.where(bits & sign, ~bits, bits | sign)
-
-
-def _bisect_threshold(order: jax.Array, holds: Callable[[jax.Array], jax.Array]) -> jax.Array:
-    """Finds uint32[...], the largest threshold for which `holds(order >= threshold)`, else 0.
-
-    holds: true for small thresholds and false from some value on.
-    """
-
-    def bit(i: jax.Array, threshold: jax.Array) -> jax.Array:
-        higher = threshold | (jnp.uint32(1 << 31) >> i.astype(jnp.uint32))
-        return jnp.where(holds(order >= higher[..., None]), higher, threshold)
-
-    return lax.fori_loop(0, 32, bit, jnp.zeros(order.shape[:-1], jnp.uint32))

@@ -21,11 +21,12 @@ from rudolph_jax.decode import (
     decode_step,
     generate,
     prefill,
+    prompt_mask,
     sample_loop,
 )
 from rudolph_jax.generation import GenerationConfig, sample_batches
 from rudolph_jax.layout import EOS, Layout
-from rudolph_jax.masks import layer_mask_types
+from rudolph_jax.masks import MASK_TYPES, layer_mask_types, mask
 from rudolph_jax.sampling import SamplingParams, guided_sample, sample
 
 
@@ -348,3 +349,38 @@ def test_accelerators_sample_the_same_tokens(tiny_config, params, tiny_ids, segm
     expected = generate(sampler, params, inputs)
     with cpu.forms(False):
         np.testing.assert_array_equal(generate(sampler, params, inputs), expected)
+
+
+@pytest.mark.parametrize(
+    ("segment", "bos_prefix"),
+    [("left", False), ("image", False), ("image", True), ("right", False)],
+)
+@pytest.mark.parametrize("mask_type", MASK_TYPES)
+def test_the_mask_of_a_prompt_is_the_part_of_the_mask(tiny_config, segment, mask_type, bos_prefix):
+    config = dataclasses.replace(tiny_config, bos_prefix=bos_prefix)
+    sampler = SamplerConfig(config, Compute(), segment, 1)
+    prefix, target = Layout(config).num_prefix_tokens, sampler.target_slice
+    M, whole = sampler.prompt_length + prefix, mask(config, mask_type)
+    for first in (0, 1):  # positions that the prompt holds
+        start = target.start + first
+        for position in range(first, target.stop - target.start - prefix):
+            found = prompt_mask(sampler, mask_type, jnp.int32(start), jnp.int32(position), M)
+            expected = whole[target.start + prefix + position, :M].copy()
+            expected[start + prefix :] = False
+            np.testing.assert_array_equal(found, expected)
+
+
+def test_a_step_reads_no_mask_of_the_whole_sequence(tiny_config, params, tiny_ids):
+    """On accelerators such a constant would be copied in each step."""
+    sampler = SamplerConfig(tiny_config, Compute(), "image", 2)
+    inputs = make_inputs(sampler, tiny_ids, 5)
+    T = Layout(tiny_config).sequence_length
+    with cpu.forms(False):
+        prompt_cache, state = jax.eval_shape(
+            jax.jit(prefill, static_argnums=0), sampler, params, inputs
+        )
+        arguments = (sampler, params, inputs, prompt_cache, state, 4)
+        text = jax.jit(sample_loop, static_argnums=(0, 5)).lower(*arguments).as_text()
+    assert "xi1>" in text and f"<{T}x{T}xi1>" not in text
+    N = sampler.target_slice.stop - sampler.target_slice.start
+    assert f"<{N}x5xi1>" not in text  # nor of the prompt, all of which an image attends to
