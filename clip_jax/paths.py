@@ -19,7 +19,7 @@ import re
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -160,7 +160,13 @@ class ObjectStat(NamedTuple):
 
 
 class BucketPath(PosixGPath):
-    """A `gs://` path. Every error of its methods is an OSError with its number and this path."""
+    """A `gs://` path. Every error of its methods is an OSError with its number and this path.
+
+    A path that `iterdir`, `glob` or `rglob` gave knows from the listing what it is, as entries of
+    os.scandir do: its `is_dir`, `is_file` and `stat` ask for nothing.
+    """
+
+    _listed: Mapping[str, Any] | None = None
 
     def absolute(self) -> BucketPath:
         return self
@@ -175,15 +181,15 @@ class BucketPath(PosixGPath):
         return self._info() is not None
 
     def is_dir(self) -> bool:
-        found = self._info()
+        found = self._listed or self._info()
         return found is not None and found["type"] == "directory"
 
     def is_file(self) -> bool:
-        found = self._info()
+        found = self._listed or self._info()
         return found is not None and found["type"] != "directory"
 
     def stat(self) -> Any:
-        found = self._info()
+        found = self._listed or self._info()
         if found is None:
             raise _not_found(self)
         if found["type"] == "directory":
@@ -199,27 +205,37 @@ class BucketPath(PosixGPath):
         """Removes nothing: a folder goes with its last object."""
 
     def iterdir(self) -> Iterator[Any]:
-        with _os_errors(self):
-            entries = _filesystem().ls(str(self), detail=False)
+        """Yields nothing where nothing is: a folder without objects is as good as an empty one."""
+        try:
+            with _os_errors(self):
+                entries = _filesystem().ls(str(self), detail=True)
+        except FileNotFoundError:
+            return iter(())
         own = str(self).removeprefix(PREFIX)
-        names = (entry.rstrip("/").rpartition("/")[2] for entry in entries if entry != own)
-        return iter([self / name for name in names if name])
+        return iter([_entry(entry) for entry in entries if entry["name"].rstrip("/") != own])
 
     def glob(self, pattern: str) -> Iterator[Any]:
         with _os_errors(self):
-            found = _filesystem().glob(f"{self}/{pattern}")
-        return iter([type(self)(PREFIX + name) for name in found])
+            found = _filesystem().glob(f"{self}/{pattern}", detail=True)
+        return iter([_entry(entry) for entry in found.values()])
 
     def rglob(self, pattern: str) -> Iterator[Any]:
         """Yields objects, no folders."""
         with _os_errors(self):
-            found = _filesystem().find(str(self))
-        files = [type(self)(PREFIX + name) for name in found]
+            found = _filesystem().find(str(self), detail=True)
+        files = [_entry(entry) for entry in found.values()]
         return iter([file for file in files if fnmatch.fnmatchcase(file.name, pattern)])
 
     def read_bytes(self) -> bytes:
         with _os_errors(self):
             return _filesystem().cat_file(str(self))
+
+    def read_range(self, start: int, length: int) -> bytes:
+        """Reads a part, with one request."""
+        if not length:
+            return b""
+        with _os_errors(self):
+            return _filesystem().cat_file(str(self), start=start, end=start + length)
 
     def read_text(self, encoding: str | None = "utf-8", errors: str = "strict") -> str:
         return self.read_bytes().decode(encoding or "utf-8", errors)
@@ -292,9 +308,16 @@ def _configure_clients() -> None:
     logging.getLogger("gcsfs").setLevel(logging.CRITICAL)
 
 
+def _entry(listed: Mapping[str, Any]) -> BucketPath:
+    path = BucketPath(PREFIX + listed["name"].rstrip("/"))
+    path._listed = listed
+    return path
+
+
 def _filesystem() -> Any:
     import fsspec
 
+    _configure_clients()  # a process that was handed a path has not called `as_path`
     return fsspec.filesystem("gcs", finalize_on_close=True)  # as epath has it: one for all
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import io
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -21,6 +22,7 @@ from PIL import Image
 from clip_jax.atomic_file import replacing
 from clip_jax.config import Background
 from clip_jax.image import to_rgb
+from clip_jax.paths import is_remote
 from experiments.data.sources.records import Record
 
 TRANSPARENT, UNIFORM = "transparent", "nearly uniform"
@@ -158,7 +160,9 @@ class _Notes:
         return self._texts(chunk, "texts")[place - int(counts[chunk - 1] if chunk else 0)]
 
     def _load(self, chunk: int, name: str) -> np.ndarray:
-        with np.load(self._files[chunk], allow_pickle=False) as stored:
+        file = self._files[chunk]
+        opened = io.BytesIO(file.read_bytes()) if is_remote(file) else file
+        with np.load(opened, allow_pickle=False) as stored:
             return stored[name]
 
     def _load_texts(self, chunk: int, name: str) -> list[str]:

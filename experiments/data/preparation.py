@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import dataclasses
 import re
-import shutil
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -24,7 +23,7 @@ from tqdm import tqdm
 
 from clip_jax.atomic_file import replace_file, replacing
 from clip_jax.errors import InputError
-from clip_jax.paths import as_path, local_path
+from clip_jax.paths import as_path, remove_tree
 from clip_jax.text import check_encodable, escape, parse_json, read_json, read_text
 from experiments.config.data import BACKGROUNDS
 from experiments.data.inspection import ACROSS, EXACT, NEAR, count_findings, find
@@ -120,9 +119,7 @@ def prepare(
     or that another preparation writes into.
     """
     _check(write_config, config, workers, vqgan)
-    out = local_path(out, "a prepared set")
-    for place in filter(None, (config.source, config.data_dir)):
-        local_path(place, "a source")
+    out = as_path(out)
     check_encodable(str(out), "OUT")  # what writes records takes names as UTF-8
     config = dataclasses.replace(config, chunk_records=write_config.shard_records)
     plan = make_plan(config)
@@ -167,7 +164,7 @@ def _prepare(
         if write_config.background:
             metadata[BACKGROUND] = write_config.background
         write_tfds_metadata(out, plan.config.schema, shards, metadata)
-    shutil.rmtree(out / UNFINISHED, ignore_errors=True)
+    remove_tree(out / UNFINISHED)
     summary = _summary(out)
     if not (out / PREVIEW).exists():
         background = BACKGROUNDS[write_config.background or "none"]
@@ -310,7 +307,7 @@ def _add_codes(coder: Any, shards: list[list[Any]], folder: Path, threads: int) 
 
 
 def _summary(out: Path) -> Summary:
-    splits = tfds.builder_from_directory(out).info.splits
+    splits = tfds.builder_from_directory(str(out)).info.splits
     reasons = summarize(_read_lines(out / REJECTED))
     records = {name: split.num_examples for name, split in splits.items()}
     file = out / COUNTS_FILE

@@ -49,6 +49,7 @@ class Store(ThreadingHTTPServer):
         self.requests: list[tuple[str, str]] = []
         self.generations = itertools.count(1_700_000_000_000_000)
         self.writing = threading.Lock()
+        self.refused: set[str] = set()  # objects that may not be written
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Says nothing of clients that hang up, as killed ones do."""
@@ -231,6 +232,8 @@ class _Handler(BaseHTTPRequestHandler):
                     "totalBytesRewritten": size, "resource": about})  # fmt: skip
 
     def _store(self, bucket: str, name: str, content: bytes, asked: dict[str, str]) -> None:
+        if name in self.server.refused:
+            raise Refused(403, "Caller does not have storage.objects.create access.")
         with self.server.writing:
             self._precondition(bucket, name, asked)
             self.server.put(name, content, bucket)

@@ -7,10 +7,10 @@ records of one, in a fixed order, and can be called in any process.
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
 from types import ModuleType
 
 from clip_jax.errors import InputError
+from clip_jax.paths import is_remote
 from clip_jax.text import check_encodable
 from experiments.data.sources import arrow, fbc2, image_tables, parquet, tars, tfds_sets
 from experiments.data.sources.groups import BY_KEY
@@ -24,6 +24,8 @@ KINDS: dict[str, ModuleType] = {
     "tfds": tfds_sets,
     "fbc2": fbc2,
 }
+# Sources that may be in a bucket: of a few large files, whose reading needs no listing of each.
+IN_BUCKETS = ("tar", "parquet", "tfds")
 
 
 def make_plan(config: SourceConfig) -> ReadPlan:
@@ -32,7 +34,12 @@ def make_plan(config: SourceConfig) -> ReadPlan:
     if kind not in KINDS:
         raise InputError(f"--kind is {kind!r}; expected one of {', '.join(KINDS)}")
     if kind not in ("pictures", "tar", "fbc2"):  # the others' packages take names as UTF-8
-        check_encodable(str(Path(config.data_dir, config.source)), "SOURCE")
+        check_encodable(str(config.path), "SOURCE")
+    if is_remote(config.path) and kind not in IN_BUCKETS:
+        raise InputError(
+            f"{config.path}: is of kind {kind}; a source in a bucket is one of "
+            f"{', '.join(IN_BUCKETS)}: copy it to a local folder"
+        )
     named = kind in ("pictures", "tar") and config.schema.has_image
     if config.group_by in BY_KEY and not named:
         raise InputError(
@@ -46,9 +53,9 @@ def make_plan(config: SourceConfig) -> ReadPlan:
 
 
 def _detect(config: SourceConfig) -> str:
-    source = Path(config.source)
     if config.data_dir:
         return "tfds"
+    source = config.path
     if not source.exists():
         raise InputError(f"{source}: no such file or folder; a TFDS name needs --data-dir too")
     found = [kind for kind, module in KINDS.items() if module.matches(source)]

@@ -16,7 +16,13 @@ from typing import Any
 from tqdm import tqdm
 
 from experiments.data.sources.read_plan import ReadPlan
-from experiments.data.sources.shards import ChunkResult, WriteConfig, read_result, write_chunk
+from experiments.data.sources.shards import (
+    ChunkResult,
+    WriteConfig,
+    read_result,
+    result_name,
+    write_chunk,
+)
 
 PLAIN_LINE_SECONDS = 10.0
 
@@ -25,7 +31,11 @@ def write_chunks(
     plan: ReadPlan, write_config: WriteConfig, folder: Path, workers: int
 ) -> list[ChunkResult]:
     """Returns the results of all chunks, in their order."""
-    done = {i: read_result(folder, i) for i in range(len(plan.chunks))}
+    there = {file.name for file in folder.iterdir()}
+    done = {
+        i: read_result(folder, i) if result_name(i) in there else None
+        for i in range(len(plan.chunks))
+    }
     left = [i for i, result in done.items() if result is None]
     with _Progress(len(plan.chunks), len(plan.chunks) - len(left)) as progress:
         for i, written in _run_all(plan, write_config, folder, left, min(workers, len(left))):

@@ -6,8 +6,9 @@ import functools
 import os
 import stat
 import unicodedata
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
+from clip_jax.paths import is_remote
 from clip_jax.text import normalize_name
 from experiments.data.sources.records import LARGEST_FILE, BadRecord
 
@@ -41,8 +42,14 @@ def find_inside(folder: Path, name: str) -> Path:
 
 
 def read_inside(folder: Path, name: str) -> bytes:
-    """The contents of the file that `find_inside` finds."""
-    file = find_inside(folder, name)
+    """The contents of the file that `find_inside` finds; in a bucket of the very name."""
+    if is_remote(folder):
+        parts = PurePosixPath(name).parts
+        if ".." in parts or name.startswith("/"):
+            raise BadRecord(f"path leaves the folder: {name!r}")
+        file = folder / name
+    else:
+        file = find_inside(folder, name)
     try:
         about = file.stat()
         if not stat.S_ISREG(about.st_mode):
@@ -55,8 +62,10 @@ def read_inside(folder: Path, name: str) -> bytes:
 
 
 def read_range(file: Path, place: ByteRange) -> bytes:
-    """Reads a part of a file."""
+    """Reads a part of a file; in a bucket by a request of its own."""
     start, length = place
+    if is_remote(file):
+        return file.read_range(start, length)  # type: ignore[attr-defined]
     with file.open("rb") as opened:
         opened.seek(start)
         return opened.read(length)

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from clip_jax.errors import InputError
+from clip_jax.paths import is_remote
 from clip_jax.system_folders import is_system
 from clip_jax.text import check_encodable, parse_json
 from experiments.data.sources.arrow_package import (
@@ -68,7 +69,7 @@ def plan(config: SourceConfig) -> ReadPlan:
 
 
 def read(config: SourceConfig, chunk: Chunk) -> Iterator[Candidate | Rejected]:
-    source = Path(config.source)
+    source = config.path
     folder = source if source.is_dir() else source.parent
     name, groups, row = chunk
     end = row
@@ -88,7 +89,7 @@ def read(config: SourceConfig, chunk: Chunk) -> Iterator[Candidate | Rejected]:
 
 def _files(config: SourceConfig) -> tuple[Path, list[Path]]:
     """Return the files of `from_split` alone, where their names tell splits."""
-    source = Path(config.source)
+    source = config.path
     if source.is_file():
         return source.parent, [source]
     files = sorted(source.rglob("*.parquet"))
@@ -195,8 +196,10 @@ def _opened(file: Path) -> Iterator[Any]:
     """Gives a ParquetFile; what is wrong with the file raises InputError from pyarrow's error."""
     parquet, lib = import_arrow("pyarrow.parquet"), import_arrow("pyarrow.lib")
     try:
-        with parquet.ParquetFile(file) as opened:
-            yield opened
+        with contextlib.ExitStack() as stack:
+            # Of an object the ranges that are asked for, five megabytes at least.
+            place = stack.enter_context(file.open("rb")) if is_remote(file) else file
+            yield stack.enter_context(parquet.ParquetFile(place))
     except (lib.ArrowException, OSError) as error:
         reason = " ".join(str(error).split())
         raise InputError(f"{file}: cannot be read as Parquet ({reason})") from error

@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import re
+import tempfile
 from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -19,6 +20,7 @@ from tensorflow_datasets.core.example_serializer import ExampleSerializer
 
 from clip_jax.atomic_file import replace_file
 from clip_jax.errors import InputError
+from clip_jax.paths import is_remote, upload_folder
 from clip_jax.text import escape, read_json
 from experiments.config.data import BACKGROUNDS
 from experiments.data import sources
@@ -100,7 +102,22 @@ def split_of(split_key: bytes, write_config: WriteConfig) -> str:
 def write_chunk(
     config: SourceConfig, chunk: Any, write_config: WriteConfig, folder: Path, number: int
 ) -> ChunkResult:
-    """Writes shards into `folder`, and last the file that says that they are whole."""
+    """Writes shards into `folder`, and last the file that says that they are whole.
+
+    For a folder in a bucket they are written to a temporary one and uploaded, whole and in that
+    order: ArrayRecord writes no objects.
+    """
+    if not is_remote(folder):
+        return _write_chunk(config, chunk, write_config, folder, number)
+    with tempfile.TemporaryDirectory(prefix="rudolph-jax-") as local:
+        written = _write_chunk(config, chunk, write_config, Path(local), number)
+        upload_folder(Path(local), folder, last=result_name(number))
+    return written
+
+
+def _write_chunk(
+    config: SourceConfig, chunk: Any, write_config: WriteConfig, folder: Path, number: int
+) -> ChunkResult:
     serialize = serializer(features(config.schema))
     inspector = Inspector(BACKGROUNDS[write_config.background or "none"], VALIDATION)
     writers: dict[str, ShardWriter] = {}

@@ -11,6 +11,7 @@ from typing import Any
 
 from clip_jax.errors import InputError
 from clip_jax.image_file import IMAGE_SUFFIXES
+from clip_jax.paths import local_copy
 from clip_jax.text import decode_text, escape, parse_json
 from experiments.data.sources.columns import read_texts
 from experiments.data.sources.files import read_range
@@ -58,9 +59,8 @@ def check_uncompressed(source: Path, files: list[Path]) -> None:
     if is_compressed(source):
         raise _compressed(source)
     for file in files:
-        with file.open("rb") as opened:
-            if opened.read(6).startswith(_COMPRESSED_MARKS):
-                raise _compressed(file)
+        if read_range(file, (0, 6)).startswith(_COMPRESSED_MARKS):
+            raise _compressed(file)
     if source.is_dir():
         for file in sorted(source.iterdir()):
             if is_compressed(file):
@@ -69,7 +69,7 @@ def check_uncompressed(source: Path, files: list[Path]) -> None:
 
 def plan(config: SourceConfig) -> ReadPlan:
     """Chunks are whole tar files, named inside the source's folder."""
-    source = Path(config.source)
+    source = config.path
     folder = source if source.is_dir() else source.parent
     files = tars(source) if source.is_dir() else [source] * source.is_file()
     check_uncompressed(source, files)
@@ -79,8 +79,15 @@ def plan(config: SourceConfig) -> ReadPlan:
 
 
 def read(config: SourceConfig, chunk: str) -> Iterator[Candidate | Rejected | Ignored]:
-    source = Path(config.source)
+    source = config.path
     file = source / chunk if source.is_dir() else source
+    with local_copy(file) as local:  # members are read by the thousand
+        yield from _records(local, chunk, config)
+
+
+def _records(
+    file: Path, chunk: str, config: SourceConfig
+) -> Iterator[Candidate | Rejected | Ignored]:
     for found in samples(file, _wanted(config)):
         if isinstance(found, Ignored):
             yield found
@@ -115,20 +122,21 @@ def read_labels(folder: Path, source: LabelSource, split: str) -> LabelledRows:
     check_uncompressed(folder / split, files)
     keys, longer, values, places = [], [], [], []
     for tar in files:
-        for found in samples(tar, Wanted(IMAGES, (LABEL,), "label")):
-            if isinstance(found, Ignored):
-                continue
-            if isinstance(found, Unusable):
-                key = f"{escape(found.key)}: " if found.key else ""
-                lack = f"has no image or no {LABEL}: " if found.is_incomplete else ""
-                raise InputError(f"{tar}: {key}{lack}{found.why}")
-            keys.append(escape(found.key))
-            longer.append(f"{tar.name}/{keys[-1]}")
-            label = read_range(tar, found.members.pop(LABEL))
-            label = decode_text(label, f"{tar}: {keys[-1]}: {LABEL}").strip()
-            # Text that is no number stays, and is found to be no class.
-            values.append(int(label) if label.isdecimal() else label)
-            places.append((tar, *found.members.values()))
+        with local_copy(tar) as local:
+            for found in samples(local, Wanted(IMAGES, (LABEL,), "label")):
+                if isinstance(found, Ignored):
+                    continue
+                if isinstance(found, Unusable):
+                    key = f"{escape(found.key)}: " if found.key else ""
+                    lack = f"has no image or no {LABEL}: " if found.is_incomplete else ""
+                    raise InputError(f"{tar}: {key}{lack}{found.why}")
+                keys.append(escape(found.key))
+                longer.append(f"{tar.name}/{keys[-1]}")
+                label = read_range(local, found.members.pop(LABEL))
+                label = decode_text(label, f"{tar}: {keys[-1]}: {LABEL}").strip()
+                # Text that is no number stays, and is found to be no class.
+                values.append(int(label) if label.isdecimal() else label)
+                places.append((tar, *found.members.values()))
     names = known_class_names(folder, source)
     if not names:
         raise InputError(f"{folder}: has no {CLASS_NAMES}; expected the classes' names, one a line")

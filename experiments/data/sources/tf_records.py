@@ -10,6 +10,7 @@ import struct
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from clip_jax.paths import local_copy
 from experiments.data.sources.files import ByteRange, read_range
 from experiments.data.sources.records import LARGEST_FILE
 
@@ -37,7 +38,8 @@ def byte_ranges(file: Path) -> Iterator[ByteRange]:
 
 def records(file: Path) -> Iterator[bytes]:
     """Yields one after another."""
-    return (read_range(file, place) for place in byte_ranges(file))
+    with local_copy(file) as local:
+        yield from (read_range(local, place) for place in byte_ranges(local))
 
 
 class TfRecords(Sequence[bytes]):

@@ -11,6 +11,7 @@ from array_record.python.array_record_data_source import ArrayRecordDataSource
 from tqdm import tqdm
 
 from clip_jax.errors import InputError
+from clip_jax.paths import as_path
 from experiments.data.sources import tf_records
 from experiments.data.sources.columns import choose_columns, read_image, read_texts
 from experiments.data.sources.groups import group_value
@@ -180,13 +181,14 @@ def _key(value: Any) -> str:
 
 def _folder(config: SourceConfig) -> Path:
     """Return the folder of one version of one config; of several the source must name one."""
-    source = Path(config.data_dir) / config.source
+    source = config.path
     if matches(source):
         return source
     found = sorted({file.parent for file in source.rglob(INFO) if matches(file.parent)})
     if len(found) == 1:
         return found[0]
-    listed = ", ".join(str(folder.relative_to(config.data_dir or ".")) for folder in found)
+    base = as_path(config.data_dir) if config.data_dir else None
+    listed = ", ".join(str(folder.relative_to(base) if base else folder) for folder in found)
     raise InputError(
         f"{source}: {f'name one of {listed}' if found else 'no prepared TFDS set here'}"
     )
@@ -195,7 +197,7 @@ def _folder(config: SourceConfig) -> Path:
 def open_builder(folder: Path) -> Any:
     """TFDS's builder of one version's folder; what is none raises InputError."""
     try:
-        return import_tfds().builder_from_directory(folder)
+        return import_tfds().builder_from_directory(str(folder))
     except (FileNotFoundError, ValueError, OSError) as error:
         reason = " ".join(str(error).split())
         raise InputError(f"{folder}: cannot be read as a TFDS set ({reason})") from error
@@ -213,11 +215,12 @@ def split_files(builder: Any, split: str) -> list[Path]:
             f"{folder}: is in the form {file_format(builder)}; expected {' or '.join(_READERS)}: "
             "convert it with tensorflow_datasets.scripts.convert_format"
         )
-    files = [Path(path) for path in builder.info.splits[split].filepaths]
-    absent = [file.name for file in files if not file.is_file()]
+    files = [as_path(path) for path in builder.info.splits[split].filepaths]
+    there = {file.name: file for file in as_path(folder).iterdir() if file.is_file()}
+    absent = [file.name for file in files if file.name not in there]
     if absent:
         raise InputError(f"{folder}: {absent[0]} is missing")
-    return files
+    return [there[file.name] for file in files]
 
 
 def _array_records(file: Path) -> Iterator[bytes]:

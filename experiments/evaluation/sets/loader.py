@@ -25,6 +25,8 @@ LAYOUTS: dict[str, ModuleType] = {
     "webdataset tars": tars,
     "Parquet files": parquet,
 }
+# The layouts of a few large files, which may be in a bucket.
+IN_BUCKETS = (tfds_sets, tars, parquet)
 
 
 class MissingSet(InputError):
@@ -88,7 +90,10 @@ def _layouts(folder: Path) -> list[str]:
     """Returns the layouts that fit what is there."""
     if not folder.is_dir():
         return []
-    return [name for name, reader in LAYOUTS.items() if reader.label_splits(folder)]
+    readers = LAYOUTS
+    if is_remote(folder):
+        readers = {name: reader for name, reader in LAYOUTS.items() if reader in IN_BUCKETS}
+    return [name for name, reader in readers.items() if reader.label_splits(folder)]
 
 
 def _layout(folder: Path) -> str:

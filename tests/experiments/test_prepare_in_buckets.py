@@ -1,0 +1,180 @@
+"""Preparation from and to a bucket of an emulator on loopback."""
+
+import io
+import os
+import tarfile
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("gcsfs", reason="the extra gcs is not installed")
+
+from cli_commands import main_of
+from gcs_emulator import serving
+from prepared_sources import picture
+
+from clip_jax import InputError
+from clip_jax.paths import as_path
+from experiments.data.preparation import prepare
+from experiments.data.source import Split
+from experiments.data.sources.read_plan import SourceConfig
+from experiments.data.sources.shards import WriteConfig
+from experiments.evaluation.sets import open_set
+
+SHARDS_OF_TWO = WriteConfig(shard_records=2, validation=0.3)
+
+
+@pytest.fixture(scope="module")
+def store():
+    with serving() as store:
+        before = dict(os.environ)
+        os.environ.update(store.environment)
+        yield store
+        os.environ.clear()
+        os.environ.update(before)
+
+
+@pytest.fixture
+def tars(tmp_path):
+    """A folder of two tars; one record has a picture that cannot be read."""
+    folder = tmp_path / "tars"
+    folder.mkdir()
+    for number in range(2):
+        with tarfile.open(folder / f"{number}.tar", "w") as tar:
+            for i in range(3):
+                key, image = f"{number}{i}", picture(10 * number + i)
+                for name, data in (
+                    (f"{key}.jpg", image[:40] if key == "11" else image),
+                    (f"{key}.txt", f"подпись {key}".encode()),
+                ):
+                    info = tarfile.TarInfo(name)
+                    info.size = len(data)
+                    tar.addfile(info, io.BytesIO(data))
+    return folder
+
+
+def put_folder(store, folder, name):
+    for file in folder.rglob("*"):
+        if file.is_file():
+            store.put(f"{name}/{file.relative_to(folder).as_posix()}", file.read_bytes())
+
+
+def same_sets(store, local, name):
+    """Whether a set in the bucket has a local one's files, byte for byte."""
+    files = {str(file.relative_to(local)) for file in local.rglob("*") if file.is_file()}
+    assert {found.removeprefix(f"{name}/") for found in store.names(f"{name}/")} == files
+    for file in files - {"prepare.json", "dataset_info.json"}:  # which name places
+        assert store.content(f"{name}/{file}") == (local / file).read_bytes(), file
+
+
+def test_tars(store, tars, tmp_path):
+    put_folder(store, tars, "tars")
+    local = prepare(SourceConfig(str(tars)), tmp_path / "out", SHARDS_OF_TWO)
+    there = prepare(SourceConfig("gs://bucket/tars"), "gs://bucket/out", SHARDS_OF_TWO, workers=2)
+    assert there.splits == local.splits and there.reasons == local.reasons
+    same_sets(store, tmp_path / "out", "out")
+    for split in local.splits:
+        assert list(Split(as_path("gs://bucket/out"), split)) == list(
+            Split(tmp_path / "out", split)
+        )
+
+
+def test_parquet_and_prepared_sets(store, tars, tmp_path):
+    import pyarrow
+    from pyarrow import parquet
+
+    folder = tmp_path / "parquet"
+    folder.mkdir()
+    rows = [{"image": {"bytes": picture(i)}, "caption": f"подпись {i}"} for i in range(5)]
+    parquet.write_table(pyarrow.Table.from_pylist(rows), folder / "a.parquet", row_group_size=2)
+    put_folder(store, folder, "parquet")
+    prepare(SourceConfig(str(folder)), tmp_path / "one", SHARDS_OF_TWO)
+    prepare(SourceConfig("gs://bucket/parquet"), "gs://bucket/one", SHARDS_OF_TWO)
+    same_sets(store, tmp_path / "one", "one")
+    again = SourceConfig("gs://bucket/one", from_split="train")
+    prepare(again, "gs://bucket/two")
+    assert list(Split(as_path("gs://bucket/two"), "train")) == [
+        {**row, "key": key}
+        for row, key in zip(
+            Split(tmp_path / "one", "train"),
+            [row["key"] for row in Split(as_path("gs://bucket/two"), "train")],
+            strict=True,
+        )
+    ]
+
+
+def test_resumes_what_is_whole(store, tars, tmp_path, monkeypatch):
+    """An upload that was cut off is made again; a chunk whose result is there is not."""
+    prepare(SourceConfig(str(tars)), tmp_path / "out", SHARDS_OF_TWO)
+    broken = "resumed/unfinished/piece-000001.json"
+    store.refused.add(broken)
+    with pytest.raises(OSError, match="denied"):
+        prepare(SourceConfig(str(tars)), "gs://bucket/resumed", SHARDS_OF_TWO)
+    assert "resumed/unfinished/piece-000000.json" in store.names()
+    assert "resumed/dataset_info.json" not in store.names()
+    with pytest.raises(InputError, match="no prepared data set here"):
+        Split(as_path("gs://bucket/resumed"), "train")
+    store.refused.clear()
+    store.requests.clear()
+    prepare(SourceConfig(str(tars)), "gs://bucket/resumed", SHARDS_OF_TWO)
+    same_sets(store, tmp_path / "out", "resumed")
+    written = [name for how, name in store.requests if how == "POST" and "unfinished" in name]
+    assert not any("piece-000000" in name and "rewriteTo" not in name for name in written)
+
+
+@pytest.mark.parametrize(
+    "source, out, said",
+    [
+        ("gs://missing/tars", "out", "gs://missing/tars: no such file or folder"),
+        ("gs://forbidden/tars", "out", "Permission denied"),
+        ("{T}", "gs://missing/out", "No such bucket"),
+        ("{T}", "gs://read-only/out", "Permission denied"),
+        ("gs://bucket/table", "out", "gs://bucket/table: is of kind pictures; a source in a"),
+    ],
+)
+def test_errors(store, tars, tmp_path, source, out, said, monkeypatch, capsys):
+    store.put("table/list.csv", b"image,caption\n")
+    monkeypatch.chdir(tmp_path)
+    before = set(tmp_path.iterdir())
+    argv = [source.replace("{T}", str(tars)), out, "--workers=1"]
+    assert main_of("experiments.prepare")(argv) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and error.count("\n") == 1 and said in error
+    assert set(tmp_path.iterdir()) == before
+
+
+def test_codes(store, tars, small_vqgan_folder, tmp_path):
+    put_folder(store, tars, "for-codes")
+    put_folder(store, Path(small_vqgan_folder), "vqgan")
+    prepare(SourceConfig(str(tars)), tmp_path / "out", vqgan=small_vqgan_folder, image_size=8)
+    source = SourceConfig("gs://bucket/for-codes")
+    prepare(source, "gs://bucket/coded", vqgan="gs://bucket/vqgan", image_size=8)
+    same_sets(store, tmp_path / "out", "coded")
+
+
+def test_labelled_sets(store, tmp_path):
+    """Tars by CLIP_benchmark's layout, and Parquet files by the hub's."""
+    import pyarrow
+    from pyarrow import parquet
+
+    tars, tables = tmp_path / "digits", tmp_path / "tables"
+    (tars / "test").mkdir(parents=True)
+    tables.mkdir()
+    (tars / "classnames.txt").write_text("ноль\nодин\n", encoding="utf-8")
+    (tables / "classnames.txt").write_text("ноль\nодин\n", encoding="utf-8")
+    with tarfile.open(tars / "test" / "0.tar", "w") as tar:
+        for i in range(3):
+            for name, data in ((f"{i}.jpg", picture(i)), (f"{i}.cls", str(i % 2).encode())):
+                info = tarfile.TarInfo(name)
+                info.size = len(data)
+                tar.addfile(info, io.BytesIO(data))
+    rows = [{"image": {"bytes": picture(i)}, "label": i % 2} for i in range(3)]
+    table = pyarrow.Table.from_pylist(rows)
+    parquet.write_table(table, tables / "test-00000-of-00001.parquet", row_group_size=2)
+    for folder in (tars, tables):
+        put_folder(store, folder, folder.name)
+        here, there = open_set(str(folder)), open_set(f"gs://bucket/{folder.name}")
+        assert there.labels.tolist() == [0, 1, 0] and there.class_names == ("ноль", "один")
+        assert (there.name, there.keys, list(there.images)) == (
+            here.name, here.keys, list(here.images),
+        )  # fmt: skip
