@@ -306,6 +306,8 @@ def _configure_clients() -> None:
     os.environ.setdefault("EPATH_USE_TF", "false")
     # Logs traces of errors that it also raises.
     logging.getLogger("gcsfs").setLevel(logging.CRITICAL)
+    # Warns of each place without credentials.
+    logging.getLogger("google.auth").setLevel(logging.ERROR)
 
 
 def _entry(listed: Mapping[str, Any]) -> BucketPath:

@@ -8,7 +8,7 @@ import os
 import re
 from collections.abc import Callable, Iterator
 
-from clip_jax.paths import error_number
+from clip_jax.paths import error_number, is_remote
 from experiments.cli.exit_status import StorageError
 
 CODES = {
@@ -27,12 +27,22 @@ def storage_errors(folder: object, last_good: Callable[[], str]) -> Iterator[Non
         yield
     except Exception as error:
         code = error_code(error)
-        if code is None:
+        if code is None or _is_elsewhere(error, folder):
             raise
         raise StorageError(
             f"{folder}: cannot be written ({os.strerror(code)}); last complete checkpoint: "
             f"{last_good()}; make room or mend it, and the same command resumes"
         ) from error
+
+
+def _is_elsewhere(error: BaseException | None, folder: object) -> bool:
+    """Tells whether an error is of an object that is not below `folder`: of data that are read."""
+    while error is not None:
+        name = str(getattr(error, "filename", None) or "")
+        if is_remote(name):
+            return not f"{name}/".startswith(f"{folder}/")
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def error_code(error: BaseException | None) -> int | None:

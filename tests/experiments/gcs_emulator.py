@@ -15,7 +15,7 @@ import json
 import re
 import threading
 import urllib.parse
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -37,7 +37,11 @@ class Refused(Exception):
 
 
 class Store(ThreadingHTTPServer):
-    """objects: (bucket, name) -> (content, generation). requests: what was asked, newest last."""
+    """Holds objects, (bucket, name) -> (content, generation), and what was asked of it.
+
+    written: names that were uploaded, newest last. before_write: called with each name before the
+    object is there.
+    """
 
     daemon_threads = True
     request_queue_size = 128
@@ -46,10 +50,11 @@ class Store(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.objects: dict[tuple[str, str], tuple[bytes, int]] = {}
         self.uploads: dict[str, tuple[str, str, dict[str, str], bytearray]] = {}
-        self.requests: list[tuple[str, str]] = []
         self.generations = itertools.count(1_700_000_000_000_000)
         self.writing = threading.Lock()
         self.refused: set[str] = set()  # objects that may not be written
+        self.written: list[str] = []
+        self.before_write: Callable[[str], None] = lambda name: None
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Says nothing of clients that hang up, as killed ones do."""
@@ -94,7 +99,6 @@ class _Handler(BaseHTTPRequestHandler):
         # Objects' names hold %2F, so parts are decoded one by one.
         self.asked = dict(urllib.parse.parse_qsl(url.query, keep_blank_values=True))
         body = self._body()
-        self.server.requests.append((self.command, urllib.parse.unquote(self.path)))
         try:
             self._route(url.path, body)
         except Refused as error:
@@ -232,6 +236,8 @@ class _Handler(BaseHTTPRequestHandler):
                     "totalBytesRewritten": size, "resource": about})  # fmt: skip
 
     def _store(self, bucket: str, name: str, content: bytes, asked: dict[str, str]) -> None:
+        self.server.before_write(name)
+        self.server.written.append(name)
         if name in self.server.refused:
             raise Refused(403, "Caller does not have storage.objects.create access.")
         with self.server.writing:

@@ -1,12 +1,12 @@
 """A linear model trained by the loop, step and checkpoints of every run, in milliseconds a step."""
 
 import dataclasses
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from clip_jax.paths import as_path
 from experiments.config.data import DataConfig
 from experiments.config.run import OptimConfig, TrainConfig
 from experiments.distributed.preemption import PreemptionHandler
@@ -73,7 +73,7 @@ class SmallRun:
         return jax.tree.map(jnp.copy, self.fresh)
 
     def __call__(self, workdir):
-        config, workdir, hosts = self.config, Path(workdir), Processes()
+        config, workdir, hosts = self.config, as_path(workdir), Processes()
         with (
             PreemptionHandler(hosts) as stopping,
             Watchdog(hosts, 0.0) as watchdog,

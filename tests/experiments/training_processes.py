@@ -12,9 +12,13 @@ PATIENCE = 400  # seconds, of a process on a busy machine
 MAIN = "import sys; from experiments.train import main; sys.exit(main(sys.argv[1:]))"
 
 
-def start_training(config, workdir, count):
-    """Starts `count` processes of one run; its config and their messages lie beside its folder."""
-    scratch = workdir.parent
+def start_training(config, workdir, count, scratch=None, **variables):
+    """Starts `count` processes of one run.
+
+    Its config and their messages lie in `scratch`, by default beside its folder. variables: of the
+    environment.
+    """
+    scratch = scratch or workdir.parent
     file = scratch / "config.py"
     file.write_text(
         "from experiments.config.run import TrainConfig\n"
@@ -35,7 +39,7 @@ def start_training(config, workdir, count):
                     [sys.executable, "-c", MAIN, f"--config={file}", f"--workdir={workdir}",
                      f"--distributed={how}"],
                     stdout=messages, stderr=subprocess.STDOUT,
-                    env={**os.environ, "XLA_FLAGS": flags},
+                    env={**os.environ, "XLA_FLAGS": flags, **variables},
                 )
             )  # fmt: skip
     return running
