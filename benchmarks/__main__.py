@@ -1,6 +1,7 @@
 """Compare speed and memory: python -m benchmarks NAME|all [--out=FILE.json]
 
 python -m benchmarks accelerator --help: programs compiled for TPU slices.
+python -m benchmarks gpu --help: all that matters on a GPU, in the minutes that there are.
 """
 
 from __future__ import annotations
@@ -36,6 +37,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         from benchmarks import accelerator
 
         return accelerator.main(argv[1:])
+    if argv[:1] == ["gpu"]:  # has a deadline in place of rounds
+        from benchmarks import gpu
+
+        return gpu.main(argv[1:])
     return run_cli(lambda: _run(make_parser().parse_args(argv)), argv)
 
 

@@ -64,11 +64,15 @@ class Worker:
             raise InputError(f"{self.name}: ended during {task!r}; its traceback is above")
         return Reply(**json.loads(line))
 
+    def kill(self) -> None:
+        """End the process; a call that waits for it raises InputError."""
+        self._process.kill()
+
     def __enter__(self) -> Worker:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._process.kill()
+        self.kill()
         self._process.communicate()
 
 

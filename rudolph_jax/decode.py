@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -23,7 +22,7 @@ from jax import lax
 
 from clip_jax.config import Compute
 from clip_jax.errors import InputError
-from rudolph_jax import incremental
+from rudolph_jax import gpu_loop, incremental
 from rudolph_jax.cache import LayerCache, empty_cache
 from rudolph_jax.cache_window import CacheWindow, cache_window
 from rudolph_jax.config import RudolphConfig
@@ -127,8 +126,7 @@ class SamplingState(NamedTuple):
     cache: KeyValues
 
 
-@partial(jax.jit, static_argnums=0)
-def generate(sampler: SamplerConfig, params: Params, inputs: SamplerInputs) -> jax.Array:
+def _generate(sampler: SamplerConfig, params: Params, inputs: SamplerInputs) -> jax.Array:
     """Samples the segment: int32[P * n, N], the samples of a prompt consecutive.
 
     params: layers unstacked. Text ends with EOS, then PAD. Prompt ids in the segment come first.
@@ -138,6 +136,18 @@ def generate(sampler: SamplerConfig, params: Params, inputs: SamplerInputs) -> j
     N = state.tokens.shape[1]
     state = sample_loop(sampler, params, inputs, prompt_cache, state, N - 1)
     return jnp.where(jnp.arange(N) < inputs.stop, state.tokens, PAD)
+
+
+generate = jax.jit(_generate, static_argnums=0)
+_generate_in_graph = jax.jit(_generate, static_argnums=0, compiler_options=gpu_loop.OPTIONS)
+
+
+def generate_on_device(
+    sampler: SamplerConfig, params: Params, inputs: SamplerInputs
+) -> jax.Array:
+    """Runs `generate` with the compiler options of the platform (`gpu_loop.py`)."""
+    run = _generate_in_graph if gpu_loop.in_use() else generate
+    return run(sampler, params, inputs)
 
 
 def prefill(

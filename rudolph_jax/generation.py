@@ -18,7 +18,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from clip_jax.arguments import check_flag, check_integer, check_seed, describe
 from clip_jax.errors import InputError
 from clip_jax.progress import progress_bar
-from rudolph_jax.decode import SamplerConfig, SamplerInputs, generate
+from rudolph_jax.decode import SamplerConfig, SamplerInputs, generate_on_device
 from rudolph_jax.pretrained import PretrainedRudolph
 from rudolph_jax.sampling import SamplingParams
 
@@ -111,7 +111,7 @@ def sample_batches(
             sampling = generation.sampling.to_arrays()
             inputs = SamplerInputs(keys=keys, sampling=sampling, **arrays)
             with rudolph.precision:
-                tokens = np.asarray(generate(sampler, params, inputs))
+                tokens = np.asarray(generate_on_device(sampler, params, inputs))
             wanted = min(samples_per_batch, count - first)
             yield tokens.reshape(P, samples_per_batch, N)[:, :wanted]
             bar.update(P * wanted)

@@ -219,7 +219,9 @@ def test_each_mask_and_activation_is_another_one():
 def test_no_choice_is_missing_here():
     """`check_choice` is how dataclasses and functions refuse a name: each use is tried above."""
     root = Path(__file__).parent.parent
-    elsewhere = {"--configs", "--programs", "--slices", "weights", "about"}  # their own tests
+    elsewhere = {
+        "--configs", "--programs", "--slices", "--preset", "--without", "weights", "about",
+    }  # their own tests  # fmt: skip
     for package in ("clip_jax", "rudolph_jax", "converters", "experiments", "benchmarks"):
         for file in (root / package).rglob("*.py"):
             for name in re.findall(r'check_choice\(\s*"([^"]+)"', file.read_text("utf-8")):

@@ -284,6 +284,8 @@ HOW: dict[str, Run | Parse | Help | NotOurs] = {
     "python -m benchmarks decode --batches=1,8 --dtypes=float32": Parse(HOURS),
     "python -m benchmarks encode|train|loss|convert|data|startup|scaling --help":
         Run(shorter=""),
+    "python -m benchmarks gpu --minutes=9 --out=gpu.json":
+        Parse("minutes of a GPU; tests/benchmarks/test_gpu.py"),
     "python -m benchmarks train --steady": Parse(HOURS),
     "python -m benchmarks scaling --plot=docs/pictures/scaling.png": Parse(HOURS),
     "python -m docs.tools.app_images docs/pictures": Parse("needs Chromium"),

@@ -39,6 +39,7 @@ SETTINGS = {
     "GLIBC_TUNABLES": "Makefile",
     "JAX_ENABLE_COMPILATION_CACHE": "clip_jax/compilation_cache.py",
     "JAX_COMPILATION_CACHE_DIR": "clip_jax/compilation_cache.py",
+    "RUDOLPH_JAX_GPU_LOOP": "rudolph_jax/gpu_loop.py",
     "RUDOLPH_JAX_VERIFY": "clip_jax/digests.py",
     "TESTS": "Makefile",
     "XLA_FLAGS": "Makefile",
