@@ -12,7 +12,7 @@ from rudolph_jax.threshold import digit_bits, largest_threshold, search_by_digit
 HIGHEST = 2**32 - 1
 
 
-@pytest.mark.parametrize("bits", [1, 4, 8])
+@pytest.mark.parametrize("bits", [1, 2, 4, 8])
 def test_digits_find_the_kth_largest(bits):
     """By sorting, with ties and the extremes of uint32."""
     order = np.random.default_rng(0).integers(0, HIGHEST, (5, 40), np.uint32, endpoint=True)
@@ -36,11 +36,11 @@ def test_a_search_that_is_off_finds_nothing(form):
             assert found.tolist() == expected
 
 
-def test_eight_bits_a_pass_for_a_few_rows_of_codes():
-    assert [digit_bits(rows * 8192) for rows in (1, 2, 3, 256)] == [8, 8, 4, 4]
+def test_the_more_rows_of_codes_the_fewer_bits_a_pass():
+    assert [digit_bits(rows * 8192) for rows in (1, 2, 3, 32, 33, 256)] == [8, 8, 4, 4, 2, 2]
 
 
-@pytest.mark.parametrize("rows", [1, 40])  # of eight and of four bits a pass
+@pytest.mark.parametrize("rows", [1, 20, 40])  # of eight, four and two bits a pass
 @pytest.mark.parametrize(
     "options",
     [{}, {"top_k": 768, "top_p": 0.99}, {"top_k": 64, "top_p": 0.8}, {"top_k": 5}, {"top_p": 0.3},
