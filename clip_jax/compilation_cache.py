@@ -15,7 +15,7 @@ from filelock import FileLock, Timeout
 
 from clip_jax.cache_dir import cache_dir
 from clip_jax.errors import InputError
-from clip_jax.paths import check_scheme
+from clip_jax.paths import as_path, check_bucket, check_scheme, is_remote
 
 FOLDER = "programs"
 LOCK = ".lockfile"  # as JAX names its own
@@ -31,7 +31,8 @@ def enable_compilation_cache() -> None:
 
     All functions that load or train a model call this. A user's configuration is
     jax_compilation_cache_dir, or jax_enable_compilation_cache=False, as options or as environment
-    variables in capitals. A directory that cannot be used gives one warning, and nothing is cached.
+    variables in capitals; a bucket that cannot be used raises InputError. A directory of the user's
+    own cache that cannot be used gives one warning, and nothing is cached.
     """
     values = jax.config.values
     in_environment = "JAX_COMPILATION_CACHE_DIR" in os.environ
@@ -39,6 +40,8 @@ def enable_compilation_cache() -> None:
     if user_configured:
         place = os.environ.get("JAX_COMPILATION_CACHE_DIR") or str(user_configured)
         try:
+            if is_remote(place):
+                check_bucket(as_path(place))
             check_scheme(place)
         except InputError as error:
             raise InputError(f"JAX_COMPILATION_CACHE_DIR: {error}") from error

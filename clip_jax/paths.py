@@ -74,6 +74,25 @@ def is_remote(path: str | os.PathLike[str]) -> bool:
     return os.fspath(path).startswith(PREFIX)
 
 
+def check_bucket(path: Path) -> None:
+    """Raises InputError for a path whose bucket is missing or may not be listed; local ones pass.
+
+    One request: for what others read and write later, and only warn of.
+    """
+    if not is_remote(path):
+        return
+    bucket, _, prefix = str(path).removeprefix(PREFIX).partition("/")
+    try:
+        with _os_errors(path):
+            _filesystem().call(
+                "GET", "b/{}/o", bucket, prefix=prefix, maxResults=1, json_out=True
+            )
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: No such bucket") from error
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}") from error
+
+
 def absolute(path: Path) -> Path:
     """Returns the absolute path; a bucket's is."""
     return path if is_remote(path) else path.absolute()

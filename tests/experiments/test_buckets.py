@@ -1,10 +1,13 @@
 """Runs and models in a bucket of an emulator on loopback."""
 
 import dataclasses
+import io
+import json
 import os
 import signal
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +18,7 @@ pytest.importorskip("gcsfs", reason="the extra gcs is not installed")
 import jax
 from cli_commands import main_of
 from gcs_emulator import serving
+from prepared_sources import picture
 from small_run import SmallRun, same
 from training_processes import PATIENCE, end, start_training
 
@@ -22,6 +26,7 @@ import clip_jax
 import converters
 import rudolph_jax
 from clip_jax import InputError
+from clip_jax.compilation_cache import enable_compilation_cache
 from experiments.cli.exit_status import STORAGE
 from experiments.data.sample_ids import read_ids
 from experiments.data.source import build_builtin_set
@@ -30,6 +35,7 @@ from experiments.training.metrics import read_metrics
 CHILD = """
 import sys
 sys.path.append(sys.argv[1])
+from prepared_sources import picture
 from small_run import SmallRun
 SmallRun()(sys.argv[2])
 """
@@ -186,10 +192,37 @@ def test_errors(store, command, line, said, goldens, tmp_path, monkeypatch, caps
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    "bucket, said", [("missing", "No such bucket"), ("forbidden", "Permission denied")]
+)
+def test_programs_for_a_bucket_that_is_not_there(store, bucket, said, monkeypatch):
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", f"gs://{bucket}/programs")
+    with pytest.raises(InputError, match=f"_DIR: gs://{bucket}/programs: {said}"):
+        enable_compilation_cache()
+
+
+def test_evaluate(store, goldens, tmp_path):
+    """A model and a labelled set of the bucket; results go there too."""
+    converters.convert("ruclip", goldens / "ruclip", "gs://bucket/models/evaluated")
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        for i in range(4):
+            for name, data in ((f"{i}.jpg", picture(i)), (f"{i}.cls", str(i % 2).encode())):
+                info = tarfile.TarInfo(name)
+                info.size = len(data)
+                tar.addfile(info, io.BytesIO(data))
+    store.put("classes/test/0.tar", buffer.getvalue())
+    store.put("classes/classnames.txt", "кот\nпёс\n".encode())
+    line = "zero-shot --model=gs://bucket/models/evaluated --sets=gs://bucket/classes"
+    line += f" --out=gs://bucket/results --cache={tmp_path}/cache"
+    assert main_of("experiments.evaluate")(line.split()) == 0
+    (name,) = [name for name in store.names("results/") if name.endswith(".json")]
+    result = json.loads(store.content(name))
+    assert result["set"] == "classes" and 4 * result["accuracy"] in range(5)
+
+
 def test_a_lock_in_a_bucket(store):
     """One holder; a lock that is gone or taken ends the run; one of an ended process is free."""
-    import json
-
     from experiments.cli.exit_status import StorageError
     from experiments.workdir.lock import RunLock
 
