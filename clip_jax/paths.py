@@ -30,6 +30,9 @@ from clip_jax.errors import InputError
 PREFIX = "gs://"
 DOCS = "docs/storage.md"
 UPLOADS_AT_ONCE = 16
+# The store's digest of what it has got is compared with that of what was sent. Not of what is read:
+# objects that were uploaded in parts have no such digest.
+COMPARED = {"consistency": "md5"}
 _ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 # What pathlib leaves of an address, which has lost a slash.
 _CUT_ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/(?!/)")
@@ -101,7 +104,7 @@ def absolute(path: Path) -> Path:
 def upload(local: Path, target: Path) -> None:
     """Copies a local file to an object, whole."""
     with _os_errors(target):
-        _filesystem().put_file(str(local), str(target))
+        _filesystem().put_file(str(local), str(target), **COMPARED)
 
 
 def upload_folder(local: Path, target: Path, last: str) -> None:
@@ -116,7 +119,7 @@ def upload_folder(local: Path, target: Path, last: str) -> None:
         sources, targets = (
             [str(folder / name) for name in names] for folder in (local, target)
         )
-        _filesystem().put(sources, targets, batch_size=UPLOADS_AT_ONCE)
+        _filesystem().put(sources, targets, batch_size=UPLOADS_AT_ONCE, **COMPARED)
     if (local / last).exists():
         upload(local / last, target / last)
 
@@ -261,7 +264,7 @@ class BucketPath(PosixGPath):
 
     def write_bytes(self, data: bytes) -> int:
         with _os_errors(self):
-            _filesystem().pipe_file(str(self), bytes(data))
+            _filesystem().pipe_file(str(self), bytes(data), **COMPARED)
         return len(data)
 
     def write_text(self, text: str, encoding: str | None = "utf-8", **_: Any) -> int:

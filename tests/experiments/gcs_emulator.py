@@ -209,8 +209,9 @@ class _Handler(BaseHTTPRequestHandler):
         mark = b"--" + boundary.encode()
         _, about, rest = body.split(mark, 2)
         head, content = (re.split(rb"\r?\n\r?\n", part, maxsplit=1)[1] for part in (about, rest))
-        content = content[: content.rindex(mark)]
-        return json.loads(head)["name"], content.removesuffix(b"\n").removesuffix(b"\r")
+        # gcsfs ends lines with LF alone: a CR before it is the content's last byte.
+        line_end = b"\r\n" if about.startswith(b"\r\n") else b"\n"
+        return json.loads(head)["name"], content[: content.rindex(line_end + mark)]
 
     def _resume(self, body: bytes) -> None:
         bucket, name, asked, content = self.server.uploads[self.asked["upload_id"]]

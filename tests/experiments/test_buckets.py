@@ -27,6 +27,7 @@ import converters
 import rudolph_jax
 from clip_jax import InputError
 from clip_jax.compilation_cache import enable_compilation_cache
+from clip_jax.paths import as_path, local_copy, upload
 from experiments.cli.exit_status import STORAGE
 from experiments.data.sample_ids import read_ids
 from experiments.data.source import build_builtin_set
@@ -158,6 +159,23 @@ def test_models(store, goldens, small_rudolph, small_vqgan):
     store.put("models/ruclip/tokenizer.model", bytes(damaged))
     with pytest.raises(InputError, match="tokenizer.model: digest differs"):
         clip_jax.load("gs://bucket/models/ruclip")
+
+
+def test_bytes(store, tmp_path, monkeypatch):
+    """Whatever they are; an upload of which a byte is lost is an error."""
+    place, file = as_path("gs://bucket/bytes"), tmp_path / "bytes"
+    for content in (b"", b"a\r", b"a\n", b"a\r\n", b"a\n--==0==--\r\n\r\nb", bytes(6 << 20)):
+        place.write_bytes(content)
+        assert store.content("bytes") == content == place.read_bytes()
+        file.write_bytes(content)
+        upload(file, place)
+        with local_copy(place) as copy:
+            assert store.content("bytes") == content == copy.read_bytes()
+    put = store.put
+    monkeypatch.setattr(store, "put", lambda name, content, bucket: put(name, content[:-1], bucket))
+    for write in (lambda: place.write_bytes(b"abc"), lambda: upload(file, place)):
+        with pytest.raises(OSError, match="checksum"):
+            write()
 
 
 TRAIN = "--config=experiments/configs/digits.py"
