@@ -181,6 +181,8 @@ WALK = [
     ("benchmarks.fine_tuning", "--images=0", "--images is 0; expected at least 8"),
     ("docs.tools.structure_images", "{H}/text.txt/out", "text.txt"),
     ("benchmarks.input_pipeline", "--images=0", "--images is 0; expected at least 1"),
+    ("benchmarks.stream", "--records 0", "--records is 0; expected at least 1"),
+    ("benchmarks.stream", "--processes=0", "--processes is 0; expected at least 1"),
 ]  # fmt: skip
 
 

@@ -46,10 +46,15 @@ class Mixture:
         return " and ".join(map(str, self._splits))
 
     @property
-    def parts(self) -> list[tuple[np.ndarray, float]]:
+    def parts(self) -> list[tuple[range, float]]:
         """Returns the numbers of each split's rows, and its weight."""
-        rows = np.split(np.arange(len(self)), self._ends[:-1])
+        ends = self._ends.tolist()
+        rows = [range(start, end) for start, end in zip([0, *ends], ends, strict=False)]
         return list(zip(rows, self._weights, strict=True))
+
+    @property
+    def splits(self) -> list[Split]:
+        return self._splits
 
     @property
     def backgrounds(self) -> set[str]:

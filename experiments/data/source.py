@@ -10,13 +10,13 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-import numpy as np
 from absl import logging as absl_logging
 
 from clip_jax.errors import InputError
 from clip_jax.paths import as_path
 from experiments.config.data import DataConfig
 from experiments.data.mixture import Mixture
+from experiments.data.shard_readers import ShardReaders
 from experiments.data.sources.labels import MissingSplit
 from experiments.data.sources.schema import BACKGROUND
 
@@ -71,21 +71,39 @@ class Split:
         self.features = builder.info.features
         self.metadata = dict(builder.info.metadata or {})
         self.name = split
+        self.shards: ShardReaders | None = None
         self._folder = folder
         self._need("'image' or 'question'", {"image", "question"})
         self.has_images = "image" in self.features
-        decoders = {"image": tfds.decode.SkipDecoding()} if self.has_images else None
-        self._rows = builder.as_data_source(split, decoders=decoders)
+        self._rows = self._open_rows(builder)
         if not len(self._rows):
             raise InputError(f"{folder}: split {split!r} is empty")
+
+    def _open_rows(self, builder: Any) -> Sequence[Mapping[str, Any]]:
+        decoders: Any = {}
+        if self.has_images:
+            import tensorflow_datasets as tfds
+
+            decoders = {"image": tfds.decode.SkipDecoding()}
+        if builder.info.file_format.value != "array_record":
+            return builder.as_data_source(self.name, decoders=decoders or None)
+        # TFDS's own source keeps each shard open that was ever read, and takes ten times as long
+        # to start with many.
+        split = builder.info.splits[self.name]
+        lengths, template = split.shard_lengths, split.filename_template
+        self.shards = ShardReaders(
+            lengths,
+            lambda i: str(template.sharded_filepath(shard_index=i, num_shards=len(lengths))),
+        )
+        return _DecodedRows(self.shards, builder.info.features, decoders or None)
 
     def __str__(self) -> str:
         return str(self._folder)
 
     @property
-    def parts(self) -> list[tuple[np.ndarray, float]]:
+    def parts(self) -> list[tuple[range, float]]:
         """Returns the rows' numbers and their weight: one part, all of it."""
-        return [(np.arange(len(self)), 1.0)]
+        return [(range(len(self)), 1.0)]
 
     @property
     def backgrounds(self) -> set[str]:
@@ -133,6 +151,20 @@ class Split:
         return {**row, "image": raw["image"]} if self.has_images else row
 
 
+class _DecodedRows(Sequence[Mapping[str, Any]]):
+    """The records of shards, as TFDS decodes them."""
+
+    def __init__(self, shards: ShardReaders, features: Any, decoders: Any) -> None:
+        self._shards, self._features, self._decoders = shards, features, decoders
+
+    def __len__(self) -> int:
+        return len(self._shards)
+
+    def __getitem__(self, index: Any) -> Any:
+        record = self._shards[index]
+        return self._features.deserialize_example_np(record, decoders=self._decoders)
+
+
 class OwnSplit(Split):
     """A split whose rows a function of the experiment file returns (`Extensions.data`)."""
 
@@ -142,6 +174,7 @@ class OwnSplit(Split):
         self.features = dict.fromkeys(rows[0])
         self.metadata = {}
         self.name = split
+        self.shards = None
         self._folder = Path(name)
         self._need("'image' or 'question'", {"image", "question"})
         self.has_images = "image" in self.features

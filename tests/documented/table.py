@@ -280,6 +280,7 @@ HOW: dict[str, Run | Parse | Help | NotOurs] = {
         Parse("needs PyTorch; tests/experiments/test_translation.py translates"),
     # Benchmarks and pictures
     "python -m benchmarks.input_pipeline --images=512": Run(shorter="--images=2"),
+    "python -m benchmarks.stream": Run(shorter="--records 1000 --shard-records=100"),
     "python -m benchmarks.loss_memory": Parse("minutes; tests/benchmarks/test_loss_memory.py"),
     "python -m benchmarks decode --batches=1,8 --dtypes=float32": Parse(HOURS),
     "python -m benchmarks encode|train|loss|convert|data|startup|scaling --help":

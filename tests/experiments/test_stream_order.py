@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import json
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -14,11 +15,12 @@ from clip_jax import InputError
 from experiments.cli.command_line import parse_command_line
 from experiments.config.data import DataConfig, check_data
 from experiments.config.run import TrainConfig
+from experiments.data import stream
 from experiments.data.mixture import Mixture
 from experiments.data.preparation import prepare
 from experiments.data.source import Split, open_split
 from experiments.data.sources.read_plan import SourceConfig
-from experiments.data.stream import batches, split_groups
+from experiments.data.stream import batches, part_weights, split_groups
 
 CONFIG = DataConfig(batch_size=8)
 STEPS = 24  # times 8: two epochs of 96
@@ -76,6 +78,63 @@ def case(request):
     mixture = Mixture([rows(40, "ab"), rows(25, "bc"), rows(7, "c")], [3.0, 2.0, 1.0])
     group_by = "style" if "groups" in request.param else ""
     return Ids(mixture), dataclasses.replace(CONFIG, group_by=group_by)
+
+
+def part_weights_of_arrays(split, group):
+    """The rows of each part by arrays of all numbers, as the stream was first written."""
+    rows, weights, end = [], [], 0
+    total = sum(weight for _, weight in split.parts)
+    for numbers, weight in split.parts:
+        part, end = np.arange(end, end + len(numbers)), end + len(numbers)
+        mine = np.asarray(group)[np.isin(group, part, assume_unique=True)]
+        if len(mine):
+            rows.append(mine)
+            weights.append(len(mine) * ((weight * len(split)) / (total * len(part))))
+    return rows, weights
+
+
+def test_ranges_give_the_order_of_arrays(case, monkeypatch):
+    examples, config = case
+    found = log(examples, config, 2, 0, STEPS)
+    for group in split_groups(examples.split, config.group_by):
+        ours, weights = part_weights(examples.split, group)
+        theirs, their_weights = part_weights_of_arrays(examples.split, group)
+        assert [list(rows) for rows in ours] == [list(rows) for rows in theirs]
+        assert weights == their_weights
+    monkeypatch.setattr(stream, "part_weights", part_weights_of_arrays)
+    np.testing.assert_array_equal(found, log(examples, config, 2, 0, STEPS))
+
+
+# As the first commits had them: a run of any of them is resumed with the same examples.
+RECORDED = {
+    "one source": [[29, 30, 31, 86, 26, 66, 61, 19], [80, 0, 2, 87, 38, 64, 11, 78]],
+    "groups": [[87, 90, 93, 21, 78, 9, 54, 57], [1, 7, 73, 88, 67, 58, 40, 49]],
+    "mixture": [[29, 40, 30, 42, 31, 68, 7, 64], [26, 63, 3, 67, 18, 62, 19, 59]],
+    "mixture with groups": [[8, 34, 32, 14, 10, 6, 36, 38], [1, 5, 64, 15, 58, 13, 23, 60]],
+}
+
+
+def test_the_order_is_the_recorded_one(case, request):
+    examples, config = case
+    ids, _ = log(examples, config, 1, 0, 2)
+    assert ids.tolist() == RECORDED[request.node.callspec.params["case"]]
+
+
+def test_two_billion_rows_take_no_memory():
+    class Many(Rows):
+        parts = [(range(2_000_000_000), 1.0)]
+
+        def __len__(self):
+            return 2_000_000_000
+
+    config = dataclasses.replace(CONFIG, batch_size=512)
+    tracemalloc.start()
+    batch = next(batches(Ids(Many()), config, seed=0, process_index=3, process_count=64))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 20e6  # one array of their numbers would be 16 GB
+    assert batch["id"].shape == (8,) and len(set(batch["id"])) == 8
+    assert batch["id"].max() > 1_000_000_000
 
 
 @pytest.mark.parametrize("plan", [[2, 1], [1, 2], [4, 1, 4]])
