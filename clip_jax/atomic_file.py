@@ -22,6 +22,32 @@ def replace_file(file: Path, content: str | bytes) -> None:
         temporary.write_bytes(data)
 
 
+def create_file(file: Path, content: str) -> bool:
+    """Writes a new file atomically; returns False where one is there, of whichever writer."""
+    data = content.encode("utf-8")
+    if is_remote(file):
+        return bool(file.create(data))  # type: ignore[attr-defined]
+    file.parent.mkdir(parents=True, exist_ok=True)
+    temporary = temporary_name(file)
+    try:
+        temporary.write_bytes(data)
+        os.link(temporary, file)  # fails where the name is taken, which a rename does not
+    except FileExistsError:
+        return False
+    except OSError:  # a file system without links
+        if file.exists():
+            return False
+        os.replace(temporary, file)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return True
+
+
+def temporary_name(file: Path) -> Path:
+    """Returns a path beside `file` that no other writer has."""
+    return file.with_name(f".{file.name}.{os.getpid()}-{os.urandom(4).hex()}.new")
+
+
 @contextlib.contextmanager
 def replacing(file: Path) -> Iterator[Path]:
     """Yields a path beside `file` to write to; renames it at the end, removes it after an error.
@@ -35,7 +61,7 @@ def replacing(file: Path) -> Iterator[Path]:
             yield local
             upload(local, file)
         return
-    temporary = file.with_name(f".{file.name}.{os.getpid()}-{os.urandom(4).hex()}.new")
+    temporary = temporary_name(file)
     try:
         yield temporary
         os.replace(temporary, file)

@@ -19,7 +19,16 @@ from clip_jax.text import escape
 from experiments.cli.exit_status import exit_status
 from experiments.config.data import BACKGROUNDS
 from experiments.data.inspection import MOST_COMPARED, TRANSPARENT
-from experiments.data.preparation import INSPECTION, PREVIEW, REJECTED, Summary, prepare
+from experiments.data.parts import Part
+from experiments.data.preparation import (
+    INSPECTION,
+    PREVIEW,
+    REJECTED,
+    PartSummary,
+    Summary,
+    prepare,
+    prepare_part,
+)
 from experiments.data.sources import KINDS
 from experiments.data.sources.read_plan import SourceConfig
 from experiments.data.sources.schema import COLUMNS, SCHEMAS
@@ -37,20 +46,24 @@ def _run(argv: Sequence[str]) -> None:
         raise InputError("--vqgan and --image-size are needed together")
     if not 0 <= args.max_rejected <= 1:
         raise InputError(f"--max-rejected is {args.max_rejected}; expected a share, 0 to 1")
-    summary = prepare(
-        SourceConfig(
-            source=args.source, kind=args.kind, form=args.form,
-            from_split=args.from_split or args.split, table=args.table, data_dir=args.data_dir,
-            group_by=args.group_by,
-            **{column.field: getattr(args, column.field) for column in COLUMNS.values()},
-        ),
-        args.out,
-        WriteConfig(
-            args.split, args.validation, args.max_side, args.shard_records, args.normalize_text,
-            args.background, args.inspect,
-        ),
-        workers=args.workers, vqgan=args.vqgan, image_size=args.image_size,
+    if args.part and args.finish:
+        raise InputError("--part and --finish are two calls: --finish comes after all parts")
+    source = SourceConfig(
+        source=args.source, kind=args.kind, form=args.form,
+        from_split=args.from_split or args.split, table=args.table, data_dir=args.data_dir,
+        group_by=args.group_by,
+        **{column.field: getattr(args, column.field) for column in COLUMNS.values()},
     )  # fmt: skip
+    write_config = WriteConfig(
+        args.split, args.validation, args.max_side, args.shard_records, args.normalize_text,
+        args.background, args.inspect,
+    )  # fmt: skip
+    machine = {"workers": args.workers, "vqgan": args.vqgan, "image_size": args.image_size}
+    if args.part:
+        part = Part.parse(args.part)
+        print(_describe_part(prepare_part(source, args.out, part, write_config, **machine)))
+        return
+    summary = prepare(source, args.out, write_config, finish=args.finish, **machine)
     print(escape(_describe(summary, args.background)))
     _check_rejected(summary, args.max_rejected)
 
@@ -106,7 +119,20 @@ def _parser() -> Parser:
     add("--vqgan", default="", metavar="FOLDER", help="store this image tokenizer's codes too")
     add("--image-size", type=int, default=0, metavar="PIXELS", help="at which they are found")
     add("--workers", type=int, default=os.cpu_count(), metavar="N", help="processes (all cores)")
+    add("--part", default="", metavar="K/N",
+        help="write only the share K, 0 to N-1, of N machines that see SOURCE and OUT; after the "
+        "last of them --finish (all)")
+    add("--finish", action="store_true",
+        help="write no shards, but what describes the set, when those of all parts are there")
     return parser  # fmt: skip
+
+
+def _describe_part(summary: PartSummary) -> str:
+    there = f", {summary.there} of them before" if summary.there else ""
+    return escape(
+        f"{summary.folder}: part {summary.part}: {summary.chunks} chunks are there{there}; "
+        "--finish comes after the last part"
+    )
 
 
 def _describe(summary: Summary, background: str) -> str:

@@ -167,6 +167,8 @@ WALK = [
     ("experiments.prepare", "{T}/absent {T}/out", "absent"),
     ("experiments.prepare", "{H}/full {T}/out", "full"),
     ("experiments.prepare", "{H}/full {T}/out --vqgan={H}/vqgan", "needed together"),
+    ("experiments.prepare", "{H}/full {T}/out --part=3/3", "--part is '3/3'; expected K/N"),
+    ("experiments.prepare", "{H}/full {T}/out --part=0/3 --finish", "two calls"),
     ("experiments.translate", "--model={H}/full --cache={T}/c.json", "nothing to translate"),
     ("experiments.translate", "--model={H}/full --cache={T}/c.json --sets=mnist", "config.json"),
     ("experiments.translate", "--model={H}/full --cache={T}/c.json --texts={H}/cut.png", "UTF-8"),

@@ -20,7 +20,7 @@ from clip_jax.image import open_image, resize_square
 from experiments.config.data import BACKGROUNDS
 from experiments.data.image_codes import CodeMetadata, tokenizer_digest
 from experiments.data.sources.schema import RecordSchema
-from experiments.data.sources.shards import WRITER, features, serializer
+from experiments.data.sources.shards import WRITER, coded_name, features, serializer
 from rudolph_jax.image_tokenizer import image_config, load_vqgan
 
 ENCODED_AT_ONCE = 64  # images; one shape, so that the encoder compiles once
@@ -46,6 +46,11 @@ class CodeWriter:
         if background:
             color = BACKGROUNDS[background]
             self._image = dataclasses.replace(self._image, background=color)
+
+    def replace(self, plain: Path, threads: int) -> None:
+        """Writes a shard with codes under its own name, then removes the one without."""
+        self.write(plain, plain.with_name(coded_name(plain.name)), threads)
+        plain.unlink()
 
     def write(self, plain: Path, coded: Path, threads: int) -> None:
         """Writes a shard with codes from one without. Threads decode images."""

@@ -14,7 +14,7 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,32 +24,35 @@ from tqdm import tqdm
 from clip_jax.atomic_file import replace_file, replacing
 from clip_jax.errors import InputError
 from clip_jax.paths import as_path, remove_tree
-from clip_jax.text import check_encodable, escape, parse_json, read_json, read_text
+from clip_jax.text import check_encodable, escape, parse_json, read_json
 from experiments.config.data import BACKGROUNDS
 from experiments.data.inspection import ACROSS, EXACT, NEAR, count_findings, find
+from experiments.data.parts import Part, check_whole
+from experiments.data.preparation_request import REQUEST, claim
 from experiments.data.preview import write_preview
 from experiments.data.sources import KINDS, make_plan
-from experiments.data.sources.chunks import write_chunks
+from experiments.data.sources.chunks import (
+    missing_chunks,
+    read_results,
+    run_processes,
+    write_chunks,
+)
 from experiments.data.sources.read_plan import ReadPlan, SourceConfig
 from experiments.data.sources.schema import BACKGROUND, CODES, COLUMNS, SCHEMAS
 from experiments.data.sources.shards import (
     ChunkResult,
     WriteConfig,
+    coded_name,
     json_line,
     notes_name,
     summarize,
 )
 from experiments.data.sources.tfds_metadata import INFO, UNFINISHED, write_tfds_metadata
-from experiments.workdir.lock import FILE_NAME as LOCK
 from experiments.workdir.lock import RunLock
 
-REQUEST, REJECTED, COUNTS_FILE = "prepare.json", "rejected.jsonl", "summary.json"
+REJECTED, COUNTS_FILE = "rejected.jsonl", "summary.json"
 INSPECTION, PREVIEW = "inspection.jsonl", "preview.html"
-# Of the results of chunks. 2: they count the source's items; quotes and keys of tars have rules.
-# 3: notes on images and captions lie beside them.
-FORMAT = 3
 DEFAULT_WRITE_CONFIG = WriteConfig()
-_DEFAULTS = {**dataclasses.asdict(SourceConfig("")), **dataclasses.asdict(DEFAULT_WRITE_CONFIG)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,6 +105,16 @@ class Summary:
         return rejected / max(rejected + sum(self.splits.values()), 1)
 
 
+@dataclasses.dataclass(frozen=True)
+class PartSummary:
+    """The result of one part: its chunks, and how many of them were there already."""
+
+    folder: Path
+    part: Part
+    chunks: int
+    there: int
+
+
 def prepare(
     config: SourceConfig,
     out: str | Path,
@@ -110,26 +123,57 @@ def prepare(
     workers: int = 1,
     vqgan: str = "",
     image_size: int = 0,
+    finish: bool = False,
 ) -> Summary:
     """Prepares a source, or resumes where the same call was stopped; writes nothing twice.
 
     workers: processes; the files are the same whatever their number. vqgan: folder of an image
-    tokenizer whose codes of the images, at `image_size` pixels, are stored too.
+    tokenizer whose codes of the images, at `image_size` pixels, are stored too. finish: writes no
+    chunks, but what comes after those of all calls of `prepare_part`.
     Raises InputError for a source without one good record, for a folder that holds anything else
-    or that another preparation writes into.
+    or that another preparation writes into, and with `finish` where chunks are missing.
     """
-    _check(write_config, config, workers, vqgan)
-    out = as_path(out)
-    check_encodable(str(out), "OUT")  # what writes records takes names as UTF-8
-    config = dataclasses.replace(config, chunk_records=write_config.shard_records)
-    plan = make_plan(config)
-    coder = None
-    if vqgan:
-        from experiments.data.code_writer import CodeWriter  # JAX is for these alone
+    job = _Job.plan(config, out, write_config, workers, vqgan, image_size)
+    if finish and not (job.out / REQUEST).exists():
+        raise InputError(f"{job.out}: no preparation was begun here; run its parts, --part=K/N")
+    with RunLock(_folder(job.out)) as lock:
+        job.claim()
+        if not job.is_finished:
+            job.unfinished.mkdir(exist_ok=True)
+            if finish:
+                job.check_whole()
+            else:
+                job.write_chunks(range(len(job.chunks)))
+            _finish(job, lock)
+        remove_tree(job.unfinished)
+        return _summarize(job)
 
-        coder = CodeWriter(vqgan, image_size, config.schema, write_config.background)
-    with RunLock(_folder(out)) as lock:
-        return _prepare(plan, out, write_config, coder, workers, lock)
+
+def prepare_part(
+    config: SourceConfig,
+    out: str | Path,
+    part: Part,
+    write_config: WriteConfig = DEFAULT_WRITE_CONFIG,
+    *,
+    workers: int = 1,
+    vqgan: str = "",
+    image_size: int = 0,
+) -> PartSummary:
+    """Writes the chunks of one part, those that are missing; `prepare(finish=True)` does the rest.
+
+    Raises InputError as `prepare` does, and where another process writes the same part.
+    """
+    job = _Job.plan(config, out, write_config, workers, vqgan, image_size)
+    _folder(job.out).mkdir(parents=True, exist_ok=True)
+    job.claim()
+    mine = part.chunks(len(job.chunks))
+    if job.is_finished:
+        return PartSummary(job.out, part, len(mine), len(mine))
+    job.unfinished.mkdir(exist_ok=True)
+    part.record(job.unfinished)
+    with RunLock(job.unfinished / f"part-{part.number}-of-{part.count}"):
+        left = job.write_chunks(mine)
+    return PartSummary(job.out, part, len(mine), len(mine) - left)
 
 
 def _folder(out: Path) -> Path:
@@ -138,39 +182,148 @@ def _folder(out: Path) -> Path:
     return out
 
 
-def _prepare(
-    plan: ReadPlan, out: Path, write_config: WriteConfig, coder: Any, workers: int, lock: RunLock
-) -> Summary:
-    about = dataclasses.asdict(coder.metadata) if coder else None
-    _claim(out, plan, write_config, about)
-    if not (out / INFO).exists():
-        unfinished = out / UNFINISHED
-        unfinished.mkdir(exist_ok=True)
-        results = write_chunks(plan, write_config, unfinished, workers)
-        rejected = [line for result in results for line in result.rejected]
-        _write_lines(out / REJECTED, rejected)
-        counts = _count(plan, results)
-        replace_file(out / COUNTS_FILE, json_line(dataclasses.asdict(counts)))
-        shards = [shard for result in results for shard in result.shards]
-        if not shards:
-            raise _nothing_left(plan, out, results, rejected, counts)
-        if coder is not None:
-            shards = _add_codes(coder, shards, unfinished, workers)
-        if write_config.inspect and plan.config.schema.has_image:
-            files = [unfinished / notes_name(number) for number in range(len(plan.chunks))]
-            _write_lines(out / INSPECTION, (found.line for found in find(files)))
-        lock.check()
-        metadata = {CODES: about} if about else {}
-        if write_config.background:
-            metadata[BACKGROUND] = write_config.background
-        write_tfds_metadata(out, plan.config.schema, shards, metadata)
-    remove_tree(out / UNFINISHED)
+@dataclasses.dataclass(frozen=True)
+class _Job:
+    """What is made of a source, and by how many processes or threads of this machine."""
+
+    source: ReadPlan
+    out: Path
+    write_config: WriteConfig
+    coder: Any
+    workers: int
+
+    @classmethod
+    def plan(
+        cls,
+        config: SourceConfig,
+        out: str | Path,
+        write_config: WriteConfig,
+        workers: int,
+        vqgan: str,
+        image_size: int,
+    ) -> _Job:
+        _check(write_config, config, workers, vqgan)
+        out = as_path(out)
+        check_encodable(str(out), "OUT")  # what writes records takes names as UTF-8
+        config = dataclasses.replace(config, chunk_records=write_config.shard_records)
+        plan = make_plan(config)
+        coder = None
+        if vqgan:
+            from experiments.data.code_writer import CodeWriter  # JAX is for these alone
+
+            coder = CodeWriter(vqgan, image_size, config.schema, write_config.background)
+        return cls(plan, out, write_config, coder, workers)
+
+    @property
+    def chunks(self) -> Sequence[Any]:
+        return self.source.chunks
+
+    @property
+    def unfinished(self) -> Path:
+        return self.out / UNFINISHED
+
+    @property
+    def is_finished(self) -> bool:
+        return (self.out / INFO).exists()
+
+    @property
+    def codes(self) -> dict[str, Any] | None:
+        return dataclasses.asdict(self.coder.metadata) if self.coder else None
+
+    def claim(self) -> None:
+        claim(self.out, self.source, self.write_config, self.codes)
+
+    def write_chunks(self, numbers: Sequence[int]) -> int:
+        """Writes those of the chunks that are missing, with their codes; returns how many."""
+        missing = set(missing_chunks(self.source, self.unfinished))
+        left = [number for number in numbers if number in missing]
+
+        def run(plan: ReadPlan, left: Sequence[int]) -> Iterator[ChunkResult]:
+            return run_processes(plan, left, self.write_config, self.unfinished, self.workers)
+
+        write_chunks(self.source, left, len(numbers), run)
+        if self.coder is not None:
+            self._add_codes(numbers)
+        return len(left)
+
+    def _add_codes(self, numbers: Sequence[int]) -> None:
+        there = {file.name for file in self.unfinished.iterdir()}
+        results = read_results(self.unfinished, numbers)
+        plain = [name for result in results for _, name, _ in result.shards if name in there]
+        for name in tqdm(plain, "encoding images", unit="shard", disable=None):
+            self.coder.replace(self.unfinished / name, self.workers)
+
+    def check_whole(self) -> None:
+        """Raises InputError that names the parts whose chunks, or their codes, are missing."""
+        count = len(self.chunks)
+        missing = missing_chunks(self.source, self.unfinished)
+        if self.coder is not None and not missing:
+            there = {file.name for file in self.unfinished.iterdir()}
+            missing = [
+                i
+                for i, result in enumerate(read_results(self.unfinished, range(count)))
+                if any(name in there for _, name, _ in result.shards)  # not yet replaced
+            ]
+        check_whole(self.out, self.unfinished, missing, count)
+
+
+def _finish(job: _Job, lock: RunLock) -> None:
+    """Writes all that describes the set, when its chunks are there."""
+    out, plan, write_config = job.out, job.source, job.write_config
+    totals = _Totals()
+    results = read_results(job.unfinished, range(len(plan.chunks)))
+    _write_lines(out / REJECTED, totals.add_all(results))
+    counts = totals.counts(KINDS[plan.config.kind].UNIT)
+    replace_file(out / COUNTS_FILE, json_line(dataclasses.asdict(counts)))
+    if not totals.shards:
+        raise _nothing_left(plan, out, totals, counts)
+    if job.coder is not None:
+        totals.shards = [[split, coded_name(name), n] for split, name, n in totals.shards]
+    if write_config.inspect and plan.config.schema.has_image:
+        files = [job.unfinished / notes_name(number) for number in range(len(plan.chunks))]
+        _write_lines(out / INSPECTION, (found.line for found in find(files)))
+    lock.check()
+    metadata = {CODES: job.codes} if job.codes else {}
+    if write_config.background:
+        metadata[BACKGROUND] = write_config.background
+    write_tfds_metadata(out, plan.config.schema, totals.shards, metadata)
+
+
+class _Totals:
+    """The sum of the results of all chunks."""
+
+    def __init__(self) -> None:
+        self.shards: list[list[Any]] = []
+        self.reasons: Counter[str] = Counter()
+        self.records = 0
+        self._kept = self._rejected = 0
+        self._ignored: Counter[str] = Counter()
+
+    def add_all(self, results: Iterable[ChunkResult]) -> Iterator[dict[str, Any]]:
+        """Adds results, and yields the lines of what they reject: of one chunk in memory."""
+        for result in results:
+            self.shards += result.shards
+            self.reasons += summarize(result.rejected)
+            self.records += result.records
+            self._kept += result.kept_items
+            self._rejected += result.rejected_items
+            self._ignored.update(result.ignored_items)
+            yield from result.rejected
+
+    def counts(self, unit: str) -> Counts:
+        ignored = sorted(self._ignored.items(), key=lambda rule: (-rule[1], rule[0]))
+        return Counts(unit, self._kept, self._rejected, dict(ignored))
+
+
+def _summarize(job: _Job) -> Summary:
+    """Returns what is in the folder of a finished set, and writes the preview if it lacks one."""
+    out = job.out
     summary = _summary(out)
     if not (out / PREVIEW).exists():
-        background = BACKGROUNDS[write_config.background or "none"]
+        background = job.write_config.background
         write_preview(
-            out, out / PREVIEW, summary.splits, summary.findings or {}, background,
-            stated=bool(write_config.background),
+            out, out / PREVIEW, summary.splits, summary.findings or {},
+            BACKGROUNDS[background or "none"], stated=bool(background),
         )  # fmt: skip
     return summary
 
@@ -180,9 +333,11 @@ def _write_lines(file: Path, lines: Iterable[Mapping[str, Any]]) -> None:
         opened.writelines(map(json_line, lines))
 
 
-def _read_lines(file: Path) -> list[dict[str, Any]]:
-    # Not `splitlines`: texts may hold other ends of lines, such as U+2028.
-    return [parse_json(line, file.name) for line in read_text(file).split("\n") if line]
+def _read_lines(file: Path) -> Iterator[dict[str, Any]]:
+    # Bytes: as text a line would end elsewhere too, such as at U+2028.
+    with file.open("rb") as opened:
+        for line in opened:
+            yield parse_json(line.decode("utf-8"), file.name)
 
 
 def _check(write_config: WriteConfig, config: SourceConfig, workers: int, vqgan: str) -> None:
@@ -220,90 +375,15 @@ def _check(write_config: WriteConfig, config: SourceConfig, workers: int, vqgan:
         raise InputError(f"--data-dir is {config.data_dir!r}; no such folder")
 
 
-def _claim(
-    out: Path, plan: ReadPlan, write_config: WriteConfig, codes: dict[str, Any] | None
-) -> None:
-    """Writes the request; InputError where the folder holds anything else."""
-    request = {
-        **dataclasses.asdict(plan.config),
-        **dataclasses.asdict(write_config),
-        "source": str(plan.config.path.resolve()),
-        CODES: codes,
-        "files": plan.files,
-    }
-    del request["chunk_records"]  # follows from shard_records
-    file = out / REQUEST
-    if not file.exists():
-        if any(path.name != LOCK for path in out.iterdir()):
-            raise InputError(f"{out}: already exists; remove it or name another folder")
-        replace_file(file, json_line({"format": FORMAT, **request}))
-        return
-    begun = read_json(file)
-    if not isinstance(begun, dict):
-        raise InputError(f"{file}: holds no object; remove {out} or name another folder")
-    finished = (out / INFO).exists()
-    if not finished and begun.get("format") != FORMAT:
-        raise InputError(
-            f"{out}: was begun by another version, which read and counted otherwise; remove it or "
-            "name another folder"
-        )
-    for key, value in request.items():
-        # Sets of earlier versions lack the newer fields.
-        found = begun.get(key, _DEFAULTS.get(key))
-        if found == value:
-            continue
-        state = "holds a set prepared" if finished else "was begun"
-        difference = f"{key} = {found!r}, not {value!r}"
-        if key == "files":
-            listed = found or {}
-            names = sorted(n for n in listed | value if listed.get(n) != value.get(n))
-            difference = f"another state of the source: {escape(names[0])} has changed"
-        raise InputError(
-            f"{out}: {state} with {difference}; go on with what it was begun with, remove it, or "
-            "name another folder"
-        )
-
-
-def _count(plan: ReadPlan, results: list[ChunkResult]) -> Counts:
-    ignored: Counter[str] = Counter()
-    for result in results:
-        ignored.update(result.ignored_items)
-    return Counts(
-        KINDS[plan.config.kind].UNIT,
-        sum(result.kept_items for result in results),
-        sum(result.rejected_items for result in results),
-        dict(sorted(ignored.items(), key=lambda rule: (-rule[1], rule[0]))),
-    )
-
-
-def _nothing_left(
-    plan: ReadPlan,
-    out: Path,
-    results: list[ChunkResult],
-    rejected: list[dict[str, Any]],
-    counts: Counts,
-) -> InputError:
+def _nothing_left(plan: ReadPlan, out: Path, totals: _Totals, counts: Counts) -> InputError:
     source = escape(plan.config.source)
-    if not rejected:
+    if not totals.reasons:
         return InputError(f"{source}: holds no records; {counts}")
-    count = sum(result.records for result in results)
-    (why, _), *_ = summarize(rejected).most_common(1)
+    (why, _), *_ = totals.reasons.most_common(1)
     return InputError(
-        f"{source}: none of its {count} records can be used, most often because {why}; "
+        f"{source}: none of its {totals.records} records can be used, most often because {why}; "
         f"{out / REJECTED} lists them"
     )
-
-
-def _add_codes(coder: Any, shards: list[list[Any]], folder: Path, threads: int) -> list[list[Any]]:
-    """Returns the same shards, each replaced by one with codes."""
-    coded = []
-    for split, name, count in tqdm(shards, "encoding images", unit="shard", disable=None):
-        file, target = folder / name, folder / f"{name}.codes"
-        if file.exists():
-            coder.write(file, target, threads)
-            file.unlink()
-        coded.append([split, target.name, count])
-    return coded
 
 
 def _summary(out: Path) -> Summary:
@@ -314,7 +394,7 @@ def _summary(out: Path) -> Summary:
     counts = Counts(**read_json(file)) if file.exists() else None
     findings, in_both = None, 0
     if (out / INSPECTION).exists():
-        lines = _read_lines(out / INSPECTION)
+        lines = list(_read_lines(out / INSPECTION))
         findings = count_findings(lines)
         in_both = sum(line["finding"] in (EXACT, NEAR) and ACROSS in line for line in lines)
     return Summary(out, records, dict(reasons.most_common()), counts, findings, in_both)

@@ -45,6 +45,7 @@ class NotOurs:
 
 FILE = (("FILE", "experiments/configs/digits.py"), ("DIR", "dir"))
 LAUNCHER = "a launcher of several hosts"
+ARRAY = "Slurm; tests/experiments/test_prepare_parts.py runs parts as processes"
 HOURS = "hours of benchmarks; tests/benchmarks runs each in small"
 LIBTPU = "needs libtpu, and minutes; tests/experiments/test_plan.py compiles for CPU devices"
 BOTH = "models/rudolph models/vqgan"
@@ -156,6 +157,11 @@ HOW: dict[str, Run | Parse | Help | NotOurs] = {
         Run("vqa", files="OUT/dataset_info.json"),
     "python -m experiments.prepare sberquad data/sberquad --form=text-questions":
         Run("sberquad", files="data/sberquad/dataset_info.json"),
+    'sbatch --parsable --requeue --array=0-63 --cpus-per-task=16 --wrap="python -m '
+    "experiments.prepare /shared/tars /shared/pairs --max-side=256 --workers=16 "
+    '--part=\\$SLURM_ARRAY_TASK_ID/64"': Parse(ARRAY),
+    'sbatch --dependency=afterok:JOB --wrap="python -m experiments.prepare /shared/tars '
+    '/shared/pairs --max-side=256 --max-rejected=0.05 --finish"': Parse(ARRAY),
     # Training
     "python -m experiments.train --config=experiments/configs/digits.py --workdir=runs/digits":
         Run("runs/data", f"{SHORT_TRAIN} {SMALL} --config.data.split=test "

@@ -15,7 +15,8 @@ from prepared_sources import picture
 
 from clip_jax import InputError
 from clip_jax.paths import as_path
-from experiments.data.preparation import prepare
+from experiments.data.parts import Part
+from experiments.data.preparation import prepare, prepare_part
 from experiments.data.source import Split
 from experiments.data.sources.read_plan import SourceConfig
 from experiments.data.sources.shards import WriteConfig
@@ -77,6 +78,18 @@ def test_tars(store, tars, tmp_path):
         assert list(Split(as_path("gs://bucket/out"), split)) == list(
             Split(tmp_path / "out", split)
         )
+
+
+def test_parts(store, tars, tmp_path):
+    put_folder(store, tars, "in-parts")
+    prepare(SourceConfig(str(tars)), tmp_path / "out", SHARDS_OF_TWO)
+    source, out = SourceConfig("gs://bucket/in-parts"), "gs://bucket/parts"
+    prepare_part(source, out, Part(1, 2), SHARDS_OF_TWO)
+    with pytest.raises(InputError, match="1 of 2 chunks are missing, of 1 of 2 parts: 0;"):
+        prepare(source, out, SHARDS_OF_TWO, finish=True)
+    prepare_part(source, out, Part(0, 2), SHARDS_OF_TWO)
+    prepare(source, out, SHARDS_OF_TWO, finish=True)
+    same_sets(store, tmp_path / "out", "parts")
 
 
 def test_parquet_and_prepared_sets(store, tars, tmp_path):

@@ -8,13 +8,16 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, ThreadPoolExecutor, wait
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
+from clip_jax.errors import InputError
+from clip_jax.paths import is_remote
 from experiments.data.sources.read_plan import ReadPlan
 from experiments.data.sources.shards import (
     ChunkResult,
@@ -25,44 +28,71 @@ from experiments.data.sources.shards import (
 )
 
 PLAIN_LINE_SECONDS = 10.0
+AHEAD = 3  # chunks for each process, with the one that it writes
+READ_AT_ONCE, READ_AHEAD = 16, 256  # results in a bucket
+
+# Writes chunks of these numbers, and yields each result as soon as it is there.
+Engine = Callable[[ReadPlan, Sequence[int]], Iterator[ChunkResult]]
 
 
-def write_chunks(
-    plan: ReadPlan, write_config: WriteConfig, folder: Path, workers: int
-) -> list[ChunkResult]:
-    """Returns the results of all chunks, in their order."""
+def missing_chunks(plan: ReadPlan, folder: Path) -> list[int]:
+    """Returns the numbers of chunks that have no result in the folder."""
     there = {file.name for file in folder.iterdir()}
-    done = {
-        i: read_result(folder, i) if result_name(i) in there else None
-        for i in range(len(plan.chunks))
-    }
-    left = [i for i, result in done.items() if result is None]
-    with _Progress(len(plan.chunks), len(plan.chunks) - len(left)) as progress:
-        for i, written in _run_all(plan, write_config, folder, left, min(workers, len(left))):
-            done[i] = written
+    return [i for i in range(len(plan.chunks)) if result_name(i) not in there]
+
+
+def write_chunks(plan: ReadPlan, left: Sequence[int], all_chunks: int, run: Engine) -> None:
+    """Writes the chunks of these numbers, and shows how far of `all_chunks` that is."""
+    with Progress(all_chunks, all_chunks - len(left)) as progress:
+        for written in run(plan, left):
             progress.add(written)
-    return [done[i] for i in range(len(plan.chunks))]
 
 
-def _run_all(
-    plan: ReadPlan, write_config: WriteConfig, folder: Path, numbers: list[int], workers: int
-) -> Iterator[tuple[int, ChunkResult]]:
+def run_processes(
+    plan: ReadPlan, numbers: Sequence[int], write_config: WriteConfig, folder: Path, workers: int
+) -> Iterator[ChunkResult]:
+    """Yields the results of chunks as they are written by processes of this machine."""
+
     def job(i: int) -> tuple[Any, ...]:
         return plan.config, plan.chunks[i], write_config, folder, i
 
+    workers = min(workers, len(numbers))
     if workers <= 1:
         for i in numbers:
-            yield i, write_chunk(*job(i))
+            yield write_chunk(*job(i))
         return
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, context, initializer=_follow_parent) as pool:
-        futures = {pool.submit(write_chunk, *job(i)): i for i in numbers}
+        waiting = iter(numbers)
+        # No more than this, so that the chunks of all the rest are not held as messages.
+        running = {pool.submit(write_chunk, *job(i)) for i in islice(waiting, AHEAD * workers)}
         try:
-            for future in as_completed(futures):
-                yield futures[future], future.result()
+            while running:
+                done, running = wait(running, return_when=FIRST_COMPLETED)
+                running |= {pool.submit(write_chunk, *job(i)) for i in islice(waiting, len(done))}
+                for future in done:
+                    yield future.result()
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
+
+
+def read_results(folder: Path, numbers: Sequence[int]) -> Iterator[ChunkResult]:
+    """Yields the results of chunks in this order, a few of which are in memory."""
+    if not is_remote(folder):
+        yield from (_read_result(folder, i) for i in numbers)
+        return
+    with ThreadPoolExecutor(READ_AT_ONCE) as pool:  # each is a request
+        for start in range(0, len(numbers), READ_AHEAD):
+            some = numbers[start : start + READ_AHEAD]
+            yield from pool.map(lambda i: _read_result(folder, i), some)
+
+
+def _read_result(folder: Path, number: int) -> ChunkResult:
+    result = read_result(folder, number)
+    if result is None:
+        raise InputError(f"{folder / result_name(number)}: was removed; prepare again")
+    return result
 
 
 def _follow_parent() -> None:
@@ -76,7 +106,7 @@ def _follow_parent() -> None:
     threading.Thread(target=leave, daemon=True).start()
 
 
-class _Progress:
+class Progress:
     """A bar on a terminal, plain lines elsewhere."""
 
     def __init__(self, chunks: int, done: int) -> None:
@@ -88,7 +118,7 @@ class _Progress:
         if done and self._bar.disable:
             self._say(f"{done} of {chunks} chunks are there already")
 
-    def __enter__(self) -> _Progress:
+    def __enter__(self) -> Progress:
         return self
 
     def __exit__(self, *_: object) -> None:

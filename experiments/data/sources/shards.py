@@ -9,7 +9,7 @@ import os
 import re
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ import tensorflow_datasets as tfds
 from array_record.python.array_record_module import ArrayRecordWriter
 from tensorflow_datasets.core.example_serializer import ExampleSerializer
 
-from clip_jax.atomic_file import replace_file
+from clip_jax.atomic_file import replace_file, temporary_name
 from clip_jax.errors import InputError
 from clip_jax.paths import is_remote, upload_folder
 from clip_jax.text import escape, read_json
@@ -171,6 +171,11 @@ def notes_name(number: int) -> str:
     return f"piece-{number:06d}.npz"
 
 
+def coded_name(shard: str) -> str:
+    """Returns the name of the shard with codes that replaces one without."""
+    return f"{shard}.codes"
+
+
 def read_result(folder: Path, number: int) -> ChunkResult | None:
     """Returns what became of a chunk; None for one that is to be written.
 
@@ -205,7 +210,7 @@ def json_line(data: Mapping[str, Any]) -> str:
     return escape(json.dumps(data, ensure_ascii=False)) + "\n"
 
 
-def summarize(rejected: list[dict[str, Any]]) -> Counter[str]:
+def summarize(rejected: Iterable[Mapping[str, Any]]) -> Counter[str]:
     """Counts how often each reason was given, without its details."""
     return Counter(line["why"].partition(":")[0] for line in rejected)
 
@@ -217,11 +222,14 @@ class ShardWriter:
         self.shards: list[list[Any]] = []
         self._folder, self._stem, self._most = folder, stem, most
         self._writer: ArrayRecordWriter | None = None
+        self._temporary = folder
 
     def write(self, record: bytes) -> None:
         if self._writer is None:
             name = f"{self._stem}-{len(self.shards):03d}"
-            self._writer = ArrayRecordWriter(str(self._folder / f"{name}.part"), WRITER)
+            # Another machine may write the same chunk: one that was taken for dead.
+            self._temporary = temporary_name(self._folder / name)
+            self._writer = ArrayRecordWriter(str(self._temporary), WRITER)
             self.shards.append([name, 0])
         self._writer.write(record)
         self.shards[-1][1] += 1
@@ -232,5 +240,4 @@ class ShardWriter:
         if self._writer is not None:
             self._writer.close()
             self._writer = None
-            file = self._folder / self.shards[-1][0]
-            os.replace(file.with_name(file.name + ".part"), file)
+            os.replace(self._temporary, self._folder / self.shards[-1][0])
