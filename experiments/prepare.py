@@ -48,6 +48,8 @@ def _run(argv: Sequence[str]) -> None:
         raise InputError(f"--max-rejected is {args.max_rejected}; expected a share, 0 to 1")
     if args.part and args.finish:
         raise InputError("--part and --finish are two calls: --finish comes after all parts")
+    if args.part and args.engine:
+        raise InputError("--part and --engine are two ways to share the work; leave one out")
     source = SourceConfig(
         source=args.source, kind=args.kind, form=args.form,
         from_split=args.from_split or args.split, table=args.table, data_dir=args.data_dir,
@@ -63,7 +65,9 @@ def _run(argv: Sequence[str]) -> None:
         part = Part.parse(args.part)
         print(_describe_part(prepare_part(source, args.out, part, write_config, **machine)))
         return
-    summary = prepare(source, args.out, write_config, finish=args.finish, **machine)
+    summary = prepare(
+        source, args.out, write_config, finish=args.finish, engine=args.engine, **machine
+    )
     print(escape(_describe(summary, args.background)))
     _check_rejected(summary, args.max_rejected)
 
@@ -124,6 +128,9 @@ def _parser() -> Parser:
         "last of them --finish (all)")
     add("--finish", action="store_true",
         help="write no shards, but what describes the set, when those of all parts are there")
+    add("--engine", default="", metavar="ray[:ADDRESS]",
+        help="write chunks as tasks of the Ray cluster at ADDRESS, 'auto' for the one of this "
+        "machine, without it of one started here with --workers (processes)")
     return parser  # fmt: skip
 
 

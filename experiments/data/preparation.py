@@ -11,6 +11,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import re
 from collections import Counter
@@ -30,12 +31,13 @@ from experiments.data.inspection import ACROSS, EXACT, NEAR, count_findings, fin
 from experiments.data.parts import Part, check_whole
 from experiments.data.preparation_request import REQUEST, claim
 from experiments.data.preview import write_preview
+from experiments.data.ray_engine import RayEngine, parse_engine
 from experiments.data.sources import KINDS, make_plan
 from experiments.data.sources.chunks import (
     missing_chunks,
     read_results,
     run_processes,
-    write_chunks,
+    show_progress,
 )
 from experiments.data.sources.read_plan import ReadPlan, SourceConfig
 from experiments.data.sources.schema import BACKGROUND, CODES, COLUMNS, SCHEMAS
@@ -124,16 +126,18 @@ def prepare(
     vqgan: str = "",
     image_size: int = 0,
     finish: bool = False,
+    engine: str = "",
 ) -> Summary:
     """Prepares a source, or resumes where the same call was stopped; writes nothing twice.
 
     workers: processes; the files are the same whatever their number. vqgan: folder of an image
     tokenizer whose codes of the images, at `image_size` pixels, are stored too. finish: writes no
-    chunks, but what comes after those of all calls of `prepare_part`.
+    chunks, but what comes after those of all calls of `prepare_part`. engine: "ray" or
+    "ray:ADDRESS": chunks are tasks of a Ray cluster instead of processes.
     Raises InputError for a source without one good record, for a folder that holds anything else
     or that another preparation writes into, and with `finish` where chunks are missing.
     """
-    job = _Job.plan(config, out, write_config, workers, vqgan, image_size)
+    job = _Job.plan(config, out, write_config, workers, vqgan, image_size, engine)
     if finish and not (job.out / REQUEST).exists():
         raise InputError(f"{job.out}: no preparation was begun here; run its parts, --part=K/N")
     with RunLock(_folder(job.out)) as lock:
@@ -191,6 +195,8 @@ class _Job:
     write_config: WriteConfig
     coder: Any
     workers: int
+    vqgan: str
+    engine: Any
 
     @classmethod
     def plan(
@@ -201,18 +207,21 @@ class _Job:
         workers: int,
         vqgan: str,
         image_size: int,
+        engine: str = "",
     ) -> _Job:
+        address = parse_engine(engine)
         _check(write_config, config, workers, vqgan)
         out = as_path(out)
         check_encodable(str(out), "OUT")  # what writes records takes names as UTF-8
         config = dataclasses.replace(config, chunk_records=write_config.shard_records)
+        cluster = None if address is None else RayEngine(address, workers)
         plan = make_plan(config)
         coder = None
         if vqgan:
             from experiments.data.code_writer import CodeWriter  # JAX is for these alone
 
             coder = CodeWriter(vqgan, image_size, config.schema, write_config.background)
-        return cls(plan, out, write_config, coder, workers)
+        return cls(plan, out, write_config, coder, workers, vqgan, cluster)
 
     @property
     def chunks(self) -> Sequence[Any]:
@@ -237,21 +246,36 @@ class _Job:
         """Writes those of the chunks that are missing, with their codes; returns how many."""
         missing = set(missing_chunks(self.source, self.unfinished))
         left = [number for number in numbers if number in missing]
-
-        def run(plan: ReadPlan, left: Sequence[int]) -> Iterator[ChunkResult]:
-            return run_processes(plan, left, self.write_config, self.unfinished, self.workers)
-
-        write_chunks(self.source, left, len(numbers), run)
-        if self.coder is not None:
-            self._add_codes(numbers)
+        with self.engine or contextlib.nullcontext():
+            if self.engine:
+                written = self.engine.write(self.source, left, self.write_config, self.unfinished)
+            else:
+                written = run_processes(
+                    self.source, left, self.write_config, self.unfinished, self.workers
+                )
+            show_progress(written, len(numbers), len(left))
+            if self.coder is not None:
+                self._add_codes(numbers)
         return len(left)
 
     def _add_codes(self, numbers: Sequence[int]) -> None:
         there = {file.name for file in self.unfinished.iterdir()}
         results = read_results(self.unfinished, numbers)
-        plain = [name for result in results for _, name, _ in result.shards if name in there]
-        for name in tqdm(plain, "encoding images", unit="shard", disable=None):
-            self.coder.replace(self.unfinished / name, self.workers)
+        plain = [
+            self.unfinished / name
+            for result in results
+            for _, name, _ in result.shards
+            if name in there
+        ]
+        if self.engine:
+            coded = self.engine.encode(
+                plain, self.vqgan, self.coder.metadata.image_size, self.source.config.form,
+                self.write_config.background,
+            )  # fmt: skip
+        else:
+            coded = (self.coder.replace(shard, self.workers) for shard in plain)
+        for _ in tqdm(coded, "encoding images", len(plain), unit="shard", disable=None):
+            pass
 
     def check_whole(self) -> None:
         """Raises InputError that names the parts whose chunks, or their codes, are missing."""

@@ -162,6 +162,8 @@ HOW: dict[str, Run | Parse | Help | NotOurs] = {
     '--part=\\$SLURM_ARRAY_TASK_ID/64"': Parse(ARRAY),
     'sbatch --dependency=afterok:JOB --wrap="python -m experiments.prepare /shared/tars '
     '/shared/pairs --max-side=256 --max-rejected=0.05 --finish"': Parse(ARRAY),
+    "python -m experiments.prepare gs://BUCKET/tars gs://BUCKET/pairs --max-side=256 "
+    "--engine=ray:auto": Parse("a Ray cluster; tests/experiments/test_prepare_with_ray.py has one"),
     # Training
     "python -m experiments.train --config=experiments/configs/digits.py --workdir=runs/digits":
         Run("runs/data", f"{SHORT_TRAIN} {SMALL} --config.data.split=test "

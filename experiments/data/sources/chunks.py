@@ -8,7 +8,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from itertools import islice
 from pathlib import Path
@@ -31,9 +31,6 @@ PLAIN_LINE_SECONDS = 10.0
 AHEAD = 3  # chunks for each process, with the one that it writes
 READ_AT_ONCE, READ_AHEAD = 16, 256  # results in a bucket
 
-# Writes chunks of these numbers, and yields each result as soon as it is there.
-Engine = Callable[[ReadPlan, Sequence[int]], Iterator[ChunkResult]]
-
 
 def missing_chunks(plan: ReadPlan, folder: Path) -> list[int]:
     """Returns the numbers of chunks that have no result in the folder."""
@@ -41,11 +38,11 @@ def missing_chunks(plan: ReadPlan, folder: Path) -> list[int]:
     return [i for i in range(len(plan.chunks)) if result_name(i) not in there]
 
 
-def write_chunks(plan: ReadPlan, left: Sequence[int], all_chunks: int, run: Engine) -> None:
-    """Writes the chunks of these numbers, and shows how far of `all_chunks` that is."""
-    with Progress(all_chunks, all_chunks - len(left)) as progress:
-        for written in run(plan, left):
-            progress.add(written)
+def show_progress(written: Iterable[ChunkResult], chunks: int, left: int) -> None:
+    """Takes results as they come, and shows how far of all chunks that is. left: how many come."""
+    with _Progress(chunks, chunks - left) as progress:
+        for result in written:
+            progress.add(result)
 
 
 def run_processes(
@@ -106,7 +103,7 @@ def _follow_parent() -> None:
     threading.Thread(target=leave, daemon=True).start()
 
 
-class Progress:
+class _Progress:
     """A bar on a terminal, plain lines elsewhere."""
 
     def __init__(self, chunks: int, done: int) -> None:
@@ -118,7 +115,7 @@ class Progress:
         if done and self._bar.disable:
             self._say(f"{done} of {chunks} chunks are there already")
 
-    def __enter__(self) -> Progress:
+    def __enter__(self) -> _Progress:
         return self
 
     def __exit__(self, *_: object) -> None:
