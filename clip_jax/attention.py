@@ -13,7 +13,17 @@ import numpy as np
 
 from clip_jax import cpu
 from clip_jax.cpu.attention import attention as cpu_attention
-from clip_jax.fused import fused_attention
+from clip_jax.fused import fused_attention, fused_self_attention
+
+
+def self_attention(qkv: jax.Array, causal: bool, fused: bool = True) -> jax.Array:
+    """Attends with queries, keys and values float[B, T, 3, H, K] -> float[B, T, H, K].
+
+    causal, fused: as of `attention`.
+    """
+    mask = np.tri(qkv.shape[1], dtype=bool) if causal else None
+    y = fused_self_attention(qkv, mask) if fused else None
+    return attention(*jnp.moveaxis(qkv, 2, 0), causal, fused) if y is None else y
 
 
 def attention(

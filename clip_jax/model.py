@@ -17,8 +17,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from clip_jax import cpu
 from clip_jax.activation import activate
-from clip_jax.attention import attention
+from clip_jax.attention import self_attention
 from clip_jax.config import ClipConfig, Compute, TextConfig, VisionConfig
 from clip_jax.fused import ATTENTION_RESIDUALS
 from clip_jax.jit_apply import param_shapes
@@ -42,7 +43,10 @@ class LayerNorm(nn.Module):
         bias = self.param("bias", nn.initializers.zeros, (x.shape[-1],))
         y = x.astype(jnp.float32)
         mean = y.mean(-1, keepdims=True)
-        variance = jnp.square(y - mean).mean(-1, keepdims=True)
+        if x.dtype == jnp.float32 or cpu.in_use():
+            variance = jnp.square(y - mean).mean(-1, keepdims=True)
+        else:  # both sums in one pass over x; what cancels is below the rounding of its 8 bits
+            variance = jnp.maximum(jnp.square(y).mean(-1, keepdims=True) - jnp.square(mean), 0)
         y = (y - mean) * jax.lax.rsqrt(variance + self.epsilon)
         return (y * scale + bias).astype(x.dtype)
 
@@ -59,8 +63,7 @@ class Attention(nn.Module):
         # CLIP scales what enters the residual stream by the number of sublayers.
         residual_kernel = nn.initializers.normal(D**-0.5 * (2 * L) ** -0.5)
         qkv = linear(self, "qkv", "BTD,DcHK->BTcHK", x, (D, 3, H, K), kernel)
-        q, k, v = jnp.moveaxis(qkv, 2, 0)
-        y = attention(q, k, v, causal, self.fused)
+        y = self_attention(qkv, causal, self.fused)
         return linear(self, "out", "BTHK,HKD->BTD", y, (H, K, D), residual_kernel)
 
 

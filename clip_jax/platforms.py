@@ -12,3 +12,10 @@ def traced_platform() -> str:
     """
     device = jax.sharding.get_abstract_mesh().abstract_device
     return jax.default_backend() if device is None else device.platform
+
+
+def traced_device_kind() -> str:
+    """Returns what JAX calls the device that a program traced now will run on, "TPU v5 lite"."""
+    device = jax.sharding.get_abstract_mesh().abstract_device
+    kind: str = jax.devices()[0].device_kind if device is None else device.device_kind
+    return kind

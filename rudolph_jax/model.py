@@ -23,7 +23,7 @@ import numpy as np
 
 from clip_jax.activation import activate
 from clip_jax.config import Compute
-from clip_jax.fused import fused_attention
+from clip_jax.fused import fused_attention, fused_self_attention
 from clip_jax.jit_apply import param_shapes
 from clip_jax.linear import einsum, get_kernel, linear, slice_columns
 from clip_jax.model import LayerNorm, remat_policy
@@ -68,6 +68,14 @@ class Attention(nn.Module):
         K = D // H
         qkv = linear(self, "qkv", "BTD,DcHK->BTcHK", x, (D, 3, H, K), NORMAL)
         q, k, v = jnp.einsum("BTcHK->cBHTK", qkv)
+        # Nothing but x is attended to, and no kernel has dropout of weights.
+        dropped = keys is not None and self.config.attention_dropout > 0
+        alone = isinstance(mask, np.ndarray) and not past and cache is None and not dropped
+        if self.fused and alone:
+            y = fused_self_attention(qkv, mask)
+            if y is not None:
+                out = linear(self, "out", "BTHK,HKD->BTD", y, (H, K, D), NORMAL)
+                return dropout(out, self.config.output_dropout, keys, 1), (k, v)
         attended, key_value = [*past], (k, v)
         if cache is not None:
             current, key_value = cache.update(k, v)
@@ -75,9 +83,7 @@ class Attention(nn.Module):
         elif mask is not None:
             attended.append((k, v, jnp.asarray(mask)))
         y = None
-        # Nothing but x is attended to, and no kernel has dropout of weights.
-        dropped = keys is not None and self.config.attention_dropout > 0
-        if self.fused and isinstance(mask, np.ndarray) and len(attended) == 1 and not dropped:
+        if self.fused and alone:
             y = fused_attention(q * K**-0.5, k, v, mask)
         if y is None:
             y = self.attend(q, attended, keys)

@@ -7,9 +7,12 @@ import math
 import re
 from collections import defaultdict
 
-from experiments.planning.hlo_program import Program, shape_bytes
+from experiments.planning.hlo_program import Instruction, Program, shape_bytes
 
 KINDS = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
+# The TPU compiler spreads a collective over several fusions: one that starts it, products during
+# which it goes on, and one that ends it, each of which names it.
+STARTS, ENDS, CONTINUES = "async-collective-start", "async-collective-done", "async_collective_fus"
 GROUPS_LISTED = re.compile(r"replica_groups=\{\{([\d,]*)\}")
 GROUPS_COUNTED = re.compile(r"replica_groups=\[\d+,(\d+)\]")
 GROUPS_ON_MESH = re.compile(r"replica_groups=mesh\[([^\]]*)\][^{]*\{([^}]*)\}")
@@ -43,6 +46,8 @@ def messages(program: Program, devices: int, computation: str) -> list[Message]:
     sizes = {line.name: shape_bytes(line.shape) for line in lines}
     ends = {line.operands[0]: i for i, line in enumerate(lines)
             if line.opcode.endswith("-done") and line.operands}  # fmt: skip
+    ends |= {line.name.replace(ENDS, STARTS): i for i, line in enumerate(lines)
+             if line.name.startswith(ENDS)}  # fmt: skip
     found = []
     for i, line in enumerate(lines):
         kind = line.opcode.removesuffix("-start")
@@ -51,10 +56,17 @@ def messages(program: Program, devices: int, computation: str) -> list[Message]:
             sent = sent_by.bytes_sent(kind, size, line.rest)
             meanwhile = lines[i + 1 : ends.get(line.name, i + 1)]
             found.append(Message(line.name, sent, tuple(one.name for one in meanwhile)))
-        elif line.opcode == "fusion":  # the TPU compiler's reduce-scatters are fusions
+        elif line.opcode == "fusion" and not continues(line):
+            # The TPU compiler's reduce-scatters are fusions, too.
             sent = sum(sum(sent_by.sent(name).values()) for name in line.called)
-            found += [Message(line.name, sent, ())] if sent else []
+            meanwhile = lines[i + 1 : ends.get(line.name, i + 1)]
+            found += [Message(line.name, sent, tuple(one.name for one in meanwhile))] * bool(sent)
     return found
+
+
+def continues(line: Instruction) -> bool:
+    """Returns whether a fusion goes on with, or ends, a collective that another one started."""
+    return line.name.startswith(ENDS) or any(name.startswith(CONTINUES) for name in line.called)
 
 
 class _Messages:
@@ -79,7 +91,7 @@ class _Messages:
                 size = sum(sizes.get(name, 0) for name in line.operands)
                 total[kind] += self.bytes_sent(kind, size, line.rest)
             times = self._program.trip_count(line) if line.opcode == "while" else 1
-            for called in line.called:
+            for called in () if continues(line) else line.called:
                 for kind, size in self.sent(called).items():
                     total[kind] += times * size
         return dict(total)

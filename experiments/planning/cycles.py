@@ -15,7 +15,7 @@ from collections.abc import Iterator
 
 from experiments.planning.chips import Chip
 from experiments.planning.collectives import KINDS as COLLECTIVES
-from experiments.planning.collectives import messages
+from experiments.planning.collectives import continues, messages
 from experiments.planning.hlo_program import SHAPE, Instruction, Program, shape_bytes
 
 CLOCKS = {"v4": 1.05e9, "v5e": 1.5e9, "v5p": 1.75e9, "v6e": 1.75e9}  # Hz
@@ -26,6 +26,11 @@ _FREE = {"parameter", "get-tuple-element", "tuple", "bitcast", "constant", "afte
 # Products of float[T, K] with float[T, K], or float[T, T] with it, that a kernel of splash
 # attention makes: by a part of its name.
 _SPLASH_PRODUCTS = {"splash_mha_fwd": 2, "splash_mha_dq": 3, "splash_mha_dkv": 4}
+# The same of attention in a single block, and how many times its width its result has.
+_SINGLE_BLOCK_PRODUCTS = {
+    "single_block_attention_forward": (2, 1), "single_block_attention_backward": (5, 3)
+}  # fmt: skip
+_LANES = 128  # a product fills whole tiles of so many tokens
 _HASHES = 8  # shifts or xors of a fusion that draws random numbers: a threefry hash has 20 rounds
 
 
@@ -132,7 +137,7 @@ def _kind(program: Program, instruction: Instruction) -> str:
     if opcode.removesuffix("-start").removesuffix("-done") in COLLECTIVES:
         return "message"
     opcodes = [each.opcode for each in program.inside(instruction)]
-    if set(opcodes) & set(COLLECTIVES):
+    if set(opcodes) & set(COLLECTIVES) and not continues(instruction):
         return "message"
     product = {"convolution", "dot"} & set(opcodes)
     hashed = sum(each in ("xor", "shift-right-logical") for each in opcodes) > _HASHES
@@ -153,6 +158,22 @@ def _kernel_seconds(
     instruction: Instruction, size: float, chip: Chip, kept_share: float
 ) -> float:
     """Returns the longer of a kernel's bytes at full bandwidth and its products."""
+    flops = _single_block_flops(instruction) or _splash_flops(instruction, kept_share)
+    return max(size / chip.hbm_bandwidth, flops / (KERNEL_PEAK * chip.flops))
+
+
+def _single_block_flops(instruction: Instruction) -> float:
+    """Counts all pairs of tokens, whatever the mask; 0 of another kernel."""
+    for name, (products, widths) in _SINGLE_BLOCK_PRODUCTS.items():
+        if name in instruction.name:
+            sides = SHAPE.findall(instruction.shape)[0][1]
+            B, T, W = (int(side) for side in sides.split(","))
+            T = -(-T // _LANES) * _LANES
+            return products * 2 * B * T * T * W / widths
+    return 0.0
+
+
+def _splash_flops(instruction: Instruction, kept_share: float) -> float:
     products = next(
         (n for name, n in _SPLASH_PRODUCTS.items() if name in instruction.name), 0
     )
@@ -166,5 +187,4 @@ def _kernel_seconds(
         (int(sides.split(",")[3]) for _, sides in SHAPE.findall(instruction.shape)
          if sides.count(",") == 3), default=0,
     )  # fmt: skip
-    flops = products * 2 * B * H * T * T * K * kept_share
-    return max(size / chip.hbm_bandwidth, flops / (KERNEL_PEAK * chip.flops))
+    return products * 2 * B * H * T * T * K * kept_share

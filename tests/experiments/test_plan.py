@@ -294,6 +294,53 @@ def test_cycles_of_loops_count_as_often_as_they_run():
     assert float_squares(CYCLES, 64) == ["f32[64,64]"] and not float_squares(CYCLES, 256)
 
 
+SINGLE_BLOCK = """ENTRY %main (p: bf16[8]) -> bf16[8] {
+  %single_block_attention_forward.13 = bf16[128,197,768]{2,1,0:T(8,128)(2,1)} custom-call(%a), custom_call_target="tpu_custom_call"
+  ROOT %single_block_attention_backward.10 = bf16[128,197,2304]{2,1,0:T(8,128)(2,1)} custom-call(%b), custom_call_target="tpu_custom_call"
+}
+"""  # noqa: E501
+
+
+def test_attention_in_a_single_block_multiplies_whole_tiles():
+    chip = Chip(flops=1e12, hbm_bytes=1e9, hbm_bandwidth=1e15, ici_bandwidth=1e9)
+    found = estimate(SINGLE_BLOCK, "v5e", chip)
+    # 197 tokens are 256; two products forwards and five backwards, all masks' blocks.
+    flops = (2 + 5) * 2 * 128 * 256 * 256 * 768
+    assert found.costs["kernel"].seconds == pytest.approx(flops / 0.4e12)
+    slow = Chip(flops=1e18, hbm_bytes=1e9, hbm_bandwidth=1e9, ici_bandwidth=1e9)
+    sent = 128 * 197 * (768 + 2304) * 2 / 1e9
+    assert estimate(SINGLE_BLOCK, "v5e", slow).costs["kernel"].seconds == pytest.approx(sent)
+
+
+SPREAD = """%gather (w: bf16[64,64]) -> bf16[256,64] {
+  %w = bf16[64,64]{1,0} parameter(0)
+  ROOT %g = bf16[256,64]{1,0} all-gather(%w), replica_groups=[2,4]<=[8], dimensions={0}
+}
+
+%async_collective_fusion.1 (w: bf16[64,64]) -> bf16[256,64] {
+  %w = bf16[64,64]{1,0} parameter(0)
+  %p = bf16[64,64]{1,0} convolution(%w, %w), dim_labels=bf_io->bf
+  ROOT %g = bf16[256,64]{1,0} all-gather(%w), replica_groups=[2,4]<=[8], dimensions={0}
+}
+
+ENTRY %main (w: bf16[64,64]) -> bf16[256,64] {
+  %w = bf16[64,64]{1,0} parameter(0)
+  %async-collective-start.3 = bf16[256,64]{1,0} fusion(%w), kind=kCustom, calls=%gather
+  %fusion.7 = bf16[64,64]{1,0} fusion(%w), kind=kOutput, calls=%async_collective_fusion.1, backend_config={"estimated_cycles":"3000"}
+  ROOT %async-collective-done.3 = bf16[256,64]{1,0} fusion(%fusion.7), kind=kCustom, calls=%gather
+}
+"""  # noqa: E501
+
+
+def test_a_collective_that_is_spread_over_fusions_is_sent_once():
+    """The product in the middle counts as one, and covers what is sent meanwhile."""
+    chip = Chip(flops=1e9, hbm_bytes=1e9, hbm_bandwidth=1e12, ici_bandwidth=1e10)
+    assert sent_bytes(SPREAD, 8) == {"all-gather": 3 * 64 * 64 * 2}
+    found = estimate(SPREAD, "v5e", chip, devices=8)
+    assert found.costs["product"].seconds == pytest.approx(3000 / 1.5e9)
+    assert found.exposed_seconds == pytest.approx(3 * 64 * 64 * 2 / 1e10 - 3000 / 1.5e9)
+
+
 def test_a_fused_reduce_scatter_is_a_message_that_nothing_covers():
     chip = Chip(flops=1e9, hbm_bytes=1e9, hbm_bandwidth=1e12, ici_bandwidth=1e9)
     found = estimate(HLO, "v5e", chip, devices=8)

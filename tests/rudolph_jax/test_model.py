@@ -208,12 +208,14 @@ def test_groups_of_layers_compute_what_single_layers_do(tiny_config, tiny_params
     np.testing.assert_allclose(states, alone, atol=1e-5)
 
 
+@pytest.mark.parametrize("kernel", ["splash", "single_block"])
 @pytest.mark.parametrize("compute", [Compute(), Compute(fused_attention=False)])
-def test_attention_is_fused_where_no_weight_is_dropped(tiny_config, tiny_params, compute):
+def test_attention_is_fused_where_no_weight_is_dropped(tiny_config, tiny_params, compute, kernel):
     """Dropout of outputs alone leaves the kernel in; dropout of weights does not."""
     config = dataclasses.replace(
-        tiny_config, image_tokens_per_side=11, layers=5, attention_dropout=0.0, output_dropout=0.1
-    )
+        tiny_config, image_tokens_per_side=11, layers=5, attention_dropout=0.0, output_dropout=0.1,
+        width=128, heads=2,
+    )  # fmt: skip
     layout, params = Layout(config), tiny_params(config)
     ids = np.random.default_rng(0).integers(1, 10, (2, layout.sequence_length), dtype=np.int32)
     keys = jax.random.split(jax.random.key(1), 2)
@@ -225,7 +227,7 @@ def test_attention_is_fused_where_no_weight_is_dropped(tiny_config, tiny_params,
         return jax.jit(jax.value_and_grad(loss))
 
     loss, grads = gradient(config)(params)
-    with force_kernel("splash_interpreted"):
+    with force_kernel(f"{kernel}_interpreted"):
         fused = gradient(config).lower(params).as_text()
         dropping = dataclasses.replace(config, attention_dropout=0.1)
         plain = gradient(dropping).lower(params).as_text()
@@ -235,4 +237,4 @@ def test_attention_is_fused_where_no_weight_is_dropped(tiny_config, tiny_params,
     assert (scores in fused) == (not compute.fused_attention) and scores in plain
     np.testing.assert_allclose(found, loss, rtol=1e-5)
     for a, b in zip(jax.tree.leaves(found_grads), jax.tree.leaves(grads), strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-5, atol=2e-5 + 1e-6 * np.abs(b).max())
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=2e-5 + 1e-5 * np.abs(b).max())

@@ -9,9 +9,10 @@ import pytest
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from clip_jax import InputError, cpu
-from clip_jax.attention import attention
-from clip_jax.fused import force_kernel, fused_attention, shard_over
+from clip_jax.attention import attention, self_attention
+from clip_jax.fused import force_kernel, fused_attention, fused_self_attention, shard_over
 from clip_jax.fused.tpu import choose_block, kept_blocks, padded_mask
+from clip_jax.fused.tpu_single_block import fits_single_block
 from rudolph_jax.config import PRESETS
 from rudolph_jax.masks import MASK_TYPES, mask
 
@@ -38,7 +39,7 @@ def value_and_gradients(attend, arrays, allowed):
         return jnp.sin(attend(*arrays, allowed).astype(jnp.float32)).sum()
 
     out = attend(*arrays, allowed)
-    return out, *jax.grad(loss, (0, 1, 2))(*arrays)
+    return out, *jax.grad(loss, tuple(range(len(arrays))))(*arrays)
 
 
 @pytest.mark.parametrize("K", [64, 128])
@@ -63,6 +64,85 @@ def test_published_lengths_in_bfloat16(T):
         a, b = np.asarray(a, np.float32), np.asarray(b)
         assert np.abs(a - b).max() < 1e-2 * np.abs(b).max()
         assert np.abs(a - b).mean() < 2e-3 * np.abs(b).max()
+
+
+def plain_self(qkv, allowed):
+    q, k, v = jnp.einsum("BTcHK->cBHTK", qkv)
+    return jnp.einsum("BHTK->BTHK", plain(q * q.shape[-1] ** -0.5, k, v, allowed))
+
+
+@pytest.mark.parametrize("K", [64, 128])
+@pytest.mark.parametrize("name", [*MASK_TYPES, "full"])
+def test_a_single_block_in_float32(name, K):
+    allowed = MASKS.get(name)
+    T = len(MASKS["row"])
+    qkv = jax.random.normal(jax.random.key(K), (2, T, 3, 256 // K, K))
+    with force_kernel("single_block_interpreted"):
+        found = value_and_gradients(fused_self_attention, [qkv], allowed)
+    for a, b in zip(found, value_and_gradients(plain_self, [qkv], allowed), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("T", [50, 77, 577])
+def test_a_single_block_of_published_lengths_in_bfloat16(T):
+    qkv = jax.random.normal(jax.random.key(T), (1, T, 3, 2, 64)).astype(jnp.bfloat16)
+    allowed = np.tri(T, dtype=bool) if T == 77 else None
+    with force_kernel("single_block_interpreted"):
+        found = value_and_gradients(fused_self_attention, [qkv], allowed)
+    exact = [qkv.astype(jnp.float32)]
+    for a, b in zip(found, value_and_gradients(plain_self, exact, allowed), strict=True):
+        a, b = np.asarray(a, np.float32), np.asarray(b)
+        assert np.abs(a - b).max() < 1e-2 * np.abs(b).max()
+        assert np.abs(a - b).mean() < 2e-3 * np.abs(b).max()
+
+
+def test_what_no_single_block_fits():
+    assert fits_single_block(577, 16, 64) and fits_single_block(384, 3, 128)
+    assert not fits_single_block(832, 16, 64)  # scores that fill the memory of a core
+    assert not fits_single_block(50, 3, 64) and not fits_single_block(50, 4, 80)  # half a tile
+    qkv = jnp.zeros((1, 50, 3, 3, 64))
+    with force_kernel("single_block_interpreted"):
+        assert fused_self_attention(qkv, None) is None
+        assert fused_attention(*inputs(209, 64), None) is None
+    assert fused_self_attention(qkv[..., :2, :], None) is None  # a CPU
+
+
+@pytest.mark.parametrize("head_axis", [None, "tensor"])
+def test_single_blocks_on_a_mesh(head_axis):
+    mesh = Mesh(
+        np.array(jax.devices()).reshape(2, 2, 2), ("data", "fsdp", "tensor"),
+        axis_types=(AxisType.Auto,) * 3,
+    )  # fmt: skip
+    allowed = MASKS["conv"]
+    qkv = jax.random.normal(jax.random.key(0), (4, len(allowed), 3, 4, 64))
+    placed = jax.device_put(
+        qkv, NamedSharding(mesh, PartitionSpec(("data", "fsdp"), None, None, head_axis))
+    )
+
+    @jax.jit
+    def run(qkv):
+        return value_and_gradients(fused_self_attention, [qkv], allowed)
+
+    with force_kernel("single_block_interpreted"), jax.set_mesh(mesh):
+        assert fused_self_attention(qkv, allowed) is None  # nobody says how they lie
+        with shard_over(("data", "fsdp"), head_axis):
+            found = run(placed)
+            text = run.lower(placed).compile().as_text()
+    assert found[0].sharding.shard_shape(found[0].shape)[0] == 1
+    assert "all-gather" not in text
+    for a, b in zip(found, value_and_gradients(plain_self, [qkv], allowed), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_a_towers_self_attention_is_a_single_block(causal):
+    qkv = jax.random.normal(jax.random.key(1), (2, 50, 3, 2, 64))
+    expected = self_attention(qkv, causal)
+    with force_kernel("single_block_interpreted"):
+        np.testing.assert_allclose(self_attention(qkv, causal), expected, rtol=1e-5, atol=1e-5)
+        assert "50x50" in jax.jit(self_attention, static_argnums=(1, 2)).lower(
+            qkv, causal, False
+        ).as_text()
 
 
 @pytest.mark.parametrize("head_axis", [None, "tensor"])
@@ -107,7 +187,7 @@ def test_short_sequences_and_other_platforms_get_no_kernel():
         assert fused_attention(*inputs(77, 64), None) is None
         with force_kernel("off"):
             assert fused_attention(*inputs(209, 64), None) is None
-    with pytest.raises(InputError, match="kernel is 'flash'; expected one of splash, "):
+    with pytest.raises(InputError, match="kernel is 'flash'; expected one of single_block, "):
         force_kernel("flash")
 
 
