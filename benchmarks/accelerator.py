@@ -1,9 +1,11 @@
-"""Training steps on TPU slices by the compiler's estimate: python -m benchmarks accelerator
+"""Programs on TPUs by the compiler's estimate: python -m benchmarks accelerator
 
     [--programs=350M,...] [--slices=v5e:16x16,...] [--before=FILE] [--out=docs/accelerators.json]
 
 Each program is compiled whole, at full effort, for a slice that need not be at hand; it needs
-libtpu (`pip install 'rudolph-jax[tpu]'`) and, for a step on 256 chips, some ten minutes. The file
+libtpu (`pip install 'rudolph-jax[tpu]'`) and, for a step on 256 chips, some ten minutes. Training
+steps are those of the configs; drawing and encoders run on one chip of a slice's kind, and their ms
+are those of a code or of a batch of 128. The file
 is written after every row, and a row that it has is not compiled again. --before names a file that
 the same command wrote in another checkout, whose figures become "before". What the estimate leaves
 out is in docs/scaling.md.
@@ -20,6 +22,7 @@ from typing import Any
 
 import jax
 
+from benchmarks.one_chip import drawing_program, encoder_program, measure_program
 from benchmarks.plan_table import planned_config
 from clip_jax.atomic_file import replace_file
 from clip_jax.cli import Parser, run_cli
@@ -43,12 +46,32 @@ PROGRAMS = {
         )
     },
 }  # fmt: skip
+DRAWING = {
+    f"decode {preset} batch {batch}": (preset, batch)
+    for preset in ("350M", "1.3B", "2.7B")
+    for batch in (1, 32, 256)
+}
+ENCODERS = {
+    f"encode {preset} {tower}": (preset, tower)
+    for preset in (
+        "ruclip-vit-base-patch32-224", "ruclip-vit-base-patch16-224", "ruclip-vit-large-patch14-336"
+    )
+    for tower in ("images", "texts")
+}  # fmt: skip
+NAMES = (*PROGRAMS, *DRAWING, *ENCODERS)
 SLICES = ("v5e:16x16", "v5p:8x8x8", "v6e:16x16")
 PACKAGES = ("jax", "jaxlib", "libtpu")
 
 
 def measure(program: str, topology: str) -> dict[str, Any]:
-    """Return the estimate of a step: {"ms", "mfu", "gb", "work"}; gb: the peak of a device."""
+    """Return the estimate of a step, a code or a batch: {"ms", "mfu", "gb", "work"}.
+
+    gb: the peak of a device.
+    """
+    if program in DRAWING:
+        return measure_program(drawing_program(*DRAWING[program]), topology.partition(":")[0])
+    if program in ENCODERS:
+        return measure_program(encoder_program(*ENCODERS[program]), topology.partition(":")[0])
     devices, generation = slice_devices(topology), topology.partition(":")[0]
     config = planned_config(PROGRAMS[program], len(devices))
     plan = make_plan(config, devices, CHIPS[generation], generation=generation)
@@ -79,14 +102,14 @@ def to_markdown(rows: Sequence[Mapping[str, Any]]) -> str:
         cells = [
             row["program"], row["slice"], _ms(before.get("ms")), _ms(after["ms"]),
             _share(before.get("mfu")), _share(after["mfu"]), f"{after['gb']:.1f}",
-            ", ".join(f"{kind} {ms:.0f}" for kind, ms in largest),
+            ", ".join(f"{kind} {_ms(ms)}" for kind, ms in largest),
         ]  # fmt: skip
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
 def _ms(value: float | None) -> str:
-    return "?" if value is None else f"{value:,.0f}"
+    return "?" if value is None else f"{value:,.{0 if value >= 20 else 2}f}"
 
 
 def _share(value: float | None) -> str:
@@ -96,8 +119,8 @@ def _share(value: float | None) -> str:
 def _run(argv: Sequence[str]) -> None:
     parser = Parser(prog="python -m benchmarks accelerator", description=__doc__)
     add = parser.add_argument
-    add("--programs", default=",".join(PROGRAMS), metavar="NAMES",
-        help=f"of the rows, with commas ({','.join(PROGRAMS)})")
+    add("--programs", default=",".join(NAMES), metavar="NAMES",
+        help=f"of the rows, with commas ({','.join(NAMES)})")
     add("--slices", default=",".join(SLICES), metavar="NAMES",
         help=f"generation and chips along each side ({','.join(SLICES)})")
     add("--before", type=Path, metavar="FILE", help="of another checkout (none)")
@@ -106,7 +129,7 @@ def _run(argv: Sequence[str]) -> None:
     args = parser.parse_args(argv)
     programs, slices = args.programs.split(","), args.slices.split(",")
     for name in programs:
-        check_choice("--programs", name, tuple(PROGRAMS))
+        check_choice("--programs", name, NAMES)
     for topology in slices:
         check_choice("--slices", topology.partition(":")[0], tuple(CHIPS))
     before = {_key(row): row["after"] for row in _read(args.before)["rows"]} if args.before else {}
@@ -115,11 +138,12 @@ def _run(argv: Sequence[str]) -> None:
     jax.config.update("jax_platforms", "cpu")
     for program in programs:
         for topology in slices:
-            key = program, topology
+            alone = program not in PROGRAMS
+            key = program, f"{topology.partition(':')[0]}:1" if alone else topology
             if key not in rows:
                 print(f"compiling {program} for {topology}", file=sys.stderr, flush=True)
                 after = measure(program, topology)
-                rows[key] = {"program": program, "slice": topology, "before": None, "after": after}
+                rows[key] = {"program": program, "slice": key[1], "before": None, "after": after}
             if key in before:
                 rows[key]["before"] = before[key]
             versions = {name: metadata.version(name) for name in PACKAGES}

@@ -23,7 +23,10 @@ def self_attention(qkv: jax.Array, causal: bool, fused: bool = True) -> jax.Arra
     """
     mask = np.tri(qkv.shape[1], dtype=bool) if causal else None
     y = fused_self_attention(qkv, mask) if fused else None
-    return attention(*jnp.moveaxis(qkv, 2, 0), causal, fused) if y is None else y
+    if y is not None:
+        return y
+    q, k, v = jnp.moveaxis(qkv, 2, 0)
+    return attention(q, k, v, causal, fused)
 
 
 def attention(

@@ -70,9 +70,10 @@ class Attention(nn.Module):
         q, k, v = jnp.einsum("BTcHK->cBHTK", qkv)
         # Nothing but x is attended to, and no kernel has dropout of weights.
         dropped = keys is not None and self.config.attention_dropout > 0
-        alone = isinstance(mask, np.ndarray) and not past and cache is None and not dropped
-        if self.fused and alone:
-            y = fused_self_attention(qkv, mask)
+        alone = not past and cache is None and not dropped
+        constant = mask if self.fused and alone and isinstance(mask, np.ndarray) else None
+        if constant is not None:
+            y = fused_self_attention(qkv, constant)
             if y is not None:
                 out = linear(self, "out", "BTHK,HKD->BTD", y, (H, K, D), NORMAL)
                 return dropout(out, self.config.output_dropout, keys, 1), (k, v)
@@ -83,8 +84,8 @@ class Attention(nn.Module):
         elif mask is not None:
             attended.append((k, v, jnp.asarray(mask)))
         y = None
-        if self.fused and alone:
-            y = fused_attention(q * K**-0.5, k, v, mask)
+        if constant is not None:
+            y = fused_attention(q * K**-0.5, k, v, constant)
         if y is None:
             y = self.attend(q, attended, keys)
         out = linear(self, "out", "BHTK,HKD->BTD", y, (H, K, D), NORMAL)

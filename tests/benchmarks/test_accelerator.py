@@ -3,11 +3,15 @@
 import json
 from types import SimpleNamespace
 
+import jax
+import jax.numpy as jnp
 import pytest
 
 from benchmarks import accelerator
 from benchmarks.accelerator import PROGRAMS, main, row_of, to_markdown
+from benchmarks.one_chip import ENCODER_BATCH, drawing_program, encoder_program
 from benchmarks.plan_table import MAX_MICROBATCH
+from rudolph_jax.config import PRESETS
 
 PLAN = SimpleNamespace(
     step_seconds=0.25, mfu=0.4321, peak_bytes=8e9,
@@ -58,6 +62,28 @@ def test_rows_are_kept_and_compared(tmp_path, compiled, capsys):
     )
     assert to_markdown(rows).endswith("| train 1.3B | v5e:2x2 | ? | 250 | ? | 43% | 8.0 | "
                                       "product 200, kernel 40 |")  # fmt: skip
+
+
+def test_programs_of_one_chip_are_named_after_it(tmp_path, compiled):
+    out = tmp_path / "rows.json"
+    arguments = ["--programs=decode 350M batch 32", "--slices=v5e:2x2,v5e:4x4", f"--out={out}"]
+    assert main(arguments) == 0
+    assert [row["slice"] for row in json.loads(out.read_text())["rows"]] == ["v5e:1"]
+    assert len(compiled) == 1
+
+
+def test_a_drawing_program_makes_every_code():
+    run, shapes, codes = drawing_program("tiny", 3)
+    assert codes == PRESETS["tiny"].image_tokens_per_side ** 2
+    assert jax.eval_shape(run, *shapes).shape == (3, codes)
+    leaves = jax.tree.leaves(shapes[0])
+    assert {leaf.dtype for leaf in leaves} == {jnp.dtype("bfloat16")}
+
+
+@pytest.mark.parametrize("tower", ["images", "texts"])
+def test_an_encoder_program_encodes_a_batch(tower):
+    run, shapes, units = encoder_program("ruclip-vit-base-patch32-224", tower)
+    assert units == 1 and jax.eval_shape(run, *shapes).shape == (ENCODER_BATCH, 512)
 
 
 @pytest.mark.parametrize(
