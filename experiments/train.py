@@ -48,6 +48,7 @@ from experiments.training.resume import step_to_resume
 from experiments.training.run_objective import make_run_objective
 from experiments.training.runners import RUNNERS
 from experiments.training.state import initial_state, model_params
+from experiments.training.trackers import check_installed
 from experiments.training.warm_start import initial_vocabulary, load_initial_params
 from experiments.workdir.folder import hold
 from experiments.workdir.storage_errors import storage_errors
@@ -81,6 +82,7 @@ def train(
     # Orbax takes an eighth of a second to import, which a wrong config need not wait for.
     from experiments.training.checkpoint import Checkpoints, abstract_state, last_good
 
+    check_installed(config.report_to)
     enable_compilation_cache()
     workdir = as_path(workdir)
     processes = Processes()

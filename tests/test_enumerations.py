@@ -21,7 +21,15 @@ from converters.conversion import DTYPES
 from experiments.config.data import BACKGROUNDS, DataConfig, check_data
 from experiments.config.objective import DEFAULTS, ClipSettings, RudolphSettings
 from experiments.config.optimizer import MOMENT_DTYPES, OPTIMIZERS, SCHEDULES, OptimConfig
-from experiments.config.run import BEST, FINAL_MODELS, PARALLEL, TrainConfig, check, default_config
+from experiments.config.run import (
+    BEST,
+    FINAL_MODELS,
+    PARALLEL,
+    TRACKERS,
+    TrainConfig,
+    check,
+    default_config,
+)
 from experiments.data import sources
 from experiments.data.preparation import prepare
 from experiments.data.sources.read_plan import SourceConfig
@@ -138,6 +146,7 @@ NAMES = {
     "objective": (DEFAULTS, default_config),
     "parallel": (PARALLEL, run_field("parallel")),
     "best_mode": (BEST, run_field("best_mode")),
+    "report_to": (TRACKERS, lambda name: run_field("report_to")((name,))),
     "final_model": (
         FINAL_MODELS,
         run_field("final_model", best_metric="retrieval:a/top1", evaluators=("retrieval:a",),

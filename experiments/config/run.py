@@ -52,6 +52,9 @@ class MeshConfig:
     tensor: int = 1
 
 
+TRACKERS = ("tensorboard", "wandb", "mlflow")
+
+
 @dataclasses.dataclass(frozen=True)
 class TrainConfig:
     """A whole run. `every` counts are in steps; 0 turns the thing off.
@@ -67,6 +70,7 @@ class TrainConfig:
     early_stop: ends the run after so many evaluations in a row without a better `best_metric`.
     final_model: which parameters become the model folder, of the "last" step or of the "best" by
         `best_metric`.
+    report_to: where metrics are shown besides metrics.jsonl: "tensorboard", "wandb", "mlflow".
     watchdog_seconds: how long processes wait for one that does not begin a step; 0: for ever.
     extensions: own functions that the config names; they are not saved with it.
     """
@@ -93,6 +97,7 @@ class TrainConfig:
     best_mode: str = "highest"
     early_stop: Annotated[int, Meta(ge=0)] = 0
     final_model: str = "last"
+    report_to: tuple[str, ...] = ("tensorboard",)
     watchdog_seconds: float = 0.0
     extensions: Extensions = dataclasses.field(
         default=Extensions(), compare=False, metadata=FUNCTIONS
@@ -168,6 +173,8 @@ def check(config: TrainConfig) -> TrainConfig:
     begins = bool(config.init.folder) or not config.init.wise_ft
     expect(begins, "init.folder", "", "a model folder, which config.init.wise_ft averages with")
     _check_best(config)
+    for name in config.report_to:
+        expect(name in TRACKERS, "report_to", name, ", ".join(TRACKERS))
     waits = config.watchdog_seconds
     expect(waits >= 0, "watchdog_seconds", waits, "seconds, or 0 for no watchdog")
     return config

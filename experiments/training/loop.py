@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 from clip_jax.errors import InputError
 from clip_jax.tokenizer import Tokenizer
 from experiments.cli.exit_status import DivergedError, Stopped
-from experiments.config.run import MeshConfig, TrainConfig
+from experiments.config.run import MeshConfig, TrainConfig, flatten
 from experiments.distributed.preemption import PreemptionHandler
 from experiments.distributed.processes import Processes, fetch_to_host
 from experiments.distributed.watchdog import Watchdog
@@ -87,7 +87,7 @@ class Loop:
     ) -> State:
         """Takes the steps that are left. on_first_step: called when the first one is compiled."""
         config, first = self.config, self.processes.first
-        self.writer = MetricsWriter(self.workdir, self.first_step) if first else NullMetricsWriter()
+        self.writer = self._make_writer() if first else NullMetricsWriter()
         self.checkpoints.before_save.append(self.writer.flush)
         self.progress = Progress(
             self.first_step, config.steps, config.data.batch_size, quiet=not first
@@ -220,6 +220,10 @@ class Loop:
         due = self._due(self.config.evaluate_every, self.first_step)
         wanted = self.first_step and self.config.best_metric and due
         return bool(wanted) and not self.checkpoints.has_metric(self.first_step)
+
+    def _make_writer(self) -> MetricsWriter:
+        fields = flatten(self.config.to_dict())
+        return MetricsWriter(self.workdir, self.first_step, fields, self.config.report_to)
 
     def _add_metrics(self) -> None:
         """Completes the checkpoint that the run resumes from, if it was saved in an evaluation."""

@@ -1,4 +1,4 @@
-"""Writes the metrics of a run: a JSONL file, TensorBoard, and the console."""
+"""Writes the metrics of a run: a JSONL file, TensorBoard, trackers, and the console."""
 
 from __future__ import annotations
 
@@ -9,15 +9,16 @@ import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 from tqdm import tqdm
 
 from clip_jax.atomic_file import replace_file
 from clip_jax.paths import as_path, is_remote, upload
 from experiments.training.interrupts import HeldInterrupts
+from experiments.training.trackers import BOARD, start_trackers
 
-FILE_NAME, BOARD = "metrics.jsonl", "tensorboard"
+FILE_NAME = "metrics.jsonl"
 UPLOAD_SECONDS = 30.0  # between two writings to a bucket
 PLAIN_LINE_SECONDS = 10.0  # between lines of progress where there is no terminal
 
@@ -29,8 +30,17 @@ class MetricsWriter:
     temporary folder, every UPLOAD_SECONDS, before each checkpoint and at the end.
     """
 
-    def __init__(self, folder: Path, first_step: int) -> None:
-        """Lines of steps after `first_step`, which a resumed run takes again, are dropped."""
+    def __init__(
+        self,
+        folder: Path,
+        first_step: int,
+        config: Mapping[str, Any] | None = None,
+        report_to: tuple[str, ...] = (BOARD,),
+    ) -> None:
+        """Drops lines of steps after `first_step`, which a resumed run takes again.
+
+        config: by dotted name, shown beside the metrics. report_to: `TrainConfig.report_to`.
+        """
         # Imports PyTorch where there is one, which takes seconds.
         from tensorboardX import SummaryWriter
 
@@ -48,7 +58,12 @@ class MetricsWriter:
             str(board),
             purge_step=first_step + 1,
             filename_suffix=f".{first_step}",
+            write_to_disk=BOARD in report_to,
         )
+        if config is not None and not first_step:
+            rows = (f"| {key} | {value} |" for key, value in config.items())
+            self._board.add_text("config", "\n".join(["| field | value |", "|---|---|", *rows]))
+        self._trackers = start_trackers(report_to, folder, config or {})
         # Of a run's events the differences count: they are those of a clock that only goes forward.
         self._offset = time.time() - time.monotonic()
 
@@ -61,6 +76,8 @@ class MetricsWriter:
             self._file.flush()
             for name, value in values.items():
                 self._board.add_scalar(name, value, step, walltime=now)
+            for tracker in self._trackers:
+                tracker.write(step, values)
             if self._upload is not None and self._upload.is_due:
                 self.flush()
 
@@ -71,6 +88,8 @@ class MetricsWriter:
             self._upload()
 
     def close(self) -> None:
+        for tracker in self._trackers:
+            tracker.close()
         self._board.close()
         if self._upload is not None:
             self._upload.close()
