@@ -35,7 +35,7 @@ MAX_MICROBATCH = {
     "ruclip_vit_base_patch32_384": 512,
     "ruclip_vit_base_patch16_384": 128,
     "ruclip_vit_large_patch14_224": 128,
-    "ruclip_vit_large_patch14_336": 64,
+    "ruclip_vit_large_patch14_336": 128,
     "rudolph_350m": 16,
     "rudolph_1_3b": 2,
     "rudolph_2_7b": 2,

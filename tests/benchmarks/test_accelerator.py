@@ -1,6 +1,7 @@
 """The table of compiled training steps: resumed by row, and beside another checkout's."""
 
 import json
+from pathlib import Path
 from types import SimpleNamespace
 
 import jax
@@ -84,6 +85,12 @@ def test_a_drawing_program_makes_every_code():
 def test_an_encoder_program_encodes_a_batch(tower):
     run, shapes, units = encoder_program("ruclip-vit-base-patch32-224", tower)
     assert units == 1 and jax.eval_shape(run, *shapes).shape == (ENCODER_BATCH, 512)
+
+
+def test_the_page_has_the_files_rows():
+    docs = Path(__file__).parents[2] / "docs"
+    rows = json.loads((docs / "accelerators.json").read_text())["rows"]
+    assert to_markdown(rows) in (docs / "scaling.md").read_text()
 
 
 @pytest.mark.parametrize(
