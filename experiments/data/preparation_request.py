@@ -19,6 +19,8 @@ REQUEST = "prepare.json"
 # Of the results of chunks. 2: they count the source's items; quotes and keys of tars have rules.
 # 3: notes on images and captions lie beside them.
 FORMAT = 3
+# 4: rows that are left out belong to the chunk that they lie in.
+FORMAT_OF_TABLES = 4
 _DEFAULTS = {**dataclasses.asdict(SourceConfig("")), **dataclasses.asdict(WriteConfig())}
 
 
@@ -38,15 +40,16 @@ def claim(
     }
     del request["chunk_records"]  # follows from shard_records
     file = out / REQUEST
+    written = FORMAT_OF_TABLES if plan.config.kind == "pictures" else FORMAT
     if not file.exists():
         _check_empty(out)
-        if create_file(file, json_line({"format": FORMAT, **request})):
+        if create_file(file, json_line({"format": written, **request})):
             return
     begun = read_json(file)
     if not isinstance(begun, dict):
         raise InputError(f"{file}: holds no object; remove {out} or name another folder")
     finished = (out / INFO).exists()
-    if not finished and begun.get("format") != FORMAT:
+    if not finished and begun.get("format") != written:
         raise InputError(
             f"{out}: was begun by another version, which read and counted otherwise; remove it or "
             "name another folder"

@@ -15,9 +15,11 @@ _INSIDE = "quote marks stand inside of a text without quotes"
 class Line:
     """A physical line, and how it goes on where a quoted text reaches it; both found once."""
 
-    __slots__ = ("text", "end", "_close", "_tail")
+    __slots__ = ("text", "end", "size", "_close", "_tail")
 
-    def __init__(self, line: str | None) -> None:
+    def __init__(self, line: str | None, size: int) -> None:
+        """line: None for one too long. size: of it in the file, in bytes."""
+        self.size = size
         self.end = next((end for end in _ENDS if line and line.endswith(end)), "")
         self.text = None if line is None else line.removesuffix(self.end)
         self._close: int | None = None

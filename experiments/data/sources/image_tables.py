@@ -7,9 +7,11 @@ Of labels each row is an example, and there is a table a split, such as test.csv
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
+
+import xxhash
 
 from clip_jax.errors import InputError
 from clip_jax.image_file import IMAGE_SUFFIXES
@@ -28,9 +30,11 @@ from experiments.data.sources.labels import (
 from experiments.data.sources.read_plan import ReadPlan, SourceConfig, file_fingerprints
 from experiments.data.sources.records import BadRecord, Candidate, Ignored, Rejected
 from experiments.data.sources.schema import COLUMNS, LABELS
+from experiments.data.sources.table_plan import TableChunk, plan_chunks
 from experiments.data.sources.tables import (
     JSON_LINES,
     TABLES,
+    Table,
     TableRow,
     column_names,
     table_rows,
@@ -62,21 +66,21 @@ def matches(source: Path) -> bool:
 
 
 def plan(config: SourceConfig) -> ReadPlan:
-    """Chunks are lists of entries, in the order in which they first appear."""
-    table = _find_table(config)
-    if table.suffix.lower() != JSON_LINES:
-        config = choose_columns(column_names(table), config, table)
-    entries = _entries(table, config)
-    size = config.chunk_records
-    chunks = [entries[i : i + size] for i in range(0, len(entries), size)]
-    return ReadPlan(config, file_fingerprints(table.parent, [table]), chunks)
+    """Chunks are of `chunk_records` records, in the order in which they first appear."""
+    path = _find_table(config)
+    if path.suffix.lower() != JSON_LINES:
+        config = choose_columns(column_names(path), config, path)
+    table = Table(path, config.image_column)
+    chunks = plan_chunks(table, lambda row: _digest(row, config), config.chunk_records)
+    return ReadPlan(config, file_fingerprints(path.parent, [path]), chunks)
 
 
-def read(config: SourceConfig, chunk: list[Entry]) -> Iterator[Candidate | Rejected | Ignored]:
+def read(config: SourceConfig, chunk: TableChunk) -> Iterator[Candidate | Rejected | Ignored]:
     source = Path(config.source)
     folder = source if source.is_dir() else source.parent
+    table = Table(folder / chunk.table, config.image_column, chunk.quoted)
     schema = config.schema
-    for entry in chunk:
+    for entry in _entries(table.path, chunk.read(table), config):
         where = entry.rows[0]
         if entry.key is None:
             yield Ignored("blank line") if entry.why is None else Rejected(where, entry.why)
@@ -195,8 +199,10 @@ def _find_table(config: SourceConfig) -> Path:
 
 def check_table(source: Path, config: SourceConfig) -> None:
     """Raises InputError that names the missing table of a folder with images."""
+    if _tables(source):
+        return
     images = sum(file.suffix.lower() in IMAGE_SUFFIXES for file in source.rglob("*"))
-    if images and not _tables(source):
+    if images:
         columns = [column.default_names[0] for column in config.schema.columns.values()]
         others = ", ".join(f"list{suffix}" for suffix in TABLES if suffix != ".csv")
         raise InputError(
@@ -205,13 +211,26 @@ def check_table(source: Path, config: SourceConfig) -> None:
         )
 
 
-def _entries(table: Path, config: SourceConfig) -> list[Entry]:
+def _digest(row: dict[str, Any] | BadRecord | None, config: SourceConfig) -> int | None:
+    """Returns the digest of what a row's record is known by; None for a row that is left out."""
+    if row is None:
+        return None
+    try:
+        head, _ = _read_row(row, config)
+    except BadRecord:
+        return None
+    if config.schema.has_image:
+        head[0] = normalize_name(head[0])  # which spellings are one file is seen when it is read
+    return xxhash.xxh3_64_intdigest("\0".join(head).encode("utf-8", "surrogatepass"))
+
+
+def _entries(table: Path, rows: Iterable[TableRow], config: SourceConfig) -> list[Entry]:
     """Records in the order in which they first appear, then the rows that are left out."""
     schema = config.schema
     records: dict[tuple[str, ...], list[tuple[dict[str, Any], list[Any], Any]]] = {}
     left_out = []
     names = _ImageNames(table.parent)
-    for row in table_rows(table, config.image_column):
+    for row in rows:
         where = _where(table, row)
         if row.value is None:
             left_out.append(Entry([where]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -44,7 +45,7 @@ class SourceConfig:
     def schema(self) -> RecordSchema:
         return SCHEMAS[self.form]
 
-    @property
+    @functools.cached_property
     def columns(self) -> dict[str, str]:
         """Returns the column of each feature that the form has, "" where none was named."""
         return {name: getattr(self, column.field) for name, column in self.schema.columns.items()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,7 +57,7 @@ class RecordSchema:
     scalar_features: tuple[str, ...]
     repeated_feature: str
 
-    @property
+    @functools.cached_property
     def columns(self) -> dict[str, Column]:
         """Returns them by feature, the image first and the repeated one last."""
         names = ("image",) * self.has_image + (*self.scalar_features, self.repeated_feature)

@@ -9,16 +9,16 @@ from __future__ import annotations
 
 import codecs
 import collections
-import dataclasses
+import io
 import itertools
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, NamedTuple, TextIO
 
 from clip_jax.errors import InputError
 from clip_jax.image_file import IMAGE_SUFFIXES
-from clip_jax.text import BYTE_ORDER_MARK, decode_text, escape, parse_json
+from clip_jax.text import decode_text, escape, parse_json
 from experiments.data.sources.cells import DONE, OPEN, QUOTE, Line, split_cells
 from experiments.data.sources.records import BadRecord
 
@@ -35,87 +35,157 @@ class QuotesWarning(UserWarning):
     """A TSV file is nearly consistent with quoting; its quote marks are read as text."""
 
 
-@dataclasses.dataclass(frozen=True)
-class TableRow:
+class RowPlace(NamedTuple):
+    """Where a row begins: the byte in the file, its number and its first line."""
+
+    offset: int
+    number: int
+    line: int
+
+
+class TableRow(NamedTuple):
     """Hold a row of a table.
 
     number: as a spreadsheet counts, a text over several lines being in one row. line: the first
-    line of the file that the row is on. value: the cells by column, why the row is rejected, or
-    None for a blank line.
+    line of the file that the row is on. offset: its first byte. value: the cells by column, why the
+    row is rejected, or None for a blank line.
     """
 
     number: int
     line: int
+    offset: int
     value: dict[str, Any] | BadRecord | None
+
+    @property
+    def place(self) -> RowPlace:
+        return RowPlace(self.offset, self.number, self.line)
+
+
+class Table:
+    """A table that can be read from any of its rows on; one that is no table raises InputError."""
+
+    def __init__(self, path: Path, image_column: str = "", quoted: bool | None = None) -> None:
+        """image_column: helps to tell a row from a line of a quoted text.
+
+        quoted: whether quote marks have a meaning; None: found by reading all of a TSV file.
+        """
+        self.path = path
+        self._image_column = image_column
+        self._is_json = path.suffix.lower() == JSON_LINES
+        self.quoted = not self._is_json and (_is_quoted(path) if quoted is None else quoted)
+        self._encoding = _Encoding.find(path)
+        self._names: list[str] | None = None
+
+    def rows(self, start: RowPlace | None = None) -> Iterator[TableRow]:
+        """Yields the rows, from the beginning of one on that was rejected for no row before it."""
+        if self._is_json:
+            yield from self._json_rows(start)
+            return
+        if self._names is None:
+            with self._encoding.open(self.path) as file:
+                self._names = _Reader(self.path, file, self.quoted, self._encoding.start).names
+        with self._encoding.open(self.path, start.offset if start else None) as file:
+            reader = _Reader(
+                self.path, file, self.quoted, self._encoding.start,
+                after=(start, self._names) if start else None,
+            )  # fmt: skip
+            yield from reader.rows(self._image_column)
+
+    def _json_rows(self, start: RowPlace | None) -> Iterator[TableRow]:
+        offset, number, _ = start or RowPlace(self._encoding.start, 1, 1)
+        with self._encoding.open(self.path, offset) as file:
+            for line, size in _lines(file):
+                yield TableRow(number, number, offset, _json_row(line))
+                number, offset = number + 1, offset + size
 
 
 def table_rows(table: Path, image_column: str = "") -> Iterator[TableRow]:
-    """The rows of a table; one that is no table raises InputError.
-
-    image_column: helps to tell a row from a line of a quoted text.
-    """
-    if table.suffix.lower() == JSON_LINES:
-        yield from _json_rows(table)
-        return
-    with _open(table) as file:
-        reader = _Reader(table, file, _is_quoted(table))
-        for number, line, cells in reader.rows(image_column):
-            if isinstance(cells, list):
-                yield TableRow(number, line, dict(zip(reader.names, cells, strict=True)))
-            else:
-                yield TableRow(number, line, cells)
+    """Yields the rows of a table; one that is no table raises InputError."""
+    return Table(table, image_column).rows()
 
 
 def column_names(table: Path) -> list[str]:
     """The header of a CSV or TSV file; [] where the file is empty."""
-    with _open(table) as file:
-        return _Reader(table, file, _is_quoted(table, warn=False)).names
+    quoted = _is_quoted(table, warn=False)
+    encoding = _Encoding.find(table)
+    with encoding.open(table) as file:
+        return _Reader(table, file, quoted, encoding.start).names
 
 
-def _open(table: Path) -> TextIO:
-    """Opens at the first character after a byte order mark; UTF-16 and UTF-32 raise InputError."""
-    with table.open("rb") as file:
-        head = file.read(HEAD)
-    if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, codecs.BOM_UTF32_BE)):
-        decode_text(head, escape(str(table)))
-    # Bytes that are not UTF-8 concern one row, not the table.
-    # In a table whose lines end in \n, a lone \r is a character; some old ones end lines in it.
-    newline = "\n" if b"\n" in head or b"\r" not in head else "\r"
-    opened = table.open(encoding="utf-8", errors="surrogateescape", newline=newline)
-    if opened.read(1) != BYTE_ORDER_MARK:
-        opened.seek(0)
-    return opened
+class _Encoding(NamedTuple):
+    """How a table's bytes are text. start: the first byte after a byte order mark."""
+
+    newline: str
+    start: int
+
+    @classmethod
+    def find(cls, table: Path) -> _Encoding:
+        """Looks at the file's first bytes; UTF-16 and UTF-32 raise InputError."""
+        with table.open("rb") as file:
+            head = file.read(HEAD)
+        if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, codecs.BOM_UTF32_BE)):
+            decode_text(head, escape(str(table)))
+        # In a table whose lines end in \n, a lone \r is a character; some old ones end lines in it.
+        newline = "\n" if b"\n" in head or b"\r" not in head else "\r"
+        return cls(newline, len(codecs.BOM_UTF8) * head.startswith(codecs.BOM_UTF8))
+
+    def open(self, table: Path, offset: int | None = None) -> TextIO:
+        """Opens at a byte at which a line begins, by default the first one."""
+        file = table.open("rb")
+        file.seek(self.start if offset is None else offset)
+        # Bytes that are not UTF-8 concern one row, not the table.
+        return io.TextIOWrapper(
+            file, encoding="utf-8", errors="surrogateescape", newline=self.newline
+        )
 
 
-def _lines(file: TextIO) -> Iterator[str | None]:
-    """Physical lines with their ends, which are \\n, \\r\\n or \\r; None for one too long."""
+def _lines(file: TextIO) -> Iterator[tuple[str | None, int]]:
+    """Physical lines with their ends, \n, \r\n or \r, None for one too long; and their bytes."""
     while line := file.readline(LONGEST_TEXT):
-        whole = line
+        whole, size = line, _size(line)
         while len(line) == LONGEST_TEXT and line[-1] not in "\r\n":
             line = file.readline(LONGEST_TEXT)
-            whole = None
+            whole, size = None, size + _size(line)
             if not line:
                 break
-        yield whole
+        yield whole, size
+
+
+def _size(text: str) -> int:
+    return len(text) if text.isascii() else len(text.encode("utf-8", "surrogateescape"))
 
 
 class _Reader:
     """Cells of a CSV or TSV file."""
 
-    def __init__(self, table: Path, file: TextIO, quoted: bool, strict: bool = False) -> None:
+    def __init__(
+        self,
+        table: Path,
+        file: TextIO,
+        quoted: bool,
+        offset: int,
+        strict: bool = False,
+        after: tuple[RowPlace, list[str]] | None = None,
+    ) -> None:
         """Reads the header; one that is none raises InputError.
 
-        quoted: whether quote marks have a meaning. strict: refuse them elsewhere, as programs
-        that write quotes do.
+        quoted: whether quote marks have a meaning. offset: of the file's first byte. strict: refuse
+        quote marks elsewhere, as programs that write quotes do. after: where the file is instead,
+        and the header's names.
         """
         self._delimiter = "\t" if table.suffix.lower() == ".tsv" else ","
         self._quoted, self._strict = quoted, strict
         self._source = _lines(file)
         self._ahead: collections.deque[Line] = collections.deque()
-        self._line = 0
+        self._line, self._offset = 0, offset
+        self._number: int | None = None  # of the next row, if it is not its line's
         self._rejecting = 0  # lines to come, with the one before them
         self.quoted_cells = 0
         self.names: list[str] = []
+        if after is not None:
+            (self._offset, self._number, line), self.names = after
+            self._line = line - 1
+            return
         place = escape(str(table))
         while self._look(0):
             first = self._take()
@@ -149,15 +219,18 @@ class _Reader:
             )
         return names
 
-    def rows(
-        self, image_column: str = ""
-    ) -> Iterator[tuple[int, int, list[str] | BadRecord | None]]:
-        """Yields number, line, and cells, reason or None; image_column: as in `table_rows`."""
+    def rows(self, image_column: str = "") -> Iterator[TableRow]:
+        """Yields the rows from here on; image_column: as in `Table`."""
         image = self.names.index(image_column) if image_column in self.names else None
-        for number in itertools.count(self._line + 1):
+        first = self._line + 1 if self._number is None else self._number
+        for number in itertools.count(first):
             if not self._look(0):
                 return
-            yield number, self._line + 1, self._row(image)
+            line, offset = self._line + 1, self._offset
+            value = self._row(image)
+            if isinstance(value, list):
+                value = dict(zip(self.names, value, strict=True))
+            yield TableRow(number, line, offset, value)
 
     def _row(self, image: int | None) -> list[str] | BadRecord | None:
         first = self._take()
@@ -242,14 +315,16 @@ class _Reader:
         """Reads ahead until there is a line at this place of `_ahead`."""
         while len(self._ahead) <= place:
             try:
-                self._ahead.append(Line(next(self._source)))
+                self._ahead.append(Line(*next(self._source)))
             except StopIteration:
                 return False
         return True
 
     def _take(self) -> Line:
+        taken = self._ahead.popleft()
         self._line += 1
-        return self._ahead.popleft()
+        self._offset += taken.size
+        return taken
 
 
 def _names_image(cells: Sequence[str], place: int) -> bool:
@@ -263,13 +338,14 @@ def _is_quoted(table: Path, warn: bool = True) -> bool:
     """
     if table.suffix.lower() != ".tsv":
         return True
-    with _open(table) as file:
-        header = next((line for line in _lines(file) if line is None or line.strip()), None)
+    encoding = _Encoding.find(table)
+    with encoding.open(table) as file:
+        header = next((line for line, _ in _lines(file) if line is None or line.strip()), None)
     try:
-        with _open(table) as file:
-            reader = _Reader(table, file, quoted=True, strict=True)
-            rows = ((line, cells) for _, line, cells in reader.rows())
-            wrong = next(((line, c) for line, c in rows if isinstance(c, BadRecord)), None)
+        with encoding.open(table) as file:
+            reader = _Reader(table, file, True, encoding.start, strict=True)
+            found = ((row.line, row.value) for row in reader.rows())
+            wrong = next(((line, c) for line, c in found if isinstance(c, BadRecord)), None)
     except InputError:
         return False  # which the caller finds in its own way
     if wrong is None:
@@ -287,12 +363,6 @@ def _is_quoted(table: Path, warn: bool = True) -> bool:
             stacklevel=2,
         )
     return False
-
-
-def _json_rows(table: Path) -> Iterator[TableRow]:
-    with _open(table) as file:
-        for number, line in enumerate(_lines(file), 1):
-            yield TableRow(number, number, _json_row(line))
 
 
 def _json_row(line: str | None) -> dict[str, Any] | BadRecord | None:
