@@ -39,6 +39,9 @@ from experiments.distributed.processes import Processes, fetch_to_host, initiali
 from experiments.distributed.watchdog import Watchdog
 from experiments.evaluation.during_training.evaluators import make_evaluators
 from experiments.objectives.objective import Pretrained
+from experiments.start_checks.data import check_open_files, check_shards
+from experiments.start_checks.processes import check_clocks, check_versions
+from experiments.start_checks.storage import check_space
 from experiments.training import partitioning
 from experiments.training.loop import Loop, as_pretrained
 from experiments.training.metrics import last_metrics
@@ -88,6 +91,8 @@ def train(
     processes = Processes()
     mesh = partitioning.make_mesh(config.mesh, devices)
     check_mesh(config, mesh)
+    check_versions(processes)
+    check_clocks(processes)
     with (
         PreemptionHandler(processes) as preemption,
         Watchdog(processes, config.watchdog_seconds) as watchdog,
@@ -102,6 +107,12 @@ def train(
         config = use_background(config, split)
         objective = make_run_objective(config, mesh)
         evaluators = processes.first_then_others(lambda: make_evaluators(config))
+        check_shards(split, every=False)
+        _, warning = check_open_files(split)
+        if warning and processes.first:
+            print(f"warning: {warning}", file=sys.stderr, flush=True)
+        if processes.first:
+            check_space(config, objective, workdir)
         with (
             Checkpoints(
                 workdir / CHECKPOINTS, config.keep_checkpoints, config.best_metric, config.best_mode
@@ -114,7 +125,8 @@ def train(
             if objective.vocabulary is not None:
                 vocabulary = objective.vocabulary
                 if not ((workdir / FILE_NAME).exists() or initial_vocabulary(config).vocabulary):
-                    phase(f"training a vocabulary of {vocabulary.size:,} pieces")
+                    rows = min(config.data.vocabulary_sample, len(split))
+                    phase(f"training a vocabulary of {vocabulary.size:,} pieces from {rows:,} rows")
                 tokenizer = processes.first_then_others(
                     lambda: run_tokenizer(vocabulary, initial_vocabulary(config), split, workdir)
                 )

@@ -68,8 +68,9 @@ class DataConfig:
     mix: several sets in place of `name`, each "NAME=WEIGHT": the weights' shares of the examples
     come from them (`experiments/data/mixture.py`).
     directory: where built-in sets are built. vocabulary: a tokenizer.model to use; "" trains a new
-    one on the captions. batch_size: of all devices together. in_memory: decode and render once,
-    for sets that fit. threads: that read ahead. draft: decode large JPEG files at a fraction of
+    one on the texts, of at most `vocabulary_sample` rows that a fixed seed chooses. batch_size: of
+    all devices together. in_memory: decode and render once, for sets that fit. threads: that read
+    ahead. draft: decode large JPEG files at a fraction of
     their size, which is faster and gives slightly other pixels than evaluation sees.
     group_by: a feature, such as "style", in which the examples of a batch agree; each of its
     values gets its share of the batches. "" mixes all examples. log_ids: write which examples each
@@ -83,6 +84,7 @@ class DataConfig:
     directory: str = "runs/data"
     split: str = "train"
     vocabulary: str = ""
+    vocabulary_sample: Annotated[int, Meta(ge=1)] = 1_000_000
     batch_size: Rows = 128
     in_memory: bool = True
     threads: Annotated[int, Meta(ge=0, le=1 << 10)] = 1

@@ -2,7 +2,8 @@
 
     python -m converters openai-clip ViT-B-16.pt models/clip-vit-base-patch16
     python -m experiments.train --config=experiments/configs/ruclip_vit_base_patch16_224.py \\
-        --workdir=runs/ruclip-b16-224 --config.data.name=data/pairs
+        --workdir=runs/ruclip-b16-224 --config.data.name=data/pairs \\
+        --config.data.vocabulary=models/ruclip
 """
 
 import dataclasses

@@ -2,7 +2,8 @@
 
     python -m converters openai-clip ViT-B-32.pt models/clip-vit-base-patch32
     python -m experiments.train --config=experiments/configs/ruclip_vit_base_patch32_224.py \\
-        --workdir=runs/ruclip-b32-224 --config.data.name=data/pairs
+        --workdir=runs/ruclip-b32-224 --config.data.name=data/pairs \\
+        --config.data.vocabulary=models/ruclip
 """
 
 import dataclasses

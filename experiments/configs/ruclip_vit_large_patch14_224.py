@@ -1,9 +1,11 @@
 """ruCLIP ViT-L/14 at 224 pixels, from scratch: the first stage of the report.
 
     python -m experiments.train --config=experiments/configs/ruclip_vit_large_patch14_224.py \\
-        --workdir=runs/ruclip-l14-224 --config.data.name=data/pairs
+        --workdir=runs/ruclip-l14-224 --config.data.name=data/pairs \\
+        --config.data.vocabulary=models/ruclip
 
 `data/pairs` is made by `python -m experiments.prepare`; slices that this fits: `docs/scaling.md`.
+The vocabulary is a published model's, or one's own (docs/data.md).
 Steps and batch: the ruCLIP report (Shonenkov et al. 2022, arXiv:2202.10784).
 """
 

@@ -1,7 +1,8 @@
 """RUDOLPH-1.3B, pre-training on images and captions.
 
     python -m experiments.train --config=experiments/configs/rudolph_1_3b.py \\
-        --workdir=runs/rudolph-1_3b --config.data.name=data/pairs
+        --workdir=runs/rudolph-1_3b --config.data.name=data/pairs \\
+        --config.data.vocabulary=models/rudolph
 """
 
 import dataclasses

@@ -1,7 +1,8 @@
 """RUDOLPH-2.7B, pre-training on images and captions.
 
     python -m experiments.train --config=experiments/configs/rudolph_2_7b.py \\
-        --workdir=runs/rudolph-2_7b --config.data.name=data/pairs
+        --workdir=runs/rudolph-2_7b --config.data.name=data/pairs \\
+        --config.data.vocabulary=models/rudolph
 """
 
 import dataclasses

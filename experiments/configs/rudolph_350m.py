@@ -1,11 +1,12 @@
 """RUDOLPH-350M, pre-training on images and captions.
 
     python -m experiments.train --config=experiments/configs/rudolph_350m.py \\
-        --workdir=runs/rudolph-350m --config.data.name=data/pairs
+        --workdir=runs/rudolph-350m --config.data.name=data/pairs \\
+        --config.data.vocabulary=models/rudolph
 
 Sets prepared with `--vqgan` have their codes already (docs/data.md); slices that this fits:
-`docs/scaling.md`. Everything but the model, the share of unknown task tokens and the loss weights
-is unpublished.
+`docs/scaling.md`. The vocabulary is a published model's, or one's own (docs/data.md). Everything
+but the model, the share of unknown task tokens and the loss weights is unpublished.
 """
 
 import dataclasses

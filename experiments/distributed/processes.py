@@ -211,13 +211,20 @@ class Processes:
                 "same file for all"
             )
 
-    def _unlike_first(self, value: str) -> list[int]:
-        """The processes that come with another value than the first."""
+    def gather(self, value: str) -> list[str]:
+        """Returns the value of each process, on every process."""
+        if self.count == 1:
+            return [value]
         turn = f"turn/{next(self._turns)}"
         self.put(f"{turn}/{self.index}", value)
         self.barrier(turn)
-        reply = self.get_all(turn)
-        return [index for index in range(self.count) if reply[str(index)] != reply["0"]]
+        replies = self.get_all(turn)
+        return [replies[str(index)] for index in range(self.count)]
+
+    def _unlike_first(self, value: str) -> list[int]:
+        """The processes that come with another value than the first."""
+        values = self.gather(value)
+        return [index for index in range(self.count) if values[index] != values[0]]
 
 
 def fetch_to_host(tree: Any) -> Any:

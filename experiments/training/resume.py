@@ -22,7 +22,7 @@ RESUMABLE = (
     "evaluation_sets", "best_metric", "best_mode", "early_stop", "final_model",
     "watchdog_seconds", "report_to", "mesh", "parallel",
     "compute.remat", "compute.unroll", "compute.fused_attention",
-    "data.directory", "data.threads", "data.log_ids",
+    "data.directory", "data.threads", "data.log_ids", "data.vocabulary_sample",
 )  # fmt: skip
 
 

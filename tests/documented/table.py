@@ -178,6 +178,12 @@ HOW: dict[str, Run | Parse | Help | NotOurs] = {
     '--config.optim.warmup_steps=5 --config.evaluators="()"':
         Run("data/mine runs/quickstart/ruclip/model", f"{SHORT_TRAIN} {SMALL}",
             "runs/mine/model/config.json"),
+    "python -m experiments.preflight --config=experiments/configs/digits.py --workdir=runs/digits":
+        Run(),
+    "python -m experiments.preflight --config=experiments/configs/ruclip_vit_base_patch32_224.py "
+    "--workdir=gs://BUCKET/runs/b32 --config.data.name=gs://BUCKET/pairs "
+    "--config.data.vocabulary=gs://BUCKET/tokenizer.model --distributed=auto --step-seconds=0.91":
+        Parse("a bucket; tests/experiments/test_preflight.py has one"),
     "python -m experiments.train --config=FILE --workdir=DIR":
         Parse("FILE is any experiment file", FILE),
     "python -m experiments.train --config=experiments/configs/rudolph_350m.py "
@@ -197,13 +203,15 @@ HOW: dict[str, Run | Parse | Help | NotOurs] = {
     'gcloud compute tpus tpu-vm ssh NAME --worker=all --command="cd rudolph-jax && '
     ".venv/bin/python -m experiments.train "
     "--config=experiments/configs/ruclip_vit_large_patch14_224.py --workdir=/shared/ruclip-l14 "
-    '--config.data.name=/data/pairs --distributed=auto"': Parse(LAUNCHER),
+    "--config.data.name=/data/pairs --config.data.vocabulary=/shared/ruclip "
+    '--distributed=auto"': Parse(LAUNCHER),
     'gcloud compute tpus tpu-vm ssh NAME --worker=all --command="cd rudolph-jax && '
     'python -m experiments.train --config=FILE --workdir=/shared/run --distributed=auto"':
         Parse(LAUNCHER, FILE),
     "srun --nodes=4 --ntasks-per-node=8 --gpus-per-node=8 --cpus-per-task=12 .venv/bin/python -m "
     "experiments.train --config=experiments/configs/rudolph_350m.py "
-    "--workdir=/shared/runs/rudolph --config.data.name=/shared/pairs --distributed=auto":
+    "--workdir=/shared/runs/rudolph --config.data.name=/shared/pairs "
+    "--config.data.vocabulary=/shared/rudolph --distributed=auto":
         Parse(LAUNCHER),
     "srun --nodes=4 --ntasks-per-node=8 --gpus-per-node=8 python -m experiments.train "
     "--config=FILE --workdir=/shared/run --distributed=auto": Parse(LAUNCHER, FILE),

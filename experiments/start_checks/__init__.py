@@ -1,0 +1,1 @@
+"""What a run needs, checked before its first step: `experiments.preflight`, `experiments.train`."""
