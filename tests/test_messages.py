@@ -173,6 +173,7 @@ WALK = [
     ("experiments.prepare", "{H}/full {T}/out --vqgan={H}/vqgan", "needed together"),
     ("experiments.prepare", "{H}/full {T}/out --part=3/3", "--part is '3/3'; expected K/N"),
     ("experiments.prepare", "{H}/full {T}/out --part=0/3 --finish", "two calls"),
+    ("experiments.prepare", "{H}/full {T}/out --shard-bytes=0", "--shard-bytes is 0; expected"),
     ("experiments.prepare", "{H}/full {T}/out --engine=no", "--engine is 'no'; expected ray or"),
     ("experiments.prepare", "{H}/full {T}/out --engine=ray --part=0/3", "leave one out"),
     ("experiments.translate", "--model={H}/full --cache={T}/c.json", "nothing to translate"),

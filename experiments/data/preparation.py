@@ -386,6 +386,7 @@ def _check(write_config: WriteConfig, config: SourceConfig, workers: int, vqgan:
         ("background", write_config.background in ("", *BACKGROUNDS),
          f"one of {', '.join(BACKGROUNDS)}"),
         ("shard_records", write_config.shard_records > 0, "a positive number"),
+        ("shard_bytes", write_config.shard_bytes > 0, "a positive number"),
     ):
         if not good:
             raise InputError(

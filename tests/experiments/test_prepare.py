@@ -10,6 +10,7 @@ import sys
 
 import numpy as np
 import pytest
+import tensorflow_datasets as tfds
 from PIL import Image
 
 from clip_jax import InputError
@@ -71,6 +72,17 @@ def test_the_same_bytes_whatever_the_workers(options, tmp_path, capfd):
     names = set(contents(tmp_path / "one"))
     assert {"rejected.jsonl", "features.json", "dataset_info.json"} < names
     assert "prepared-train.array_record-00003-of-00004" in names
+
+
+def test_shards_are_full_by_bytes_too(options, tmp_path):
+    prepare(options, tmp_path / "records", FIVE)
+    rows = list(Split(tmp_path / "records", "train"))
+    small = dataclasses.replace(FIVE, shard_bytes=2 * len(rows[0]["image"]))
+    prepare(options, tmp_path / "bytes", small)
+    info = tfds.builder_from_directory(str(tmp_path / "bytes")).info
+    # Two images and their texts are more than two images.
+    assert info.splits["train"].shard_lengths == [2, 2, 1, 2, 2, 1, 2, 2, 1, 2, 1]
+    assert list(Split(tmp_path / "bytes", "train")) == rows
 
 
 def test_validation_is_a_hash_of_the_key(options, tmp_path):

@@ -39,7 +39,8 @@ class WriteConfig:
     """Say how to write the records of a source.
 
     validation: the share that goes into the split "validation", by a hash of what a record is
-    about. max_side: of larger images, in pixels. normalize_text: whether texts are stored in NFC.
+    about. max_side: of larger images, in pixels. shard_records, shard_bytes: a shard is full with
+    so many of either. normalize_text: whether texts are stored in NFC.
     background: under transparent pixels, which the set states and whoever reads it uses; "": left
     to the model. inspect: whether images and captions are inspected (`inspection.py`).
     """
@@ -51,6 +52,7 @@ class WriteConfig:
     normalize_text: bool = False
     background: str = ""
     inspect: bool = True
+    shard_bytes: int = 512 * 2**20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -146,7 +148,9 @@ def _write_chunk(
             split = split_of(record.split_key, write_config)
             if split not in writers:
                 stem = f"piece-{number:06d}-{split}"
-                writers[split] = ShardWriter(folder, stem, write_config.shard_records)
+                writers[split] = ShardWriter(
+                    folder, stem, write_config.shard_records, write_config.shard_bytes
+                )
             writers[split].write(serialize(record.example))
             if write_config.inspect:
                 inspector.add(record, split)
@@ -216,11 +220,15 @@ def summarize(rejected: Iterable[Mapping[str, Any]]) -> Counter[str]:
 
 
 class ShardWriter:
-    """Serialised records to files of at most so many; `shards` are [file, records]."""
+    """Serialised records to files of at most so many; `shards` are [file, records].
 
-    def __init__(self, folder: Path, stem: str, most: int) -> None:
+    most_bytes: of records, with which a file is full too.
+    """
+
+    def __init__(self, folder: Path, stem: str, most: int, most_bytes: int) -> None:
         self.shards: list[list[Any]] = []
-        self._folder, self._stem, self._most = folder, stem, most
+        self._folder, self._stem, self._most, self._most_bytes = folder, stem, most, most_bytes
+        self._bytes = 0
         self._writer: ArrayRecordWriter | None = None
         self._temporary = folder
 
@@ -231,9 +239,11 @@ class ShardWriter:
             self._temporary = temporary_name(self._folder / name)
             self._writer = ArrayRecordWriter(str(self._temporary), WRITER)
             self.shards.append([name, 0])
+            self._bytes = 0
         self._writer.write(record)
         self.shards[-1][1] += 1
-        if self.shards[-1][1] == self._most:
+        self._bytes += len(record)
+        if self.shards[-1][1] == self._most or self._bytes >= self._most_bytes:
             self.close()
 
     def close(self) -> None:
