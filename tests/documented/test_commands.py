@@ -42,6 +42,7 @@ SETTINGS = {
     "RUDOLPH_JAX_GPU_LOOP": "rudolph_jax/gpu_loop.py",
     "RUDOLPH_JAX_VERIFY": "clip_jax/digests.py",
     "TESTS": "Makefile",
+    "WANDB_MODE": "experiments/training/trackers.py",
     "XLA_FLAGS": "Makefile",
 }
 
