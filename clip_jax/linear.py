@@ -42,7 +42,8 @@ def linear(
     contracted = sum(letter in left for letter in right)
     kernel = get_kernel(module, f"{name}_kernel", init, shape).astype(x.dtype)
     bias = module.param(f"{name}_bias", nn.initializers.zeros, shape[contracted:])
-    if left.endswith(right[:contracted]) and not cpu.in_use() and not heads_are_sharded():
+    flat = not cpu.in_use() and not is_transposed(kernel) and not heads_are_sharded()
+    if flat and left.endswith(right[:contracted]):
         return _matrix_product(x, kernel, bias, contracted)
     return add_bias(einsum(equation, x, kernel), bias)
 
