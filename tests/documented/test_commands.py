@@ -178,7 +178,9 @@ def parse_only(monkeypatch):
 
     monkeypatch.setattr(Parser, "parse_args", parse_args)
     monkeypatch.setattr("experiments.train.train", stop)
-    monkeypatch.setattr("experiments.train.initialize", lambda how: None)
+    for module in ("train", "preflight"):
+        monkeypatch.setattr(f"experiments.{module}.initialize", lambda how: None)
+    monkeypatch.setattr("experiments.preflight.preflight", stop)
     monkeypatch.setattr("experiments.sweep.run_sweep", stop_here)
     monkeypatch.setattr("experiments.plan.slice_devices", stop_here)
 
