@@ -115,7 +115,7 @@ TINY = (
 
 
 class Session:
-    """Run pieces in one process of ours, which is begun anew where it ended, until the deadline."""
+    """Run pieces in one process of ours, started again where it ended, until the deadline."""
 
     def __init__(self, deadline: float, environment: Mapping[str, str]) -> None:
         self.deadline, self._environment = deadline, environment
@@ -228,7 +228,7 @@ def _run(argv: Sequence[str]) -> None:
     add = parser.add_argument
     add("--minutes", type=float, default=9.0, help="after which nothing runs any more (9.0)")
     add("--out", type=Path, default=Path("gpu.json"), metavar="FILE",
-        help="JSON; the Markdown lies beside it (gpu.json)")
+        help="JSON; the Markdown is written next to it (gpu.json)")
     add("--preset", default="auto",
         help=f"{', '.join(PRESETS)}; auto is full on a GPU, else tiny (auto)")
     add("--without", type=comma_separated, default=(), help="leave out: torch (nothing)")

@@ -17,13 +17,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from clip_jax import cpu
 from clip_jax.activation import activate
 from clip_jax.attention import self_attention
 from clip_jax.config import ClipConfig, Compute, TextConfig, VisionConfig
 from clip_jax.fused import ATTENTION_RESIDUALS
 from clip_jax.jit_apply import param_shapes
 from clip_jax.linear import MATMUL, einsum, linear
+from clip_jax.moments import mean_and_variance
 from clip_jax.sharding import constrain_batch, constrain_embedding
 
 INITIAL_LOGIT_SCALE = 2.659260036932778  # ln(1 / 0.07)
@@ -41,13 +41,8 @@ class LayerNorm(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         scale = self.param("scale", nn.initializers.ones, (x.shape[-1],))
         bias = self.param("bias", nn.initializers.zeros, (x.shape[-1],))
-        y = x.astype(jnp.float32)
-        mean = y.mean(-1, keepdims=True)
-        if x.dtype == jnp.float32 or cpu.in_use():
-            variance = jnp.square(y - mean).mean(-1, keepdims=True)
-        else:  # both sums in one pass over x; what cancels is below the rounding of its 8 bits
-            variance = jnp.maximum(jnp.square(y).mean(-1, keepdims=True) - jnp.square(mean), 0)
-        y = (y - mean) * jax.lax.rsqrt(variance + self.epsilon)
+        mean, variance = mean_and_variance(x)
+        y = (x.astype(jnp.float32) - mean) * jax.lax.rsqrt(variance + self.epsilon)
         return (y * scale + bias).astype(x.dtype)
 
 

@@ -171,7 +171,7 @@ def error_number(error: BaseException) -> int | None:
 
 
 class ObjectStat(NamedTuple):
-    """What `BucketPath.stat` returns, under the names of os.stat_result.
+    """Holds what `BucketPath.stat` returns, under the names of os.stat_result.
 
     st_mtime_ns: from the object's generation, another one whenever it is written.
     """

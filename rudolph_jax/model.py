@@ -23,7 +23,7 @@ import numpy as np
 
 from clip_jax.activation import activate
 from clip_jax.config import Compute
-from clip_jax.fused import fused_attention, fused_self_attention
+from clip_jax.fused import fused_self_attention
 from clip_jax.jit_apply import param_shapes
 from clip_jax.linear import einsum, get_kernel, linear, slice_columns
 from clip_jax.model import LayerNorm, remat_policy
@@ -83,11 +83,7 @@ class Attention(nn.Module):
             attended.append(current)
         elif mask is not None:
             attended.append((k, v, jnp.asarray(mask)))
-        y = None
-        if constant is not None:
-            y = fused_attention(q * K**-0.5, k, v, constant)
-        if y is None:
-            y = self.attend(q, attended, keys)
+        y = self.attend(q, attended, keys)
         out = linear(self, "out", "BHTK,HKD->BTD", y, (H, K, D), NORMAL)
         return dropout(out, self.config.output_dropout, keys, 1), key_value
 

@@ -6,9 +6,9 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 import rudolph_jax
+from benchmarks.workers.sampler_inputs import image_inputs
 from benchmarks.workers.serve import serve
 from clip_jax import Compute
 from rudolph_jax import incremental
@@ -21,8 +21,7 @@ from rudolph_jax.decode import (
     sample_loop,
 )
 from rudolph_jax.incremental import KeyValues, Params
-from rudolph_jax.layout import BOS
-from rudolph_jax.sampling import IMAGE_SAMPLING, SamplingParams
+from rudolph_jax.sampling import SamplingParams
 
 
 class DecodeTasks:
@@ -47,19 +46,7 @@ class DecodeTasks:
             model.precision,
             incremental.cast_params(model.inference_params, compute),
         )
-        left, length = model.config.left_text_length, model.layout.image_length
-        prompts = np.zeros((1, 1, left), np.int32)
-        prompts[..., 0] = BOS
-        self.inputs = SamplerInputs(
-            prompts=jnp.asarray(prompts),
-            start=jnp.int32(left),
-            stop=jnp.int32(length),
-            forced_tokens=jnp.full((1, length), -1, jnp.int32),
-            allowed_tokens=jnp.ones(1, bool),
-            keys=jax.random.split(jax.random.key(0), batch),
-            sampling=IMAGE_SAMPLING.to_arrays(),
-            guidance_weight=jnp.float32(0),
-        )
+        self.inputs = image_inputs(model.config, batch)
         self.position = position
         # The number of codes is traced here: one program serves all counts.
         self.sample_loop = jax.jit(sample_loop, static_argnums=0, donate_argnums=4)

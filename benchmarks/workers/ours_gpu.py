@@ -24,6 +24,7 @@ import rudolph_jax.config
 import rudolph_jax.model
 from benchmarks.random_models import STDDEV
 from benchmarks.workers.inputs import embeddings, sequences, texts, uint8_images
+from benchmarks.workers.sampler_inputs import image_inputs
 from benchmarks.workers.serve import serve
 from clip_jax import Compute
 from clip_jax.contrastive import contrastive_loss
@@ -36,8 +37,7 @@ from experiments.training import partitioning
 from experiments.training.optimizer import make_optimizer
 from experiments.training.state import fresh_state
 from rudolph_jax import decode, gpu_loop
-from rudolph_jax.layout import BOS, Layout
-from rudolph_jax.sampling import IMAGE_SAMPLING
+from rudolph_jax.layout import Layout
 
 BFLOAT16 = Compute(dtype="bfloat16")
 LOSS_WIDTH, LOSS_SCALE = 512, 14.3
@@ -71,17 +71,7 @@ def draw(preset: str, batch: int, plain: bool, seconds: float) -> dict[str, Any]
     config = rudolph_jax.config.PRESETS[preset]
     params = _random_params(rudolph_jax.model.abstract_params(config))
     sampler = decode.SamplerConfig(config, BFLOAT16, "image", batch)
-    length, left = Layout(config).image_length, config.left_text_length
-    inputs = decode.SamplerInputs(
-        prompts=jnp.zeros((1, 1, left), jnp.int32).at[..., 0].set(BOS),
-        start=jnp.int32(left),
-        stop=jnp.int32(length),
-        forced_tokens=jnp.full((1, length), -1, jnp.int32),
-        allowed_tokens=jnp.ones(1, bool),
-        keys=jax.random.split(jax.random.key(0), batch),
-        sampling=IMAGE_SAMPLING.to_arrays(),
-        guidance_weight=jnp.float32(0),
-    )
+    inputs, length = image_inputs(config, batch), Layout(config).image_length
     codes = length // 2  # of a call; a call begins in the middle
     with gpu_loop.forced(not plain):
         prompt, state = jax.jit(decode.prefill, static_argnums=0)(sampler, params, inputs)

@@ -90,8 +90,17 @@ def fused_attention(
 def fused_self_attention(qkv: jax.Array, mask: np.ndarray | None) -> jax.Array | None:
     """Attends in one kernel: queries, keys and values float[B, T, 3, H, K] -> float[B, T, H, K].
 
-    mask: as of `fused_attention`. None where no kernel reads them so; another may fit their parts.
+    mask: as of `fused_attention`. None where no kernel fits.
     """
+    y = _single_block(qkv, mask)
+    if y is not None:
+        return y
+    q, k, v = jnp.einsum("BTcHK->cBHTK", qkv)
+    y = fused_attention(q * q.shape[-1] ** -0.5, k, v, mask)
+    return None if y is None else jnp.einsum("BHTK->BTHK", y)
+
+
+def _single_block(qkv: jax.Array, mask: np.ndarray | None) -> jax.Array | None:
     from clip_jax.fused.tpu_single_block import fits_single_block, single_block_attention
 
     forced: str | None = _forced.value

@@ -1,4 +1,4 @@
-"""How many files this process may hold open."""
+"""Limits how many files this process holds open."""
 
 from __future__ import annotations
 

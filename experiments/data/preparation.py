@@ -188,7 +188,7 @@ def _folder(out: Path) -> Path:
 
 @dataclasses.dataclass(frozen=True)
 class _Job:
-    """What is made of a source, and by how many processes or threads of this machine."""
+    """Says what is made of a source, and by how many processes or threads of this machine."""
 
     source: ReadPlan
     out: Path

@@ -131,7 +131,7 @@ class RayEngine:
         except errors.RayError as error:
             raise PeerLostError(
                 f"a task of the Ray cluster was lost {RETRIES + 1} times "
-                f"({type(error).__name__}); the same command goes on"
+                f"({type(error).__name__}); the same command resumes it"
             ) from error
 
 

@@ -10,8 +10,8 @@ from collections import defaultdict
 from experiments.planning.hlo_program import Instruction, Program, shape_bytes
 
 KINDS = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
-# The TPU compiler spreads a collective over several fusions: one that starts it, products during
-# which it goes on, and one that ends it, each of which names it.
+# The TPU compiler spreads a collective over several fusions: one that starts it, products that
+# overlap with it, and one that ends it, each of which names it.
 STARTS, ENDS, CONTINUES = "async-collective-start", "async-collective-done", "async_collective_fus"
 GROUPS_LISTED = re.compile(r"replica_groups=\{\{([\d,]*)\}")
 GROUPS_COUNTED = re.compile(r"replica_groups=\[\d+,(\d+)\]")
@@ -65,7 +65,7 @@ def messages(program: Program, devices: int, computation: str) -> list[Message]:
 
 
 def continues(line: Instruction) -> bool:
-    """Returns whether a fusion goes on with, or ends, a collective that another one started."""
+    """Returns whether a fusion continues or ends a collective that another one started."""
     return line.name.startswith(ENDS) or any(name.startswith(CONTINUES) for name in line.called)
 
 

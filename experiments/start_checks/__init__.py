@@ -1,1 +1,1 @@
-"""What a run needs, checked before its first step: `experiments.preflight`, `experiments.train`."""
+"""Checks what a run needs before its first step: `experiments.preflight`, `experiments.train`."""

@@ -1,4 +1,4 @@
-"""Whether a run's data can be read: shards, open files, memory, vocabulary, first rows."""
+"""Checks that a run's data can be read: shards, open files, memory, vocabulary, first rows."""
 
 from __future__ import annotations
 

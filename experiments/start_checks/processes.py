@@ -1,4 +1,4 @@
-"""What all processes of a run must agree in: versions of libraries, and the time."""
+"""Checks what all processes of a run must agree on: versions of libraries, and the time."""
 
 from __future__ import annotations
 

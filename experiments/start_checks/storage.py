@@ -1,4 +1,4 @@
-"""Whether a run's folder can be written, and has room for the checkpoints that are kept."""
+"""Checks that a run's folder can be written, and has room for the checkpoints that are kept."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ OK, WARNING, ERROR = "ok", "warning", "error"
 
 
 class Findings:
-    """What each check of this process found: (name, verdict, text)."""
+    """Holds what each check of this process found: (name, verdict, text)."""
 
     def __init__(self) -> None:
         self.rows: list[tuple[str, str, str]] = []

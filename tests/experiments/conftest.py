@@ -1,6 +1,7 @@
 """Small runs and models; makes `label_sources.py` importable, as importlib mode does not."""
 
 import dataclasses
+import os
 import sys
 from pathlib import Path
 
@@ -24,6 +25,19 @@ from rudolph_jax.pretrained import PretrainedRudolph
 from rudolph_jax.vqgan import Vqgan
 
 sys.path.append(str(Path(__file__).parent))
+
+
+@pytest.fixture(scope="module")
+def store():
+    """The emulator of buckets, which all clients of this process and its children talk to."""
+    from gcs_emulator import serving
+
+    with serving() as store:
+        before = dict(os.environ)
+        os.environ.update(store.environment)
+        yield store
+        os.environ.clear()
+        os.environ.update(before)
 
 
 @pytest.fixture(scope="session")

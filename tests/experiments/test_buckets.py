@@ -3,7 +3,6 @@
 import dataclasses
 import io
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -17,7 +16,6 @@ pytest.importorskip("gcsfs", reason="the extra gcs is not installed")
 
 import jax
 from cli_commands import main_of
-from gcs_emulator import serving
 from prepared_sources import picture
 from small_run import SmallRun, same
 from training_processes import PATIENCE, end, start_training
@@ -40,17 +38,6 @@ from prepared_sources import picture
 from small_run import SmallRun
 SmallRun()(sys.argv[2])
 """
-
-
-@pytest.fixture(scope="module")
-def store():
-    """The emulator, which all clients of this process and its children talk to."""
-    with serving() as store:
-        before = dict(os.environ)
-        os.environ.update(store.environment)
-        yield store
-        os.environ.clear()
-        os.environ.update(before)
 
 
 @pytest.fixture(scope="module")

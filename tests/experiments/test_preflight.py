@@ -1,4 +1,4 @@
-"""What a run lacks is found before its first step, and each lack is one line."""
+"""Preflight finds what a run lacks before its first step, a line each."""
 
 import dataclasses
 import json

@@ -1,7 +1,6 @@
 """Preparation from and to a bucket of an emulator on loopback."""
 
 import io
-import os
 import tarfile
 from pathlib import Path
 
@@ -10,7 +9,6 @@ import pytest
 pytest.importorskip("gcsfs", reason="the extra gcs is not installed")
 
 from cli_commands import main_of
-from gcs_emulator import serving
 from prepared_sources import picture
 
 from clip_jax import InputError
@@ -23,16 +21,6 @@ from experiments.data.sources.shards import WriteConfig
 from experiments.evaluation.sets import open_set
 
 SHARDS_OF_TWO = WriteConfig(shard_records=2, validation=0.3)
-
-
-@pytest.fixture(scope="module")
-def store():
-    with serving() as store:
-        before = dict(os.environ)
-        os.environ.update(store.environment)
-        yield store
-        os.environ.clear()
-        os.environ.update(before)
 
 
 @pytest.fixture
@@ -61,7 +49,7 @@ def put_folder(store, folder, name):
 
 
 def same_sets(store, local, name):
-    """Whether a set in the bucket has a local one's files, byte for byte."""
+    """Returns whether a set in the bucket has a local one's files, byte for byte."""
     files = {str(file.relative_to(local)) for file in local.rglob("*") if file.is_file()}
     assert {found.removeprefix(f"{name}/") for found in store.names(f"{name}/")} == files
     for file in files - {"prepare.json", "dataset_info.json"}:  # which name places

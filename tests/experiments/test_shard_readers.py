@@ -36,7 +36,7 @@ EXPECTED = [f"{shard}/{i}".encode() for shard, count in enumerate(LENGTHS) for i
 
 
 def open_files(shards):
-    """How many of this process's files are shards."""
+    """Counts how many of this process's files are shards."""
     found = 0
     for number in os.listdir("/proc/self/fd"):
         try:

@@ -113,7 +113,7 @@ def column_names(table: Path) -> list[str]:
 
 
 class _Encoding(NamedTuple):
-    """How a table's bytes are text. start: the first byte after a byte order mark."""
+    """Says how a table's bytes are decoded. start: the first byte after a byte order mark."""
 
     newline: str
     start: int

@@ -9,7 +9,7 @@ import pytest
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from clip_jax import InputError, cpu
-from clip_jax.attention import attention, self_attention
+from clip_jax.attention import self_attention
 from clip_jax.fused import force_kernel, fused_attention, fused_self_attention, shard_over
 from clip_jax.fused.tpu import choose_block, kept_blocks, padded_mask
 from clip_jax.fused.tpu_single_block import fits_single_block
@@ -171,14 +171,15 @@ def test_on_a_mesh_each_device_attends_for_its_rows_and_heads(head_axis):
 
 
 def test_a_towers_attention_may_be_fused():
-    q, k, v = jax.random.normal(jax.random.key(0), (3, 2, 197, 2, 64))
+    qkv = jax.random.normal(jax.random.key(0), (2, 197, 3, 2, 64))
+    lower = jax.jit(self_attention, static_argnums=(1, 2)).lower
     with cpu.forms(False):
         for causal in (False, True):
-            expected = attention(q, k, v, causal)
+            expected = self_attention(qkv, causal)
             with force_kernel("splash_interpreted"):
-                np.testing.assert_allclose(attention(q, k, v, causal), expected, atol=1e-5)
-                text = jax.jit(attention, static_argnums=(3, 4)).lower(q, k, v, causal, False)
-            assert "197x197" in text.as_text()
+                np.testing.assert_allclose(self_attention(qkv, causal), expected, atol=1e-5)
+                fused, plain = (lower(qkv, causal, use).as_text() for use in (True, False))
+            assert "2x2x197x197" in plain and "2x2x197x197" not in fused
 
 
 def test_short_sequences_and_other_platforms_get_no_kernel():
