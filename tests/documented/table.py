@@ -182,7 +182,7 @@ HOW: dict[str, Run | Parse | Help | NotOurs] = {
         Run(),
     "python -m experiments.preflight --config=experiments/configs/ruclip_vit_base_patch32_224.py "
     "--workdir=gs://BUCKET/runs/b32 --config.data.name=gs://BUCKET/pairs "
-    "--config.data.vocabulary=gs://BUCKET/tokenizer.model --distributed=auto --step-seconds=0.91":
+    "--config.data.vocabulary=gs://BUCKET/tokenizer.model --distributed=auto --step-seconds=0.07":
         Parse("a bucket; tests/experiments/test_preflight.py has one"),
     "python -m experiments.train --config=FILE --workdir=DIR":
         Parse("FILE is any experiment file", FILE),
