@@ -22,20 +22,37 @@ def fold_in(keys: jax.Array, salt: jax.Array | int) -> jax.Array:
 
 
 def dropout(x: jax.Array, rate: float, keys: jax.Array | None, salt: int) -> jax.Array:
-    """Applies dropout to float[B, ...].
+    """Applies dropout to float[B, T, ...].
 
+    rate: rounded to a multiple of 2**-16 where the numbers are drawn.
     keys: key[B]; None: x is returned as it is.
     salt: differs between the places in a model that share `keys`.
     """
     if keys is None or not rate:
         return x
-    draw = jax.vmap(lambda key: jax.random.bernoulli(key, 1 - rate, x.shape[1:]))
-    kept = draw(fold_in(keys, salt))
-    if not cpu.in_use():
-        # Fused into its users, the hash behind each number is computed again by each of them: six
-        # times a layer for attention weights, a third of a step on a TPU.
-        kept = jax.lax.optimization_barrier(kept)
-    return jnp.where(kept, x / (1 - rate), 0)
+    keep = _bernoulli(fold_in(keys, salt), 1 - rate, x.shape[1:])
+    return jnp.where(keep, x / (1 - rate), 0)
+
+
+def _bernoulli(keys: jax.Array, probability: float, shape: tuple[int, ...]) -> jax.Array:
+    """Draws bool[B, T, ...] of shape (T, ...) a key, from 16 bits each.
+
+    A 32-bit word serves two values, t and t + T/2: hashing is most of what dropout costs on a TPU.
+    """
+    T = shape[0]
+    half = -(-T // 2)
+    words = jax.vmap(lambda key: jax.random.bits(key, (half, *shape[1:]), jnp.uint32))(keys)
+    threshold = round(probability * 2**16)
+    low, high = (words & 0xFFFF) < threshold, (words >> 16) < threshold
+    if cpu.in_use():
+        return jnp.concatenate([low, high], axis=1)[:, :T]
+    # Fused into its users, the hash behind each number is computed again by each of them: six
+    # times a layer for attention weights, a third of a step on a TPU. Behind the barrier both
+    # values are bits of one byte, which is what the concatenation copies.
+    packed = jax.lax.optimization_barrier(low.astype(jnp.uint8) | high.astype(jnp.uint8) << 1)
+    both = jnp.concatenate([packed, packed], axis=1)[:, :T]
+    which = (jnp.arange(T) >= half).astype(jnp.uint8).reshape(T, *[1] * (len(shape) - 1))
+    return (both >> which) & 1 == 1
 
 
 def gumbel(keys: jax.Array, shape: tuple[int, ...]) -> jax.Array:

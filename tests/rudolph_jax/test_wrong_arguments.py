@@ -60,7 +60,7 @@ def stubs(monkeypatch):
     def judge(config, compute, start, segments, params, past, rest):
         return {segment: np.ones(len(rest), np.float32) for segment in segments}
 
-    monkeypatch.setattr("rudolph_jax.generation.generate", generate)
+    monkeypatch.setattr("rudolph_jax.generation.generate_on_device", generate)
     monkeypatch.setattr("rudolph_jax.perplexity._perplexities", judge)
     monkeypatch.setattr("rudolph_jax.perplexity._prefill", lambda *_: None)
 
