@@ -25,6 +25,9 @@ OPTIONS = {
     "jax_persistent_cache_min_compile_time_secs": (1.0, 0.1),
 }
 
+# Of caches that XLA itself has for GPUs; and JAX's default.
+GPU_CACHE = "jax_persistent_cache_enable_xla_caches", "xla_gpu_per_fusion_autotune_cache_dir"
+
 
 def enable_compilation_cache() -> None:
     """Sets `compilation_cache_dir()` as JAX's compilation cache, unless the user configured one.
@@ -42,6 +45,7 @@ def enable_compilation_cache() -> None:
         try:
             if is_remote(place):
                 check_bucket(as_path(place))
+                _turn_off_gpu_cache()
             check_scheme(place)
         except InputError as error:
             raise InputError(f"JAX_COMPILATION_CACHE_DIR: {error}") from error
@@ -52,6 +56,16 @@ def enable_compilation_cache() -> None:
             if values[name] == default:
                 jax.config.update(name, value)
         jax.config.update("jax_compilation_cache_dir", str(folder))
+
+
+def _turn_off_gpu_cache() -> None:
+    """Turns XLA's cache of tuned GPU kernels off, unless the user configured it.
+
+    JAX puts it into the same place by pathlib, which leaves "gs:/bucket": a local folder.
+    """
+    name, default = GPU_CACHE
+    if jax.config.values[name] == default:
+        jax.config.update(name, "none")
 
 
 def compilation_cache_dir() -> Path:

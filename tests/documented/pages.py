@@ -9,7 +9,7 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").r
 
 PROGRAMS = (
     r"(?:\S*/)?python3?|pip|make|pytest|git|gcloud|srun|sbatch|hf|jupyter|tensorboard|docker|"
-    r"\.ci/run|\. |for |\$[A-Z]\b"
+    r"docs/launch/[a-z_]+|kubectl|pipx|sky|xpk|export|\.ci/run|\. |for |\$[A-Z]\b"
 )
 # A program and what follows, behind variables for it; or a variable that the next lines use.
 COMMAND = re.compile(

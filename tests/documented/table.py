@@ -200,20 +200,20 @@ HOW: dict[str, Run | Parse | Help | NotOurs] = {
     "for i in 0 1; do python -m experiments.train --config=FILE --workdir=run "
     "--distributed=localhost:7777,2,$i & done; wait":
         Parse("two processes; tests/experiments/test_processes.py has them", FILE),
-    'gcloud compute tpus tpu-vm ssh NAME --worker=all --command="cd rudolph-jax && '
+    'gcloud compute tpus tpu-vm ssh NAME --zone=ZONE --worker=all --command="cd rudolph-jax && '
     ".venv/bin/python -m experiments.train "
     "--config=experiments/configs/ruclip_vit_large_patch14_224.py --workdir=/shared/ruclip-l14 "
     "--config.data.name=/data/pairs --config.data.vocabulary=/shared/ruclip "
     '--distributed=auto"': Parse(LAUNCHER),
-    'gcloud compute tpus tpu-vm ssh NAME --worker=all --command="cd rudolph-jax && '
-    'python -m experiments.train --config=FILE --workdir=/shared/run --distributed=auto"':
-        Parse(LAUNCHER, FILE),
+    'gcloud compute tpus tpu-vm ssh NAME --zone=ZONE --worker=all --command="cd rudolph-jax && '
+    '.venv/bin/python -m experiments.train --config=FILE --workdir=/shared/run '
+    '--distributed=auto"': Parse(LAUNCHER, FILE),
     "srun --nodes=4 --ntasks-per-node=8 --gpus-per-node=8 --cpus-per-task=12 .venv/bin/python -m "
     "experiments.train --config=experiments/configs/rudolph_350m.py "
     "--workdir=/shared/runs/rudolph --config.data.name=/shared/pairs "
     "--config.data.vocabulary=/shared/rudolph --distributed=auto":
         Parse(LAUNCHER),
-    "srun --nodes=4 --ntasks-per-node=8 --gpus-per-node=8 python -m experiments.train "
+    "srun --nodes=4 --ntasks-per-node=8 --gpus-per-node=8 .venv/bin/python -m experiments.train "
     "--config=FILE --workdir=/shared/run --distributed=auto": Parse(LAUNCHER, FILE),
     "gcloud auth application-default login": NotOurs("Google's credentials"),
     "gcloud compute tpus tpu-vm ssh ... --worker=all": NotOurs("Google Cloud's shell on a slice"),

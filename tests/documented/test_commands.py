@@ -17,9 +17,11 @@ import data_pieces  # noqa: F401 - registers what commands read
 import model_pieces  # noqa: F401
 import pytest
 from huggingface_hub import constants
+from launch_table import LAUNCH
 from loopback_hub import Hub
 from pages import PAGES, ROOT, SETTING, Command, commands, commands_of
-from table import HOW, Help, Parse, Run
+from table import HOW as OTHERS
+from table import Help, Parse, Run
 from workspace import Workspace
 
 from clip_jax.cli import Parser
@@ -27,6 +29,7 @@ from converters.registry import PUBLISHED_MODELS, PublishedModel
 from experiments import train
 from experiments.evaluation.sets import RECORDS
 
+HOW = {**OTHERS, **LAUNCH}
 PRINTED: dict[str, list[Command]] = {}
 for _page in PAGES:
     for _command in commands(_page):
@@ -39,6 +42,7 @@ SETTINGS = {
     "GLIBC_TUNABLES": "Makefile",
     "JAX_ENABLE_COMPILATION_CACHE": "clip_jax/compilation_cache.py",
     "JAX_COMPILATION_CACHE_DIR": "clip_jax/compilation_cache.py",
+    "PIP_CONSTRAINT": "docs/launch/install",
     "RUDOLPH_JAX_GPU_LOOP": "rudolph_jax/gpu_loop.py",
     "RUDOLPH_JAX_VERIFY": "clip_jax/digests.py",
     "TESTS": "Makefile",
@@ -151,7 +155,9 @@ def module_main(module: str):
 def arguments_of(text: str) -> list[str]:
     """The words behind the last `python -m`: what a launcher or a loop starts."""
     started = re.sub(r".*python -m ", "", text).partition(" & ")[0]
-    return shlex.split(started.removesuffix('"') if started.count('"') % 2 else started)
+    for quote in "\"'":  # of what the launcher takes as one word
+        started = started.removesuffix(quote) if started.count(quote) % 2 else started
+    return shlex.split(started)
 
 
 class Parsed(BaseException):

@@ -3,6 +3,7 @@
 import dataclasses
 import io
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -15,7 +16,7 @@ import pytest
 pytest.importorskip("gcsfs", reason="the extra gcs is not installed")
 
 import jax
-from cli_commands import main_of
+from cli_commands import ROOT, main_of
 from prepared_sources import picture
 from small_run import SmallRun, same
 from training_processes import PATIENCE, end, start_training
@@ -204,6 +205,43 @@ def test_programs_for_a_bucket_that_is_not_there(store, bucket, said, monkeypatc
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", f"gs://{bucket}/programs")
     with pytest.raises(InputError, match=f"_DIR: gs://{bucket}/programs: {said}"):
         enable_compilation_cache()
+
+
+SHARING = """
+import jax
+from clip_jax.compilation_cache import enable_compilation_cache
+events = []
+jax.monitoring.register_event_listener(lambda name, **_: events.append(name))
+enable_compilation_cache()
+print(jax.jit(lambda x: (x @ x.T).sum() * 3)(jax.numpy.ones((3, 5))))
+print(jax.config.jax_persistent_cache_enable_xla_caches)
+print(sum(name.endswith("compilation_cache/cache_hits") for name in events))
+"""
+
+
+def test_programs_are_shared_by_a_bucket(store, tmp_path):
+    """A second process, on whichever machine, reads what the first one compiled."""
+
+    def compile_and_run():
+        words = [sys.executable, "-c", SHARING]
+        shared = {"JAX_COMPILATION_CACHE_DIR": "gs://bucket/shared-programs",
+                  "XDG_CACHE_HOME": str(tmp_path / "cache"),
+                  "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}  # fmt: skip
+        done = subprocess.run(
+            words, cwd=tmp_path, env={**os.environ, **shared, "PYTHONPATH": str(ROOT)},
+            capture_output=True, text=True, timeout=PATIENCE, check=True,
+        )  # fmt: skip
+        return done.stdout.split()
+
+    assert compile_and_run() == ["135.0", "none", "0"]
+    programs = store.names("shared-programs/")
+    assert any(name.endswith("-cache") for name in programs)
+    store.written.clear()
+    value, _, hits = compile_and_run()
+    assert value == "135.0" and int(hits) >= 1
+    assert store.names("shared-programs/") == programs
+    assert not [name for name in store.written if name.endswith("-cache")]
+    assert not list(tmp_path.iterdir())  # neither a folder "gs:" nor a local cache
 
 
 def test_evaluate(store, goldens, tmp_path):
