@@ -31,6 +31,7 @@ from experiments.data.source import open_split
 from experiments.distributed.processes import Processes, initialize, run_and_shutdown
 from experiments.evaluation.during_training.evaluators import make_evaluators
 from experiments.start_checks import data
+from experiments.start_checks.hours import describe_hours
 from experiments.start_checks.processes import check_clocks, check_versions
 from experiments.start_checks.storage import check_space, check_writable
 from experiments.start_checks.table import ERROR, OK, WARNING, Findings, format_table
@@ -47,7 +48,8 @@ def preflight(
     """Returns (check, verdict, text) of each check: "ok", "warning" or "error".
 
     Every process of a run calls it, and all get the same rows. workdir: None leaves out what is of
-    it. step_seconds: what `experiments.plan` says a step takes, for the hours of the whole run.
+    it. step_seconds: what a step takes, for the hours of the whole run; None: by
+    docs/accelerators.json.
     """
     processes, found = Processes(), Findings()
     made = _missing_folders(workdir)
@@ -85,7 +87,7 @@ def preflight(
         _check_data(config, lazy, workdir, found, split, objective, processes)
     if objective is not None and workdir is not None and processes.first:
         found.attempt("free space", lambda: check_space(config, objective, workdir))
-    found.add("hours", OK, _describe_hours(config, step_seconds))
+    found.attempt("hours", lambda: describe_hours(config, step_seconds, jax.devices()))
     rows = found.gather(processes)
     if processes.first:
         for folder in made:  # all processes have written what they wanted
@@ -148,13 +150,6 @@ def _describe_model(folder: str) -> str:
     return f"{folder}: a model of kind {read_config(as_path(folder)).get('kind')!r}"
 
 
-def _describe_hours(config: TrainConfig, step_seconds: float | None) -> str:
-    if step_seconds is None:
-        return f"unknown: {config.steps:,} steps, --step-seconds=S of python -m experiments.plan"
-    hours = config.steps * step_seconds / 3600
-    return f"{hours:,.1f} of {config.steps:,} steps of {step_seconds:g} s, evaluations apart"
-
-
 def run(argv: Sequence[str]) -> None:
     args, others = _parser().parse_known_args(argv)
     if args.step_seconds is not None and not args.step_seconds > 0:
@@ -175,12 +170,11 @@ def run(argv: Sequence[str]) -> None:
 
 
 def _parser() -> Parser:
-    parser = Parser(
-        prog="python -m experiments.preflight", description=__doc__, allow_abbrev=False
-    )
+    parser = Parser(prog="python -m experiments.preflight", description=__doc__, allow_abbrev=False)
     parser.add_argument(
         "--step-seconds", type=float, metavar="S",
-        help="what a step takes, by python -m experiments.plan, for the expected hours",
+        help="what a step takes, by python -m experiments.plan, for the expected hours "
+        "(that of docs/accelerators.json)",
     )  # fmt: skip
     return parser
 

@@ -29,7 +29,7 @@ from experiments.data.sources.read_plan import SourceConfig
 from experiments.data.sources.shards import WriteConfig
 from experiments.data.vocabulary import sample_rows, sample_texts, train_tokenizer
 from experiments.distributed.processes import Processes
-from experiments.start_checks import data, processes, storage
+from experiments.start_checks import data, hours, processes, storage
 from experiments.train import train
 
 RECORDS, SHARDS = 1000, 334
@@ -123,9 +123,52 @@ def test_large_configs(name, run, store, words, ruclip, small_vqgan_folder):
     assert rows["vocabulary"][1].startswith(str(ruclip if continued else words))
     assert "64 rows in" in rows["first rows"][1] and "input_ids int32" in rows["first rows"][1]
     assert rows["workdir"] == ("ok", "gs://bucket/run: written and read")
-    hours = {"ruclip_vit_large_patch14_224": "95.0 of 380,000 steps of 0.9 s"}
-    assert hours.get(name, "") in rows["hours"][1]
+    expected = {"ruclip_vit_large_patch14_224": "95.0 of 380,000 steps of 0.9 s, by --step-sec"}
+    assert expected.get(name, "") in rows["hours"][1]
     assert not store.names("run/")
+
+
+Device = namedtuple("Device", "device_kind")
+LITE = 256 * [Device("TPU v5 lite")]
+
+
+def test_hours_of_the_planner(tmp_path, monkeypatch):
+    """The table says whose step time it was: the option's, this slice's, another's, nobody's."""
+    from experiments.configs import ruclip_vit_base_patch16_224, rudolph_350m
+
+    rows = [
+        {"program": "train ruclip-vit-base-patch16-224", "slice": "v5e:16x16", "before": None,
+         "after": {"ms": 225.0}},
+        {"program": "train ruclip-vit-base-patch16-224", "slice": "v6e:16x16", "before": None,
+         "after": {"ms": 90.0}},
+        {"program": "train 350M", "slice": "v5e:16x16", "before": None, "after": {"ms": None}},
+        {"program": "decode 350M batch 32", "slice": "v5e:1", "before": None, "after": {"ms": 1.0}},
+    ]  # fmt: skip
+    monkeypatch.setattr(hours, "ESTIMATES", tmp_path / "accelerators.json")
+    config = ruclip_vit_base_patch16_224.train_config()
+    assert hours.describe_hours(config, None, LITE).startswith("unknown: 140,000 steps")  # no file
+    hours.ESTIMATES.write_text(json.dumps({"rows": rows}), encoding="utf-8")
+    found = hours.describe_hours(config, None, LITE)
+    assert found.startswith("8.8 of 140,000 steps of 0.225 s, by docs/accelerators.json for v5e:16")
+    assert "this slice" in found and "v6e" not in found
+    found = hours.describe_hours(config, None, LITE[:64])
+    assert "for v5e:16x16, not these devices" in found and "3.5 of 140,000 steps of 0.09" in found
+    found = hours.describe_hours(config, 0.5, LITE)
+    assert found.startswith("19.4 of 140,000 steps of 0.5 s, by --step-seconds")
+    other = dataclasses.replace(config, data=dataclasses.replace(config.data, batch_size=16_384))
+    wider = dataclasses.replace(config, compute=dataclasses.replace(config.compute, remat="none"))
+    for each in (other, wider, rudolph_350m.train_config()):
+        assert hours.describe_hours(each, None, LITE).startswith("unknown: ")
+
+
+def test_estimates_are_of_experiment_files():
+    """Each row of a training step finds the config that it was compiled from."""
+    rows = json.loads(hours.ESTIMATES.read_text("utf-8"))["rows"]
+    steps = [row for row in rows if row["program"].startswith("train ") and row["after"]["ms"]]
+    assert steps
+    for row in steps:
+        config = hours.program_config(row["program"])
+        assert hours.estimates(config)[row["slice"]] == row["after"]["ms"] / 1000
 
 
 def test_sizes_of_checkpoints():
@@ -178,6 +221,15 @@ def small(train_config, pairs, **changes):
     read = dataclasses.replace(train_config.data, name=str(pairs), split="train", batch_size=8)
     read = dataclasses.replace(read, in_memory=False)
     return dataclasses.replace(train_config, data=read, evaluators=(), steps=1, **changes)
+
+
+def test_training_without_its_vocabulary(train_config, pairs, tmp_path):
+    config, absent = small(train_config, pairs), str(tmp_path / "absent" / "tokenizer.model")
+    config = dataclasses.replace(config, data=dataclasses.replace(config.data, vocabulary=absent))
+    with pytest.raises(InputError, match="absent/tokenizer.model"):
+        train(config, tmp_path / "run")
+    assert not list((tmp_path / "run" / "checkpoints").iterdir())
+    assert not (tmp_path / "run" / "metrics.jsonl").exists()
 
 
 def test_a_full_disk(run, train_config, pairs, tmp_path, monkeypatch):
