@@ -43,6 +43,9 @@ class OptimConfig:
     weight_decay: of matrices and tables, not of biases, gains and single vectors.
     clip_norm: largest global gradient norm; 0 turns clipping off.
     moment_dtype: of the first moment; "bfloat16" halves its memory.
+    master_weights: computes a step with bfloat16 copies of the matrices and tables, whose gradients
+        are bfloat16 too; parameters, moments and what is saved stay float32. Needs
+        `compute.dtype` bfloat16.
     layer_decay: each layer's rate is this times that of the layer above; 1 turns it off.
     freeze: patterns of parameter names that are not trained. In a name a layer has its number:
         "visual/.*" is the image tower, "text/layers/[0-5]/.*" six layers.
@@ -67,6 +70,7 @@ class OptimConfig:
     weight_decay: float = 0.2
     clip_norm: float = 0.0
     moment_dtype: str = "float32"
+    master_weights: bool = False
     layer_decay: float = 1.0
     freeze: tuple[str, ...] = ()
     lora: LoraConfig = LoraConfig()

@@ -17,6 +17,11 @@ from clip_jax.sharding import batch_sharding_axes
 from experiments.config.run import TrainConfig
 from experiments.objectives import Objective
 from experiments.objectives.objective import Batch, Metrics, Params, StepContext
+from experiments.training.master_weights import (
+    bfloat16_copies,
+    check_master_weights,
+    float32_gradients,
+)
 from experiments.training.partitioning import (
     BATCH_AXES,
     MESH_AXIS,
@@ -40,6 +45,7 @@ def make_train_step(
     axis_name: of the devices that the batch is spread over, under `pmap`; None: the rows are the
     whole batch. Metrics hold "loss", "grad_norm" and "skipped" besides the objective's own.
     """
+    check_master_weights(config, objective)
     chosen = trainable_mask(objective.abstract_params, config.optim)
     process_rows = config.data.batch_size // jax.process_count()
 
@@ -62,7 +68,10 @@ def make_train_step(
         gradient = jax.value_and_grad(loss, has_aux=True)
         parts = 1 if objective.accumulates else config.grad_accum_steps
         accumulated = _accumulate_gradients(gradient, parts)
-        (value, metrics), grads = mean(accumulated(trainable, batch, now))
+        half = config.optim.master_weights
+        working = bfloat16_copies(trainable) if half else trainable
+        (value, metrics), grads = mean(accumulated(working, batch, now))
+        grads = float32_gradients(grads) if half else grads
         grad_norm = optax.tree.norm(grads)
         metrics = {**objective.summarize(metrics), "loss": value, "grad_norm": grad_norm}
         updates, opt_state = optimizer.update(grads, state["opt_state"], trainable)
@@ -98,7 +107,10 @@ def _accumulate_gradients(gradient: Callable[..., Any], parts: int) -> Callable[
             return jax.tree.map(jnp.add, total, of(piece)), None
 
         like = jax.eval_shape(of, jax.tree.map(lambda x: x[0], pieces))
-        zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), like)
+        # Gradients of bfloat16 copies are summed in float32.
+        zeros = jax.tree.map(
+            lambda x: jnp.zeros(x.shape, jnp.float32 if x.dtype == jnp.bfloat16 else x.dtype), like
+        )
         total, _ = lax.scan(add, zeros, pieces)
         return jax.tree.map(lambda x: x / parts, total)
 
