@@ -12,6 +12,9 @@ SHELL = NotOurs("variables of the lines below it")
 GIT = NotOurs("an archive of the checkout")
 SCRIPT = NotOurs("a file of docs/launch, which test_launch.py runs")
 
+BUCKETS = Parse("a bucket; tests/experiments/test_buckets.py has one")
+LIBTPU = Parse("libtpu, and minutes; tests/experiments/test_plan.py compiles for CPU devices")
+
 LAUNCH: dict[str, Parse | NotOurs] = {
     "gcloud auth login": GOOGLE,
     "gcloud config set project PROJECT": GOOGLE,
@@ -103,4 +106,31 @@ LAUNCH: dict[str, Parse | NotOurs] = {
     "--config.data.vocabulary=gs://BUCKET/tokenizer.model "
     '--config.init.folder=gs://BUCKET/models/clip-vit-base-patch32 --distributed=auto"': HOSTS,
     "gcloud ... ssh --worker=all": GOOGLE,
+    # docs/tpu_pod.md
+    "python -m experiments.plan --config=experiments/configs/ruclip_vit_base_patch16_224.py "
+    "--topology=v5e:16x16": LIBTPU,
+    "python -m experiments.prepare gs://BUCKET/tars gs://BUCKET/pairs --max-side=256 "
+    "--shard-records=24000 --workers=16 --part=0/64": BUCKETS,
+    "python -m experiments.prepare gs://BUCKET/tars gs://BUCKET/pairs --max-side=256 "
+    "--shard-records=24000 --max-rejected=0.05 --finish": BUCKETS,
+    "python -m converters openai-clip ViT-B-16.pt gs://BUCKET/models/clip-vit-base-patch16":
+        BUCKETS,
+    "python -m converters vqgan vqgan.gumbelf8-sber.model.ckpt "
+    "gs://BUCKET/models/vqgan-gumbelf8": BUCKETS,
+    "python -m experiments.preflight --config=experiments/configs/ruclip_vit_base_patch16_224.py "
+    "--workdir=gs://BUCKET/runs/b16 --config.data.name=gs://BUCKET/pairs "
+    "--config.data.vocabulary=gs://BUCKET/tokenizer.model "
+    "--config.init.folder=gs://BUCKET/models/clip-vit-base-patch16 --config.data.threads=128 "
+    "--distributed=auto": HOSTS,
+    "JAX_COMPILATION_CACHE_DIR=gs://BUCKET/programs python -m experiments.train "
+    "--config=experiments/configs/ruclip_vit_base_patch16_224.py "
+    "--workdir=gs://BUCKET/runs/b16 --config.data.name=gs://BUCKET/pairs "
+    "--config.data.vocabulary=gs://BUCKET/tokenizer.model "
+    "--config.init.folder=gs://BUCKET/models/clip-vit-base-patch16 --config.data.threads=128 "
+    "--distributed=auto": HOSTS,
+    "python -m experiments.model gs://BUCKET/runs/b16 gs://BUCKET/models/b16": BUCKETS,
+    "python -m experiments.evaluate report --model=gs://BUCKET/models/b16 "
+    "--data-dir=gs://BUCKET/sets --out=gs://BUCKET/evaluation": BUCKETS,
+    "python -m converters export gs://BUCKET/models/b16 ruclip-b16": BUCKETS,
+    "python -m converters verify gs://BUCKET/models/b16": BUCKETS,
 }  # fmt: skip

@@ -180,10 +180,6 @@ HOW: dict[str, Run | Parse | Help | NotOurs] = {
             "runs/mine/model/config.json"),
     "python -m experiments.preflight --config=experiments/configs/digits.py --workdir=runs/digits":
         Run(),
-    "python -m experiments.preflight --config=experiments/configs/ruclip_vit_base_patch32_224.py "
-    "--workdir=gs://BUCKET/runs/b32 --config.data.name=gs://BUCKET/pairs "
-    "--config.data.vocabulary=gs://BUCKET/tokenizer.model --distributed=auto --step-seconds=0.07":
-        Parse("a bucket; tests/experiments/test_preflight.py has one"),
     "python -m experiments.train --config=FILE --workdir=DIR":
         Parse("FILE is any experiment file", FILE),
     "python -m experiments.train --config=experiments/configs/rudolph_350m.py "
@@ -216,7 +212,6 @@ HOW: dict[str, Run | Parse | Help | NotOurs] = {
     "srun --nodes=4 --ntasks-per-node=8 --gpus-per-node=8 .venv/bin/python -m experiments.train "
     "--config=FILE --workdir=/shared/run --distributed=auto": Parse(LAUNCHER, FILE),
     "gcloud auth application-default login": NotOurs("Google's credentials"),
-    "gcloud compute tpus tpu-vm ssh ... --worker=all": NotOurs("Google Cloud's shell on a slice"),
     "python -m experiments.model runs/cats models/cats":
         Run("runs/cats", files="models/cats/config.json"),
     "python -m experiments.model runs/cats models/cats --step=best":
@@ -257,8 +252,6 @@ HOW: dict[str, Run | Parse | Help | NotOurs] = {
     "python -m experiments.sweep --help": Run(),
     "python -m experiments.plan --config=experiments/configs/rudolph_2_7b.py "
     "--topology=v5e:16x16": Parse(LIBTPU),
-    "python -m experiments.plan --config=experiments/configs/ruclip_vit_base_patch32_224.py "
-    "--topology=v5e:8x8": Parse(LIBTPU),
     "python -m experiments.plan --config=... --topology=v5e:16x16":
         Parse(LIBTPU, (("...", "experiments/configs/rudolph_2_7b.py"),)),
     "python -m benchmarks.plan_table --rows=docs/plans.jsonl --csv=docs/plans.csv": Parse(LIBTPU),

@@ -130,12 +130,19 @@ def test_killed_in_a_save_and_resumed(store, tmp_path, monkeypatch):
     assert read_metrics("gs://bucket/killed") == read_metrics(tmp_path / "whole")
 
 
-def test_models(store, goldens, small_rudolph, small_vqgan):
+def test_models(store, goldens, small_rudolph, small_vqgan, tmp_path):
     converters.convert("ruclip", goldens / "ruclip", "gs://bucket/models/ruclip")
     assert not converters.verify("gs://bucket/models/ruclip").faults
     assert store.written[-1] == "models/ruclip/config.json"
     with pytest.raises(InputError, match="gs://bucket/models/ruclip: already exists"):
         converters.convert("ruclip", goldens / "ruclip", "gs://bucket/models/ruclip")
+    converters.convert("ruclip", goldens / "ruclip", tmp_path / "here")
+    converters.export(tmp_path / "here", tmp_path / "from-here")
+    words = ["export", "gs://bucket/models/ruclip", str(tmp_path / "from-there")]
+    assert main_of("converters")(words) == 0
+    for name in ("bpe.model", "pytorch_model.bin", "config.json"):
+        here, there = ((tmp_path / f"from-{place}" / name) for place in ("here", "there"))
+        assert here.read_bytes() == there.read_bytes()
     small_vqgan.save("gs://bucket/models/vqgan")
     small_rudolph.save("gs://bucket/models/rudolph")
     loaded = rudolph_jax.load("gs://bucket/models/rudolph", "gs://bucket/models/vqgan")

@@ -1,6 +1,7 @@
 """Preparation from and to a bucket of an emulator on loopback."""
 
 import io
+import re
 import tarfile
 from pathlib import Path
 
@@ -8,10 +9,10 @@ import pytest
 
 pytest.importorskip("gcsfs", reason="the extra gcs is not installed")
 
-from cli_commands import main_of
+from cli_commands import ROOT, main_of
 from prepared_sources import picture
 
-from clip_jax import InputError
+from clip_jax import InputError, load_tokenizer
 from clip_jax.paths import as_path
 from experiments.data.parts import Part
 from experiments.data.preparation import prepare, prepare_part
@@ -142,6 +143,20 @@ def test_errors(store, tars, tmp_path, source, out, said, monkeypatch, capsys):
     error = capsys.readouterr().err
     assert error.startswith("error: ") and error.count("\n") == 1 and said in error
     assert set(tmp_path.iterdir()) == before
+
+
+def test_the_vocabulary_of_the_pods_page(store, tars, tmp_path):
+    """The page's own lines, for a vocabulary of forty pieces."""
+    page = (ROOT / "docs/tpu_pod.md").read_text("utf-8")
+    (lines,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    prepare(SourceConfig(str(tars)), "gs://bucket/words", SHARDS_OF_TWO)
+    for found, given in (("BUCKET/pairs", "bucket/words"), ("BUCKET", "bucket"), ("49408", "40")):
+        assert found in lines
+        lines = lines.replace(found, given)
+    exec(lines, {})
+    tokenizer = load_tokenizer("gs://bucket/tokenizer.model")
+    assert tokenizer.vocab_size == 40
+    assert tokenizer.decode(tokenizer.encode("подпись 01")) == "подпись 01"
 
 
 def test_codes(store, tars, small_vqgan_folder, tmp_path):
