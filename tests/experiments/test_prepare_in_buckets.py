@@ -1,8 +1,10 @@
 """Preparation from and to a bucket of an emulator on loopback."""
 
 import io
+import json
 import re
 import tarfile
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -105,6 +107,87 @@ def test_parquet_and_prepared_sets(store, tars, tmp_path):
     ]
 
 
+def photos(folder):
+    """A folder of eight images, two of them named in another Unicode form than the table has."""
+    (folder / "a").mkdir(parents=True)
+    names = [f"a/{i}.jpg" for i in range(6)] + ["йод.jpg", unicodedata.normalize("NFD", "чай.jpg")]
+    for i, name in enumerate(names):
+        (folder / name).write_bytes(picture(i)[: 40 if i == 3 else None])
+    named = [*names[:6], unicodedata.normalize("NFD", "йод.jpg"), "чай.jpg", names[-1]]
+    named += ["absent.jpg", "../x", "a/0.jpg", "a", "/x"]
+    return [(name, f"подпись {name}") for name in named]
+
+
+def csv_folder(folder):
+    rows = photos(folder)
+    text = "image,caption\n" + "".join(f'{name},"{text}, да"\n' for name, text in rows)
+    (folder / "list.csv").write_text(text, encoding="utf-8")
+
+
+def tsv_folder(folder):
+    rows = photos(folder)
+    text = "image\tcaption\n" + "".join(f'{name}\tс " {text}\n' for name, text in rows)
+    (folder / "list.tsv").write_text(text, encoding="utf-8")
+
+
+def jsonl_folder(folder):
+    lines = [json.dumps({"image": name, "caption": text}) for name, text in photos(folder)]
+    (folder / "list.jsonl").write_text("\n".join([*lines, "{", ""]), encoding="utf-8")
+
+
+def arrow_folder(folder):
+    import pyarrow
+
+    rows = [{"image": {"bytes": picture(i), "path": None}, "caption": f"{i}"} for i in range(6)]
+    rows.append({"image": {"bytes": None, "path": "a/1.jpg"}, "caption": "рядом"})
+    photos(folder)
+    table = pyarrow.Table.from_pylist(rows)
+    with pyarrow.ipc.new_stream(folder / "data.arrow", table.schema) as writer:
+        writer.write_table(table, max_chunksize=2)
+    state = {"_data_files": [{"filename": "data.arrow"}]}
+    (folder / "state.json").write_text(json.dumps(state), encoding="utf-8")
+
+
+def parquet_beside_images(folder):
+    import pyarrow
+    from pyarrow import parquet
+
+    rows = [{"image": name, "caption": text} for name, text in photos(folder)]
+    parquet.write_table(pyarrow.Table.from_pylist(rows), folder / "a.parquet", row_group_size=3)
+
+
+def fbc2_folder(folder):
+    photos(folder)
+    asked = {f"{i}": [{"type": "image", "content": f"a/{i}.jpg"},
+                      {"type": "text", "content": f"что {i}?"}] for i in range(7)}  # fmt: skip
+    answers = {key: [{"type": "text", "content": f"ответ {key}"}] for key in asked}
+    for name, value in (("q.json", asked), ("q_answer.json", answers)):
+        (folder / name).write_text(json.dumps(value), encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    "make, file, form",
+    [(csv_folder, "", "captions"), (csv_folder, "list.csv", "captions"),
+     (tsv_folder, "", "captions"), (jsonl_folder, "list.jsonl", "captions"),
+     (arrow_folder, "", "captions"), (parquet_beside_images, "", "captions"),
+     (fbc2_folder, "q.json", "picture-questions")],
+)  # fmt: skip
+def test_other_sources(make, file, form, store, tmp_path):
+    """Folders of images with a table, Arrow and FBC2: set and rejects are the local ones."""
+    folder, name = tmp_path / "source", f"{make.__name__}{len(file)}"
+    make(folder)
+    put_folder(store, folder, name)
+    place = f"/{file}" if file else ""
+    rules = WriteConfig(shard_records=2)
+    config = SourceConfig(f"{folder}{place}", form=form, chunk_records=3)
+    local = prepare(config, tmp_path / "out", rules, workers=1)
+    there = SourceConfig(f"gs://bucket/{name}{place}", form=form, chunk_records=3)
+    summary = prepare(there, f"gs://bucket/{name}-out", rules, workers=2)
+    assert summary.splits == local.splits and sum(local.splits.values()) >= 5
+    assert summary.reasons == local.reasons
+    same_sets(store, tmp_path / "out", f"{name}-out")
+
+
 def test_resumes_what_is_whole(store, tars, tmp_path, monkeypatch):
     """An upload that was cut off is made again; a chunk whose result is there is not."""
     prepare(SourceConfig(str(tars)), tmp_path / "out", SHARDS_OF_TWO)
@@ -131,11 +214,13 @@ def test_resumes_what_is_whole(store, tars, tmp_path, monkeypatch):
         ("gs://forbidden/tars", "out", "Permission denied"),
         ("{T}", "gs://missing/out", "No such bucket"),
         ("{T}", "gs://read-only/out", "Permission denied"),
-        ("gs://bucket/table", "out", "gs://bucket/table: is of kind pictures; a source in a"),
+        ("gs://bucket/table", "out", "gs://bucket/table/list.csv: none of the columns is called"),
+        ("gs://bucket/alone", "out", "holds 1 images and no table; expected gs://bucket/alone/"),
     ],
 )
 def test_errors(store, tars, tmp_path, source, out, said, monkeypatch, capsys):
-    store.put("table/list.csv", b"image,caption\n")
+    store.put("table/list.csv", b"a,b\n")
+    store.put("alone/a.jpg", picture(1))
     monkeypatch.chdir(tmp_path)
     before = set(tmp_path.iterdir())
     argv = [source.replace("{T}", str(tars)), out, "--workers=1"]

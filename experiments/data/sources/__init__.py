@@ -10,7 +10,6 @@ import dataclasses
 from types import ModuleType
 
 from clip_jax.errors import InputError
-from clip_jax.paths import is_remote
 from clip_jax.text import check_encodable
 from experiments.data.sources import arrow, fbc2, image_tables, parquet, tars, tfds_sets
 from experiments.data.sources.groups import BY_KEY
@@ -24,8 +23,6 @@ KINDS: dict[str, ModuleType] = {
     "tfds": tfds_sets,
     "fbc2": fbc2,
 }
-# Sources that may be in a bucket: of a few large files, whose reading needs no listing of each.
-IN_BUCKETS = ("tar", "parquet", "tfds")
 
 
 def make_plan(config: SourceConfig) -> ReadPlan:
@@ -35,11 +32,6 @@ def make_plan(config: SourceConfig) -> ReadPlan:
         raise InputError(f"--kind is {kind!r}; expected one of {', '.join(KINDS)}")
     if kind not in ("pictures", "tar", "fbc2"):  # the others' packages take names as UTF-8
         check_encodable(str(config.path), "SOURCE")
-    if is_remote(config.path) and kind not in IN_BUCKETS:
-        raise InputError(
-            f"{config.path}: is of kind {kind}; a source in a bucket is one of "
-            f"{', '.join(IN_BUCKETS)}: copy it to a local folder"
-        )
     named = kind in ("pictures", "tar") and config.schema.has_image
     if config.group_by in BY_KEY and not named:
         raise InputError(

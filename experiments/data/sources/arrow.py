@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from clip_jax.errors import InputError
+from clip_jax.paths import local_copy
 from clip_jax.text import check_encodable, read_json
 from experiments.data.sources.arrow_package import import_arrow, read_batch, runs_of
 from experiments.data.sources.columns import choose_columns
@@ -70,7 +72,7 @@ def read(config: SourceConfig, chunk: Chunk) -> Iterator[Candidate | Rejected]:
 
 def _folder(config: SourceConfig) -> Path:
     """The source's, or that of one split where it has several."""
-    source = Path(config.source)
+    source = config.path
     if (source / STATE).is_file():
         return source
     known = sorted(file.parent.name for file in source.glob(f"*/{STATE}"))
@@ -98,12 +100,22 @@ def _files(folder: Path) -> list[Path]:
 
 
 class _open:
-    """The schema and the record batches of a file, mapped into memory; stream or file format."""
+    """The schema and the record batches of a file, mapped into memory; stream or file format.
+
+    An object is copied to a temporary file first: a stream has no index, so all before a batch is
+    read.
+    """
 
     def __init__(self, file: Path) -> None:
         self._arrow = import_arrow("pyarrow")
         import_arrow("pyarrow.ipc")
-        self._mapped = self._arrow.memory_map(str(file))
+        self._copies = contextlib.ExitStack()
+        try:
+            local = self._copies.enter_context(local_copy(file))
+            self._mapped = self._arrow.memory_map(str(local))
+        except BaseException:
+            self._copies.close()
+            raise
 
     def __enter__(self) -> tuple[Any, Iterator[Any]]:
         ipc = self._arrow.ipc
@@ -118,3 +130,4 @@ class _open:
 
     def __exit__(self, *_: object) -> None:
         self._mapped.close()
+        self._copies.close()

@@ -30,7 +30,7 @@ def matches(source: Path) -> bool:
 
 def plan(config: SourceConfig) -> ReadPlan:
     """Chunks are lists of entries."""
-    source = Path(config.source)
+    source = config.path
     if config.form not in QUESTION_SCHEMAS:
         raise InputError(
             f"{source}: holds questions, and --form is {config.form!r}; expected one of "
@@ -50,7 +50,7 @@ def plan(config: SourceConfig) -> ReadPlan:
 
 
 def read(config: SourceConfig, chunk: list[Entry]) -> Iterator[Candidate | Rejected]:
-    source = Path(config.source)
+    source = config.path
     for key, question_parts, answer_parts in chunk:
         where = {"file": source.name, "key": escape(key)}
         try:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import collections
 import functools
+import itertools
 import os
 import stat
 import unicodedata
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 
 from clip_jax.paths import is_remote
@@ -14,6 +18,7 @@ from experiments.data.sources.records import LARGEST_FILE, BadRecord
 
 ByteRange = tuple[int, int]  # first byte in a file, and how many
 
+OBJECTS_AT_ONCE = 16  # of a bucket, on their way to one process
 # Folders whose listings are remembered; images of one table lie in few.
 FOLDERS_CACHED = 64
 
@@ -42,15 +47,9 @@ def find_inside(folder: Path, name: str) -> Path:
 
 
 def read_inside(folder: Path, name: str) -> bytes:
-    """The contents of the file that `find_inside` finds; in a bucket of the very name."""
-    if is_remote(folder):
-        parts = PurePosixPath(name).parts
-        if ".." in parts or name.startswith("/"):
-            raise BadRecord(f"path leaves the folder: {name!r}")
-        file = folder / name
-    else:
-        file = find_inside(folder, name)
+    """The contents of the file that `find_inside` finds; in a bucket of the name, NFC or NFD."""
     try:
+        file = _find_object(folder, name) if is_remote(folder) else find_inside(folder, name)
         about = file.stat()
         if not stat.S_ISREG(about.st_mode):
             raise BadRecord(f"image is no file: {name!r}")
@@ -59,6 +58,28 @@ def read_inside(folder: Path, name: str) -> bytes:
         return file.read_bytes()
     except OSError as error:
         raise BadRecord(f"image cannot be read: {' '.join(str(error).split())}") from error
+
+
+def read_each_inside(folder: Path, names: Iterable[str]) -> Iterator[bytes | BadRecord]:
+    """Yields what `read_inside` returns or raises, in order; of a bucket several at a time."""
+
+    def read(name: str) -> bytes | BadRecord:
+        try:
+            return read_inside(folder, name)
+        except BadRecord as error:
+            return error
+
+    if not is_remote(folder):
+        yield from map(read, names)
+        return
+    left = iter(names)
+    with ThreadPoolExecutor(OBJECTS_AT_ONCE) as pool:
+        pending = collections.deque(
+            pool.submit(read, name) for name in itertools.islice(left, OBJECTS_AT_ONCE)
+        )
+        while pending:
+            yield pending.popleft().result()
+            pending.extend(pool.submit(read, name) for name in itertools.islice(left, 1))
 
 
 def read_range(file: Path, place: ByteRange) -> bytes:
@@ -74,10 +95,24 @@ def read_range(file: Path, place: ByteRange) -> bytes:
 def are_two_files(folder: Path, name: str, other: str) -> bool:
     """Return whether the folder has two files by these exact names, not one by both."""
     files = folder / name, folder / other
+    if is_remote(folder):  # where each name is an object of its own
+        return all(file.exists() for file in files)
     try:
         return all(map(os.path.exists, files)) and not os.path.samefile(*files)
     except (OSError, ValueError):
         return False
+
+
+def _find_object(folder: Path, name: str) -> Path:
+    """Returns the object of a name, or of the same in NFC or NFD; BadRecord where there is none."""
+    parts = PurePosixPath(name).parts
+    if not parts or ".." in parts or name.startswith("/") or "\0" in name:
+        raise BadRecord(f"path leaves the folder: {name!r}")
+    others = [unicodedata.normalize(form, name) for form in ("NFC", "NFD")]
+    for spelling in dict.fromkeys([name, *others]):
+        if (found := folder / spelling).exists():
+            return found
+    raise BadRecord(f"image is missing: {name!r}")
 
 
 def _resolve(folder: Path, name: str) -> Path:

@@ -17,7 +17,12 @@ from clip_jax.errors import InputError
 from clip_jax.image_file import IMAGE_SUFFIXES
 from clip_jax.text import check_encodable, escape, normalize_name
 from experiments.data.sources.columns import choose_columns, find_column, get_value, read_texts
-from experiments.data.sources.files import are_two_files, find_inside, read_inside
+from experiments.data.sources.files import (
+    are_two_files,
+    find_inside,
+    read_each_inside,
+    read_inside,
+)
 from experiments.data.sources.groups import BY_KEY, group_value
 from experiments.data.sources.labels import (
     VALIDATION,
@@ -76,21 +81,23 @@ def plan(config: SourceConfig) -> ReadPlan:
 
 
 def read(config: SourceConfig, chunk: TableChunk) -> Iterator[Candidate | Rejected | Ignored]:
-    source = Path(config.source)
+    source = config.path
     folder = source if source.is_dir() else source.parent
     table = Table(folder / chunk.table, config.image_column, chunk.quoted)
     schema = config.schema
-    for entry in _entries(table.path, chunk.read(table), config):
+    entries = _entries(table.path, chunk.read(table), config)
+    named = (entry.head[0] for entry in entries if entry.key is not None and schema.has_image)
+    images = read_each_inside(folder, named)
+    for entry in entries:
         where = entry.rows[0]
         if entry.key is None:
             yield Ignored("blank line") if entry.why is None else Rejected(where, entry.why)
             continue
         image = None
         if schema.has_image:
-            try:
-                image = read_inside(folder, entry.head[0])
-            except BadRecord as error:
-                yield Rejected(where, str(error), len(entry.rows))
+            image = next(images)
+            if isinstance(image, BadRecord):
+                yield Rejected(where, str(image), len(entry.rows))
                 continue
         scalars = entry.head[schema.has_image :]
         texts: dict[str, Any] = dict(zip(schema.scalar_features, scalars, strict=True))
@@ -176,7 +183,7 @@ def _tables(folder: Path) -> list[Path]:
 
 
 def _find_table(config: SourceConfig) -> Path:
-    source = Path(config.source)
+    source = config.path
     if source.is_file():
         return source
     if not source.is_dir():
