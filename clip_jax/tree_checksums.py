@@ -21,6 +21,7 @@ import numpy as np
 import xxhash
 from jax.sharding import NamedSharding, PartitionSpec
 
+from clip_jax import cpu
 from clip_jax.errors import InputError
 from clip_jax.text import parse_json
 
@@ -37,11 +38,19 @@ def checksums(tree: Any, prefix: str = "") -> dict[str, str]:
     them must call this together, because each sums its own shards.
     """
     named = [(prefix + path_name(path), leaf) for path, leaf in _leaves(tree)]
-    sums = jax.device_get([_sums(leaf) for _, leaf in named])
+    sums = jax.device_get([_finished(_sums(leaf)) for _, leaf in named])
     return {
         name: f"{int(first):08x}{int(second):08x}"
         for (name, _), (first, second) in zip(named, sums, strict=True)
     }
+
+
+def _finished(sums: Any) -> Any:
+    """Waits for a program on CPUs, whose devices wait for one another in threads of one pool.
+
+    Several programs at once can leave no thread for the device that the others wait for.
+    """
+    return jax.block_until_ready(sums) if cpu.in_use() else sums
 
 
 def record(

@@ -109,6 +109,29 @@ def segment_loss(
     return total / jnp.maximum(weight, 1e-12), losses
 
 
+def image_loss_sums(logits_fn: LogitsFn, input_ids: jax.Array, config: RudolphConfig) -> jax.Array:
+    """Sums the cross-entropies of each sequence's image codes: int32[B, T] -> float32[B]."""
+    layout = Layout(config)
+    _, image, _ = layout.segment_lengths(input_ids.shape[1])
+    start = layout.image.start
+    return _cross_entropy(logits_fn, input_ids, layout, start, start + image, "image").sum(axis=1)
+
+
+def right_text_loss_sums(
+    logits_fn: LogitsFn, input_ids: jax.Array, config: RudolphConfig
+) -> tuple[jax.Array, jax.Array]:
+    """Sums the cross-entropies of each sequence's labelled right-text tokens, and counts these.
+
+    int32[B, T] -> float32[B], int32[B]. As in `segment_loss`, padding and the BOS have no label.
+    """
+    layout = Layout(config)
+    _, _, right = layout.segment_lengths(input_ids.shape[1])
+    start, stop = layout.right.start + 1, layout.right.start + right
+    values = _cross_entropy(logits_fn, input_ids, layout, start, stop, "text")
+    labelled = input_ids[:, start:stop] != PAD
+    return (values * labelled).sum(axis=1), labelled.sum(axis=1)
+
+
 def count_right_tokens(input_ids: jax.Array, config: RudolphConfig) -> jax.Array:
     """Counts labelled right-text tokens, mean of the sequences: int32[B, T] -> float32[].
 

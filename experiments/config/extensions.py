@@ -51,12 +51,15 @@ class EvaluatorType:
     evaluate: (config, rows, model) -> metrics. rows: those of the split, which can be iterated
     several times. needs: features, one of which the split must have; (): none. metrics: the names
     that `evaluate` returns, by which a wrong `config.best_metric` or `--metric` is known before
-    anything is trained; (): not stated.
+    anything is trained; (): not stated. sharded: all processes call `evaluate`, and the model is a
+    `ShardedModel`, with parameters as training has them; else the first process calls it, on one
+    device, and the model is what users load, for which all parameters are gathered.
     """
 
     evaluate: Callable[[TrainConfig, Any, Any], dict[str, float]]
     needs: tuple[str, ...] = ()
     metrics: tuple[str, ...] = ()
+    sharded: bool = False
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,6 +1,8 @@
 """Ends a run whose processes are no longer all there, and names the one that is lost.
 
-Each process shows the others who it is and a number that it raises every second. A collective with
+Each process writes who it is and a number that it raises every second. The processes of its machine
+read that, and the first one reads all, and writes which of them are silent, which all others read:
+values that grow with the processes, not with their square. A collective with
 a lost process fails at once where its connection is closed, a barrier of a checkpoint waits; so an
 error of the runtime is looked into, and a thread ends what waits for a process of this machine
 that is gone. One of another machine the runtime itself misses, after 100 s.
@@ -10,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import hashlib
 import json
 import os
 import re
@@ -42,6 +45,17 @@ GONE = re.compile(
 KNOWN = (InputError, StorageError, DivergedError, PeerLostError)
 
 
+def values_a_beat(processes: int, on_a_machine: int) -> int:
+    """Returns how many values all processes together write to the store and read from it.
+
+    on_a_machine: processes of one machine, which read one another's. Each reads `lost` besides, the
+    first all beats and, its summary being its own, no other.
+    """
+    own = processes  # written
+    others = (processes - 1) * (on_a_machine + 1) + 1  # beats of a machine, the summary
+    return own + others + processes + processes
+
+
 class Peers:
     """The other processes of a run; use as a context manager, and `errors` within it."""
 
@@ -49,8 +63,14 @@ class Peers:
         self._processes = processes
         self._closing = threading.Event()
         self._identities: dict[int, ProcessIdentity] = {}
+        self._beat = 0
         self._beats: dict[int, int] = {}
         self._changed: dict[int, float] = {}
+        self._silent: list[int] = []  # as the first process finds
+        self._summary = ""
+        own = ProcessIdentity.own()
+        self._own, machine = own, f"{own.host} {own.machine}"
+        self._machine = hashlib.sha256(machine.encode()).hexdigest()[:16]
         self._answered = time.monotonic()
         self._store_fails = False
         self._named: list[int] = []
@@ -87,11 +107,10 @@ class Peers:
             return self._named
         if gone := self._gone():
             return gone
-        answered = self._answered
-        silent = [i for i, at in self._changed.items() if answered - at > SILENT_SECONDS]
-        if silent:
-            return sorted(silent)
-        unanswered = self._store_fails or time.monotonic() - answered > SILENT_SECONDS
+        if self._silent:
+            return self._silent
+        silence = time.monotonic() - self._answered
+        unanswered = self._store_fails or silence > SILENT_SECONDS
         return [0] if unanswered and not self._processes.first else []
 
     def _gone(self) -> list[int]:
@@ -144,23 +163,29 @@ class Peers:
 
     def _exchange(self) -> None:
         """Apart from what judges, since an answer may never come."""
-        own = dataclasses.asdict(ProcessIdentity.own())
-        beat = 0
         while not self._closing.is_set():
-            beat += 1
             try:
-                value = json.dumps({**own, "beat": beat})
-                self._processes.put(f"peers/{self._processes.index}", value, overwrite=True)
-                shown = self._processes.get_all("peers")
-                named = self._processes.get("lost")
+                self.exchange()
             except jax.errors.JaxRuntimeError:
                 self._store_fails = True
             else:
                 self._store_fails = False
-                self._take(shown)
-                if named is not None:
-                    self._named = json.loads(named)
             self._closing.wait(BEAT_SECONDS)
+
+    def exchange(self) -> None:
+        """Writes this process's beat and takes what concerns it of the others'."""
+        self._beat += 1
+        value = json.dumps({**dataclasses.asdict(self._own), "beat": self._beat})
+        key = f"peers/{self._machine}/{self._processes.index}"
+        self._processes.put(key, value, overwrite=True)
+        if self._processes.first:
+            self._take(self._processes.get_all("peers"))
+            self._sum_up()
+        else:
+            self._take(self._processes.get_all(f"peers/{self._machine}"))
+            self._take_summary(self._processes.get("peers summary"))
+        if (named := self._processes.get("lost")) is not None:
+            self._named = json.loads(named)
 
     def _take(self, shown: dict[str, str]) -> None:
         now = time.monotonic()
@@ -172,7 +197,26 @@ class Peers:
             self._identities[index] = ProcessIdentity(**fields)
             if self._beats.get(index) != beat:
                 self._beats[index], self._changed[index] = beat, now
-        self._answered = now
+
+    def _sum_up(self) -> None:
+        """Writes, as the first process, who has been silent, in a text that changes every time."""
+        now = self._answered = time.monotonic()
+        self._silent = sorted(i for i, at in self._changed.items() if now - at > SILENT_SECONDS)
+        silent = {i: dataclasses.asdict(self._identities[i]) for i in self._silent}
+        first = dataclasses.asdict(self._own)
+        summary = json.dumps({"beat": self._beat, "first": first, "silent": silent})
+        self._processes.put("peers summary", summary, overwrite=True)
+
+    def _take_summary(self, summary: str | None) -> None:
+        """A summary that stays as it is comes from a process that does not run."""
+        if summary is None or summary == self._summary:
+            return
+        self._summary, self._answered = summary, time.monotonic()
+        found = json.loads(summary)
+        self._identities[0] = ProcessIdentity(**found["first"])
+        for name, fields in found["silent"].items():
+            self._identities[int(name)] = ProcessIdentity(**fields)
+        self._silent = sorted(map(int, found["silent"]))
 
     def _end_if_gone(self) -> None:
         while not self._closing.wait(BEAT_SECONDS):

@@ -73,6 +73,10 @@ class PreemptionHandler:
         last, self._asked = map(int, agreed.split())
         return done >= last
 
+    def signal_to_share(self) -> int:
+        """Returns the signal that this process was sent, 0 for none."""
+        return self._asked or 0
+
     def stopped(self) -> Stopped:
         return Stopped(int(self._asked))
 
@@ -108,4 +112,3 @@ class PreemptionHandler:
                     again = "again" if heard > 1 else "before a step was done"
                     print(f"{name} {again}; nothing more is saved", file=sys.stderr, flush=True)
                     leave(128 + numbers[0])
-

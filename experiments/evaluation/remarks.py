@@ -6,6 +6,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import jax
 import numpy as np
 from tqdm import tqdm
 
@@ -24,7 +25,7 @@ LACKING = {
 
 
 def left_out(result: Mapping[str, Any]) -> str:
-    """", 2 of 21 images left out", or nothing: the end of a printed line."""
+    """ ", 2 of 21 images left out", or nothing: the end of a printed line."""
     count = len(result.get("unreadable", ()))
     return f", {count} of {result['images']} images left out" if count else ""
 
@@ -139,7 +140,8 @@ class LogOnce:
             self.write_line(line)
 
     def write_line(self, line: str) -> None:
-        if line not in self._printed:
+        # All processes evaluate, and find the same.
+        if line not in self._printed and jax.process_index() == 0:
             tqdm.write(f"{self._evaluator}: {line}", file=sys.stderr)
         self._printed.add(line)
 

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, Protocol
 
 import jax
 
+from clip_jax.config import ImageConfig
 from clip_jax.tokenizer import Tokenizer
 from experiments.data.source import Split
 from experiments.data.stream import Examples
@@ -51,10 +52,13 @@ class BatchTransform:
     """Map rows of the data to the inputs of the loss, outside of what is differentiated.
 
     params: of the network that does it. apply: (params, batch) -> batch, rows by themselves.
+    image_size: pixels of the square images in a batch. image: how they are cropped and resized.
     """
 
     params: Any
     apply: Callable[[Any, Batch], Batch]
+    image_size: int
+    image: ImageConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,6 +73,7 @@ class Objective:
     sharding_rules: the model's sharding table.
     examples: what batches are drawn from; the tokenizer is None where `vocabulary` is.
     pretrained: params on this host -> the model that users load and save.
+    model_params: params -> the parameters of that model, layers stacked, where the params are.
     vocabulary: what is expected of the run's tokenizer, None where the model reads no text.
     post_update: params -> params, after each update.
     batch_transform: None where the rows are what the loss takes.
@@ -86,3 +91,4 @@ class Objective:
     summarize: Callable[[Metrics], Metrics] = unchanged
     post_update: Callable[[Params], Params] = unchanged
     batch_transform: BatchTransform | None = None
+    model_params: Callable[[Params], Params] = unchanged

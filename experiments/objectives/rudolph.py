@@ -130,7 +130,8 @@ def _codes_filled(vqgan: PretrainedVqgan, layout: Layout) -> BatchTransform:
             codes = model.apply({"params": params}, pixels, method="encode")
         return {"input_ids": batch["input_ids"].at[:, layout.image].set(codes)}
 
-    return BatchTransform(vqgan.params, run)
+    size = layout.config.image_tokens_per_side * vqgan.config.patch_size
+    return BatchTransform(vqgan.params, run, size, image_config(vqgan.config))
 
 
 def _check_fit(config: TrainConfig, vqgan: PretrainedVqgan) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -18,7 +19,8 @@ from experiments.config.run import MeshConfig, TrainConfig, flatten
 from experiments.distributed.preemption import PreemptionHandler
 from experiments.distributed.processes import Processes, fetch_to_host
 from experiments.distributed.watchdog import Watchdog
-from experiments.evaluation.during_training.evaluators import Evaluator
+from experiments.evaluation.during_training.evaluators import Evaluator, ShardedEvaluator
+from experiments.evaluation.during_training.sharded_model import ShardedModel
 from experiments.objectives.objective import Objective, Pretrained
 from experiments.training.interrupts import HeldInterrupts
 from experiments.training.metrics import MetricsWriter, NullMetricsWriter, Progress, read_metrics
@@ -199,7 +201,7 @@ class Loop:
     def _save(self) -> None:
         number, state, _ = self.current
         # A step's loss is of the parameters before it: what it made of them is looked at here.
-        if not all_finite(state["params"]):
+        if not jax.block_until_ready(all_finite(state["params"])):
             raise self._diverged(number, "parameters are not finite")
         evaluated, values = self.evaluated
         self.folder.check()
@@ -245,34 +247,60 @@ class Loop:
         return [name for name in self.evaluators if name not in known]
 
     def _evaluate(self, number: int, state: State, names: list[str]) -> None:
-        """Writes the values of all the evaluators named, and has them on every process.
-
-        The first process evaluates the whole of each split on a device of its own, so that no
-        number of rows is uneven and nothing is counted twice; the others wait for its values.
-        """
+        """Writes the values of all the evaluators named, and has them on every process."""
         self.folder.check()
-        params = fetch_to_host(model_params(state))
-
-        def evaluate() -> dict[str, float]:
-            found: dict[str, float] = {}
-            with self.preemption.interruptible(alone=False), self._alone():
-                model = as_pretrained(self.objective, params, self.tokenizer)
-                for name in names:
-                    values = self.evaluators[name](model)
-                    values = {f"{name}/{key}": value for key, value in values.items()}
-                    self.writer.write(number, values)
-                    listed = "  ".join(f"{key} {value:.4f}" for key, value in values.items())
-                    self.progress.log(f"step {number}: {listed}")
-                    found |= values
-            return found
-
-        values = self.processes.broadcast_from_first(evaluate, Stopped)
+        params = model_params(state)
+        sharded = [name for name in names if isinstance(self.evaluators[name], ShardedEvaluator)]
+        values: dict[str, float] = {}
+        if sharded:
+            values |= self._evaluate_sharded(number, params, sharded)
+        if alone := [name for name in names if name not in sharded]:
+            values |= self._evaluate_alone(number, params, alone)
         best = self.config.best_metric
         if best and best.partition("/")[0] in names and best not in values:
             raise InputError(f"config.best_metric is {best!r}; expected one of {', '.join(values)}")
         self.evaluated = (number, values)
         if best in values:
             self.scores.append((number, values[best]))
+
+    def _evaluate_sharded(self, number: int, params: Any, names: list[str]) -> dict[str, float]:
+        """All processes evaluate, with the parameters where they are."""
+        found: dict[str, float] = {}
+        model = ShardedModel(
+            self.objective.model_params(params), self.config.model, self.config.compute,
+            self.tokenizer, self.mesh, self.objective.batch_transform,
+            self.preemption.signal_to_share,
+        )  # fmt: skip
+        # With several processes a signal comes with the rows: none leaves the others waiting.
+        with self.preemption.interruptible():
+            for name in names:
+                measured = self.evaluators[name](model)
+                # The first's count: another kind of processor may differ in the last bit.
+                agreed = self.processes.broadcast_from_first(partial(dict, measured), Stopped)
+                found |= self._write(number, name, agreed)
+        return found
+
+    def _evaluate_alone(self, number: int, params: Any, names: list[str]) -> dict[str, float]:
+        """The first process evaluates on a device of its own; the others wait for its values."""
+        whole = fetch_to_host(params)
+
+        def evaluate() -> dict[str, float]:
+            found: dict[str, float] = {}
+            with self.preemption.interruptible(alone=False), self._alone():
+                model = as_pretrained(self.objective, whole, self.tokenizer)
+                for name in names:
+                    found |= self._write(number, name, self.evaluators[name](model))
+            return found
+
+        return self.processes.broadcast_from_first(evaluate, Stopped)
+
+    def _write(self, number: int, name: str, values: Mapping[str, float]) -> dict[str, float]:
+        """Writes and shows an evaluator's values, under its name."""
+        named = {f"{name}/{key}": value for key, value in values.items()}
+        self.writer.write(number, named)
+        listed = "  ".join(f"{key} {value:.4f}" for key, value in named.items())
+        self.progress.log(f"step {number}: {listed}")
+        return named
 
     def _read_scores(self) -> list[tuple[int, float]]:
         """Returns (step, best_metric) of the evaluations up to the step resumed from."""

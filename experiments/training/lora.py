@@ -75,6 +75,7 @@ def with_lora(objective: Objective, config: LoraConfig) -> Objective:
         loss=loss,
         sharding_rules=tuple(rules),
         pretrained=lambda params, tokenizer: objective.pretrained(merged(params), tokenizer),
+        model_params=lambda params: objective.model_params(merged(params)),
         post_update=lambda params: {**params, "base": objective.post_update(params["base"])},
     )
 

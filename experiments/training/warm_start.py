@@ -116,7 +116,11 @@ def with_initial_weights(objective: Objective, config: TrainConfig) -> Objective
     def pretrained(params: Params, tokenizer: Tokenizer | None) -> Pretrained:
         return objective.pretrained(average(params), tokenizer)
 
-    return dataclasses.replace(objective, pretrained=pretrained)
+    return dataclasses.replace(
+        objective,
+        pretrained=pretrained,
+        model_params=lambda params: average(objective.model_params(params)),
+    )
 
 
 def _read(config: TrainConfig) -> dict[tuple[str, ...], np.ndarray]:

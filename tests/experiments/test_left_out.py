@@ -16,6 +16,7 @@ from experiments.evaluate import main
 from experiments.evaluation.array_cache import ArrayCache
 from experiments.evaluation.clip_model import ClipModel, open_clip
 from experiments.evaluation.during_training import evaluators, set_evaluators
+from experiments.evaluation.during_training.sharded_model import as_sharded
 from experiments.evaluation.image_features import FeatureExtractor
 from experiments.evaluation.methods.retrieval import number, retrieve_both
 from experiments.evaluation.remarks import LogOnce, remarks, shots_found
@@ -300,7 +301,7 @@ class Rows(list):
 
 def test_evaluators_of_a_run_go_on(ruclip, data_directory, capsys, monkeypatch):
     labelled = open_set("digits_ru", "test", data_directory)
-    clip, places = open_clip(ruclip).clip, range(12)
+    clip, places = as_sharded(open_clip(ruclip).clip), range(12)
     label = SimpleNamespace(names=list(labelled.class_names), num_classes=10)
     rows = [
         {"image": b"" if i == 3 else labelled.image(i), "label": int(labelled.labels[i])}

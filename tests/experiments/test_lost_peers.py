@@ -26,6 +26,7 @@ DEAD = dataclasses.replace(ProcessIdentity.own(), started="1")
 TRAIN = """
 import os, signal, sys
 from experiments.training import checkpoint
+from experiments.evaluation.during_training import evaluators
 from experiments.training import loop
 from experiments.train import main
 when, index = sys.argv.pop(1), int(sys.argv.pop(1))
@@ -38,7 +39,7 @@ if when == "save" and index == 1:
     real = checkpoint.Checkpoints.save
     checkpoint.Checkpoints.save = lambda self, n, *a: die() if n == 4 else real(self, n, *a)
 if when == "evaluation" and index == 0:
-    loop.as_pretrained = die
+    evaluators.retrieve_both = die
 sys.exit(main(sys.argv[1:]))
 """
 

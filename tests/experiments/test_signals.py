@@ -13,8 +13,8 @@ import pytest
 from experiments import train as train_module
 from experiments.cli import exit_status
 from experiments.cli.exit_status import SAVED, TERMINATED, Stopped
+from experiments.evaluation.during_training import evaluators
 from experiments.train import train
-from experiments.training import loop
 from experiments.training.checkpoint import Checkpoints
 from experiments.training.metrics import read_metrics
 
@@ -64,13 +64,13 @@ def in_step(patch):
 
 def in_evaluation(patch):
     """Interrupt at step 2; none of its values is written."""
-    real = loop.as_pretrained
+    real = evaluators.retrieve_both
 
-    def as_pretrained(*args):
+    def retrieve_both(*args):
         terminate()
         return real(*args)
 
-    patch.setattr(loop, "as_pretrained", as_pretrained)
+    patch.setattr(evaluators, "retrieve_both", retrieve_both)
     return 2
 
 

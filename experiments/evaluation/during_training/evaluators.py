@@ -7,14 +7,17 @@ is left out, which is logged once, and never ends a run.
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property, partial
 from typing import Any
 
+import jax
 import numpy as np
 
-from clip_jax import Predictor, PretrainedClip
+from clip_jax import PretrainedClip
 from clip_jax.errors import InputError
 from experiments.config.extensions import EvaluatorType, join_names
 from experiments.config.run import TrainConfig
@@ -26,20 +29,36 @@ from experiments.evaluation.during_training.set_evaluators import (
     set_evaluator,
     set_metrics,
 )
-from experiments.evaluation.methods.reconstruction import reconstruct
+from experiments.evaluation.during_training.sharded_clip import ShardedClip
+from experiments.evaluation.during_training.sharded_model import ShardedModel, as_sharded
+from experiments.evaluation.during_training.sharded_rudolph import sharded_losses
+from experiments.evaluation.during_training.sharded_vqgan import sharded_reconstruction
 from experiments.evaluation.methods.retrieval import RECALLS, number, retrieve_both
-from experiments.evaluation.methods.sequence_losses import sequence_losses
-from experiments.evaluation.methods.zero_shot import zero_shot
+from experiments.evaluation.methods.zero_shot import compare
 from experiments.evaluation.metrics.classification import accuracy
 from experiments.evaluation.metrics.squad import score_answers
+from experiments.evaluation.multihost import gather_notes
 from experiments.evaluation.remarks import LogOnce
 from experiments.evaluation.unreadable import find_unreadable, listed
-from rudolph_jax.image_tokenizer import PretrainedVqgan
 from rudolph_jax.pretrained import PretrainedRudolph
 from rudolph_jax.tasks import answer_questions
 from rudolph_jax.text_encoding import TruncationWarning
 
 Evaluator = Callable[[Any], dict[str, float]]
+
+
+@dataclasses.dataclass(frozen=True)
+class ShardedEvaluator:
+    """An evaluator that all processes call, with a `ShardedModel`.
+
+    Any other is called by the first process alone, with a model that has all parameters.
+    """
+
+    measure: Evaluator
+
+    def __call__(self, model: ShardedModel | PretrainedClip) -> dict[str, float]:
+        """model: a loaded ruCLIP is measured on one device of this process."""
+        return self.measure(as_sharded(model))
 
 
 def make_evaluators(config: TrainConfig) -> dict[str, Evaluator]:
@@ -53,7 +72,7 @@ def make_evaluators(config: TrainConfig) -> dict[str, Evaluator]:
     for name in config.evaluators:
         task, colon, split = name.partition(":")
         if config.objective == "clip" and is_set_evaluator(name):
-            made[name] = set_evaluator(config, name)
+            made[name] = ShardedEvaluator(set_evaluator(config, name))
             continue
         if task not in tasks or not colon:
             raise InputError(
@@ -73,8 +92,10 @@ def make_evaluators(config: TrainConfig) -> dict[str, Evaluator]:
                 f"{' or '.join(map(repr, needs))}; the data set has "
                 f"{', '.join(sorted(opened.features))}; {_proposal(tasks, split, opened)}"
             )
-        readable = ReadableSplit(opened, config, LogOnce(name))
-        made[name] = partial(_measure, tasks[task].evaluate, readable)
+        kind = tasks[task]
+        readable = ReadableSplit(opened, config, LogOnce(name), kind.sharded)
+        measure = partial(_measure, kind.evaluate, readable)
+        made[name] = ShardedEvaluator(measure) if kind.sharded else measure
     if config.best_metric:
         check_metric(config, config.best_metric, "config.best_metric")
     return made
@@ -116,7 +137,7 @@ def _other_split(config: TrainConfig, known: Sequence[str]) -> str:
         return _proposal(_tasks(config), held_out[0], opened)
     return (
         "python -m experiments.prepare SOURCE OUT --validation=0.05 makes a split 'validation'; "
-        "--config.evaluators=\"()\" trains without one"
+        '--config.evaluators="()" trains without one'
     )
 
 
@@ -130,9 +151,12 @@ def _measure(
 class ReadableSplit:
     """The rows of a split whose images can be read; the others are found once, and logged once."""
 
-    def __init__(self, split: Split, config: TrainConfig, log: LogOnce) -> None:
+    def __init__(
+        self, split: Split, config: TrainConfig, log: LogOnce, shared: bool = False
+    ) -> None:
+        """shared: whether all processes use it, and each looks for its share of the others."""
         self.features, self.config, self.log = split.features, config, log
-        self._split = split
+        self._split, self._shared = split, shared
 
     def __len__(self) -> int:
         return len(self._places)
@@ -140,17 +164,25 @@ class ReadableSplit:
     def __iter__(self) -> Iterator[dict[str, Any]]:
         return (self._split[place] for place in self._places)
 
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return self._split[self._places[index]]
+
     @cached_property
     def training(self) -> ReadableSplit:
         """The training split of the same data."""
         data = self.config.data
         opened = open_split(data, data.split, self.config.extensions.data)
-        return ReadableSplit(opened, self.config, self.log)
+        return ReadableSplit(opened, self.config, self.log, self._shared)
 
     @cached_property
     def _places(self) -> list[int]:
         images = _Images(self._split)
-        reasons = find_unreadable(images, range(len(images))) if self._split.has_images else {}
+        reasons: dict[int, str] = {}
+        if self._split.has_images and self._shared:
+            share = range(len(images))[jax.process_index() :: jax.process_count()]
+            reasons = gather_notes(find_unreadable(images, share))
+        elif self._split.has_images:
+            reasons = find_unreadable(images, range(len(images)))
         self.log.write_remarks(unreadable=listed(images, reasons), images=len(images))
         return [place for place in range(len(images)) if place not in reasons]
 
@@ -171,32 +203,34 @@ class _Images:
 
 
 def zero_shot_accuracy(
-    config: TrainConfig, split: ReadableSplit, clip: PretrainedClip
+    config: TrainConfig, split: ReadableSplit, model: ShardedModel
 ) -> dict[str, float]:
     """The split's "label" by the names of its classes, with the bare name as prompt."""
-    rows = list(split)
-    result = zero_shot(
-        clip,
-        [row["image"] for row in rows],
-        [row["label"] for row in rows],
-        split.features["label"].names,
-        templates=["{}"],
-    )
-    return {"accuracy": result.accuracy}
+    clip = ShardedClip(model)
+    images, labels = _labelled(clip, split)
+    classes = clip.text_latents(split.features["label"].names)
+    return {"accuracy": compare(images, classes, labels).accuracy}
 
 
 def caption_recall(
-    config: TrainConfig, split: ReadableSplit, clip: PretrainedClip
+    config: TrainConfig, split: ReadableSplit, model: ShardedModel
 ) -> dict[str, float]:
     """Recall of each image's captions among all of the split, and of each caption's images.
 
     mean_recall is the mean of all six, the least noisy one of a small split.
     """
-    rows = list(split)
-    captions = number([row["captions"] for row in rows])
-    predictor = _predictor(clip)
-    images = predictor.get_image_latents([row["image"] for row in rows])
-    found = retrieve_both(images, predictor.get_text_latents(captions.texts), captions)
+    clip = ShardedClip(model)
+    own: dict[int, str] = {}
+
+    def image(place: int) -> tuple[Any, int]:
+        row = split[place]
+        own[place] = json.dumps(row["captions"])
+        return row["image"], 0
+
+    images, _ = clip.image_latents(len(split), image)
+    gathered = gather_notes(own)
+    captions = number([json.loads(gathered[place]) for place in range(len(split))])
+    found = retrieve_both(images, clip.text_latents(captions.texts), captions)
     recalls = {
         f"{prefix}top{k}": result.recall(k)
         for prefix, result in (("", found.texts), ("pictures_", found.images))
@@ -206,53 +240,57 @@ def caption_recall(
 
 
 def probe_accuracy(
-    config: TrainConfig, split: ReadableSplit, clip: PretrainedClip
+    config: TrainConfig, split: ReadableSplit, model: ShardedModel
 ) -> dict[str, float]:
     """The split's "label" by a linear classifier of the training split's unit features."""
-    known, test = list(split.training), list(split)
-    if not known:
+    if not len(split.training):
         return {}
-    predictor = _predictor(clip)
-    features = tuple(
-        predictor.get_image_latents([row["image"] for row in rows]) for rows in (known, test)
-    )
-    labels, right = (np.array([row["label"] for row in rows]) for rows in (known, test))
+    clip = ShardedClip(model)
+    known, labels = _labelled(clip, split.training)
+    test, right = _labelled(clip, split)
     names = split.features["label"].names
     split.log.write_classes(labels, right, tuple(names))
-    scores = probe_scores(features, labels, len(names))
+    scores = probe_scores((known, test), labels, len(names))
     return {"accuracy": accuracy(right, scores.argmax(axis=1))}
 
 
-def _predictor(clip: PretrainedClip) -> Predictor:
-    return Predictor(clip, ["{}"], batch_size=256, quiet=True)
+def _labelled(clip: ShardedClip, split: ReadableSplit) -> tuple[np.ndarray, np.ndarray]:
+    """Unit features and labels of all rows."""
+
+    def image(place: int) -> tuple[Any, int]:
+        row = split[place]
+        return row["image"], int(row["label"])
+
+    return clip.image_latents(len(split), image)
 
 
 def pixel_errors(
-    config: TrainConfig, split: ReadableSplit, vqgan: PretrainedVqgan
+    config: TrainConfig, split: ReadableSplit, model: ShardedModel
 ) -> dict[str, float]:
     """Measure how far decoded images are from the encoded ones, and how many codes are in use."""
-    result = reconstruct(vqgan, [row["image"] for row in split], config.settings.image_size)
+    size = config.settings.image_size
+    errors, codes = sharded_reconstruction(model, split, size)
     return {
-        "absolute_error": result.absolute_error,
-        "codebook_usage": result.codebook_usage(vqgan.config.codebook_size),
+        # Images are of one size: the mean of their means is that of all pixels.
+        "absolute_error": float(errors.mean(dtype=np.float64)),
+        "codebook_usage": len(np.unique(codes)) / model.config.codebook_size,
     }
 
 
-def losses(
-    config: TrainConfig, split: ReadableSplit, rudolph: PretrainedRudolph
-) -> dict[str, float]:
+def losses(config: TrainConfig, split: ReadableSplit, model: ShardedModel) -> dict[str, float]:
     """Losses of images given their first captions, of those captions given the images, the mean."""
-    rows = list(split)
-    found = sequence_losses(
-        rudolph, [row["image"] for row in rows], [row["captions"][0] for row in rows]
-    )
+    found = sharded_losses(model, split)
     return {**found, "mean_loss": float(np.mean(list(found.values())))}
 
 
 def answer_scores(
     config: TrainConfig, split: ReadableSplit, rudolph: PretrainedRudolph
 ) -> dict[str, float]:
-    """The likeliest answers to the split's questions, held against the right ones."""
+    """The likeliest answers to the split's questions, held against the right ones.
+
+    On one device, with all parameters: each of an answer's tokens needs all layers, so shards would
+    be gathered by every device for every token.
+    """
     rows = list(split)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", TruncationWarning)  # sets hold many long contexts
@@ -272,17 +310,21 @@ RECALL_NAMES = tuple(f"{prefix}top{k}" for prefix in ("", "pictures_") for k in 
 # By objective.
 TASKS: dict[str, dict[str, EvaluatorType]] = {
     "clip": {
-        "zero-shot": EvaluatorType(zero_shot_accuracy, ("label",), ("accuracy",)),
-        "linear-probe": EvaluatorType(probe_accuracy, ("label",), ("accuracy",)),
-        "retrieval": EvaluatorType(caption_recall, CAPTIONS, (*RECALL_NAMES, "mean_recall")),
+        "zero-shot": EvaluatorType(zero_shot_accuracy, ("label",), ("accuracy",), sharded=True),
+        "linear-probe": EvaluatorType(probe_accuracy, ("label",), ("accuracy",), sharded=True),
+        "retrieval": EvaluatorType(
+            caption_recall, CAPTIONS, (*RECALL_NAMES, "mean_recall"), sharded=True
+        ),
     },
     "vqgan": {
         "reconstruction": EvaluatorType(
-            pixel_errors, ("image",), ("absolute_error", "codebook_usage")
+            pixel_errors, ("image",), ("absolute_error", "codebook_usage"), sharded=True
         ),
     },
     "rudolph": {
-        "losses": EvaluatorType(losses, CAPTIONS, ("image_loss", "right_text_loss", "mean_loss")),
+        "losses": EvaluatorType(
+            losses, CAPTIONS, ("image_loss", "right_text_loss", "mean_loss"), sharded=True
+        ),
         "questions": EvaluatorType(answer_scores, ("question",), ("exact_match", "f1")),
     },
 }

@@ -9,12 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import numpy as np
 
 from clip_jax import PretrainedClip
 from clip_jax.errors import InputError
-from experiments.config.run import TrainConfig
-from experiments.evaluation.clip_model import ClipModel
+from experiments.config.run import MeshConfig, TrainConfig
+from experiments.evaluation.during_training.sharded_clip import ShardedClip
+from experiments.evaluation.during_training.sharded_model import ShardedModel, as_sharded
 from experiments.evaluation.methods.logistic_regression import LogisticRegressionFit
 from experiments.evaluation.methods.zero_shot import compare
 from experiments.evaluation.metrics import classification
@@ -23,10 +25,11 @@ from experiments.evaluation.remarks import LogOnce
 from experiments.evaluation.sets import DATA_DIR, RECORDS, LabelledSet, open_set
 from experiments.evaluation.sets.record import BUILTIN
 from experiments.evaluation.unreadable import listed
+from experiments.training.partitioning import make_mesh
 
 C = 1.0  # of probes during training, which have no sweep: that of ruCLIP's README
 
-Measure = Callable[[PretrainedClip], dict[str, float]]
+Measure = Callable[[ShardedModel], dict[str, float]]
 
 
 def is_set_evaluator(name: str) -> bool:
@@ -49,9 +52,7 @@ def set_evaluator(config: TrainConfig, name: str) -> Measure:
         )
     record = RECORDS[known]
     directory = (
-        config.data.directory
-        if record.source == BUILTIN
-        else config.evaluation_sets or DATA_DIR
+        config.data.directory if record.source == BUILTIN else config.evaluation_sets or DATA_DIR
     )
 
     def opened(part: str) -> LabelledSet:
@@ -60,9 +61,9 @@ def set_evaluator(config: TrainConfig, name: str) -> Measure:
     log = LogOnce(name)
     measure = SET_TASKS[task](opened, split[0] if split else "test", record.metric, log)
 
-    def unless_unreadable(clip: PretrainedClip) -> dict[str, float]:
+    def unless_unreadable(model: ShardedModel | PretrainedClip) -> dict[str, float]:
         try:
-            return measure(clip)
+            return measure(as_sharded(model))
         except InputError as error:  # the readable images do not suffice; training continues
             log.write_line(str(error))
             return {}
@@ -76,10 +77,10 @@ def _zero_shot(
     images = opened(split)
     prompts = prompts_for(images, "ru").by_class
 
-    def measure(clip: PretrainedClip) -> dict[str, float]:
-        model = _model(clip)
-        values, labels = _readable(model, images, log)
-        found = compare(values, model.class_latents(prompts), labels)
+    def measure(model: ShardedModel) -> dict[str, float]:
+        clip = ShardedClip(model)
+        values, labels = _readable(clip, images, log)
+        found = compare(values, clip.class_latents(prompts), labels)
         return {metric: classification.METRICS[metric](found.labels, found.similarities)}
 
     return measure
@@ -90,10 +91,10 @@ def _linear_probe(
 ) -> Measure:
     train, test = opened("train"), opened(split)
 
-    def measure(clip: PretrainedClip) -> dict[str, float]:
-        model = _model(clip)
-        known, labels = _readable(model, train, log)
-        queries, right = _readable(model, test, log)
+    def measure(model: ShardedModel) -> dict[str, float]:
+        clip = ShardedClip(model)
+        known, labels = _readable(clip, train, log)
+        queries, right = _readable(clip, test, log)
         log.write_classes(labels, right, train.class_names)
         scores = probe_scores((known, queries), labels, len(train.class_names))
         return {metric: classification.METRICS[metric](right, scores)}
@@ -102,10 +103,10 @@ def _linear_probe(
 
 
 def _readable(
-    model: ClipModel, images: LabelledSet, log: LogOnce
+    clip: ShardedClip, images: LabelledSet, log: LogOnce
 ) -> tuple[np.ndarray, np.ndarray]:
     """Features and labels of the images that can be read."""
-    features = model.set_features(images)
+    features = clip.set_features(images)
     log.write_remarks(unreadable=listed(images, features.unreadable), images=len(images))
     return features.values[features.readable], images.labels[features.readable]
 
@@ -113,13 +114,13 @@ def _readable(
 def probe_scores(
     features: tuple[np.ndarray, np.ndarray], labels: np.ndarray, classes: int
 ) -> np.ndarray:
-    """Scores of the second features by a classifier of the first, unit rows both."""
-    return LogisticRegressionFit(features[0], labels, classes).fit(C).scores(features[1])
+    """Scores of the second features by a classifier of the first, unit rows both.
 
-
-def _model(clip: PretrainedClip) -> ClipModel:
-    """On the device that evaluations of a run have (`loop.py`); nothing is worth keeping."""
-    return ClipModel("model", clip, "ru", "ruclip", quiet=True)
+    Each process fits the same on a device of its own: features are a small part of the work.
+    """
+    mesh = make_mesh(MeshConfig(), jax.local_devices()[:1])
+    with jax.set_mesh(mesh):
+        return LogisticRegressionFit(features[0], labels, classes).fit(C).scores(features[1])
 
 
 SET_TASKS: dict[str, Callable[..., Any]] = {

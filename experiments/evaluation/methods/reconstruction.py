@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image
 
 from clip_jax.image import open_image, resize_square
+from rudolph_jax.config import VqganConfig
 from rudolph_jax.image_tokenizer import PretrainedVqgan, image_config
 
 
@@ -38,15 +39,23 @@ def reconstruct(
 
     size: of what is decoded, in pixels; a wavelet decoder encodes images of half of it.
     """
-    config = image_config(vqgan.config)
-    squares = [resize_square(open_image(image), size, config) for image in images]
-    targets = np.stack(squares).astype(np.float32) / 255
-    seen = targets
-    if vqgan.config.wavelet:
-        half = (size // 2, size // 2)
-        smaller = [np.asarray(Image.fromarray(s).resize(half, Image.BILINEAR)) for s in squares]
-        seen = np.stack(smaller).astype(np.float32) / 255
+    shown = squares(vqgan.config, images, size)
+    targets, seen = shown.astype(np.float32) / 255, encoder_input(vqgan.config, shown)
     chunks = [seen[i : i + batch_size] for i in range(0, len(seen), batch_size)]
     codes = [np.asarray(vqgan.encode(chunk)) for chunk in chunks]
     decoded = [np.asarray(vqgan.decode(chunk)) for chunk in codes]
     return Reconstruction(targets, np.concatenate(decoded), np.concatenate(codes))
+
+
+def squares(config: VqganConfig, images: Sequence[Any], size: int) -> np.ndarray:
+    """Crops and resizes images to uint8[N, size, size, 3]."""
+    return np.stack([resize_square(open_image(one), size, image_config(config)) for one in images])
+
+
+def encoder_input(config: VqganConfig, shown: np.ndarray) -> np.ndarray:
+    """Scales uint8[N, size, size, 3] to float32, 0 to 1; for a wavelet decoder of half sides."""
+    if config.wavelet:
+        half = (shown.shape[1] // 2, shown.shape[2] // 2)
+        smaller = [np.asarray(Image.fromarray(s).resize(half, Image.BILINEAR)) for s in shown]
+        shown = np.stack(smaller)
+    return shown.astype(np.float32) / 255
