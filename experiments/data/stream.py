@@ -18,6 +18,9 @@ from experiments.data.mixture import Mixture
 from experiments.data.sample_ids import ROW
 from experiments.data.source import Split
 
+# Above so many rows `group_by` is refused: each process reads all of them, images included, and
+# holds their values and numbers, some 100 bytes a row.
+MOST_GROUPED = 10_000_000
 # Of a split of 2 billion rows a range takes no memory, an array 16 GB.
 RowNumbers = range | np.ndarray
 
@@ -82,10 +85,17 @@ def batches(
 def split_groups(split: Split | Mixture, feature: str) -> list[RowNumbers]:
     """Returns the rows' numbers, by value of a feature; one group of all where it is "".
 
-    Ascending. Only with a feature are they arrays, and are all rows read.
+    Ascending. Only with a feature are they arrays, and are all rows read: more than MOST_GROUPED
+    raise InputError.
     """
     if not feature:
         return [range(len(split))]
+    if len(split) > MOST_GROUPED:
+        raise InputError(
+            f"config.data.group_by is {feature!r} and the set has {len(split):,} rows, all of "
+            f"which each process would read; expected at most {MOST_GROUPED:,}, or "
+            "--config.data.group_by="
+        )
     values = np.array([row[feature] for row in split])
     return [np.flatnonzero(values == value) for value in np.unique(values)]
 

@@ -254,3 +254,10 @@ def test_a_command_line_can_mix(tmp_path):
     assert config.data.weights == {"emoji_ru": 2.0, "runs/a": 0.5} and config.data.draft
     with pytest.raises(InputError, match="config.data.mix is .*; expected entries NAME=WEIGHT"):
         parse_command_line([*arguments, "--config.data.mix=('emoji_ru',)"])
+
+
+def test_too_many_rows_for_groups_are_refused(monkeypatch):
+    """Before any of them is read."""
+    monkeypatch.setattr(stream, "MOST_GROUPED", 2)
+    with pytest.raises(InputError, match="'style' and the set has 3 rows, all of which"):
+        split_groups(range(3), "style")
