@@ -16,6 +16,7 @@ from clip_jax.paths import local_path
 
 FILE_NAME = "embeddings.sqlite"
 SQL_BATCH_SIZE = 500  # SQLite before 3.32 takes at most 999 parameters a statement
+FileState = tuple[bytes, int, int]  # os.fsencode(absolute path), size, st_mtime_ns
 TIMEOUT_SECONDS = 60.0  # that one process waits while another writes
 
 
@@ -45,6 +46,37 @@ class EmbeddingStore:
                     "CREATE TABLE IF NOT EXISTS digests "
                     "(model TEXT, picture TEXT, digest BLOB, PRIMARY KEY (model, picture))"
                 )
+                self._database.execute(
+                    "CREATE TABLE IF NOT EXISTS files "
+                    "(path BLOB PRIMARY KEY, size INTEGER, changed INTEGER, hash TEXT)"
+                )
+
+    def get_hashes(self, files: Sequence[FileState]) -> dict[bytes, str]:
+        """Returns path -> hash of those files that have the size and time that are stored."""
+        wanted = {path: (size, changed) for path, size, changed in files}
+        found: dict[bytes, str] = {}
+        for start in range(0, len(files), SQL_BATCH_SIZE):
+            batch = [path for path, _, _ in files[start : start + SQL_BATCH_SIZE]]
+            placeholders = ", ".join("?" * len(batch))
+            with self._errors():
+                rows = self._database.execute(
+                    f"SELECT path, size, changed, hash FROM files WHERE path IN ({placeholders})",
+                    batch,
+                ).fetchall()
+            found |= {
+                path: content
+                for path, size, changed, content in rows
+                if wanted[path] == (size, changed)
+            }
+        return found
+
+    def put_hashes(self, hashes: Mapping[FileState, str]) -> None:
+        """Stores the hashes of files in the state that they had before they were read."""
+        with self._errors(), self._database:
+            self._database.executemany(
+                "INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?)",
+                [(*state, content) for state, content in hashes.items()],
+            )
 
     def get(self, model: str, images: Sequence[str]) -> dict[str, np.ndarray]:
         """Returns image -> embedding of those images that are stored.

@@ -19,12 +19,13 @@ from pathlib import Path
 import numpy as np
 
 from clip_jax.arguments import check_flag, check_integer, check_path, check_text, check_type
-from clip_jax.embedding_store import EmbeddingStore
+from clip_jax.embedding_store import EmbeddingStore, FileState
 from clip_jax.errors import InputError
 from clip_jax.html_sheet import html_sheet
 from clip_jax.image import PREPROCESSING_VERSION, open_image, resize_square
 from clip_jax.image_file import IMAGE_SUFFIXES
-from clip_jax.model import normalize
+from clip_jax.index.nearest import best_of
+from clip_jax.index.query import query_vector
 from clip_jax.paths import local_path
 from clip_jax.predictor import Predictor
 from clip_jax.pretrained import PretrainedClip
@@ -71,10 +72,16 @@ class ImageIndex:
         count = check_integer("count", count)
         if not check_text("text", text).strip():
             raise InputError("the text is empty; expected a description of an image: 'кошка'")
-        query = np.asarray(normalize(Predictor(self.clip, quiet=True).encode_texts([text])))[0]
-        cosines = self.latents @ query
-        best = np.argsort(-cosines, kind="stable")[:count]
-        return SearchResults(SearchResult(self.paths[i], float(cosines[i])) for i in best)
+        return self.search_vector(query_vector(self.clip, [text]), count)
+
+    def search_vector(self, vector: np.ndarray, count: int) -> SearchResults:
+        """Returns the same for a unit vector, float32[E], of `clip_jax.index.query_vector`."""
+        cosines = self.latents @ vector
+        best, cosines = best_of(np.arange(len(cosines)), cosines, check_integer("count", count))
+        return SearchResults(
+            SearchResult(self.paths[i], float(cosine))
+            for i, cosine in zip(best, cosines, strict=True)
+        )
 
 
 def build_image_index(
@@ -170,7 +177,7 @@ def _embed(
     done = 0
     with progress_bar(len(files), "images", quiet=quiet) as bar:
         for batch in _batched(files, batch_size * BATCHES_BETWEEN_WRITES):
-            hashes = {path: _hash(path, unreadable) for path in batch}
+            hashes = _hashes(batch, store, unreadable)
             hashes = {path: name for path, name in hashes.items() if name}
             known = store.get(model, list(set(hashes.values())))
             pixels: dict[str, np.ndarray] = {}
@@ -198,10 +205,32 @@ def _batched(files: Sequence[Path], size: int) -> Iterator[Sequence[Path]]:
         yield files[start : start + size]
 
 
+def _hashes(
+    paths: Sequence[Path], store: EmbeddingStore, unreadable: dict[Path, str]
+) -> dict[Path, str]:
+    """Returns the files' SHA-256; one of the size and time that it had is not read again."""
+    states: dict[Path, FileState] = {}
+    found: dict[Path, str] = {}
+    for path in paths:
+        try:
+            status = path.stat()
+            if not stat.S_ISREG(status.st_mode):  # reading a pipe would wait for its writer
+                raise OSError("not a regular file")
+            states[path] = (os.fsencode(path.absolute()), status.st_size, status.st_mtime_ns)
+        except OSError as error:
+            unreadable[path] = error.strerror or str(error)
+    known = store.get_hashes([*states.values()])
+    new = {}
+    for path, state in states.items():
+        found[path] = known.get(state[0]) or _hash(path, unreadable)
+        if found[path] and state[0] not in known:
+            new[state] = found[path]
+    store.put_hashes(new)
+    return found
+
+
 def _hash(path: Path, unreadable: dict[Path, str]) -> str:
     try:
-        if not stat.S_ISREG(path.stat().st_mode):  # reading a pipe would wait for its writer
-            raise OSError("not a regular file")
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:

@@ -229,7 +229,7 @@ def test_no_choice_is_missing_here():
     """`check_choice` is how dataclasses and functions refuse a name: each use is tried above."""
     root = Path(__file__).parent.parent
     elsewhere = {
-        "--configs", "--programs", "--slices", "--preset", "--without", "weights", "about",
+        "--configs", "--programs", "--slices", "--preset", "--without", "weights", "about", "form",
     }  # their own tests  # fmt: skip
     for package in ("clip_jax", "rudolph_jax", "converters", "experiments", "benchmarks"):
         for file in (root / package).rglob("*.py"):

@@ -9,6 +9,7 @@ import clip_jax
 from clip_jax.cli import any_path, local_only, positive_int
 from clip_jax.config import Compute
 from clip_jax.errors import InputError
+from clip_jax.index import is_index
 from clip_jax.model_folder import read_config
 from clip_jax.search import list_images
 from rudolph_jax.app.app_state import AppState
@@ -39,8 +40,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--ruclip", type=any_path, help="folder of a ruCLIP, which ranks, classifies and searches"
     )
     parser.add_argument(
-        "--images", type=local_only, help="folder of images to search, with its subfolders"
-    )
+        "--images", type=local_only,
+        help="folder of images to search, with its subfolders, or an index (clip_jax index)",
+    )  # fmt: skip
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (127.0.0.1)")
     parser.add_argument("--port", type=_port, default=PORT, help=f"0: any free port ({PORT})")
     parser.add_argument(
@@ -67,7 +69,7 @@ def run_app(args: argparse.Namespace) -> None:
     """Loads the models and serves the page until the process is interrupted."""
     if args.images and not args.ruclip:
         raise InputError("--images are searched with ruCLIP; name its folder with --ruclip")
-    if args.images:
+    if args.images and not is_index(args.images):
         list_images(args.images)
     for folder in filter(None, (args.model, args.vqgan, args.ruclip)):
         read_config(folder)

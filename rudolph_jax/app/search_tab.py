@@ -36,13 +36,11 @@ def search_tab(state: AppState) -> None:
     )  # fmt: skip
 
     def open_index(progress: Any) -> str:
-        index = search_index.open(
+        images, unreadable = search_index.open(
             lambda done, of: progress((done, of), desc="Encoding", unit="images")
         )
-        unreadable = f"; {len(index.unreadable)} unreadable files skipped" * bool(index.unreadable)
-        return status(
-            f"{len(index.paths)} images in the folder {search_index.folder.name}{unreadable}"
-        )
+        skipped = f"; {unreadable} unreadable files skipped" if unreadable else ""
+        return status(f"{images} images in the folder {search_index.folder.name}{skipped}")
 
     # gradio finds its progress by this default.
     def search(text: str, count: float, progress: Any = gr.Progress()) -> tuple[str, list[Any]]:  # noqa: B008

@@ -16,6 +16,7 @@ import converters
 import rudolph_jax
 from clip_jax import PretrainedClip
 from clip_jax.byte_bpe import CLIP, RUGPT3, ByteBpe
+from clip_jax.index import build_index
 from clip_jax.layers import unstack_layers
 from clip_jax.model import abstract_params as clip_params
 from converters import torch_file, torch_writer
@@ -35,6 +36,11 @@ from rudolph_jax.vqgan import init_params
        "runs/quickstart-emoji/ruclip/model")  # fmt: skip
 def ruclip(space: Workspace, place: Path) -> None:
     converters.convert("ruclip", GOLDENS / "ruclip", place)
+
+
+@piece("photos.index")
+def photos_index(space: Workspace, place: Path) -> None:
+    build_index(clip_jax.load(space.get("models/ruclip")), space.get("photos"), place)
 
 
 @piece("runs/quickstart/ruclip/model")

@@ -66,6 +66,14 @@ HOW: dict[str, Run | Parse | Help | NotOurs] = {
     "--model=runs/quickstart/ruclip/model": Run("photos runs/quickstart/ruclip/model"),
     'python -m clip_jax search "рукописная цифра семь" photos --model=$model':
         Run("photos models/ruclip", variables=(("model", "models/ruclip"),)),
+    "python -m clip_jax index photos --model=models/ruclip":
+        Run("photos models/ruclip", files="photos.index/catalog.sqlite"),
+    'python -m clip_jax search "кошка" photos.index --model=models/ruclip':
+        Run("photos.index models/ruclip"),
+    "python -m clip_jax export photos.index embeddings":
+        Run("photos.index", files="embeddings/part-00000.parquet"),
+    "python -m clip_jax export photos.index retrieval --format=clip-retrieval":
+        Run("photos.index", files="retrieval/img_emb/img_emb_0.npy"),
     # RUDOLPH
     'python -m rudolph_jax draw "красный круг" --model=models/rudolph --vqgan=models/vqgan '
     "--out=круги": Run(BOTH, SHORT_DRAW, "круги/01.png круги/sheet.png"),

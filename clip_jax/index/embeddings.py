@@ -1,0 +1,54 @@
+"""The embeddings of an index: unit rows, float16[rows, E], appended to one file."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+
+from clip_jax.errors import InputError
+from clip_jax.text import escape
+
+DTYPE = np.dtype("<f2")
+
+
+def embeddings_file(folder: Path, version: int) -> Path:
+    """Returns the file; its version grows when unused rows are removed."""
+    return folder / f"embeddings-{version}.f16"
+
+
+def read_embeddings(file: Path, rows: int, width: int) -> np.ndarray:
+    """Maps float16[rows, width]; a file that is shorter raises InputError."""
+    needed = rows * width * DTYPE.itemsize
+    found = file.stat().st_size if file.exists() else 0
+    if found < needed:
+        raise InputError(
+            f"{escape(str(file))}: has {found} bytes; expected {needed} for {rows} embeddings of "
+            f"{width} values; index once more"
+        )
+    if not rows:
+        return np.zeros((0, width), DTYPE)
+    return np.memmap(file, DTYPE, "r", shape=(rows, width))
+
+
+class EmbeddingWriter:
+    """Appends rows after the first `rows`; what an interruption left behind them is overwritten."""
+
+    def __init__(self, file: Path, rows: int, width: int) -> None:
+        self.rows = rows
+        self._file = file.open("r+b" if file.exists() else "x+b")
+        self._file.truncate(rows * width * DTYPE.itemsize)
+        self._file.seek(0, os.SEEK_END)
+
+    def append(self, rows: np.ndarray) -> range:
+        """Writes float[n, width], which is on disk when this returns; returns their numbers."""
+        self._file.write(np.asarray(rows, DTYPE).tobytes())
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        numbers = range(self.rows, self.rows + len(rows))
+        self.rows = numbers.stop
+        return numbers
+
+    def close(self) -> None:
+        self._file.close()
