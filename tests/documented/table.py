@@ -298,6 +298,10 @@ HOW: dict[str, Run | Parse | Help | NotOurs] = {
     # Benchmarks and pictures
     "python -m benchmarks.input_pipeline --images=512": Run(shorter="--images=2"),
     "python -m benchmarks.stream": Run(shorter="--records 1000 --shard-records=100"),
+    "python -m benchmarks.table_planning --rows=50000000": Run(shorter="--rows=5000"),
+    "python -m benchmarks.lost_process":
+        Parse("minutes; tests/benchmarks/test_lost_process.py has four processes"),
+    "python -m benchmarks.scale_table": Run(),
     "python -m benchmarks.loss_memory": Parse("minutes; tests/benchmarks/test_loss_memory.py"),
     "python -m benchmarks decode --batches=1,8 --dtypes=float32": Parse(HOURS),
     "python -m benchmarks encode|train|loss|convert|data|startup|scaling --help":
