@@ -207,17 +207,40 @@ def seen(peers, index, identity, beat=1):
 ELSEWHERE = ProcessIdentity("node7", "another boot", 12, "3")
 
 
+class First(Alone):
+    """Of process 0, which looks at all and writes what it finds."""
+
+    index, first = 0, True
+
+
 def test_which_process_is_named(monkeypatch):
-    peers, now = Peers(Alone()), [time.monotonic()]
+    first, peers, now = Peers(First()), Peers(Alone()), [time.monotonic()]
     monkeypatch.setattr("experiments.distributed.lost_peers.time.monotonic", lambda: now[0])
-    seen(peers, 0, ELSEWHERE)
-    seen(peers, 2, ELSEWHERE)
-    assert peers.lost() == []
+
+    def hear():
+        first._beat += 1
+        first._sum_up()
+        peers._take_summary(first._processes.put_there["peers summary"])
+
+    seen(first, 1, ELSEWHERE)
+    seen(first, 2, ELSEWHERE)
+    hear()
+    assert first.lost() == peers.lost() == []
     now[0] += 11.0
-    seen(peers, 0, ELSEWHERE, beat=2)  # process 2 shows what it showed before
-    seen(peers, 2, ELSEWHERE)
-    assert peers.lost() == [2]
-    seen(peers, 2, ELSEWHERE, beat=2)
+    seen(first, 1, ELSEWHERE, beat=2)  # process 2 shows what it showed before
+    seen(first, 2, ELSEWHERE)
+    hear()
+    assert first.lost() == peers.lost() == [2]
+    seen(first, 2, ELSEWHERE, beat=2)
+    hear()
+    assert first.lost() == peers.lost() == []
+    now[0] += 11.0
+    peers._take_summary(peers._summary)  # process 0 is frozen: nothing new of it
+    assert peers.lost() == [0]
+    hear()
+    seen(first, 1, ELSEWHERE, beat=3)
+    seen(first, 2, ELSEWHERE, beat=3)
+    hear()
     assert peers.lost() == []
     peers._store_fails = True  # which process 0 has
     assert peers.lost() == [0]
