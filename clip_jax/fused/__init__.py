@@ -106,7 +106,8 @@ def _single_block(qkv: jax.Array, mask: np.ndarray | None) -> jax.Array | None:
     forced: str | None = _forced.value
     T, (H, K) = qkv.shape[1], qkv.shape[3:]
     chosen = forced or (SINGLE_BLOCK if _on_tpu(qkv.dtype) and _has_large_vmem() else "off")
-    fits = fits_single_block(T, H // _head_shards(), K)
+    kind = traced_device_kind() if forced is None else "TPU v5 lite"
+    fits = fits_single_block(T, H // _head_shards(), K, kind)
     if not chosen.startswith(SINGLE_BLOCK) or not fits or not _placed():
         return None
     batch_axes, head_axis = _sharded_axes.value

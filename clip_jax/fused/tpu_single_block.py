@@ -11,6 +11,7 @@ head, float32[T, T], are in VMEM all at once.
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -24,14 +25,39 @@ from jax.experimental.pallas import tpu as pltpu
 from clip_jax.fused import ATTENTION_RESIDUALS
 
 LANES = 128
-LONGEST = 640  # its float32 scores take 1.6 MB of VMEM, of which the backward pass holds four
-VMEM_BYTES = 64 * 2**20  # of the 128 MB that a v5e has; 577 tokens of width 1,024 take 22
+WIDEST_GROUP = 640  # lanes of heads whose products are unrolled: 8 heads of size 80
+LONGEST = 640  # its float32 scores take 1.6 MB of VMEM, of which the backward pass holds five
+VMEM_BYTES = 64 * 2**20  # of a v5p's core; 577 tokens of width 1,024 take 22
+LARGE_VMEM_BYTES = 112 * 2**20  # of the 128 MB of a v5e's or v6e's core
+LARGE_VMEM_KINDS = ("TPU v5 lite", "TPU v5e", "TPU v6 lite", "TPU v6e")
 _MASKED_SCORE = -1e30
 
 
-def fits_single_block(T: int, H: int, K: int) -> bool:
-    """Returns whether heads fill whole lanes and the scores of one fit."""
-    return T <= LONGEST and LANES % K == 0 and H * K % LANES == 0
+def fits_single_block(T: int, H: int, K: int, device_kind: str = "TPU v5 lite") -> bool:
+    """Returns whether groups of heads fill whole lanes and a sequence fits into VMEM.
+
+    Of longer sequences only heads of other sizes than whole lanes, which splash attention would
+    pad: it skips blocks of the mask that are empty, and here all are computed.
+    """
+    if group_width(K) > WIDEST_GROUP or H * K % group_width(K):
+        return False
+    if T <= LONGEST:
+        return True
+    large = device_kind in LARGE_VMEM_KINDS
+    return K % LANES != 0 and large and backward_bytes(T, H * K) <= LARGE_VMEM_BYTES
+
+
+def group_width(K: int) -> int:
+    """Returns the fewest lanes that whole heads fill."""
+    return math.lcm(K, LANES)
+
+
+def backward_bytes(T: int, D: int) -> int:
+    """Returns the VMEM of the backward pass: the blocks of two sequences, and a head's scores.
+
+    Blocks are qkv, out, d_out and d_qkv, eight times [T, D] in two bytes.
+    """
+    return 2 * 8 * T * D * 2 + 5 * T * T * 4
 
 
 def single_block_attention(
@@ -101,7 +127,8 @@ def _call(
         out_shape=jax.ShapeDtypeStruct(out_shape, arrays[-1].dtype),
         interpret=interpret,
         compiler_params=pltpu.CompilerParams(
-            dimension_semantics=("parallel",), vmem_limit_bytes=VMEM_BYTES
+            dimension_semantics=("parallel",),
+            vmem_limit_bytes=VMEM_BYTES if out_shape[1] <= LONGEST else LARGE_VMEM_BYTES,
         ),
     )(*arrays)
     return out
@@ -112,14 +139,14 @@ def _forward_kernel(mask_ref: Any, qkv_ref: Any, out_ref: Any, *, K: int) -> Non
 
     def run(group: jax.Array, _: None) -> None:
         outs = []
-        q, k, v = (_lanes(qkv_ref, c * D, group) for c in range(3))
+        q, k, v = (_lanes(qkv_ref, c * D, group, K) for c in range(3))
         for head in _heads(K):
             weights, total = _softmax(q[:, head], k[:, head], mask_ref)
             out = jnp.dot(weights.astype(v.dtype), v[:, head], preferred_element_type=jnp.float32)
             outs.append(out / total)
         _store(out_ref, 0, group, outs)
 
-    jax.lax.fori_loop(0, D // LANES, run, None)
+    jax.lax.fori_loop(0, D // group_width(K), run, None)
 
 
 def _backward_kernel(
@@ -129,8 +156,8 @@ def _backward_kernel(
 
     def run(group: jax.Array, _: None) -> None:
         gradients: list[list[jax.Array]] = [[], [], []]
-        q, k, v = (_lanes(qkv_ref, c * D, group) for c in range(3))
-        out, d_out = _lanes(out_ref, 0, group), _lanes(d_out_ref, 0, group)
+        q, k, v = (_lanes(qkv_ref, c * D, group, K) for c in range(3))
+        out, d_out = _lanes(out_ref, 0, group, K), _lanes(d_out_ref, 0, group, K)
         for head in _heads(K):
             weights, total = _softmax(q[:, head], k[:, head], mask_ref)
             weights = weights / total
@@ -144,7 +171,7 @@ def _backward_kernel(
         for c in range(3):
             _store(d_qkv_ref, c * D, group, gradients[c])
 
-    jax.lax.fori_loop(0, D // LANES, run, None)
+    jax.lax.fori_loop(0, D // group_width(K), run, None)
 
 
 def _softmax(q: jax.Array, k: jax.Array, mask_ref: Any) -> tuple[jax.Array, jax.Array]:
@@ -163,14 +190,18 @@ def _product(a: jax.Array, b: jax.Array, axis_a: int, axis_b: int) -> jax.Array:
 
 
 def _heads(K: int) -> list[slice]:
-    return [slice(start, start + K) for start in range(0, LANES, K)]
+    return [slice(start, start + K) for start in range(0, group_width(K), K)]
 
 
-def _lanes(ref: Any, offset: int, group: jax.Array) -> jax.Array:
-    """Reads the heads of a group, [T, LANES]."""
-    return ref[0, :, pl.ds(pl.multiple_of(offset + group * LANES, LANES), LANES)]
+def _lanes(ref: Any, offset: int, group: jax.Array, K: int) -> jax.Array:
+    """Reads the heads of a group, [T, group_width(K)]."""
+    return ref[0, :, _columns(offset, group, group_width(K))]
 
 
 def _store(ref: Any, offset: int, group: jax.Array, heads: list[jax.Array]) -> None:
     values = jnp.concatenate(heads, axis=-1).astype(ref.dtype)
-    ref[0, :, pl.ds(pl.multiple_of(offset + group * LANES, LANES), LANES)] = values
+    ref[0, :, _columns(offset, group, values.shape[1])] = values
+
+
+def _columns(offset: int, group: jax.Array, width: int) -> Any:
+    return pl.ds(pl.multiple_of(offset + group * width, LANES), width)

@@ -36,8 +36,12 @@ def test_a_search_that_is_off_finds_nothing(form):
             assert found.tolist() == expected
 
 
-def test_the_more_rows_of_codes_the_fewer_bits_a_pass():
-    assert [digit_bits(rows * 8192) for rows in (1, 2, 3, 32, 33, 256)] == [8, 8, 4, 4, 2, 2]
+@pytest.mark.parametrize(
+    ("platform", "bits"), [("gpu", [8, 8, 4, 4, 2, 2]), ("tpu", [4, 2, 2, 2, 2, 2])]
+)
+def test_the_more_rows_of_codes_the_fewer_bits_a_pass(platform, bits, monkeypatch):
+    monkeypatch.setattr("rudolph_jax.threshold.traced_platform", lambda: platform)
+    assert [digit_bits(rows * 8192) for rows in (1, 2, 3, 32, 33, 256)] == bits
 
 
 @pytest.mark.parametrize("rows", [1, 20, 40])  # of eight, four and two bits a pass
