@@ -20,6 +20,7 @@ from clip_jax.index.embeddings import embeddings_file, read_embeddings
 EXACT_LIMIT = 200_000  # rows up to which all are compared
 BLOCK = 1 << 14  # rows that are converted to float32 at once
 SAMPLE, SAMPLE_COUNT = 256, 10
+QUERIES = 512  # compared with a block at once
 WANTED_RECALL = 0.95
 PROBES = (8, 16, 32, 64, 128)
 RESCORED = 8  # times as many as wanted are compared once more
@@ -171,17 +172,24 @@ def _choose_probes(index: Any, embeddings: np.ndarray) -> tuple[int, float]:
 
 
 def exact_sets(embeddings: np.ndarray, queries: np.ndarray) -> list[set[int]]:
-    """Returns the SAMPLE_COUNT best rows of each query, of one pass over the embeddings."""
-    cosines = np.full((len(queries), 0), 0, np.float32)
-    rows = np.full((len(queries), 0), 0, np.int64)
+    """Returns the SAMPLE_COUNT best rows of each query, of one pass over the embeddings.
+
+    Of BLOCK rows and QUERIES queries at once, which takes 100 MB.
+    """
+    count = min(SAMPLE_COUNT, len(embeddings))
+    cosines = np.full((len(queries), count), -np.inf, np.float32)
+    rows = np.zeros((len(queries), count), np.int64)
     for start in range(0, len(embeddings), BLOCK):
-        block = queries @ embeddings[start : start + BLOCK].astype(np.float32).T
-        numbers = np.broadcast_to(np.arange(start, start + block.shape[1]), block.shape)
-        cosines, rows = np.hstack([cosines, block]), np.hstack([rows, numbers])
-        count = min(SAMPLE_COUNT, cosines.shape[1])
-        best = np.argpartition(-cosines, count - 1, axis=1)[:, :count]
-        cosines = np.take_along_axis(cosines, best, axis=1)
-        rows = np.take_along_axis(rows, best, axis=1)
+        block = embeddings[start : start + BLOCK].astype(np.float32)
+        for first in range(0, len(queries), QUERIES):
+            some = slice(first, first + QUERIES)
+            found = queries[some] @ block.T
+            best = np.argpartition(-found, min(count, found.shape[1]) - 1, axis=1)[:, :count]
+            both = np.hstack([cosines[some], np.take_along_axis(found, best, axis=1)])
+            numbers = np.hstack([rows[some], best + start])
+            order = np.argpartition(-both, count - 1, axis=1)[:, :count]
+            cosines[some] = np.take_along_axis(both, order, axis=1)
+            rows[some] = np.take_along_axis(numbers, order, axis=1)
     return [set(each.tolist()) for each in rows]
 
 
