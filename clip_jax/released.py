@@ -1,8 +1,9 @@
 """Released models by name, for `load("ruclip-vit-base-patch32-384")`.
 
 This package knows no names. Others do, and say so as an entry point of the group
-"rudolph_jax.released": a function of a name and a kind ("clip", "rudolph", "vqgan") that returns a
-model folder, or raises InputError. This distribution's own is `converters.released.released`.
+"rudolph_jax.released": a function of a name and a kind ("clip", "rudolph", "vqgan", "upscaler")
+that returns a model folder, or raises InputError. This distribution's own is
+`converters.released.released`.
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ from converters import (
     conversion,
     hf_clip,
     openai_clip,
+    real_esrgan,
     ruclip,
     ruclip_small,
     rudalle,
@@ -32,6 +33,7 @@ KINDS: dict[str, ModuleType] = {
     "rudolph": rudolph,
     "rudalle": rudalle,
     "vqgan": vqgan,
+    "real-esrgan": real_esrgan,
     "youtokentome": youtokentome,
 }
 # What a model of ours becomes that was not converted: model kind -> kind of checkpoint.
@@ -40,6 +42,7 @@ DEFAULT_EXPORT_KINDS = {
     "ruclip-small": "ruclip-small",
     "rudolph": "rudolph",
     "tokenizer": "youtokentome",
+    "upscaler": "real-esrgan",
     "vqgan": "vqgan",
 }
 

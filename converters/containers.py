@@ -23,6 +23,7 @@ CONTAINERS = {
     "module": "DeepSpeed",
     "net": "several training programs",
     "weights": "several training programs",
+    "params": "BasicSR",
     # Moving averages of the weights.
     **dict.fromkeys(("ema", "model_ema", "ema_model", "ema_state_dict"), "a moving average"),
     **dict.fromkeys(("state_dict_ema", "model_ema_state_dict", "params_ema"), "a moving average"),

@@ -24,7 +24,8 @@ from converters.torch_unpickler import STORAGES, safe_repr
 from converters.weights import Weights
 from rudolph_jax.config import RudolphConfig, VqganConfig
 from rudolph_jax.leading_shapes import leading_shapes as rudolph_leading_shapes
-from rudolph_jax.leading_shapes import vqgan_leading_shapes
+from rudolph_jax.leading_shapes import upscaler_leading_shapes, vqgan_leading_shapes
+from rudolph_jax.upscaler.config import UpscalerConfig
 
 DTYPES = ("float32", "bfloat16", "float16")
 SOURCE_DTYPES = {str(dtype) for dtype in STORAGES.values()}
@@ -178,6 +179,8 @@ def _leading_shapes_of(kind: str, config: Mapping[str, Any]) -> Leading | None:
         return leading_shapes(CLIP_KINDS[kind][0].from_dict(config))
     if kind == "rudolph":
         return rudolph_leading_shapes(RudolphConfig.from_dict(config))
+    if kind == "upscaler":
+        return upscaler_leading_shapes(UpscalerConfig.from_dict(config))
     return vqgan_leading_shapes(VqganConfig.from_dict(config)) if kind == "vqgan" else None
 
 

@@ -18,13 +18,19 @@ TITLES = {
     "clip": "a contrastive model of images and texts",
     "rudolph": "a decoder that generates images, captions, answers and texts",
     "vqgan": "an image tokenizer",
+    "upscaler": "a network for super-resolution",
     "tokenizer": "a vocabulary",
 }
-PIPELINES = {"clip": "zero-shot-image-classification", "rudolph": "text-to-image"}
+PIPELINES = {
+    "clip": "zero-shot-image-classification",
+    "rudolph": "text-to-image",
+    "upscaler": "image-to-image",
+}
 LOADERS = {
     "clip": "clip_jax.load(folder)",
     "rudolph": "rudolph_jax.load(folder, vqgan=converters.pretrained(IMAGE_TOKENIZER))",
     "vqgan": "rudolph_jax.load_vqgan(folder)",
+    "upscaler": "rudolph_jax.load_upscaler(folder)",
     "tokenizer": "clip_jax.load_tokenizer(folder)",
 }
 

@@ -67,6 +67,12 @@ PUBLISHED_MODELS: dict[str, PublishedModel] = {
     "rudolph-2.7B_fbc2": _decoder("rudolph", "ai-forever/RUDOLPH-2.7B-FBC2", "2.7B_fbc2"),
     "vqgan-gumbelf8": _files("vqgan", {"vqgan.gumbelf8-sber.model.ckpt": UTILITIES}),
     "vqgan-gumbelf8-dwt": _files("vqgan", {"vqgan.gumbelf8-sber-dwt.model.ckpt": UTILITIES}),
+    **{
+        f"real-esrgan-x{scale}": _files(
+            "real-esrgan", {f"RealESRGAN_x{scale}.pth": "ai-forever/Real-ESRGAN"}
+        )
+        for scale in (2, 4, 8)
+    },
     "rudalle-malevich": _decoder("rudalle", _MALEVICH, "malevich", "pytorch_model_v3.bin"),
     "rudalle-malevich_v2": _decoder("rudalle", _MALEVICH, "malevich_v2", "pytorch_model_v2.bin"),
     "rudalle-emojich": _decoder("rudalle", "ai-forever/rudalle-Emojich", "malevich_v2"),

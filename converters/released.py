@@ -18,6 +18,7 @@ LOADERS = {
     "rudolph": "rudolph",
     "rudalle": "rudolph",
     "vqgan": "vqgan",
+    "real-esrgan": "upscaler",
 }
 
 
@@ -25,7 +26,7 @@ def released(name: str, kind: str) -> Path:
     """Return the folder of a released model: the newest in the cache, else from `hub.pretrained`.
 
     The hub is asked only where the cache has none; `pretrained` asks it for a newer commit.
-    kind: "clip", "rudolph" or "vqgan".
+    kind: "clip", "rudolph", "vqgan" or "upscaler".
     An unknown name, or a model of another kind, raises InputError before anything is downloaded.
     """
     if name not in PUBLISHED_MODELS:

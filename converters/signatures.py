@@ -17,4 +17,5 @@ SIGNATURES = {
     "image_row_embeddings.weight": "RUDOLPH or ruDALL-E (rudolph, rudalle)",
     "encoder.conv_in.weight": "a VQGAN (vqgan)",
     FULL_VQGAN_SIGNATURE: "a VQGAN (vqgan)",
+    "body.0.rdb1.conv1.weight": "a Real-ESRGAN (real-esrgan)",
 }

@@ -12,22 +12,30 @@ from rudolph_jax.image_tokenizer import PretrainedVqgan, load_vqgan
 from rudolph_jax.model import Rudolph
 from rudolph_jax.notebook import ImageSheet, show
 from rudolph_jax.pretrained import PretrainedRudolph, load
+from rudolph_jax.upscaler.config import UPSCALER_PRESETS, UpscalerConfig
+from rudolph_jax.upscaler.pretrained import PretrainedUpscaler, load_upscaler
+from rudolph_jax.upscaler.rrdb import RrdbNet
 from rudolph_jax.vqgan import Vqgan
 
 __all__ = [
     "PRESETS",
+    "UPSCALER_PRESETS",
     "VQGAN_PRESETS",
     "Compute",
     "ImageSheet",
     "InputError",
     "MaskType",
     "PretrainedRudolph",
+    "PretrainedUpscaler",
     "PretrainedVqgan",
+    "RrdbNet",
     "Rudolph",
     "RudolphConfig",
+    "UpscalerConfig",
     "Vqgan",
     "VqganConfig",
     "load",
+    "load_upscaler",
     "load_vqgan",
     "show",
     "tasks",

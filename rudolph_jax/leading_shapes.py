@@ -8,6 +8,7 @@ from __future__ import annotations
 from clip_jax.leading_shapes import Leading
 from rudolph_jax.config import RudolphConfig, VqganConfig
 from rudolph_jax.layout import Layout
+from rudolph_jax.upscaler.config import UpscalerConfig
 
 
 def leading_shapes(config: RudolphConfig) -> Leading:
@@ -40,3 +41,13 @@ def vqgan_leading_shapes(config: VqganConfig) -> Leading:
             "residual_blocks + channel_multipliers": widest
         },
     }  # fmt: skip
+
+
+def upscaler_leading_shapes(config: UpscalerConfig) -> Leading:
+    """Returns those of the last convolutions between blocks and in the last block."""
+    last = f"block_{config.blocks - 1}/dense_3"
+    return {
+        "conv_body/bias": {"features": config.features},
+        f"{last}/conv_4/bias": {"blocks + growth": config.growth},
+        f"conv_up_{3 if config.scale == 8 else 2}/bias": {"scale + features": config.features},
+    }

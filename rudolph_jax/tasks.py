@@ -23,6 +23,7 @@ from rudolph_jax.ranking import (
     self_reranking_by_text,
     zs_clf,
 )
+from rudolph_jax.super_resolution import super_resolution
 from rudolph_jax.text_generation import generate_texts, text_perplexities
 from rudolph_jax.text_to_image import (
     draw_images,
@@ -54,6 +55,7 @@ __all__ = [
     "ruclip_reranking",
     "self_reranking_by_image",
     "self_reranking_by_text",
+    "super_resolution",
     "text_perplexities",
     "zs_clf",
 ]

@@ -27,7 +27,8 @@ RUCLIP = "ruclip-vit-base-patch32-384"
 def folders(goldens, tmp_path_factory):
     """Model folders by kind, of recorded checkpoints."""
     home = tmp_path_factory.mktemp("models")
-    for kind, name in (("ruclip", "ruclip"), ("rudolph", "rudolph_v2"), ("vqgan", "vqgan")):
+    for kind, name in (("ruclip", "ruclip"), ("rudolph", "rudolph_v2"), ("vqgan", "vqgan"),
+                       ("real-esrgan", "real_esrgan_x4")):  # fmt: skip
         converters.convert(kind, goldens / name, home / kind)
     return home
 
@@ -113,7 +114,8 @@ def test_dir_lists_public_names_alone(module):
 
 def test_dtype_is_short_for_compute(folders):
     for load, name in (
-        (clip_jax.load, "ruclip"), (rudolph_jax.load, "rudolph"), (rudolph_jax.load_vqgan, "vqgan")
+        (clip_jax.load, "ruclip"), (rudolph_jax.load, "rudolph"), (rudolph_jax.load_vqgan, "vqgan"),
+        (rudolph_jax.load_upscaler, "real-esrgan"),
     ):  # fmt: skip
         folder, half = folders / name, Compute(dtype="bfloat16")
         assert load(folder).compute == Compute()
@@ -148,11 +150,12 @@ def test_a_released_model_loads_by_its_name(folders, sources, monkeypatch):
     assert clip_jax.load(RUCLIP).kind == "clip"
     assert repr(rudolph_jax.load("rudolph-350M")).startswith("PretrainedRudolph(")
     assert rudolph_jax.load_vqgan("vqgan-gumbelf8").config.codebook_size
-    assert asked == [RUCLIP, "rudolph-350M", "vqgan-gumbelf8"]
+    assert rudolph_jax.load_upscaler("real-esrgan-x4").scale == 4
+    assert asked == [RUCLIP, "rudolph-350M", "vqgan-gumbelf8", "real-esrgan-x4"]
 
 
 def kind_of(name):
-    return name.partition("-")[0]
+    return name.removesuffix("-x4") if name.startswith("real") else name.partition("-")[0]
 
 
 def test_a_folder_of_that_name_comes_first(folders, sources, monkeypatch, tmp_path):

@@ -115,6 +115,7 @@ def test_commands_refuse_an_address_at_once(command, line, tmp_path, monkeypatch
         list_images,
         rudolph_jax.load,
         rudolph_jax.load_vqgan,
+        rudolph_jax.load_upscaler,
         lambda place: prepare(SourceConfig("x"), place),
     ],
 )

@@ -137,6 +137,7 @@ SIGNATURES = {
     "vision_model.embeddings.patch_embedding.weight": "it looks like a transformers CLIPModel",
     "visual.layer1.0.conv1.weight": "it looks like an OpenAI CLIP with a ResNet",
     "encoder.conv_in.weight": "it looks like a VQGAN",
+    "body.0.rdb1.conv1.weight": "it looks like a Real-ESRGAN",
     "something.else": "it looks like no known model",
 }
 

@@ -20,7 +20,7 @@ from converters import (
 )
 from converters import ruclip as ruclip_kind
 from rudolph_jax import load as load_rudolph
-from rudolph_jax import load_vqgan
+from rudolph_jax import load_upscaler, load_vqgan
 
 HUGE = 10**30
 WRONG = {
@@ -162,6 +162,8 @@ FOLDERS = {
     "rudolph": (load_rudolph, [("layers", 900), ("left_text_length", 3000), ("width", 48_000),
                                ("image_tokens_per_side", 60), ("image_vocab_size", 4_000_000)]),
     "vqgan": (load_vqgan, [("residual_blocks", 60), ("codebook_size", 4_000_000)]),
+    "upscaler": (load_upscaler, [("blocks", 60), ("features", 60_000), ("growth", 60_000),
+                                 ("scale", 8)]),
 }  # fmt: skip
 
 
@@ -170,6 +172,7 @@ def test_model_folders_are_compared_before_anything_is_traced(tmp_path, goldens,
     source, name = {
         "clip": ("ruclip", "ruclip"), "rudolph": ("rudolph", "rudolph_v1"),
         "vqgan": ("vqgan", "vqgan"),
+        "upscaler": ("real-esrgan", "real_esrgan_x4"),
     }[kind]  # fmt: skip
     folder = tmp_path / "ours"
     convert(source, goldens / name, folder)

@@ -39,6 +39,7 @@ CASES = {
     "rudolph": ("rudolph", 150),
     "rudalle": ("rudalle", 100),
     "vqgan": ("vqgan", 50),
+    "real_esrgan_x4": ("real-esrgan", 50),
     "youtokentome": ("youtokentome", 200),
 }
 SMALL = 0.12  # the part of changes in small files: a changed size is traced again, which is slow

@@ -21,6 +21,7 @@ GOLDENS = {  # kind -> folder of the golden, its weights
     "rudolph": ("rudolph_plain", "pytorch_model.bin"),
     "rudalle": ("rudalle_v3", "pytorch_model.bin"),
     "vqgan": ("vqgan", "vqgan.model.ckpt"),
+    "real-esrgan": ("real_esrgan_x1", "RealESRGAN_x1.pth"),
 }
 
 
@@ -65,7 +66,8 @@ def test_prefixes_of_ddp_compile_and_lightning_are_stripped(tmp_path, goldens, k
         assert kept or f"{len(names)} names without '{component}.'" in str(summary)
     assert report["names"]["entry"] == under
     export(tmp_path / "ours", tmp_path / "back")
-    (written,) = (p for p in (tmp_path / "back").iterdir() if p.suffix in (".bin", ".pt", ".ckpt"))
+    suffixes = (".bin", ".pt", ".pth", ".ckpt")
+    (written,) = (p for p in (tmp_path / "back").iterdir() if p.suffix in suffixes)
     assert list(torch_file.read(written)) == names
 
 

@@ -194,6 +194,11 @@ def vqgan_checkpoint(space: Workspace, place: Path) -> None:
     shutil.copy(GOLDENS / "vqgan/vqgan.model.ckpt", place)
 
 
+@piece("RealESRGAN_x4.pth")
+def real_esrgan_checkpoint(space: Workspace, place: Path) -> None:
+    shutil.copy(GOLDENS / "real_esrgan_x4/RealESRGAN_x4.pth", place)
+
+
 @piece("hf_files")
 def hf_files(space: Workspace, place: Path) -> None:
     hf_folder(place, space.small_config)

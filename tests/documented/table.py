@@ -121,6 +121,8 @@ HOW: dict[str, Run | Parse | Help | NotOurs] = {
         Run("FOLDER=rudolph_files", files="models/rudolph/report.json"),
     "python -m converters vqgan vqgan.gumbelf8-sber.model.ckpt models/vqgan":
         Run("vqgan.gumbelf8-sber.model.ckpt", files="models/vqgan/report.json"),
+    "python -m converters real-esrgan RealESRGAN_x4.pth models/x4":
+        Run("RealESRGAN_x4.pth", files="models/x4/report.json"),
     "python -m converters rudalle FOLDER models/malevich":
         Run("FOLDER=rudalle_files", files="models/malevich/report.json"),
     "python -m converters youtokentome bpe.model models/tokenizer":
