@@ -2,14 +2,14 @@
 #   make quickstart | make test | make test-all | make test-torch | make test-browser
 #   make test-processors                          the tests as other x86 processors run them;
 #   make test-processors TESTS=tests/clip_jax     some of them
-#   make lint | make docs | make bench
+#   make lint | make docs | make bench | make mutants
 #   PYTHON=python3.12 VENV=.venv312 make test     another interpreter
 
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: quickstart test test-all test-processors test-torch test-browser lint docs bench clean
+.PHONY: quickstart test test-all test-processors test-torch test-browser lint docs bench mutants clean
 
 # Huge pages: docs/performance_notes.md, "Training".
 quickstart: $(VENV)/.installed-demo
@@ -44,6 +44,10 @@ lint: $(VENV)/.installed-test
 docs: $(VENV)/.installed-docs
 	$(BIN)/mkdocs build --strict --quiet
 
+# Hours; what it has found before stays. MUTANTS="--modules=rudolph_jax/masks.py --minutes=30"
+mutants: $(VENV)/.installed-mutants
+	$(BIN)/python tests/mutation/run.py $(MUTANTS)
+
 # Ours, today's PyTorch and the packages of 2022, each in an environment of its own.
 bench: $(VENV)/.installed-torch .venv-original/.installed
 	$(BIN)/python -m benchmarks all
@@ -74,6 +78,10 @@ $(VENV)/.installed-torch: $(VENV)/.installed-test
 
 $(VENV)/.installed-browser: $(VENV)/.installed-test
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[browser]'
+	touch $@
+
+$(VENV)/.installed-mutants: $(VENV)/.installed-test
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[mutants]'
 	touch $@
 
 $(VENV)/.installed-docs: pyproject.toml | $(BIN)/python

@@ -8,6 +8,7 @@ import pytest
 from clip_jax import Compute
 from clip_jax.layers import unstack_layers
 from rudolph_jax import PRESETS, Rudolph, RudolphConfig
+from rudolph_jax.config import MaskType
 from rudolph_jax.decode import SamplerConfig, SamplerInputs, generate
 from rudolph_jax.layout import Layout
 from rudolph_jax.masks import layer_mask_types, mask
@@ -73,6 +74,16 @@ def test_a_convolution_ends_at_the_edge_or_goes_round_it():
     np.testing.assert_array_equal(seen, [[0, 0, 0, 0], [0, 0, 0, 0], [0, 0, 1, 1], [0, 0, 1, 1]])
     seen = mask(wrap, "last_conv")[-1, 1:].reshape(4, 4).astype(int)
     np.testing.assert_array_equal(seen, [[1, 0, 1, 1], [0, 0, 0, 0], [1, 0, 1, 1], [1, 0, 1, 1]])
+
+
+@pytest.mark.parametrize("everything", [True, False])
+def test_an_own_mask_is_made_causal_and_lets_each_token_see_itself(everything):
+    def attends(query, key, side):
+        return np.full(query.shape, everything)
+
+    own = config(side=3, custom_mask=MaskType("own", attends), mask_order="own")
+    image = mask(own, "own")[Layout(own).image, Layout(own).image]
+    np.testing.assert_array_equal(image, np.tri(9, dtype=bool) if everything else np.eye(9) == 1)
 
 
 @pytest.mark.parametrize("kind", ["row", "column", "conv", "last_conv", "causal"])
