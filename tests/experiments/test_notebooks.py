@@ -2,10 +2,16 @@
 
 import ast
 import importlib
+import importlib.util
 import json
+import shutil
+import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+
+from experiments.demos.device_check import device_line
 
 ROOT = Path(__file__).parents[2]
 NOTEBOOKS = sorted((ROOT / "docs/notebooks").glob("*.ipynb"))
@@ -43,6 +49,41 @@ def test_kept_without_outputs_and_imports_what_exists(notebook):
                 for name in node.names:
                     if not hasattr(module, name.name):  # a module of the package
                         importlib.import_module(f"{node.module}.{name.name}")
+
+
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda file: file.stem)
+@pytest.mark.parametrize(
+    ("present", "extras"),
+    [("nvidia-smi", "demo,cuda12"), ("/dev/accel0", "demo,tpu"), ("", "demo")],
+)
+def test_installs_what_the_device_needs(notebook, present, extras, monkeypatch):
+    commands = []
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(shutil, "which", lambda name: name if name == present else None)
+    monkeypatch.setattr(Path, "exists", lambda path: str(path) == present)
+    monkeypatch.setattr(subprocess, "run", lambda command, check: commands.append(command))
+    (source,) = (
+        "".join(cell["source"])
+        for cell in cells(notebook)
+        if "install" in cell["metadata"].get("tags", ())
+    )
+    exec(source, {})
+    assert [command[-1].partition(" @ ")[0] for command in commands] == [f"rudolph-jax[{extras}]"]
+
+
+@pytest.mark.parametrize(
+    ("platform", "capability", "advice"),
+    [("tpu", None, "'bfloat16'"), ("gpu", "7.5", "'float16'"), ("gpu", "9.0", "'bfloat16'"),
+     ("cpu", None, "quickstart's models")],
+)  # fmt: skip
+def test_the_advice_fits_the_device(platform, capability, advice, monkeypatch):
+    device = SimpleNamespace(
+        platform=platform, compute_capability=capability, device_kind="kind",
+        memory_stats=lambda: {"bytes_limit": 16 * 2**30},
+    )  # fmt: skip
+    monkeypatch.setattr("jax.devices", lambda: [device])
+    line = device_line()
+    assert line.startswith("1 x kind, 16 GiB each: ") and advice in line
 
 
 @pytest.fixture(scope="module")
