@@ -51,7 +51,7 @@ from experiments.training.resume import step_to_resume
 from experiments.training.run_objective import make_run_objective
 from experiments.training.runners import RUNNERS
 from experiments.training.state import initial_state, model_params
-from experiments.training.trackers import check_installed
+from experiments.training.trackers import BOARD, check_installed
 from experiments.training.warm_start import initial_vocabulary, load_initial_params
 from experiments.workdir.folder import hold
 from experiments.workdir.storage_errors import storage_errors
@@ -160,6 +160,8 @@ def train(
                         checkpoints.before_save.append(ids.flush)
                         stream = ids.log(stream)
                     if loop.steps_left:
+                        if BOARD in config.report_to:
+                            phase.note(f"to watch: tensorboard --logdir={workdir / BOARD}")
                         phase(f"compiling the step for {mesh.size} devices")
                     state = loop.run(runner, state, stream, phase.end)
                 if config.final_model == "best" and (best := checkpoints.best_step()) is not None:

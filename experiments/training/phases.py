@@ -27,6 +27,10 @@ class Phases:
         self._last = phase, time.monotonic()
         self._print(f"{phase} ...")
 
+    def note(self, line: str) -> None:
+        """Prints a line that is no phase."""
+        self._print(line)
+
     def end(self) -> None:
         """Ends the last phase."""
         if self._last is not None:

@@ -1,5 +1,6 @@
 """A run is never silent before its first step."""
 
+import dataclasses
 import io
 import re
 
@@ -49,5 +50,9 @@ def test_training_names_all_that_comes_before_the_first_step(train_config, tmp_p
     assert begun[1] == "initial parameters"
     assert re.fullmatch(r"rendering \d+ images", begun[2])
     assert begun[3] == "compiling the step for 1 devices"
-    train(train_config, tmp_path, jax.devices()[:1])
-    assert not any("vocabulary" in line for line in capsys.readouterr().err.splitlines())
+    watch = f"to watch: tensorboard --logdir={tmp_path / 'tensorboard'}"
+    assert watch in lines and list((tmp_path / "tensorboard").iterdir())
+    alone = dataclasses.replace(train_config, steps=train_config.steps + 1, report_to=())
+    train(alone, tmp_path, jax.devices()[:1])
+    lines = capsys.readouterr().err.splitlines()
+    assert watch not in lines and not any("vocabulary" in line for line in lines)
