@@ -8,13 +8,15 @@ from collections.abc import Sequence
 
 from clip_jax.cli import Parser, run_cli
 from clip_jax.index_command import add_export_options, add_index_options, run_export, run_index
+from clip_jax.score_command import add_score_options, run_score
 from clip_jax.search_command import add_search_options, run_search
 
 EXAMPLES = """примеры:
   python -m clip_jax search "кошка на подоконнике" фото --model=models/ruclip
   python -m clip_jax search "закат" фото --model=models/ruclip --count=20 --json
   python -m clip_jax index фото --model=models/ruclip
-  python -m clip_jax search "кошка" фото.index --model=models/ruclip --minus="собака" """
+  python -m clip_jax search "кошка" фото.index --model=models/ruclip --minus="собака"
+  python -m clip_jax score пары --model=models/ruclip --min=0.25"""
 COMMANDS = {
     "index": (
         "encode the images of a folder, of tar files or of a prepared set once, to search them",
@@ -27,6 +29,10 @@ COMMANDS = {
     "export": (
         "write an index as Parquet, or as clip-retrieval reads it",
         add_export_options, run_export,
+    ),
+    "score": (
+        "score images with texts by cosine, any number of them, and write those above --min",
+        add_score_options, run_score,
     ),
 }  # fmt: skip
 
@@ -45,7 +51,7 @@ def _run(argv: Sequence[str]) -> None:
 def make_parser() -> Parser:
     parser = Parser(
         prog="python -m clip_jax",
-        description="Search images by text or image with ruCLIP.",
+        description="Search images by text or image, and score pairs, with ruCLIP.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -13,10 +13,10 @@ with warnings.catch_warnings():
 HAS_WIDGETS = any(base.__module__ == "tqdm.notebook" for base in tqdm.__mro__)
 
 
-def progress_bar(total: int, unit: str, *, quiet: bool) -> tqdm:
+def progress_bar(total: int | None, unit: str, *, quiet: bool) -> tqdm:
     """Returns a bar that is removed at its end.
 
-    unit: what is counted, in the plural.
+    total: None: unknown. unit: what is counted, in the plural.
     quiet: show none; without a terminal or widgets there is none anyway.
     """
     # None: none without a terminal, which a notebook's streams are not.

@@ -16,11 +16,13 @@ from clip_jax.model_folder import read_config
 from clip_jax.text import InvisibleCharacterWarning, escape
 from rudolph_jax import cli_commands, doctor
 from rudolph_jax.app import cli as app
+from rudolph_jax.bulk import command as bulk
 from rudolph_jax.config import RudolphConfig
 from rudolph_jax.image_to_text import QUESTIONS
-from rudolph_jax.pretrained import KIND, WEIGHTS, load
+from rudolph_jax.pretrained import KIND, WEIGHTS, PretrainedRudolph, load
 from rudolph_jax.text_encoding import TruncationWarning
 
+IMAGES = "files, or one folder of images or of .tar files, a .tar file, or a prepared set"
 PRINTED_WARNINGS = (TruncationWarning, InvisibleCharacterWarning)  # each as one line
 EXAMPLES = """примеры:
   python -m rudolph_jax draw "красный круг" --model=models/rudolph --vqgan=models/vqgan --out=круги
@@ -28,6 +30,8 @@ EXAMPLES = """примеры:
   python -m rudolph_jax draw "море" --model=... --vqgan=... --image=фото.jpg --keep=up=8
   python -m rudolph_jax caption фото.jpg --template="на картинке" --model=... --vqgan=...
   python -m rudolph_jax classify *.jpg --classes=кошка,собака,дом --model=... --vqgan=...
+  python -m rudolph_jax caption фото --candidates=4 --count=1 --model=... --vqgan=...
+  python -m rudolph_jax draw --prompts=тексты.txt --out=рисунки --model=... --vqgan=...
   python -m rudolph_jax write "в сказочном лесу" --model=... --count=3
   python -m rudolph_jax answer "какого цвета машина?" --image=фото.jpg --model=... --vqgan=...
   python -m rudolph_jax app --model=... --vqgan=... --ruclip=models/ruclip --images=фото"""
@@ -48,6 +52,9 @@ def _run(argv: Sequence[str]) -> None:
         return
     if args.command == "app":
         app.run_app(args)
+        return
+    if bulk.is_bulk(args):
+        bulk.run(_load(args), args)
         return
     with warnings.catch_warnings(record=True) as caught:
         for category in PRINTED_WARNINGS:
@@ -74,12 +81,15 @@ def _run(argv: Sequence[str]) -> None:
 
 
 def _run_task(args: argparse.Namespace) -> cli_commands.Results:
+    command: Callable = getattr(cli_commands, args.command)
+    return command(_load(args), args)
+
+
+def _load(args: argparse.Namespace) -> PretrainedRudolph:
     metadata = read_config(args.model)
     if metadata["kind"] == KIND:
         cli_commands.check_tasks(RudolphConfig.from_dict(metadata["config"]), args)
-    rudolph = load(args.model, args.vqgan, Compute(dtype=args.dtype), args.weights)
-    command: Callable = getattr(cli_commands, args.command)
-    return command(rudolph, args)
+    return load(args.model, args.vqgan, Compute(dtype=args.dtype), args.weights)
 
 
 def _is_printed(caught: warnings.WarningMessage) -> bool:
@@ -112,7 +122,7 @@ def make_parser() -> Parser:
         return added
 
     draw = command("draw", "generate images from a text", 4, 16)
-    draw.add_argument("text")
+    draw.add_argument("text", nargs="?")
     draw.add_argument("--out", type=any_path, default=Path("drawings"), help="new folder for PNGs")
     draw.add_argument(
         "--ruclip", type=any_path, help="rank with this ruCLIP instead of the model itself"
@@ -122,14 +132,17 @@ def make_parser() -> Parser:
     )
     draw.add_argument("--image", type=any_path, help="image whose borders are kept")
     draw.add_argument("--keep", default="", help="kept borders, in tokens of 8 pixels: up=8,left=2")
+    bulk.add_options(draw, "draw")
     caption = command("caption", "caption images", 3, 48)
-    caption.add_argument("images", nargs="+", type=any_path)
+    caption.add_argument("images", nargs="+", type=any_path, help=IMAGES)
     caption.add_argument("--template", default="на картинке", help="beginning of each caption")
+    bulk.add_options(caption, "caption")
     classify = command("classify", "classify images without training (zero-shot)", 0, 0)
-    classify.add_argument("images", nargs="+", type=any_path)
+    classify.add_argument("images", nargs="+", type=any_path, help=IMAGES)
     classify.add_argument("--classes", required=True, help="comma-separated names")
     classify.add_argument("--template", default="{}", help="caption with {} for the class")
     classify.add_argument("--left-template", default="", help="left text with {} for the class")
+    bulk.add_options(classify, "classify")
     write = command("write", "continue a text", 3, 48)
     write.add_argument("text", nargs="?", default="")
     write.add_argument(

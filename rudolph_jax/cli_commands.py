@@ -32,7 +32,7 @@ def draw(rudolph: PretrainedRudolph, args: argparse.Namespace) -> Results:
     check_destination(args.out)
     kwargs, image_prompts = _sampling_kwargs(args), None
     if args.image:
-        image_prompts = tasks.keep_borders(rudolph, args.image, _borders(args.keep))
+        image_prompts = tasks.keep_borders(rudolph, args.image, parse_borders(args.keep))
     elif args.keep:
         raise InputError("--keep names borders of an image; give the image with --image=FILE")
     candidates = max(args.candidates, args.count)
@@ -69,16 +69,7 @@ def caption(rudolph: PretrainedRudolph, args: argparse.Namespace) -> Results:
 
 
 def classify(rudolph: PretrainedRudolph, args: argparse.Namespace) -> Results:
-    check_encodable(args.classes)
-    names = (normalize_name(name.strip()) for name in args.classes.split(","))
-    classes = [name for name in names if name]
-    if len(set(classes)) < len(classes):
-        twice = next(name for name in classes if classes.count(name) > 1)
-        raise InputError(f"--classes names {twice!r} twice; expected different names")
-    if len(classes) < 2:
-        raise InputError(f"--classes is {args.classes!r}; expected at least two names, with commas")
-    if "{}" not in args.template + args.left_template:
-        raise InputError(f"--template is {args.template!r}; expected {{}} where the class stands")
+    classes = parse_classes(args)
 
     def classify_one(image: Image.Image) -> Results:
         result = tasks.zs_clf(
@@ -89,6 +80,21 @@ def classify(rudolph: PretrainedRudolph, args: argparse.Namespace) -> Results:
         return [{"class": result["class"], "scores": scores}]
 
     return _for_each_image(args.images, classify_one)
+
+
+def parse_classes(args: argparse.Namespace) -> list[str]:
+    """Returns the names of --classes, in NFC; checks that a template says where they stand."""
+    check_encodable(args.classes)
+    names = (normalize_name(name.strip()) for name in args.classes.split(","))
+    classes = [name for name in names if name]
+    if len(set(classes)) < len(classes):
+        twice = next(name for name in classes if classes.count(name) > 1)
+        raise InputError(f"--classes names {twice!r} twice; expected different names")
+    if len(classes) < 2:
+        raise InputError(f"--classes is {args.classes!r}; expected at least two names, with commas")
+    if "{}" not in args.template + args.left_template:
+        raise InputError(f"--template is {args.template!r}; expected {{}} where the class stands")
+    return classes
 
 
 def write(rudolph: PretrainedRudolph, args: argparse.Namespace) -> Results:
@@ -181,7 +187,7 @@ def _sampling_kwargs(args: argparse.Namespace) -> SamplingKwargs:
     }
 
 
-def _borders(text: str) -> dict[str, int]:
+def parse_borders(text: str) -> dict[str, int]:
     """Parses 'up=4,left=2' -> {"up": 4, "left": 2}."""
     borders = {}
     for part in filter(None, text.split(",")):

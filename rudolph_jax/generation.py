@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -63,6 +63,7 @@ def sample_batches(
     guidance: str = "none",
     guidance_weight: float = 0.0,
     first_prompt: int = 0,
+    seeds: Sequence[int] | None = None,
 ) -> Iterator[np.ndarray]:
     """Yields int32[P, b, N], b more samples of each prompt at a time, until there are `count`.
 
@@ -72,6 +73,7 @@ def sample_batches(
     stop: position in the segment to end at; see `decode.SamplerInputs`.
     first_prompt: number of the first prompt. Sample i of prompt p depends on the seed, p and i
         alone.
+    seeds: uint32[P], one for each prompt: the samples are those of the prompt alone with this seed.
     """
     if count < 1:
         raise InputError(f"{count} samples were requested; expected at least 1")
@@ -81,7 +83,10 @@ def sample_batches(
     N = sampler.target_slice.stop - sampler.target_slice.start
     if forced_tokens is None:
         forced_tokens = np.full(N, -1, np.int32)
-    seed = np.uint32(generation.seed)
+    numbers = first_prompt + np.arange(P)
+    prompt_seeds = np.full(P, generation.seed, np.uint32)
+    if seeds is not None:
+        numbers, prompt_seeds = np.zeros(P, np.int64), np.asarray(seeds, np.uint32)
     mesh, params = None, rudolph.inference_params
     if generation.mesh is not None:
         mesh = _auto_mesh(generation.mesh)
@@ -94,7 +99,7 @@ def sample_batches(
         params = _replicate(mesh, params)
     with progress_bar(P * count, "samples", quiet=generation.quiet) as bar:
         for first in range(0, count, samples_per_batch):
-            keys = _keys(seed, first_prompt + np.arange(P), first, samples_per_batch)
+            keys = _keys(prompt_seeds, numbers, first, samples_per_batch)
             if mesh is not None:
                 keys = jax.device_put(keys, NamedSharding(mesh, PartitionSpec("data")))
             # On the host: as JAX arrays each of these would be a small program.
@@ -123,9 +128,9 @@ def _power_of_two(count: int) -> int:
 
 
 @partial(jax.jit, static_argnames="count")
-def _keys(seed: np.uint32, prompts: np.ndarray, first: int, count: int) -> jax.Array:
+def _keys(seeds: np.ndarray, prompts: np.ndarray, first: int, count: int) -> jax.Array:
     fold = jax.vmap(jax.random.fold_in, (None, 0))
-    of_prompts = fold(jax.random.key(seed), jnp.asarray(prompts))
+    of_prompts = jax.vmap(jax.random.fold_in)(jax.vmap(jax.random.key)(seeds), prompts)
     of_samples = jax.vmap(fold, (0, None))(of_prompts, first + jnp.arange(count))
     return of_samples.reshape(-1)
 

@@ -73,7 +73,7 @@ def generate_captions(
         TEXT_SAMPLING.with_overrides(temperature, top_k, top_p), seed, batch_size, quiet
     )
     left = encode_left(rudolph.tokenizer, rudolph.config, l_template, l_special_token)[None]
-    (texts,) = _right_texts(
+    (texts,) = right_texts(
         rudolph, generation, left, codes, r_template, r_special_token, captions_num, early_stop
     )
     counts = Counter(texts)
@@ -154,7 +154,7 @@ def caption_images(
     for start in range(0, len(images), batch_size):
         encoded = rudolph.encode_images(images[start : start + batch_size])
         codes = pad_batch(encoded, rows)
-        sampled = _right_texts(rudolph, generation, left, codes, r_template, "RT_I2T", 1, None)
+        sampled = right_texts(rudolph, generation, left, codes, r_template, "RT_I2T", 1, None)
         captions += [texts[0] for texts in sampled[: len(encoded)]]
     return captions
 
@@ -192,7 +192,7 @@ def answer(
         QUESTION_SAMPLING.with_overrides(temperature, top_k, top_p), seed, batch_size, quiet
     )
     token = QUESTIONS[about][1]
-    (texts,) = _right_texts(rudolph, generation, left, codes, "", token, answers_num, early_stop)
+    (texts,) = right_texts(rudolph, generation, left, codes, "", token, answers_num, early_stop)
     counts = Counter(text for text in texts if text)
     return [{"text": text, "count": count} for text, count in counts.most_common()]
 
@@ -225,7 +225,7 @@ def answer_questions(
         encoded = _encode_questions(rudolph, questions[part], images[part], contexts[part], about)
         rows = min(batch_size, bucket_size(len(questions)))
         left, codes = (pad_batch(ids, rows) for ids in encoded)
-        sampled = _right_texts(rudolph, generation, left, codes, "", QUESTIONS[about][1], 1, None)
+        sampled = right_texts(rudolph, generation, left, codes, "", QUESTIONS[about][1], 1, None)
         answers += [texts[0] for texts in sampled[: len(encoded[0])]]
     return answers
 
@@ -275,7 +275,7 @@ def _encode_questions(
     return np.stack(left), codes
 
 
-def _right_texts(
+def right_texts(
     rudolph: PretrainedRudolph,
     generation: GenerationConfig,
     left: np.ndarray,
@@ -284,10 +284,11 @@ def _right_texts(
     special_token: str,
     count: int,
     early_stop: int | None,
+    seeds: Sequence[int] | None = None,
 ) -> list[list[str]]:
     """Samples `count` right texts for each left text int32[P, L] and image int32[P, image tokens].
 
-    They begin with the special token and the template.
+    They begin with the special token and the template. seeds: as in `sample_batches`.
     """
     if early_stop is not None:
         early_stop = check_integer("early_stop", early_stop)
@@ -297,7 +298,7 @@ def _right_texts(
     start = rudolph.layout.right.start + template_length(right)
     texts: list[list[str]] = [[] for _ in range(P)]
     for part in sample_batches(
-        rudolph, generation, "right", prompts[None], start, count, stop=early_stop
+        rudolph, generation, "right", prompts[None], start, count, stop=early_stop, seeds=seeds
     ):
         for collected, tokens in zip(texts, part, strict=True):
             collected += [decode_text(rudolph.tokenizer, ids) for ids in tokens]

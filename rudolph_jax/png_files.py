@@ -53,10 +53,10 @@ def write_images(
     return [as_path(folder) / name for name in names]
 
 
-def png_bytes(image: Image.Image) -> bytes:
-    """Encodes an image as PNG."""
+def png_bytes(image: Image.Image, metadata: Mapping[str, object] | None = None) -> bytes:
+    """Encodes an image as PNG, with metadata as text chunks."""
     buffer = io.BytesIO()
-    image.save(buffer, "PNG")
+    image.save(buffer, "PNG", pnginfo=_text_chunks(metadata or {}))
     return buffer.getvalue()
 
 

@@ -85,18 +85,33 @@ def self_reranking_by_image(
     texts = check_text_list("texts", texts)
     batch_size = _check_weights(ppl_txt_w, quantile, batch_size, quiet)
     codes = rudolph.encode_images([image])[0]
+    found = perplexities_with_images(
+        rudolph, texts, [codes] * len(texts), l_special_token, batch_size, quiet
+    )
+    return *found, combined_scores(*found, ppl_txt_w, quantile)
+
+
+def perplexities_with_images(
+    rudolph: PretrainedRudolph,
+    texts: Sequence[str],
+    codes: Sequence[np.ndarray],
+    l_special_token: str = "LT_T2I",
+    batch_size: int = BATCH_SIZE,
+    quiet: bool = True,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Computes ppl_txt and ppl_img, float32[B], of texts and of the image after each of them.
+
+    codes: int32[image tokens], of each text's image.
+    """
     rows = [
-        np.concatenate(
-            [encode_left(rudolph.tokenizer, rudolph.config, text, l_special_token), codes]
-        )
-        for text in texts
+        np.concatenate([encode_left(rudolph.tokenizer, rudolph.config, text, l_special_token), ids])
+        for text, ids in zip(texts, codes, strict=True)
     ]
     if not rows:
-        return (np.zeros((0,), np.float32),) * 3
+        return (np.zeros((0,), np.float32),) * 2
     nothing = np.zeros((0,), np.int32)
     found = _perplexities(rudolph, nothing, np.stack(rows), ("left", "image"), batch_size, quiet)
-    scores = combined_scores(found["left"], found["image"], ppl_txt_w, quantile)
-    return found["left"], found["image"], scores
+    return found["left"], found["image"]
 
 
 def zs_clf(
@@ -147,10 +162,15 @@ def zs_clf(
     found = _perplexities(rudolph, prompt, continuations, ("right",), batch_size, quiet=True)[
         "right"
     ]
-    unit = found / np.linalg.norm(found)
-    scores = np.exp(unit) / np.exp(unit).sum()
+    scores = class_scores(found)
     label = int(scores.argmin())
     return {"label": label, "class": classes[label], "scores": scores}
+
+
+def class_scores(perplexities: np.ndarray) -> np.ndarray:
+    """Computes scores float32[classes], low is good, from perplexities, as the original."""
+    unit = perplexities / np.linalg.norm(perplexities)
+    return np.exp(unit) / np.exp(unit).sum()
 
 
 def class_perplexities(
@@ -171,8 +191,22 @@ def class_perplexities(
     images = check_image_list("images", images)
     captions = check_text_list("captions", captions, least=1)
     batch_size = check_integer("batch_size", batch_size)
-    tokenizer, config = rudolph.tokenizer, rudolph.config
     codes = rudolph.encode_images(images)
+    return class_perplexities_of_codes(
+        rudolph, codes, captions, l_special_token, r_special_token, batch_size
+    )
+
+
+def class_perplexities_of_codes(
+    rudolph: PretrainedRudolph,
+    codes: np.ndarray,
+    captions: Sequence[str],
+    l_special_token: str = "LT_I2T",
+    r_special_token: str = "RT_I2T",
+    batch_size: int = BATCH_SIZE,
+) -> np.ndarray:
+    """Does what `class_perplexities` does for images that are codes, int32[B, image tokens]."""
+    tokenizer, config = rudolph.tokenizer, rudolph.config
     left = encode_left(tokenizer, config, "", l_special_token)
     rights = [encode_right(tokenizer, config, text, r_special_token) for text in captions]
     with rudolph.precision:

@@ -88,7 +88,7 @@ def generate_codebooks_cfg(
     images_num = check_integer("images_num", images_num)
     weight_cfg = check_number("weight_cfg", weight_cfg)
     check_flag("late_softmax", late_softmax)
-    lefts = _encode_guided(rudolph, text, template, special_token)
+    lefts = encode_guided(rudolph, text, template, special_token)
     generation = GenerationConfig(
         IMAGE_SAMPLING.with_overrides(temperature, top_k, top_p), seed, batch_size, quiet, mesh
     )
@@ -193,7 +193,7 @@ def draw_in_batches(
         left = encode_left(rudolph.tokenizer, rudolph.config, text, special_token)
         return _sample_codes(rudolph, generation, left[None], images_num, image_prompts)
     weight = check_number("guidance", guidance)
-    lefts = _encode_guided(rudolph, text, "", "LT_UNK")
+    lefts = encode_guided(rudolph, text, "", "LT_UNK")
     arguments = (images_num, image_prompts, "probabilities", weight)
     return _sample_codes(rudolph, generation, lefts, *arguments)
 
@@ -267,7 +267,7 @@ def dream(
     return rudolph.decode_images(codes[best]), results
 
 
-def _encode_guided(
+def encode_guided(
     rudolph: PretrainedRudolph, text: str, template: str, special_token: str
 ) -> np.ndarray:
     """Encodes the conditional and the unconditional left text: int32[2, left_text_length]."""

@@ -109,7 +109,8 @@ class TarFiles:
     def __init__(self, folder: Path, files: list[Path]) -> None:
         self.folder, self.files, self.ignored = folder, files, 0
 
-    def entries(self) -> Iterator[Entry]:
+    def entries(self, *, every_file: bool = False) -> Iterator[Entry]:
+        """Yields the images, or with `every_file` all files that are not hidden."""
         self.ignored = 0
         for file in self.files:
             changed = _mtime_ns(file.stat())
@@ -117,13 +118,17 @@ class TarFiles:
                 with file.open("rb") as opened, tarfile.open(fileobj=opened, mode="r:") as archive:
                     for member in archive:
                         name = member.name.removeprefix("./")
-                        image = Path(name).suffix.lower() in IMAGE_SUFFIXES
-                        if member.isfile() and image and not is_system(Path(name).name):
+                        wanted = every_file or Path(name).suffix.lower() in IMAGE_SUFFIXES
+                        if member.isfile() and wanted and not is_system(Path(name).name):
                             key = f"{file.name}/{name}"
                             yield Entry(key, member.size, changed, member.offset_data)
                         elif not member.isdir():
                             self.ignored += 1
-            except tarfile.TarError as error:
+                    # What is no header ends the archive without a word, as zeros do.
+                    opened.seek(archive.offset)
+                    if opened.read(tarfile.BLOCKSIZE).strip(b"\0"):
+                        raise tarfile.ReadError(f"no header at byte {opened.tell()}")
+            except (tarfile.TarError, EOFError, ValueError, OverflowError) as error:
                 raise InputError(
                     f"{escape(str(file))}: is no complete uncompressed tar file ({error}); remove "
                     "it, or fetch it once more"
@@ -147,17 +152,18 @@ class PreparedSet:
 
     def entries(self) -> Iterator[Entry]:
         changed = _mtime_ns((self.folder / PREPARED_FILE).stat())
-        for split, records in self._splits.items():
+        for split, records in self.splits.items():
             for number in range(len(records)):
                 yield Entry(f"{split}/{number}", 0, changed)
 
     def read(self, entry: Entry) -> bytes:
         split, _, number = entry.key.rpartition("/")
-        data: bytes = self._splits[split][int(number)][IMAGE_FEATURE]
+        data: bytes = self.splits[split][int(number)][IMAGE_FEATURE]
         return data
 
     @functools.cached_property
-    def _splits(self) -> dict[str, Any]:
+    def splits(self) -> dict[str, Any]:
+        """Returns the records of each split by number, with images as encoded files."""
         import tensorflow_datasets as tfds  # takes seconds to import
 
         builder = tfds.builder_from_directory(os.fspath(self.folder))

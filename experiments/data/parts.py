@@ -5,11 +5,10 @@ Part K of N, counted from 0, has the chunks K, K + N, K + 2N, ...
 
 from __future__ import annotations
 
-import dataclasses
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from clip_jax import part
 from clip_jax.atomic_file import replace_file
 from clip_jax.errors import InputError
 from clip_jax.text import read_json
@@ -19,24 +18,8 @@ PARTS = "parts.json"  # in `unfinished`: into how many parts the last machine th
 MOST_NAMED = 20
 
 
-@dataclasses.dataclass(frozen=True)
-class Part:
-    """One of `count` parts, `number` from 0 on."""
-
-    number: int
-    count: int
-
-    @classmethod
-    def parse(cls, text: str) -> Part:
-        """Reads "K/N"; anything else raises InputError."""
-        found = re.fullmatch(r"(\d{1,9})/(\d{1,9})", text, re.ASCII)
-        part = cls(int(found[1]), int(found[2])) if found else None
-        if part is None or part.number >= part.count:
-            raise InputError(f"--part is {text!r}; expected K/N, K from 0 to N-1, such as 0/64")
-        return part
-
-    def __str__(self) -> str:
-        return f"{self.number}/{self.count}"
+class Part(part.Part):
+    """One of `count` parts of a preparation, `number` from 0 on."""
 
     def chunks(self, all_chunks: int) -> range:
         return range(self.number, all_chunks, self.count)

@@ -60,6 +60,11 @@ def photos_two_tables(space: Workspace, place: Path) -> None:
     write_table(place / "test.csv", ["image", "caption"], rows[15:])
 
 
+@piece("prompts.txt")
+def prompts(space: Workspace, place: Path) -> None:
+    place.write_text("красный круг\nкошка на подоконнике\n", encoding="utf-8")
+
+
 @piece("photo.jpg")
 def photo(space: Workspace, place: Path) -> None:
     Image.fromarray(digits()[0][3]).convert("RGB").resize((32, 32)).save(place, "JPEG")

@@ -15,6 +15,8 @@ import clip_jax
 import converters
 import rudolph_jax
 from clip_jax import PretrainedClip
+from clip_jax.bulk.images import open_images
+from clip_jax.bulk.run import run_bulk
 from clip_jax.byte_bpe import CLIP, RUGPT3, ByteBpe
 from clip_jax.index import build_index
 from clip_jax.layers import unstack_layers
@@ -26,7 +28,10 @@ from experiments.data.digits_ru import NAMES, TEMPLATES
 from experiments.data.vocabulary import train_tokenizer
 from experiments.train import train
 from rudolph_jax import PretrainedRudolph, PretrainedVqgan, RudolphConfig
+from rudolph_jax.bulk.caption import CaptionTask
+from rudolph_jax.generation import GenerationConfig
 from rudolph_jax.model import abstract_params
+from rudolph_jax.sampling import TEXT_SAMPLING
 from rudolph_jax.vqgan import init_params
 
 # Model folders, of random or hardly trained parameters
@@ -41,6 +46,15 @@ def ruclip(space: Workspace, place: Path) -> None:
 @piece("photos.index")
 def photos_index(space: Workspace, place: Path) -> None:
     build_index(clip_jax.load(space.get("models/ruclip")), space.get("photos"), place)
+
+
+@piece("captions")
+def captions(space: Workspace, place: Path) -> None:
+    model = rudolph_jax.load(space.get("models/rudolph"), space.get("models/vqgan"))
+    task = CaptionTask(model, GenerationConfig(TEXT_SAMPLING))
+    run_bulk(
+        task, open_images(space.get("photos")), place, {"command": "caption"}, piece_items=8
+    )
 
 
 @piece("runs/quickstart/ruclip/model")

@@ -74,7 +74,24 @@ HOW: dict[str, Run | Parse | Help | NotOurs] = {
         Run("photos.index", files="embeddings/part-00000.parquet"),
     "python -m clip_jax export photos.index retrieval --format=clip-retrieval":
         Run("photos.index", files="retrieval/img_emb/img_emb_0.npy"),
+    "python -m clip_jax score pairs --model=models/ruclip --min=0.25 --out=scored":
+        Run("pairs=tars models/ruclip", files="scored/rows/00001-00000.parquet"),
+    "python -m clip_jax score photos --captions=captions --model=models/ruclip --min=0.25 "
+    "--out=captioned":
+        Run("photos captions models/ruclip", files="captioned/rows/00000-00000.parquet"),
+    "python -m clip_jax score gs://BUCKET/pairs --model=gs://BUCKET/models/ruclip --min=0.25 "
+    "--out=gs://BUCKET/scored --dtype=bfloat16 --batch-size=128 --part=$K/64":
+        Parse("a bucket; tests/experiments/test_buckets.py has one", (("$K", "0"),)),
     # RUDOLPH
+    "python -m rudolph_jax draw --prompts=prompts.txt --out=drawings --model=models/rudolph "
+    "--vqgan=models/vqgan":
+        Run(f"prompts.txt {BOTH}", SHORT_DRAW, "drawings/rows/00000-00000.parquet"),
+    "python -m rudolph_jax caption photos --out=captions --model=models/rudolph "
+    "--vqgan=models/vqgan --candidates=4 --count=1":
+        Run(f"photos {BOTH}", files="captions/rows/00000-00000.parquet"),
+    "python -m rudolph_jax classify photos --classes=кошка,собака,дом --out=classes "
+    "--model=models/rudolph --vqgan=models/vqgan":
+        Run(f"photos {BOTH}", files="classes/rows/00000-00000.parquet"),
     'python -m rudolph_jax draw "красный круг" --model=models/rudolph --vqgan=models/vqgan '
     "--out=круги": Run(BOTH, SHORT_DRAW, "круги/01.png круги/sheet.png"),
     'python -m rudolph_jax draw "рукописная цифра семь" --model=runs/quickstart/rudolph/model '
@@ -147,6 +164,8 @@ HOW: dict[str, Run | Parse | Help | NotOurs] = {
     "model=$(python -m converters pretrained me/my-clip)": Run(hub=True),
     # Data
     "python -m experiments.prepare SOURCE OUT": Run("SOURCE", files="OUT/dataset_info.json"),
+    "python -m experiments.prepare scored/shards data/filtered":
+        Run("scored/shards=tars", files="data/filtered/dataset_info.json"),
     "python -m experiments.prepare photos data/mine":
         Run("photos", files="data/mine/dataset_info.json"),
     "python -m experiments.prepare pictures/ data/mine --validation=0.05":
