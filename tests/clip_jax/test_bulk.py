@@ -1,6 +1,8 @@
 """Bulk work: pieces, what resumes, what is shared, scores and filtered pairs."""
 
 import collections
+import contextlib
+import errno
 import io
 import json
 import tarfile
@@ -140,6 +142,43 @@ def test_a_piece_that_another_process_holds_is_not_done_twice(prompts, tmp_path,
     _run(task, source, out)
     assert sorted(task.keys, key=int) == ["5", "6", "7", "8"] and not waits
     assert len(_rows(out)) == 9
+
+
+def test_a_piece_whose_holder_dies_meanwhile_is_done(prompts, tmp_path, monkeypatch):
+    source, out = PromptFile(prompts), tmp_path / "out"
+    other = contextlib.ExitStack()
+    assert other.enter_context(Pieces(out, source, 4, Part(0, 1)).claim(Piece(0, 1, 3)))
+    monkeypatch.setattr(bulk_run.time, "sleep", lambda _: other.close())
+    task = Shout()
+    assert _run(task, source, out).is_whole and len(task.keys) == 10
+    assert len(_rows(out)) == 9
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ENOENT])
+def test_an_error_of_the_storage_ends_the_run_and_rejects_no_item(prompts, tmp_path, number):
+    class Failing(Shout):
+        def prepare(self, item, record):
+            if item.key == "3":
+                raise OSError(number, "cannot be read", "a.png")
+            return super().prepare(item, record)
+
+    if number == errno.EIO:
+        with pytest.raises(OSError, match="cannot be read"):
+            _run(Failing(), PromptFile(prompts), tmp_path / "out")
+        assert not list((tmp_path / "out").glob("done/*"))
+        assert _run(Shout(), PromptFile(prompts), tmp_path / "out").done == 9
+    else:
+        report = _run(Failing(), PromptFile(prompts), tmp_path / "out")
+        assert report.done == 8 and report.reasons["cannot be read"] == 1
+
+
+def test_a_piece_is_finished_only_when_its_rows_are_there(prompts, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(bulk_run.output, "write_rows", lambda *_: (_ for _ in ()).throw(OSError(28)))
+        with pytest.raises(OSError):
+            _run(Shout(), PromptFile(prompts), tmp_path / "out")
+    assert _run(Shout(), PromptFile(prompts), tmp_path / "out").computed == 10
+    assert len(_rows(tmp_path / "out")) == 9
 
 
 def test_a_finished_piece_cannot_be_claimed(prompts, tmp_path):
