@@ -21,6 +21,8 @@ from rudolph_jax.config import RudolphConfig
 from rudolph_jax.image_to_text import QUESTIONS
 from rudolph_jax.pretrained import KIND, WEIGHTS, PretrainedRudolph, load
 from rudolph_jax.text_encoding import TruncationWarning
+from rudolph_jax.upscaler import command as upscale_command
+from rudolph_jax.upscaler.options import add_upscale_options, check_upscale_options
 
 IMAGES = "files, or one folder of images or of .tar files, a .tar file, or a prepared set"
 PRINTED_WARNINGS = (TruncationWarning, InvisibleCharacterWarning)  # each as one line
@@ -28,6 +30,8 @@ EXAMPLES = """примеры:
   python -m rudolph_jax draw "красный круг" --model=models/rudolph --vqgan=models/vqgan --out=круги
   python -m rudolph_jax draw "кот в шляпе" --model=... --vqgan=... --candidates=48 --count=4
   python -m rudolph_jax draw "море" --model=... --vqgan=... --image=фото.jpg --keep=up=8
+  python -m rudolph_jax draw "лес" --model=... --vqgan=... --upscaler=models/x4
+  python -m rudolph_jax upscale фото.jpg --model=models/x4 --out=большие
   python -m rudolph_jax caption фото.jpg --template="на картинке" --model=... --vqgan=...
   python -m rudolph_jax classify *.jpg --classes=кошка,собака,дом --model=... --vqgan=...
   python -m rudolph_jax caption фото --candidates=4 --count=1 --model=... --vqgan=...
@@ -59,7 +63,8 @@ def _run(argv: Sequence[str]) -> None:
     with warnings.catch_warnings(record=True) as caught:
         for category in PRINTED_WARNINGS:
             warnings.simplefilter("always", category)
-        results = _run_task(args)
+        upscales = args.command == "upscale"
+        results = upscale_command.upscale(args) if upscales else _run_task(args)
     for text in dict.fromkeys(str(w.message) for w in caught if _is_printed(w)):
         print("warning:", text, file=sys.stderr)
     failed = [result for result in results if cli_commands.ERROR in result]
@@ -70,7 +75,10 @@ def _run(argv: Sequence[str]) -> None:
             print("warning:", f"{result['image']}: {result[cli_commands.ERROR]}", file=sys.stderr)
         done = [result for result in results if cli_commands.ERROR not in result]
         nothing = ["no text was generated; try more --candidates"]
-        lines = cli_commands.format_results(args.command, done, args) or nothing
+        if upscales:
+            lines = upscale_command.format_results(done)
+        else:
+            lines = cli_commands.format_results(args.command, done, args) or nothing
     for line in lines:
         print(escape(line))
     if failed:
@@ -86,6 +94,8 @@ def _run_task(args: argparse.Namespace) -> cli_commands.Results:
 
 
 def _load(args: argparse.Namespace) -> PretrainedRudolph:
+    if args.command == "draw":
+        check_upscale_options(args)
     metadata = read_config(args.model)
     if metadata["kind"] == KIND:
         cli_commands.check_tasks(RudolphConfig.from_dict(metadata["config"]), args)
@@ -133,6 +143,7 @@ def make_parser() -> Parser:
     draw.add_argument("--image", type=any_path, help="image whose borders are kept")
     draw.add_argument("--keep", default="", help="kept borders, in tokens of 8 pixels: up=8,left=2")
     bulk.add_options(draw, "draw")
+    add_upscale_options(draw)
     caption = command("caption", "caption images", 3, 48)
     caption.add_argument("images", nargs="+", type=any_path, help=IMAGES)
     caption.add_argument("--template", default="на картинке", help="beginning of each caption")
@@ -156,6 +167,13 @@ def make_parser() -> Parser:
     answer.add_argument(
         "--about", choices=QUESTIONS, default="plain",
         help="type of question, which selects the special tokens",
+    )  # fmt: skip
+    description = "enlarge images by super-resolution"
+    upscale_command.add_arguments(
+        subparsers.add_parser(
+            "upscale", help=description, description=description, epilog=EXAMPLES,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
     )  # fmt: skip
     description = "web app: draw, caption, classify, search"
     app.add_arguments(

@@ -23,6 +23,7 @@ from rudolph_jax.config import RudolphConfig
 from rudolph_jax.image_prompts import SIDES
 from rudolph_jax.png_files import SHEET, image_metadata, write_images
 from rudolph_jax.pretrained import PretrainedRudolph
+from rudolph_jax.upscaler.options import load_upscaler_of
 
 Results = list[dict[str, Any]]
 ERROR = "error"  # key of the reason in the result of a file that cannot be read
@@ -54,6 +55,9 @@ def draw(rudolph: PretrainedRudolph, args: argparse.Namespace) -> Results:
     order = order[: args.count]
     images = rudolph.decode_images(codes[order])
     results = image_metadata(args.text, args.seed, order, scores)
+    if (upscaler := load_upscaler_of(args)) is not None:
+        images = upscaler.upscale(images, quiet=args.quiet)
+        results = [{**result, "upscale": upscaler.scale} for result in results]
     paths = write_images(args.out, images, results)
     return [{"file": str(path), **result} for path, result in zip(paths, results, strict=True)]
 

@@ -17,6 +17,7 @@ from rudolph_jax.app.cancellation import CancellationRegistry
 from rudolph_jax.app.image_search import SearchTabIndex
 from rudolph_jax.app.limits import Limits
 from rudolph_jax.pretrained import PretrainedRudolph
+from rudolph_jax.upscaler.pretrained import PretrainedUpscaler
 
 SMALL_SIDE = 128  # smaller images are magnified without smoothing
 # One task at a time, the rest in gradio's queue. Nothing is exposed to gradio's clients.
@@ -33,7 +34,8 @@ OOM_HINT = "fewer images at once (--batch-size) or --dtype=bfloat16"
 class AppState:
     """State of the app.
 
-    predictor: of ruCLIP, or None. search_index: of the images to search, or None.
+    predictor: of ruCLIP, or None. search_index: of the images to search, or None. upscaler: of
+        drawings, or None.
     device: lock that is held while a model runs.
     """
 
@@ -42,6 +44,7 @@ class AppState:
     search_index: SearchTabIndex | None
     limits: Limits
     batch_size: int
+    upscaler: PretrainedUpscaler | None = None
     device: threading.Lock = dataclasses.field(default_factory=threading.Lock)
     cancellations: CancellationRegistry = dataclasses.field(default_factory=CancellationRegistry)
 

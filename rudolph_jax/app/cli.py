@@ -18,6 +18,7 @@ from rudolph_jax.app.limits import Limits
 from rudolph_jax.app.origins import parse_origin
 from rudolph_jax.app.server import PORT, check_gradio, serve
 from rudolph_jax.pretrained import load
+from rudolph_jax.upscaler.pretrained import load_upscaler
 
 # Field of Limits -> help of its argument.
 LIMIT_HELP = {
@@ -43,6 +44,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--images", type=local_only,
         help="folder of images to search, with its subfolders, or an index (clip_jax index)",
     )  # fmt: skip
+    parser.add_argument(
+        "--upscaler", type=any_path, help="folder of a super-resolution network for drawings"
+    )
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (127.0.0.1)")
     parser.add_argument("--port", type=_port, default=PORT, help=f"0: any free port ({PORT})")
     parser.add_argument(
@@ -71,7 +75,7 @@ def run_app(args: argparse.Namespace) -> None:
         raise InputError("--images are searched with ruCLIP; name its folder with --ruclip")
     if args.images and not is_index(args.images):
         list_images(args.images)
-    for folder in filter(None, (args.model, args.vqgan, args.ruclip)):
+    for folder in filter(None, (args.model, args.vqgan, args.ruclip, args.upscaler)):
         read_config(folder)
     check_gradio()
     fields = dataclasses.fields(Limits)
@@ -81,7 +85,8 @@ def run_app(args: argparse.Namespace) -> None:
     clip = clip_jax.load(args.ruclip, compute) if args.ruclip else None
     predictor = clip_jax.Predictor(clip, quiet=True) if clip else None
     search_index = SearchTabIndex(clip, args.images) if clip and args.images else None
-    state = AppState(rudolph, predictor, search_index, limits, args.batch_size)
+    upscaler = load_upscaler(args.upscaler, compute) if args.upscaler else None
+    state = AppState(rudolph, predictor, search_index, limits, args.batch_size, upscaler)
     serve(state, args.host, args.port, args.origin)
 
 

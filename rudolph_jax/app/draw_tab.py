@@ -48,6 +48,11 @@ def draw_tab(state: AppState) -> None:
                     0, label="Seed", precision=0, minimum=0, maximum=MAX_SEED, min_width=120,
                     info="the same seed gives the same images",
                 )  # fmt: skip
+            scale = state.upscaler.scale if state.upscaler else 1
+            upscale = gr.Checkbox(
+                False, label=f"Enlarge {scale} times", visible=state.upscaler is not None,
+                info="by super-resolution, after the drawing", elem_id="upscale",
+            )  # fmt: skip
             with gr.Row():
                 go = gr.Button("Draw", variant="primary", elem_id="draw")
                 stop = gr.Button("Stop", variant="stop", interactive=False, elem_id="stop")
@@ -96,17 +101,18 @@ def draw_tab(state: AppState) -> None:
     def generate(
         prompt: str, count: float, seed: float, guidance: float, temperature: float,
         top_k: float, top_p: float, image: str | None, up: float, down: float, left: float,
-        right: float, session: gr.Request,
+        right: float, upscale: bool, session: gr.Request,
     ) -> Iterator[tuple[Any, ...]]:  # fmt: skip
         borders = dict(zip(SIDES, (up, down, left, right), strict=True))
         request = GenerationRequest(
-            prompt, count, seed, guidance, temperature, top_k, top_p, image, borders
+            prompt, count, seed, guidance, temperature, top_k, top_p, image, borders, bool(upscale)
         )
         is_cancelled = state.cancellations.event(str(session.session_hash)).is_set
         with show_user_errors(), tempfile.TemporaryDirectory() as folder:
             for progress in generate_images(
                 state.rudolph, state.predictor, request, state.limits, Path(folder),
                 batch_size=state.batch_size, is_cancelled=is_cancelled, device=state.device,
+                upscaler=state.upscaler,
             ):  # fmt: skip
                 yield (
                     _line(progress), progress.images,
@@ -128,7 +134,7 @@ def draw_tab(state: AppState) -> None:
         [go, stop, status_line, gallery, archive],
         **IMMEDIATE,
     )
-    inputs = [prompt, count, seed, guidance, temperature, top_k, top_p, image, *sides]
+    inputs = [prompt, count, seed, guidance, temperature, top_k, top_p, image, *sides, upscale]
     generated = started.success(
         generate, inputs, [status_line, gallery, archive], show_progress="hidden", **EXCLUSIVE
     )
@@ -145,7 +151,11 @@ def _line(progress: GenerationProgress) -> str:
     if progress.stopped:
         return status(f"Stopped with {done} of {total}{ranked}")
     if progress.archive:
-        return status(f"{done} drawn{ranked}")
+        enlarged = f", {progress.upscaled} times enlarged" if progress.upscaled > 1 else ""
+        return status(f"{done} drawn{enlarged}{ranked}")
+    if progress.upscaled > 1:
+        times = f"{progress.upscaled} times"
+        return status(f"{progress.enlarged} of {done} enlarged {times}", progress.enlarged, done)
     if not done:
         return status(f"Drawing {total}; the first time takes longer, to compile", 0, total)
     if done == total:

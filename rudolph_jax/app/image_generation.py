@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from clip_jax import Predictor
 from clip_jax.errors import InputError
@@ -17,6 +18,7 @@ from rudolph_jax.app.limits import Limits
 from rudolph_jax.png_files import image_metadata, png_bytes, write_images
 from rudolph_jax.pretrained import PretrainedRudolph
 from rudolph_jax.text_encoding import truncated_left_text
+from rudolph_jax.upscaler.pretrained import PretrainedUpscaler
 
 ARCHIVE = "drawings.zip"
 MAX_SEED = 2**31 - 1
@@ -28,6 +30,7 @@ class GenerationRequest:
 
     guidance: weight of the unconditional prediction, 0: none.
     image, borders: an uploaded file, and the widths in tokens of its borders that are kept.
+    upscale: enlarge the ranked images by super-resolution.
     """
 
     text: str
@@ -39,6 +42,7 @@ class GenerationRequest:
     top_p: float | None = None
     image: str | Path | None = None
     borders: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    upscale: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,6 +52,8 @@ class GenerationProgress:
     images: files with their captions.
     archive, score: at the end, a zip of all files, and the name of the score in the captions.
     truncated: end of the prompt that does not fit the model.
+    upscaled: factor by which the ranked images are or were enlarged; 1: they are not.
+    enlarged: how many have been, while it is at work.
     """
 
     done: int
@@ -57,6 +63,8 @@ class GenerationProgress:
     score: str = ""
     truncated: str = ""
     stopped: bool = False
+    upscaled: int = 1
+    enlarged: int = 0
 
 
 def generate_images(
@@ -69,13 +77,18 @@ def generate_images(
     batch_size: int,
     is_cancelled: Callable[[], bool] = lambda: False,
     device: threading.Lock,
+    upscaler: PretrainedUpscaler | None = None,
 ) -> Iterator[GenerationProgress]:
     """Yields after each batch, and once more with the images ranked, the best first.
 
     folder: an empty one for the files.
     is_cancelled: called before each batch; images that are finished by then are ranked too.
     device: lock that is held while the models run, and not between the batches.
+    upscaler: of requests that want it; InputError where there is none. Images that are stopped
+        before all are enlarged stay as they were drawn.
     """
+    if request.upscale and upscaler is None:
+        raise InputError("no super-resolution network was given: start the page with --upscaler")
     text = limits.text("prompt", request.text, required=True)
     count = limits.count("number of images", request.count)
     seed = parse_int("seed", request.seed, MAX_SEED)
@@ -109,12 +122,25 @@ def generate_images(
         order, scores = tasks.rank_images(rudolph, text, codes, predictor, batch_size=batch_size)
         ranked = rudolph.decode_images(codes[order])
     metadata = image_metadata(text, seed, order, scores)
+    scale, enlarged = 1, list[Image.Image]()
+    while request.upscale and upscaler is not None and len(enlarged) < len(ranked):
+        yield GenerationProgress(
+            len(finished), count, list(finished), upscaled=upscaler.scale, enlarged=len(enlarged)
+        )
+        if is_cancelled():
+            break
+        with device:
+            enlarged += upscaler.upscale([ranked[len(enlarged)]])
+        if len(enlarged) == len(ranked):
+            ranked, scale = enlarged, upscaler.scale
+            metadata = [{**each, "upscale": scale} for each in metadata]
+            break
     files = write_images(folder / "ranked", ranked, metadata)
     name = next(iter(scores))
     captions = [f"{scores[name][i]:.3f}" for i in order]
     yield GenerationProgress(
         len(files), count, list(zip(files, captions, strict=True)), _archive(folder), name,
-        stopped=len(files) < count, truncated=truncated,
+        stopped=len(files) < count, truncated=truncated, upscaled=scale,
     )  # fmt: skip
 
 

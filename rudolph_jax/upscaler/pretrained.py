@@ -141,13 +141,17 @@ class PretrainedUpscaler:
     def _rgb(self, source: Any, background: tuple[int, int, int] | None) -> np.ndarray:
         """Opens an image as uint8[H, W, 3]."""
         image = open_image(source)
+        self.check_size(image)
+        return np.asarray(to_rgb(image, background))
+
+    def check_size(self, image: Image.Image) -> None:
+        """Raises InputError if an image is too large to be enlarged."""
         width, height = (side * self.scale for side in image.size)
         if width * height > MAX_PIXELS:
             raise InputError(
                 f"an image of {image.width}x{image.height} pixels would become {width}x{height}; "
                 f"expected at most {MAX_PIXELS:,} pixels: cut or shrink it"
             )
-        return np.asarray(to_rgb(image, background))
 
     def _run(self, windows: np.ndarray) -> np.ndarray:
         """Enlarges uint8[N, w, w, 3] -> uint8[N, s w, s w, 3]."""

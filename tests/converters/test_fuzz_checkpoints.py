@@ -39,8 +39,8 @@ CASES = {
     "rudolph": ("rudolph", 150),
     "rudalle": ("rudalle", 100),
     "vqgan": ("vqgan", 50),
-    "real_esrgan_x4": ("real-esrgan", 50),
     "youtokentome": ("youtokentome", 200),
+    "real_esrgan_x4": ("real-esrgan", 50),
 }
 SMALL = 0.12  # the part of changes in small files: a changed size is traced again, which is slow
 

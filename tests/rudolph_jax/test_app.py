@@ -42,11 +42,11 @@ def predictor(goldens, tmp_path_factory):
 
 @pytest.fixture
 def steps(rudolph, tmp_path):
-    def steps(request, predictor=None, is_cancelled=lambda: False):
+    def steps(request, predictor=None, is_cancelled=lambda: False, upscaler=None):
         device = threading.Lock()
         for progress in generate_images(
             rudolph, predictor, request, LIMITS, tmp_path, batch_size=2, is_cancelled=is_cancelled,
-            device=device,
+            device=device, upscaler=upscaler,
         ):  # fmt: skip
             assert not device.locked()
             yield progress
@@ -94,6 +94,36 @@ def test_what_of_a_prompt_is_not_read_is_told(steps, rudolph):
     tokenizer = rudolph.tokenizer
     room = rudolph.config.left_text_length - 2  # BOS and what it is for
     assert truncated and truncated == tokenizer.decode(tokenizer.encode(text)[room:])
+
+
+def test_ranked_drawings_are_enlarged_where_it_is_wanted(steps, golden_folder):
+    upscaler = rudolph_jax.load_upscaler(golden_folder("real_esrgan_x4", "real-esrgan"))
+    plain = list(steps(GenerationRequest("лес", count=3), upscaler=upscaler))[-1]
+    small = [pixels(file) for file, _ in plain.images]
+    assert plain.upscaled == 1 and small[0].shape == (24, 24, 3)
+    for file, _ in plain.images:
+        file.unlink()
+    (plain.images[0][0].parent / "sheet.png").unlink()
+    *before, last = steps(GenerationRequest("лес", count=3, upscale=True), upscaler=upscaler)
+    working = [(p.upscaled, p.enlarged) for p in before if p.upscaled > 1]
+    assert working == [(4, 0), (4, 1), (4, 2)] and last.upscaled == 4
+    for (file, _), expected in zip(last.images, upscaler.upscale(small), strict=True):
+        assert_alike(pixels(file), expected)
+        with Image.open(file) as image:
+            assert image.size == (96, 96) and image.text["upscale"] == "4"
+
+
+def test_a_stop_while_enlarging_leaves_the_drawings_as_they_are(steps, golden_folder):
+    upscaler = rudolph_jax.load_upscaler(golden_folder("real_esrgan_x4", "real-esrgan"))
+    stop = threading.Event()
+    request = GenerationRequest("лес", count=3, upscale=True)
+    for progress in steps(request, is_cancelled=stop.is_set, upscaler=upscaler):
+        if progress.enlarged == 1:
+            stop.set()
+    assert progress.archive and progress.upscaled == 1 and not progress.stopped
+    assert {pixels(file).shape for file, _ in progress.images} == {(24, 24, 3)}
+    with pytest.raises(InputError, match="start the page with --upscaler"):
+        list(steps(request))
 
 
 def test_ruclip_ranks_where_there_is_one(steps, predictor):

@@ -5,6 +5,7 @@ import json
 import os
 import unicodedata
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -116,6 +117,85 @@ def test_write_only_some_characters(shell):
 def test_what_does_not_fit_is_told(shell):
     printed = shell("write", "очень длинный текст о лесе и реке", "--candidates=1")
     assert "warning: the text is longer than the 8 tokens of the left segment" in printed.err
+
+
+@pytest.fixture(scope="module")
+def x4(golden_folder):
+    return golden_folder("real_esrgan_x4", "real-esrgan")
+
+
+def test_draw_enlarges(shell, x4, tmp_path):
+    few = ("--count=2", "--candidates=2", "--seed=4", "--json")
+    shell("draw", "лес", f"--out={tmp_path / 'small'}", *few)
+    for extra in ((), ("--upscale=4",)):
+        out = tmp_path / f"large{len(extra)}"
+        printed = shell("draw", "лес", f"--out={out}", f"--upscaler={x4}", *extra, *few).out
+        rows = [json.loads(line) for line in printed.splitlines()]
+        assert [row["upscale"] for row in rows] == [4, 4]
+        (expected,) = rudolph_jax.load_upscaler(x4).upscale([tmp_path / "small/02.png"])
+        with Image.open(out / "02.png") as picture:
+            assert picture.size == (96, 96) and picture.text["upscale"] == "4"
+            difference = np.asarray(picture, int) - np.asarray(expected, int)
+        assert np.abs(difference).max() <= 1
+
+
+def enlarge(capsys, *arguments, status=0):
+    assert main(["upscale", *map(str, arguments)]) == status
+    return capsys.readouterr()
+
+
+def test_upscale_writes_each_image_under_its_name(capsys, folders, x4, tmp_path, rng):
+    wide = Image.fromarray(rng.integers(0, 256, (20, 70), dtype=np.uint8))  # grey
+    wide.save(tmp_path / "широкая.jpg")
+    bad = tmp_path / "bad.png"
+    bad.write_bytes(b"x")
+    red, out = folders / "red.png", tmp_path / "out"
+    given = (tmp_path / "широкая.jpg", bad, red, f"--model={x4}")
+    printed = enlarge(capsys, *given, f"--out={out}", "--tile=32", "--overlap=8", status=7)
+    assert printed.out.splitlines() == [
+        f"{out / 'широкая.png'}  70x20 -> 280x80", f"{out / 'red.png'}  30x30 -> 120x120",
+    ]  # fmt: skip
+    assert f"warning: {bad}: not a readable image" in printed.err
+    assert "error: 1 of 3 images could not be read" in printed.err
+    assert sorted(path.name for path in out.iterdir()) == ["red.png", "широкая.png"]
+    (expected,) = rudolph_jax.load_upscaler(x4).upscale([given[0]], tile=32, overlap=8)
+    with Image.open(out / "широкая.png") as picture:
+        assert np.abs(np.asarray(picture, int) - np.asarray(expected, int)).max() <= 1
+    printed = enlarge(capsys, bad, red, f"--model={x4}", f"--out={tmp_path / 'b'}", "--json",
+                      status=7).out  # fmt: skip
+    done, failed = map(json.loads, printed.splitlines())
+    assert done == {
+        "image": str(red), "file": str(tmp_path / "b/red.png"), "width": 120, "height": 120,
+        "from_width": 30, "from_height": 30,
+    }  # fmt: skip
+    assert failed["image"] == str(bad) and failed["error"].startswith("not a readable image")
+
+
+def test_upscale_refuses_what_does_not_fit(capsys, shell, folders, x4, tmp_path):
+    red, out = folders / "red.png", tmp_path / "out"
+    bad, other = tmp_path / "bad.png", tmp_path / "RED.jpg"
+    bad.write_bytes(b"x")
+    Image.new("RGB", (4, 4)).save(other)
+    before = sorted(tmp_path.iterdir())
+    for arguments, message in (
+        ((bad, "--model={x4}"), f"{bad}: not a readable image"),
+        ((bad, tmp_path / "no.png", "--model={x4}"), "none of the 2 images can be read"),
+        ((red, other, "--model={x4}"), "would both become RED.png"),
+        ((red, f"--model={folders / 'vqgan'}"), "of kind 'vqgan'; expected 'upscaler'"),
+        ((red, "--model={x4}", "--tile=8"), "tile is 8; expected"),
+        ((red, "--model={x4}", "--overlap=-1"), "'-1' is not a number of pixels"),
+    ):
+        given = [str(a).replace("{x4}", str(x4)) for a in arguments]
+        error = enlarge(capsys, *given, f"--out={out}", status=2).err
+        assert message in error and error.startswith("error: ") and error.count("\n") == 1
+        assert sorted(tmp_path.iterdir()) == before
+    for arguments, message in (
+        (("--upscale=4",), "--upscale needs a super-resolution network: --upscaler=FOLDER"),
+        ((f"--upscaler={x4}", "--upscale=2"), f"--upscale is 2; {x4} enlarges 4 times"),
+        ((f"--upscaler={folders / 'vqgan'}",), "of kind 'vqgan'; expected 'upscaler'"),
+    ):
+        assert message in shell("draw", "лес", f"--out={out}", *arguments, status=2).err
+        assert sorted(tmp_path.iterdir()) == before
 
 
 @pytest.mark.parametrize(
