@@ -140,7 +140,8 @@ def _run(argv: Sequence[str]) -> None:
         for way in WAYS:
             command = [sys.executable, "-m", "benchmarks.search", f"--queries={args.queries}"]
             built = seconds if way == "index" else 0.0
-            subprocess.run([*command, "--measure", way, folder, str(built)], check=True)
+            measured = ["--measure", way, folder, str(built)]
+            subprocess.run([*command, *measured], check=True, cwd=Path(__file__).parents[1])
 
 
 def _count(text: str) -> int:

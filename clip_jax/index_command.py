@@ -10,6 +10,7 @@ from clip_jax.cli import any_path, local_only, positive_int
 from clip_jax.config import Compute
 from clip_jax.errors import PartialResultError
 from clip_jax.index import FORMATS, build_index, export_index, open_index
+from clip_jax.paths import is_remote
 from clip_jax.pretrained import load
 from clip_jax.text import escape
 
@@ -45,9 +46,7 @@ def add_index_options(parser: argparse.ArgumentParser) -> None:
 def run_index(args: argparse.Namespace) -> None:
     """Brings the index of a source up to date and prints what was done."""
     clip = load(args.model, Compute(dtype=args.dtype))
-    folder = args.out or Path(f"{Path(args.source).name}{SUFFIX}")
-    if args.out is None and "://" not in str(args.source):
-        folder = Path(args.source).absolute().with_name(folder.name)
+    folder = args.out or _beside(args.source)
     report = build_index(
         clip, args.source, folder, batch_size=args.batch_size,
         compare_content=args.compare_content, quiet=args.quiet,
@@ -72,6 +71,12 @@ def run_index(args: argparse.Namespace) -> None:
             f"{report.unreadable} of {report.images} images could not be read; the index holds the "
             "others"
         )
+
+
+def _beside(source: Path) -> Path:
+    """Returns the default folder: beside a local source, here for one in a bucket."""
+    name = f"{source.name}{SUFFIX}"
+    return Path(name) if is_remote(source) else source.absolute().with_name(name)
 
 
 def add_export_options(parser: argparse.ArgumentParser) -> None:

@@ -1,8 +1,9 @@
 """The main job in minutes on a laptop: python -m experiments.quickstart [--data digits|emoji]
 
 Trains a tiny ruCLIP, a tiny image tokenizer and a tiny RUDOLPH from scratch on real images with
-Russian captions, measures them on held-out ones beside plain baselines, and draws a page:
-runs/quickstart/report.html. An interrupted run is resumed by the same command.
+Russian captions, measures them on held-out ones beside plain baselines, and draws a page, which is
+there after the first model: runs/quickstart/report.html. An interrupted run is resumed by the same
+command.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from experiments.demos import generation, zero_shot
 from experiments.demos.sections import DemoResult
 from experiments.evaluation.report.page import write_page
 from experiments.train import Run, train
+from experiments.training.phases import Phases
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,10 +71,15 @@ DEMOS = {
 
 
 def run(data: str, workdir: Path, steps: int | None = None, seed: int = 0) -> list[DemoResult]:
-    """Trains, evaluates and writes the page. steps: of each run, instead of the recipe's number."""
+    """Trains, evaluates, and writes the page anew after each model.
+
+    steps: of each run, instead of the recipe's number.
+    """
     start, demo = time.monotonic(), DEMOS[data]
     configs: dict[str, TrainConfig] = {}
     runs: dict[str, Run] = {}
+    results: list[DemoResult] = []
+    phase = Phases(stream=sys.stdout)
     for name, recipe in demo.recipes.items():
         config = dataclasses.replace(recipe(), seed=seed)
         if steps is not None:
@@ -82,26 +89,49 @@ def run(data: str, workdir: Path, steps: int | None = None, seed: int = 0) -> li
             config = dataclasses.replace(config, settings=settings)
         print(f"training {name} on {config.data.name}, {config.steps} steps", flush=True)
         configs[name], runs[name] = config, train(config, workdir / name)
-    print("evaluating on held-out images", flush=True)
-    clip, rudolph = runs["ruclip"].model, runs["rudolph"].model
-    results = [
-        demo.zero_shot(clip, configs["ruclip"], workdir / "ruclip"),
-        generation.evaluate(
-            demo.generation, rudolph, clip, configs["rudolph"], workdir / "rudolph"
-        ),
-    ]
+        if name == "ruclip":
+            phase("ruCLIP names held-out images")
+            results.append(demo.zero_shot(runs[name].model, config, workdir / name))
+            phase.end()
+        if name == "rudolph":
+            clip, rudolph = runs["ruclip"].model, runs[name].model
+            results.append(
+                generation.evaluate(demo.generation, rudolph, clip, config, workdir / name, phase)
+            )
+        left = [other for other in demo.recipes if other not in runs]
+        page = _write(workdir, demo.title, configs, results, left, seed, start)
+        if left and results:
+            print(f"report so far: {page}", flush=True)
+    for result in results:
+        print(result.summary())
+    print(f"models: {' '.join(str(run.model_folder) for run in runs.values())}\nreport: {page}")
+    return results
+
+
+def _write(
+    workdir: Path,
+    title: str,
+    configs: Mapping[str, TrainConfig],
+    results: Sequence[DemoResult],
+    left: Sequence[str],
+    seed: int,
+    start: float,
+) -> Path:
+    """Writes the page of what is there; RUDOLPH's drawings come first.
+
+    left: the runs that are still to come.
+    """
     minutes, seconds = divmod(round(time.monotonic() - start), 60)
     steps_of = ", ".join(f"{name} {config.steps} steps" for name, config in configs.items())
     lead = (
         f"Trained from scratch with seed {seed}: {steps_of}; this run took {minutes} min "
         f"{seconds} s in all. The models lie in {workdir}/*/model."
     )
+    if left:
+        lead += f" Still training: {', '.join(left)}; load this page again later."
     sections = [section for result in results for section in result.sections]
-    page = write_page(workdir, demo.title, lead, sections)
-    for result in results:
-        print(result.summary())
-    print(f"models: {' '.join(str(run.model_folder) for run in runs.values())}\nreport: {page}")
-    return results
+    sections.sort(key=lambda section: section.title not in generation.FIRST)  # stable
+    return write_page(workdir, title, lead, sections)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

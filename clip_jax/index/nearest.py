@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib.util
 import math
+import mmap
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +88,9 @@ def open_search(folder: Path, facts: dict[str, str], embeddings: np.ndarray) -> 
         return Exact(embeddings)
     import faiss
 
+    if isinstance(embeddings, np.memmap):
+        # Rows that are compared once more lie anywhere: each would bring its neighbours along.
+        embeddings._mmap.madvise(mmap.MADV_RANDOM)  # type: ignore[attr-defined]
     index = faiss.read_index(str(file), faiss.IO_FLAG_MMAP | faiss.IO_FLAG_READ_ONLY)
     recall = float(facts["faiss_recall"])
     return Approximate(index, embeddings, int(facts["faiss_probes"]), recall)

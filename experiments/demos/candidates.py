@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from collections.abc import Sequence
 
 import numpy as np
 
 from clip_jax import Predictor
+from experiments.training.phases import with_progress
 from rudolph_jax import tasks
 from rudolph_jax.pretrained import PretrainedRudolph
 
@@ -55,7 +57,7 @@ def draw_candidates(
     """groups * each candidates for each prompt, with the scores of both rankings."""
     images, self_score, ruclip_score = [], [], []
     count = groups * each
-    for number, prompt in enumerate(prompts):
+    for number, prompt in enumerate(with_progress(prompts, "drawing", sys.stdout)):
         codes = tasks.generate_codebooks(
             rudolph, prompt, count, temperature=TEMPERATURE, top_k=0, top_p=TOP_P,
             seed=seed + number, batch_size=count, quiet=True,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -33,10 +34,14 @@ from experiments.evaluation.methods.sequence_losses import (
 )
 from experiments.evaluation.report import figures
 from experiments.evaluation.report.page import PngImage, Section, Table
+from experiments.training.phases import Phases, with_progress
 from rudolph_jax import tasks
 from rudolph_jax.pretrained import PretrainedRudolph
 
 SHOWN = 14  # images in a row
+# Titles of the sections that a page begins with.
+CHOSEN_DRAWINGS, FIRST_DRAWINGS = "Drawings, chosen by ruCLIP", "Drawings, the first that came"
+FIRST = (CHOSEN_DRAWINGS,)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,8 +135,13 @@ def evaluate(
     clip: PretrainedClip,
     config: TrainConfig,
     folder: Path,
+    phase: Phases,
 ) -> DemoResult:
-    """config, folder: of RUDOLPH's run, beside the tokenizer's."""
+    """Draws, captions and classifies held-out images.
+
+    config, folder: of RUDOLPH's run, beside the tokenizer's. phase: names what goes on.
+    """
+    phase("encoding and decoding images")
     train, rows = (list(open_split(config.data, split)) for split in ("train", demo.split))
     images, labels = column(rows, "image"), column(rows, demo.label)
     known = reconstruct(rudolph.vqgan, column(train, "image"), rudolph.image_size)
@@ -139,17 +149,21 @@ def evaluate(
     classifier = PixelClassifier(to_uint8(known.decoded), column(train, demo.label))
     prompts, classes = demo.prompts(train)
     predictor = Predictor(clip, ["{}"], quiet=True)
+    phase(f"drawing {len(prompts) * demo.groups * demo.each:,} images")
     candidates = draw_candidates(rudolph, predictor, prompts, demo.groups, demo.each)
 
     def recognised(drawings: np.ndarray) -> float:
         return share(classifier.predict(drawings) == np.array(classes)[:, None])
 
+    phase(f"captioning {len(images):,} images")
     captions = tasks.caption_images(rudolph, images, quiet=True)
     right = [demo.is_right(text, row) for text, row in zip(captions, rows, strict=True)]
+    phase(f"classifying {len(images):,} images")
     predicted = [
         tasks.zs_clf(rudolph, image, demo.classes, r_template=demo.template)["label"]
-        for image in images
+        for image in with_progress(images, "classifying", sys.stdout)
     ]
+    phase("measuring losses, inpainting")
     count, each = len(prompts) * demo.groups, demo.each
     drawn = {
         f"{count} {demo.drawn}, the first that came": recognised(candidates.first()),
@@ -192,6 +206,7 @@ def evaluate(
         loss_section(folder.parent / "vqgan", "VQGAN", "reconstruction and divergence"),
         loss_section(folder, "RUDOLPH", "weighted cross-entropy"),
     ]
+    phase.end()
     prefixed = {f"loss of a held-out code, {name}": value for name, value in losses.items()}
     return DemoResult(drawn | read, page, prefixed)
 
@@ -214,8 +229,8 @@ def _reconstruction_section(found: Reconstruction, codebook_size: int) -> Sectio
 def _drawing_sections(candidates: Candidates) -> list[Section]:
     sections = []
     for title, file, drawings in (
-        ("Drawings, the first that came", "drawings", candidates.first()),
-        ("Drawings, chosen by ruCLIP", "drawings-reranked", candidates.best_by_ruclip()),
+        (FIRST_DRAWINGS, "drawings", candidates.first()),
+        (CHOSEN_DRAWINGS, "drawings-reranked", candidates.best_by_ruclip()),
     ):
         rows = [list(row[:SHOWN]) for row in drawings[:SHOWN]]
         png = figures.image_rows(rows, candidates.prompts[:SHOWN])

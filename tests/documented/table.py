@@ -318,6 +318,7 @@ HOW: dict[str, Run | Parse | Help | NotOurs] = {
         Parse("needs PyTorch; tests/experiments/test_translation.py translates"),
     # Benchmarks and pictures
     "python -m benchmarks.input_pipeline --images=512": Run(shorter="--images=2"),
+    "python -m benchmarks.search": Run(shorter="--rows=2000 --queries=20 --width=16"),
     "python -m benchmarks.stream": Run(shorter="--records 1000 --shard-records=100"),
     "python -m benchmarks.table_planning --rows=50000000": Run(shorter="--rows=5000"),
     "python -m benchmarks.lost_process":

@@ -40,6 +40,7 @@ MENTION = re.compile(r"python -m [\w.]+( [a-z][a-z-]*)?$")
 # Settings that sentences name, and where each is read.
 SETTINGS = {
     "GLIBC_TUNABLES": "Makefile",
+    "MUTANTS": "Makefile",
     "JAX_ENABLE_COMPILATION_CACHE": "clip_jax/compilation_cache.py",
     "JAX_COMPILATION_CACHE_DIR": "clip_jax/compilation_cache.py",
     "PIP_CONSTRAINT": "docs/launch/install",
@@ -142,7 +143,7 @@ def test_extras_targets_tests_and_settings_exist(text):
         for word in words[1:]:
             assert not word.endswith(".py") or (ROOT / word).is_file(), word
     else:
-        assert SETTING.fullmatch(text) or text.startswith("TESTS="), text
+        assert SETTING.fullmatch(text) or text.startswith(("TESTS=", "MUTANTS=")), text
         name = text.partition("=")[0]
         assert name.removeprefix("JAX_").lower() in (ROOT / SETTINGS[name]).read_text().lower()
 

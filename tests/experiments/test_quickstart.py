@@ -67,6 +67,11 @@ def test_from_images_to_a_page(small_demos, data, tmp_path, capsys):
     }  # fmt: skip
     assert images <= {path.name for path in tmp_path.iterdir()}
     printed = capsys.readouterr().out
+    assert "report so far: " in printed and "Still training" not in page
+    titles = re.findall(r"<h2[^>]*>([^<]*)</h2>", page)
+    assert titles[0] == "Drawings, chosen by ruCLIP" and len(titles) > 10
+    for phase in ("ruCLIP names held-out images ...", "drawing ", "captioning ", "classifying "):
+        assert f"\n{phase}" in printed
     # Baselines depend on no training: these are their real figures.
     baseline = {
         "digits": r"pixel nearest neighbour \(sees the labels\) +99.4 %",
@@ -86,6 +91,24 @@ def test_from_images_to_a_page(small_demos, data, tmp_path, capsys):
     if data == "digits":
         assert quickstart.main(arguments) == 0
         assert (tmp_path / "rudolph" / "metrics.jsonl").read_text() == rows
+
+
+def test_the_page_is_there_after_the_first_model(small_demos, tmp_path, monkeypatch):
+    real, seen = quickstart.train, {}
+
+    def watch(config, folder):
+        page = tmp_path / "report.html"
+        seen[folder.name] = page.read_text("utf-8") if page.exists() else None
+        if folder.name == "rudolph":
+            raise KeyboardInterrupt
+        return real(config, folder)
+
+    monkeypatch.setattr(quickstart, "train", watch)
+    with pytest.raises(KeyboardInterrupt):
+        quickstart.run("digits", tmp_path, steps=1)
+    assert seen["ruclip"] is None
+    assert "Accuracy on" in seen["vqgan"] and "Still training: vqgan, rudolph;" in seen["vqgan"]
+    assert "Still training: rudolph;" in seen["rudolph"]
 
 
 def test_emoji_baseline_finds_the_twin(rng):
