@@ -116,6 +116,11 @@ def vqgan(space: Workspace, place: Path) -> None:
     PretrainedVqgan(config, params).save(place)
 
 
+@piece("models/x4")
+def upscaler(space: Workspace, place: Path) -> None:
+    converters.convert("real-esrgan", GOLDENS / "real_esrgan_x4/RealESRGAN_x4.pth", place)
+
+
 # What the originals publish
 
 

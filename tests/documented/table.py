@@ -100,6 +100,13 @@ HOW: dict[str, Run | Parse | Help | NotOurs] = {
     'python -m rudolph_jax draw "красный круг" --model=$(python -m converters pretrained '
     "rudolph-350M) --vqgan=$(python -m converters pretrained vqgan-gumbelf8)":
         Run("", SHORT_DRAW, "drawings/01.png", hub=True),
+    'python -m rudolph_jax draw "красный круг" --model=models/rudolph --vqgan=models/vqgan '
+    "--upscale=4 --upscaler=models/x4 --out=круги":
+        Run(f"models/x4 {BOTH}", SHORT_DRAW, "круги/01.png круги/sheet.png"),
+    "python -m rudolph_jax upscale photo.jpg --model=models/x4 --out=large":
+        Run("photo.jpg models/x4", files="large/photo.png"),
+    "python -m rudolph_jax app --model=models/rudolph --vqgan=models/vqgan --upscaler=models/x4":
+        Run(f"models/x4 {BOTH}"),
     "python -m rudolph_jax caption photo.jpg --model=models/rudolph --vqgan=models/vqgan --json":
         Run(f"photo.jpg {BOTH}", "--candidates=2 --count=1"),
     'python -m rudolph_jax answer "какой лес?" --context="лес красный" --about=text '
