@@ -7,7 +7,7 @@ from typing import Any
 
 from PIL import Image
 
-from clip_jax.arguments import check_type
+from clip_jax.arguments import check_image_list, check_type
 from rudolph_jax.upscaler.pretrained import BATCH_SIZE, PretrainedUpscaler
 
 
@@ -21,6 +21,7 @@ def super_resolution(
     batch_size: tiles at once; `PretrainedUpscaler.upscale` takes their size and overlap too.
     """
     check_upscaler("realesrgan", realesrgan)
+    pil_images = check_image_list("pil_images", pil_images)
     return realesrgan.upscale(pil_images, batch_size=batch_size)
 
 

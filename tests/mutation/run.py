@@ -48,7 +48,7 @@ def main() -> int:
     if shutil.which(_tool()) is None:
         sys.exit("error: cosmic-ray is not installed; pip install -e '.[mutants]'")
     deadline = time.monotonic() + 60 * args.minutes
-    tree = _clone()
+    tree = clone()
     for module in chosen:
         if time.monotonic() < deadline:
             _mutate(tree, module, args.sample, deadline)
@@ -61,7 +61,7 @@ def _tool() -> str:
     return os.environ.get("COSMIC_RAY") or str(beside)
 
 
-def _clone() -> Path:
+def clone() -> Path:
     """Returns a clone of the committed tree, without mutants of an interrupted run."""
     tree = WORK / "tree"
     if not tree.exists():

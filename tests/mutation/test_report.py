@@ -83,3 +83,21 @@ def test_equivalent_mutants_are_of_lines_that_are_there():
     for known in json.loads((HERE / "equivalent.json").read_text(encoding="utf-8")):
         text = (HERE.parents[1] / known["module"]).read_text(encoding="utf-8")
         assert known["before"] in text and known["reason"], known
+
+
+def test_every_fault_finds_its_place(monkeypatch):
+    monkeypatch.syspath_prepend(str(HERE))
+    root = HERE.parents[1]
+    for fault in _load("faults").FAULTS:
+        assert (root / fault.file).read_text(encoding="utf-8").count(fault.before) == 1, fault
+        assert fault.before != fault.after
+        assert all((root / test).is_file() for test in fault.tests.split()), fault
+
+
+def test_the_page_has_every_fault_and_what_noticed_it(monkeypatch):
+    monkeypatch.syspath_prepend(str(HERE))
+    page = (HERE.parents[1] / "docs" / "faults.md").read_text(encoding="utf-8")
+    rows = [line for line in page.splitlines() if line.startswith("| ")][1:]
+    faults = _load("faults").FAULTS
+    assert [row.split(" | ")[0].removeprefix("| ") for row in rows] == [f.what for f in faults]
+    assert all("`tests/" in row for row in rows)

@@ -39,6 +39,7 @@ CALLS = {
     "ruclip_reranking": {"text": "кот", "images": [IMAGE]},
     "self_reranking_by_image": {"texts": ["кот"], "image": IMAGE},
     "self_reranking_by_text": {"text": "кот", "codebooks": CODES},
+    "super_resolution": {"pil_images": [IMAGE]},
     "text_perplexities": {"texts": ["кот"]},
     "zs_clf": {"image": IMAGE, "classes": ["кот", "дом"]},
 }
@@ -49,6 +50,11 @@ def predictor(goldens, tmp_path_factory):
     folder = tmp_path_factory.mktemp("models") / "ruclip"
     converters.convert("ruclip", goldens / "ruclip", folder)
     return Predictor(clip_jax.load(folder), ["{}"], quiet=True)
+
+
+@pytest.fixture(scope="module")
+def upscaler(golden_folder):
+    return rudolph_jax.load_upscaler(golden_folder("real_esrgan_x2", "real-esrgan"))
 
 
 @pytest.fixture(autouse=True)
@@ -67,16 +73,21 @@ def stubs(monkeypatch):
 
 @pytest.mark.parametrize("name", tasks.__all__)
 def test_wrong_arguments_of_tasks_are_input_errors_that_name_them(
-    api, predictor, try_wrong_values, name
+    api, predictor, upscaler, try_wrong_values, name
 ):
     function = getattr(tasks, name)
-    first = {"predictor": predictor} if name == "ruclip_reranking" else {"rudolph": api}
+    others = {"ruclip_reranking": predictor, "super_resolution": upscaler}
+    parameters = {"ruclip_reranking": "predictor", "super_resolution": "realesrgan"}
+    first = {parameters.get(name, "rudolph"): others.get(name, api)}
     # crop_first: the stand-in for an image tokenizer reads whole images alone.
     names = [each for each in inspect.signature(function).parameters if each != "crop_first"]
     accepted, messages = try_wrong_values(function, first | CALLS[name], names)
     for parameter in names:
-        # "texts[1] is 5", "image is NoneType", "special_token is 5" for l_special_token
-        word = parameter.removesuffix("s").removeprefix("l_").removeprefix("r_")
+        # "texts[1] is 5", "special_token is 5" for l_special_token, "image is NoneType" for one of
+        # pil_images
+        word = parameter.removesuffix("s")
+        for prefix in ("l_", "r_", "pil_"):
+            word = word.removeprefix(prefix)
         assert messages[parameter] and all(word in each for each in messages[parameter])
         # No array, object or bytes is right anywhere, and no parameter takes most of the values.
         assert len(accepted[parameter]) <= 6
