@@ -2,14 +2,14 @@
 #   make quickstart | make test | make test-all | make test-torch | make test-browser
 #   make test-processors                          the tests as other x86 processors run them;
 #   make test-processors TESTS=tests/clip_jax     some of them
-#   make lint | make docs | make bench | make mutants
+#   make lint | make docs | make bench | make mutants | make faults
 #   PYTHON=python3.12 VENV=.venv312 make test     another interpreter
 
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: quickstart test test-all test-processors test-torch test-browser lint docs bench mutants clean
+.PHONY: quickstart test test-all test-processors test-torch test-browser lint docs bench mutants faults clean
 
 # Huge pages: docs/performance_notes.md, "Training".
 quickstart: $(VENV)/.installed-demo
@@ -47,6 +47,10 @@ docs: $(VENV)/.installed-docs
 # Hours; what it has found before stays. MUTANTS="--modules=rudolph_jax/masks.py --minutes=30"
 mutants: $(VENV)/.installed-mutants
 	$(BIN)/python tests/mutation/run.py $(MUTANTS)
+
+# Some forty faults of meaning, each of which must make a test fail: minutes.
+faults: $(VENV)/.installed-test
+	$(BIN)/python tests/mutation/faults.py
 
 # Ours, today's PyTorch and the packages of 2022, each in an environment of its own.
 bench: $(VENV)/.installed-torch .venv-original/.installed
