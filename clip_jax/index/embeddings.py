@@ -32,6 +32,28 @@ def read_embeddings(file: Path, rows: int, width: int) -> np.ndarray:
     return np.memmap(file, DTYPE, "r", shape=(rows, width))
 
 
+class RowReader:
+    """Reads single rows of embeddings from their file.
+
+    Through the memory map each would bring 15 pages of its neighbours into the process.
+    """
+
+    def __init__(self, embeddings: np.ndarray) -> None:
+        self._embeddings = embeddings
+        self._file = None
+        if isinstance(embeddings, np.memmap) and embeddings.filename is not None:
+            self._file = open(embeddings.filename, "rb", buffering=0)  # noqa: SIM115
+
+    def read(self, rows: np.ndarray) -> np.ndarray:
+        """Returns float16[n, E] of int[n]."""
+        if self._file is None:
+            return self._embeddings[rows]
+        found = np.empty((len(rows), self._embeddings.shape[1]), DTYPE)
+        for place, row in enumerate(rows):
+            os.preadv(self._file.fileno(), [found[place].data], int(row) * found[0].nbytes)
+        return found
+
+
 class EmbeddingWriter:
     """Appends rows after the first `rows`; what an interruption left behind them is overwritten."""
 

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import importlib.util
 import math
-import mmap
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from clip_jax.index.catalog import Catalog
-from clip_jax.index.embeddings import embeddings_file, read_embeddings
+from clip_jax.index.embeddings import RowReader, embeddings_file, read_embeddings
 
 EXACT_LIMIT = 200_000  # rows up to which all are compared
 BLOCK = 1 << 14  # rows that are converted to float32 at once
@@ -59,14 +58,15 @@ class Approximate:
 
     def __init__(self, index: Any, embeddings: np.ndarray, probes: int, recall: float) -> None:
         index.nprobe = probes
-        self._index, self._embeddings, self.recall = index, embeddings, recall
+        self._index, self.recall = index, recall
+        self._rows = RowReader(embeddings)
 
     def __call__(self, vector: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
         """Returns the same as `Exact`, but for what the recall leaves out."""
-        wanted = min(count * RESCORED, len(self._embeddings))
+        wanted = min(count * RESCORED, self._index.ntotal)
         _, found = self._index.search(vector[None].astype(np.float32), wanted)
         rows = np.sort(found[0][found[0] >= 0])
-        return best_of(rows, self._embeddings[rows].astype(np.float32) @ vector, count)
+        return best_of(rows, self._rows.read(rows).astype(np.float32) @ vector, count)
 
 
 def best_of(rows: np.ndarray, cosines: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
@@ -88,9 +88,6 @@ def open_search(folder: Path, facts: dict[str, str], embeddings: np.ndarray) -> 
         return Exact(embeddings)
     import faiss
 
-    if isinstance(embeddings, np.memmap):
-        # Rows that are compared once more lie anywhere: each would bring its neighbours along.
-        embeddings._mmap.madvise(mmap.MADV_RANDOM)  # type: ignore[attr-defined]
     index = faiss.read_index(str(file), faiss.IO_FLAG_MMAP | faiss.IO_FLAG_READ_ONLY)
     recall = float(facts["faiss_recall"])
     return Approximate(index, embeddings, int(facts["faiss_probes"]), recall)
