@@ -38,7 +38,7 @@ sys.exit(status)
 
 @dataclasses.dataclass(frozen=True)
 class Ended:
-    """How a process ended: its status and what it wrote to stderr."""
+    """Holds the status that a process ended with, and its stderr."""
 
     status: int
     errors: str

@@ -1,4 +1,4 @@
-"""What grows with the processes of a run: python -m benchmarks.scale_table
+"""Print what grows with the processes of a run: python -m benchmarks.scale_table
 
 Prints the Markdown table of docs/scaling.md, by arithmetic from the project's own constants and
 from the plans in docs/plans.csv. What is assumed stands in the page.

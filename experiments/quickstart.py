@@ -71,7 +71,7 @@ DEMOS = {
 
 
 def run(data: str, workdir: Path, steps: int | None = None, seed: int = 0) -> list[DemoResult]:
-    """Trains, evaluates, and writes the page anew after each model.
+    """Trains, evaluates, and rewrites the page after each model.
 
     steps: of each run, instead of the recipe's number.
     """

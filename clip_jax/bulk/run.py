@@ -47,7 +47,7 @@ class Row:
 
 
 class Task:
-    """What is computed. columns: name -> type (`output.write_rows`).
+    """Computes rows of items. columns: name -> type (`output.write_rows`).
 
     models: one a device. batch_items: how many items one computes at once.
     writes_rows: whether there are Parquet files.

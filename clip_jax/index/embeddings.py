@@ -45,13 +45,21 @@ class RowReader:
             self._file = open(embeddings.filename, "rb", buffering=0)  # noqa: SIM115
 
     def read(self, rows: np.ndarray) -> np.ndarray:
-        """Returns float16[n, E] of int[n]."""
+        """Returns float16[n, E] of int[n]; InputError where the file ends before one."""
         if self._file is None:
             return self._embeddings[rows]
         found = np.empty((len(rows), self._embeddings.shape[1]), DTYPE)
         for place, row in enumerate(rows):
-            os.preadv(self._file.fileno(), [found[place].data], int(row) * found[0].nbytes)
+            size = found[place].nbytes
+            if os.preadv(self._file.fileno(), [found[place].data], int(row) * size) != size:
+                raise InputError(
+                    f"{escape(self._file.name)}: ends before row {row}; index once more"
+                )
         return found
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
 
 
 class EmbeddingWriter:

@@ -123,6 +123,7 @@ class IndexFolder:
 
     def close(self) -> None:
         self._catalog.close()
+        self._search.close()
 
 
 def is_index(folder: str | Path) -> bool:

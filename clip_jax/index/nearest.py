@@ -41,6 +41,9 @@ class Exact:
     def __init__(self, embeddings: np.ndarray) -> None:
         self._embeddings = embeddings
 
+    def close(self) -> None:
+        """Holds nothing open."""
+
     def __call__(self, vector: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
         """Returns up to `count` rows, the largest cosine first, ties by row; and the cosines."""
         cosines = np.concatenate(
@@ -60,6 +63,9 @@ class Approximate:
         index.nprobe = probes
         self._index, self.recall = index, recall
         self._rows = RowReader(embeddings)
+
+    def close(self) -> None:
+        self._rows.close()
 
     def __call__(self, vector: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
         """Returns the same as `Exact`, but for what the recall leaves out."""

@@ -1,4 +1,4 @@
-"""What a notebook computes on, and what suits that device."""
+"""Describes the devices of a notebook, and which dtype suits them."""
 
 from __future__ import annotations
 

@@ -139,7 +139,7 @@ def evaluate(
 ) -> DemoResult:
     """Draws, captions and classifies held-out images.
 
-    config, folder: of RUDOLPH's run, beside the tokenizer's. phase: names what goes on.
+    config, folder: of RUDOLPH's run, beside the tokenizer's. phase: called with each phase's name.
     """
     phase("encoding and decoding images")
     train, rows = (list(open_split(config.data, split)) for split in ("train", demo.split))

@@ -11,7 +11,7 @@ what it computes for those is dropped:
                |  +--------+  |
                +--------------+
 
-Beyond its edges an image goes on as its reflection, as far as windows reach. With an overlap of
+Beyond its edges an image continues as its reflection, as far as windows reach. With an overlap of
 the network's receptive radius a tile is what the network makes of the whole reflected plane; with
 less, pixels near the edge of a tile miss what is further away than o.
 """

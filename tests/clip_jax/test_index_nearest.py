@@ -3,9 +3,15 @@
 import numpy as np
 import pytest
 
+from clip_jax.errors import InputError
 from clip_jax.index import nearest
 from clip_jax.index.catalog import Catalog, Indexed
-from clip_jax.index.embeddings import EmbeddingWriter, embeddings_file
+from clip_jax.index.embeddings import (
+    EmbeddingWriter,
+    RowReader,
+    embeddings_file,
+    read_embeddings,
+)
 from clip_jax.index.folder import open_index
 from clip_jax.index.sources import Entry
 
@@ -85,6 +91,18 @@ def test_new_rows_are_added_to_faiss_and_stale_ones_are_not_used(tmp_path, monke
     index = open_index(folder)
     assert not trained and isinstance(index._search, nearest.Approximate)
     assert index.search(more[3], 1)[0].key == "003003"
+
+
+def test_a_file_cut_short_is_no_row(tmp_path):
+    _write(tmp_path / "index", _rows(20))
+    file = embeddings_file(tmp_path / "index", 0)
+    reader = RowReader(read_embeddings(file, 20, WIDTH))
+    np.testing.assert_array_equal(reader.read(np.array([3])), _rows(20)[[3]].astype(np.float16))
+    with file.open("r+b") as opened:
+        opened.truncate(10 * WIDTH * 2 + 1)
+    with pytest.raises(InputError, match="ends before row 10; index once more"):
+        reader.read(np.array([9, 10]))
+    reader.close()
 
 
 def test_without_faiss_all_are_compared(tmp_path, monkeypatch, capsys):

@@ -68,7 +68,7 @@ def instructions(name):
 
 
 def in_context(name):
-    """Whether .dockerignore leaves a path in the context: the last line that fits it decides."""
+    """Return whether .dockerignore leaves a path in the context, by the last line that fits."""
     kept = True
     for line in (ROOT / ".dockerignore").read_text("utf-8").split():
         pattern = line.removeprefix("!")

@@ -208,7 +208,7 @@ ELSEWHERE = ProcessIdentity("node7", "another boot", 12, "3")
 
 
 class First(Alone):
-    """Of process 0, which looks at all and writes what it finds."""
+    """Checks process 0, which looks at all and writes what it finds."""
 
     index, first = 0, True
 

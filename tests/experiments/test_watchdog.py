@@ -9,7 +9,7 @@ from experiments.distributed.watchdog import Watchdog, values_a_tick
 
 
 class Store:
-    """What the processes of one run share, and how many values went in and out."""
+    """Holds what the processes of one run share, and how many values went in and out."""
 
     def __init__(self):
         self.values, self.moved = {}, 0

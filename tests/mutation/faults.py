@@ -156,7 +156,7 @@ FAULTS = [
           f"{C}/test_contrastive.py"),
     Fault("templates are normalised first for ruCLIP", "clip_jax/predictor.py",
           'if average == "clip":', "if True:", f"{C}/test_parity.py {C}/test_pretrained.py"),
-    Fault("sentences lose their first space only", "clip_jax/tokenizer.py",
+    Fault("decoded words have no spaces between them", "clip_jax/tokenizer.py",
           '.replace(WORD_START, " ")\n        return text', '.replace(WORD_START, "")\n'
           "        return text", f"{C}/test_tokenizer.py"),
 ]  # fmt: skip
