@@ -33,7 +33,7 @@ class SearchTabIndex:
         self.gate, self.begun = threading.Event(), threading.Event()
 
     def open(self, on_progress=None):
-        return SimpleNamespace(paths=[self.folder / MARKUP], unreadable={})
+        return 1, 0  # images, unreadable files
 
     def close(self):
         pass
