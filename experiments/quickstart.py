@@ -16,6 +16,7 @@ from pathlib import Path
 
 from clip_jax import PretrainedClip
 from clip_jax.cli import Parser, local_only
+from clip_jax.errors import InputError
 from experiments.cli.exit_status import exit_status
 from experiments.config.run import TrainConfig
 from experiments.configs import (
@@ -26,7 +27,8 @@ from experiments.configs import (
     emoji_rudolph,
     emoji_vqgan,
 )
-from experiments.demos import generation, zero_shot
+from experiments.data import emoji_archives
+from experiments.demos import emoji_styles, generation, zero_shot
 from experiments.demos.sections import DemoResult
 from experiments.evaluation.report.page import write_page
 from experiments.train import Run, train
@@ -37,13 +39,15 @@ from experiments.training.phases import Phases
 class Demo:
     """recipes: a run's name, also its folder's, -> its config, in the order of training.
 
-    zero_shot: measures ruCLIP. generation: how RUDOLPH is measured.
+    zero_shot: measures ruCLIP. generation: how RUDOLPH is measured. styles: whether more drawing
+    styles can be fetched for it.
     """
 
     title: str
     recipes: Mapping[str, Callable[[], TrainConfig]]
     zero_shot: Callable[[PretrainedClip, TrainConfig, Path], DemoResult]
     generation: generation.GenerationDemo
+    styles: bool = False
 
 
 DEMOS = {
@@ -66,22 +70,28 @@ DEMOS = {
         },
         zero_shot.emoji,
         generation.EMOJI,
+        styles=True,
     ),
 }
 
 
-def run(data: str, workdir: Path, steps: int | None = None, seed: int = 0) -> list[DemoResult]:
+def run(
+    data: str, workdir: Path, steps: int | None = None, seed: int = 0, download: bool = False
+) -> list[DemoResult]:
     """Trains, evaluates, and rewrites the page after each model.
 
-    steps: of each run, instead of the recipe's number.
+    steps: of each run, instead of the recipe's number. download: fetch drawing styles first.
     """
     start, demo = time.monotonic(), DEMOS[data]
     configs: dict[str, TrainConfig] = {}
     runs: dict[str, Run] = {}
     results: list[DemoResult] = []
     phase = Phases(stream=sys.stdout)
-    for name, recipe in demo.recipes.items():
-        config = dataclasses.replace(recipe(), seed=seed)
+    recipes = {name: recipe() for name, recipe in demo.recipes.items()}
+    if demo.styles:
+        recipes = _choose_styles(recipes, download)
+    for name, recipe in recipes.items():
+        config = dataclasses.replace(recipe, seed=seed)
         if steps is not None:
             config = dataclasses.replace(config, steps=steps)
         if name == "rudolph":
@@ -106,6 +116,25 @@ def run(data: str, workdir: Path, steps: int | None = None, seed: int = 0) -> li
         print(result.summary())
     print(f"models: {' '.join(str(run.model_folder) for run in runs.values())}\nreport: {page}")
     return results
+
+
+def _choose_styles(recipes: Mapping[str, TrainConfig], download: bool) -> dict[str, TrainConfig]:
+    """Returns the recipes with the data of two drawing styles where the archives are not there.
+
+    Of eight, ruCLIP learns the words for groups too.
+    """
+    directory = recipes["ruclip"].data.directory
+    if download:
+        emoji_archives.download(emoji_styles.archives_folder(directory))
+    if not emoji_styles.styles_are_there(directory):
+        amount = sum(archive.megabytes for archive in emoji_archives.ARCHIVES)
+        print(
+            f"training on the two drawing styles that pip brings; --download fetches six more "
+            f"({amount:.0f} MB from npm), of which one is held out",
+            flush=True,
+        )
+        return {name: emoji_styles.use_two_styles(recipe) for name, recipe in recipes.items()}
+    return {**recipes, "ruclip": emoji_styles.use_group_words(recipes["ruclip"])}
 
 
 def _write(
@@ -144,11 +173,19 @@ def _run(argv: Sequence[str]) -> None:
     parser.add_argument("--data", choices=sorted(DEMOS), default="digits", help="to train on")
     parser.add_argument("--workdir", type=local_only, help="default: runs/quickstart, or -emoji")
     parser.add_argument("--steps", type=int, help="train each for so many steps instead")
+    parser.add_argument(
+        "--download",
+        action="store_true",
+        help="of --data emoji: first fetch six more drawing styles from npm (10 MB), once; "
+        "default: the two that pip brings, or what was fetched before",
+    )
     parser.add_argument("--seed", type=int, default=0, help="of parameters, data and samples")
     args = parser.parse_args(argv)
     suffix = "" if args.data == "digits" else f"-{args.data}"
     workdir = args.workdir or Path(f"runs/quickstart{suffix}")
-    run(args.data, workdir, args.steps, args.seed)
+    if args.download and not DEMOS[args.data].styles:
+        raise InputError(f"--download is for --data emoji; --data is {args.data}: leave it out")
+    run(args.data, workdir, args.steps, args.seed, args.download)
 
 
 if __name__ == "__main__":

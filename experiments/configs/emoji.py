@@ -1,6 +1,9 @@
-"""Tiny ruCLIP on emoji in two drawing styles: what another hand's drawings are called.
+"""Tiny ruCLIP on emoji in eight drawing styles: what another hand's drawings are called.
 
     python -m experiments.train --config=experiments/configs/emoji.py --workdir=runs/emoji
+
+The set needs archives that `python -m experiments.quickstart --data emoji --download` fetches. With
+--config.data.split=train_words, as there, the model learns words for groups of emoji too.
 
 Chosen on the split "validation_drawing"; docs/emoji.md has the trials.
 """
@@ -29,7 +32,7 @@ def train_config() -> TrainConfig:
         ),
         compute=Compute(unroll=3),
         data=DataConfig(
-            name="emoji_ru",
+            name="emoji_styles_ru",
             batch_size=256,
             # A name without an OpenMoji image would only ever be a wrong answer to OpenMoji
             # images, and the model would learn to avoid it: one style a batch.

@@ -1,4 +1,4 @@
-"""Tiny RUDOLPH on emoji in two drawing styles, over the codes of `emoji_vqgan.py`.
+"""Tiny RUDOLPH on emoji in eight drawing styles, over the codes of `emoji_vqgan.py`.
 
     python -m experiments.train --config=experiments/configs/emoji_rudolph.py \\
         --workdir=runs/rudolph --config.settings.vqgan=runs/vqgan/model
@@ -38,7 +38,7 @@ def train_config() -> TrainConfig:
         settings=RudolphSettings(image_weight=3.0),
         compute=Compute(unroll=4),
         data=DataConfig(
-            name="emoji_ru",
+            name="emoji_styles_ru",
             batch_size=32,
             augment=AugmentConfig(variants=6, scale=(0.95, 1.05), recolour=0.3),
         ),

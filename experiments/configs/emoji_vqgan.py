@@ -1,4 +1,4 @@
-"""Tiny image tokenizer on emoji in two drawing styles: 64 codes out of 256 for an image.
+"""Tiny image tokenizer on emoji in eight drawing styles: 64 codes out of 256 for an image.
 
     python -m experiments.train --config=experiments/configs/emoji_vqgan.py --workdir=runs/vqgan
 
@@ -35,7 +35,7 @@ def train_config() -> TrainConfig:
             image_size=32, temperature_start=1.0, temperature_end=0.0625, kl_weight=5e-4
         ),
         data=DataConfig(
-            name="emoji_ru",
+            name="emoji_styles_ru",
             batch_size=32,
             augment=AugmentConfig(variants=2, scale=(0.95, 1.05), shift=1, recolour=0.5),
         ),

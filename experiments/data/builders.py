@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
 
-from experiments.data import digits_ru, emoji_ru
-from experiments.data.emoji_images import IMAGE_SIZE, STYLES, all_emoji
+from experiments.data import digits_ru, emoji_archives, emoji_ru, emoji_styles_ru
+from experiments.data.emoji_images import IMAGE_SIZE, STYLES, Emoji, all_emoji
+
+EMOJI_LICENCE = "CC-BY 4.0 (Twemoji), CC-BY-SA 4.0 (OpenMoji), Unicode-3.0 (names)"
 
 
 class DigitsRu(tfds.core.GeneratorBasedBuilder):
@@ -63,22 +66,11 @@ class EmojiRu(tfds.core.GeneratorBasedBuilder):
     VERSION = tfds.core.Version("1.0.0")
 
     def _info(self) -> tfds.core.DatasetInfo:
-        shape = (IMAGE_SIZE, IMAGE_SIZE, 3)
         return tfds.core.DatasetInfo(
             builder=self,
             description=emoji_ru.__doc__,
-            license="CC-BY 4.0 (Twemoji), CC-BY-SA 4.0 (OpenMoji), Unicode-3.0 (names)",
-            features=tfds.features.FeaturesDict(
-                {
-                    "image": tfds.features.Image(shape=shape, encoding_format="png"),
-                    "caption": tfds.features.Text(),
-                    "emoji": tfds.features.Text(),
-                    "style": tfds.features.ClassLabel(names=list(STYLES)),
-                    "category": tfds.features.ClassLabel(names=list(emoji_ru.CATEGORIES)),
-                    "subcategory": tfds.features.Text(),
-                    "id": np.int64,
-                }
-            ),
+            license=EMOJI_LICENCE,
+            features=tfds.features.FeaturesDict(_emoji_features(STYLES)),
         )
 
     def _split_generators(self, _: Any) -> dict[str, Iterator[tuple[str, dict[str, Any]]]]:
@@ -88,21 +80,71 @@ class EmojiRu(tfds.core.GeneratorBasedBuilder):
         for i, (emoji, fold) in enumerate(zip(all_emoji(), emoji_ru.folds(), strict=True)):
             for style in STYLES:
                 if emoji_ru.split_of(fold, style) == split:
-                    yield (
-                        f"{style}-{i}",
-                        {
-                            "image": digits_ru.encode_png(emoji_ru.images(style)[i]),
-                            "caption": emoji.name,
-                            "emoji": emoji.characters,
-                            "style": style,
-                            "category": emoji.category,
-                            "subcategory": emoji.subcategory,
-                            "id": i,
-                        },
-                    )
+                    image = emoji_ru.images(style)[i]
+                    yield f"{style}-{i}", _emoji_row(i, emoji, style, image)
+
+
+class EmojiStylesRu(tfds.core.GeneratorBasedBuilder):
+    """Splits: train, train_words, validation_drawing, new_drawing, new_emoji.
+
+    Features: as of `EmojiRu`, and "captions": of an image of train_words several, of any other its
+    name. The archives of the styles are read from `emoji_archives.FOLDER` in the same directory.
+    """
+
+    VERSION = tfds.core.Version("1.0.0")
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        features = _emoji_features(emoji_styles_ru.STYLES)
+        features["captions"] = tfds.features.Sequence(tfds.features.Text())
+        licences = ", ".join(f"{a.licence} ({a.style})" for a in emoji_archives.ARCHIVES)
+        return tfds.core.DatasetInfo(
+            builder=self,
+            description=emoji_styles_ru.__doc__,
+            license=f"{EMOJI_LICENCE}, {licences}",
+            features=tfds.features.FeaturesDict(features),
+        )
+
+    def _split_generators(self, _: Any) -> dict[str, Iterator[tuple[str, dict[str, Any]]]]:
+        return {split: self._generate_examples(split) for split in emoji_styles_ru.SPLITS}
+
+    def _generate_examples(self, split: str) -> Iterator[tuple[str, dict[str, Any]]]:
+        folder = Path(self._data_dir_root) / emoji_archives.FOLDER
+        emoji, folds = all_emoji(), emoji_ru.folds()
+        for style, drawn in emoji_styles_ru.images(folder).items():
+            for i, image in sorted(drawn.items()):
+                if split in emoji_styles_ru.splits_of(folds[i], style):
+                    captions = emoji_styles_ru.captions_of(emoji[i], split)
+                    row = _emoji_row(i, emoji[i], style, image)
+                    yield f"{style}-{i}", {**row, "captions": captions}
+
+
+def _emoji_features(styles: Sequence[str]) -> dict[str, Any]:
+    shape = (IMAGE_SIZE, IMAGE_SIZE, 3)
+    return {
+        "image": tfds.features.Image(shape=shape, encoding_format="png"),
+        "caption": tfds.features.Text(),
+        "emoji": tfds.features.Text(),
+        "style": tfds.features.ClassLabel(names=list(styles)),
+        "category": tfds.features.ClassLabel(names=list(emoji_ru.CATEGORIES)),
+        "subcategory": tfds.features.Text(),
+        "id": np.int64,
+    }
+
+
+def _emoji_row(i: int, emoji: Emoji, style: str, image: np.ndarray) -> dict[str, Any]:
+    return {
+        "image": digits_ru.encode_png(image),
+        "caption": emoji.name,
+        "emoji": emoji.characters,
+        "style": style,
+        "category": emoji.category,
+        "subcategory": emoji.subcategory,
+        "id": i,
+    }
 
 
 BUILDERS: dict[str, Callable[..., tfds.core.GeneratorBasedBuilder]] = {
     "digits_ru": DigitsRu,
     "emoji_ru": EmojiRu,
+    "emoji_styles_ru": EmojiStylesRu,
 }

@@ -52,7 +52,7 @@ class Emoji:
     subcategory: str
 
 
-def _package(name: str) -> types.ModuleType:
+def demo_package(name: str) -> types.ModuleType:
     """Imports an optional package; raises InputError that says how to install it."""
     try:
         return importlib.import_module(name)
@@ -66,7 +66,7 @@ def _package(name: str) -> types.ModuleType:
 
 
 def _folder(name: str) -> pathlib.Path:
-    return pathlib.Path(_package(name).__file__).parent
+    return pathlib.Path(demo_package(name).__file__).parent
 
 
 def _spellings(characters: str) -> tuple[str, str]:
@@ -93,7 +93,7 @@ def _categories() -> dict[str, tuple[str, str]]:
 @functools.cache
 def all_emoji() -> tuple[Emoji, ...]:
     """Lists every emoji without skin tone that both styles draw, in the `emoji` package's order."""
-    package = _package("emoji")
+    package = demo_package("emoji")
     package.config.load_language("ru")
     categories, drawn = _categories(), _openmoji_glyphs()[1]
     rows = []
@@ -139,7 +139,7 @@ def _openmoji_glyphs() -> tuple[ImageFont.FreeTypeFont, dict[str, str]]:
     and its wheels leave FriBiDi to the system. So the ligatures are looked up here and the font's
     character map is replaced; the images are the same to the last bit.
     """
-    _package("fontTools")
+    demo_package("fontTools")
     from fontTools.ttLib import TTFont
     from fontTools.ttLib.tables._c_m_a_p import CmapSubtable
 
@@ -156,7 +156,7 @@ def _openmoji_glyphs() -> tuple[ImageFont.FreeTypeFont, dict[str, str]]:
                         glyph_of[tuple(code_of[part] for part in parts)] = ligature.LigGlyph
 
     private, character_map = {}, {}
-    for code, characters in enumerate(_package("emoji").EMOJI_DATA, _FIRST_PRIVATE_CODE_POINT):
+    for code, characters in enumerate(demo_package("emoji").EMOJI_DATA, _FIRST_PRIVATE_CODE_POINT):
         for spelling in _spellings(characters):
             glyph = glyph_of.get(tuple(map(ord, spelling)))
             if glyph is not None:

@@ -20,7 +20,8 @@ from experiments.data.shard_readers import ShardReaders
 from experiments.data.sources.labels import MissingSplit
 from experiments.data.sources.schema import BACKGROUND
 
-BUILTIN_SETS = ("digits_ru", "emoji_ru")  # of ordinary wheels
+# Of ordinary wheels, the last of archives that a person fetches too (`emoji_archives.py`).
+BUILTIN_SETS = ("digits_ru", "emoji_ru", "emoji_styles_ru")
 
 
 def build_builtin_set(name: str, directory: str | Path) -> Path:

@@ -48,7 +48,7 @@ FIRST = (CHOSEN_DRAWINGS,)
 class GenerationDemo:
     """Hold what differs between the data sets.
 
-    split: that is measured on.
+    split: that is measured on. most: rows of it at most, at even distances.
     label: the feature of the training split that drawings are classified by.
     classes: their Russian names, in order. template: of a caption of a class.
     prompts: of training rows, what is drawn, with the class of each.
@@ -60,6 +60,7 @@ class GenerationDemo:
     """
 
     split: str
+    most: int
     label: str
     classes: Sequence[str]
     template: str
@@ -88,6 +89,7 @@ def _emoji_completed(rows: Rows) -> list[int]:
 
 DIGITS = GenerationDemo(
     split="test",
+    most=400,
     label="label",
     classes=digits_ru.NAMES,
     template=digits_ru.TEMPLATES[0],
@@ -111,6 +113,7 @@ DIGITS = GenerationDemo(
 # Emoji of the split were trained on as another hand drew them.
 EMOJI = GenerationDemo(
     split="new_drawing",
+    most=400,
     label="category",
     classes=[titles[0] for titles in CATEGORY_WORDS.values()],
     template="{}",
@@ -143,6 +146,7 @@ def evaluate(
     """
     phase("encoding and decoding images")
     train, rows = (list(open_split(config.data, split)) for split in ("train", demo.split))
+    rows = [rows[i] for i in evenly_spaced(len(rows), demo.most)]
     images, labels = column(rows, "image"), column(rows, demo.label)
     known = reconstruct(rudolph.vqgan, column(train, "image"), rudolph.image_size)
     held_out = reconstruct(rudolph.vqgan, images, rudolph.image_size)

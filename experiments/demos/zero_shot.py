@@ -97,6 +97,7 @@ def emoji(clip: PretrainedClip, config: TrainConfig, workdir: Path) -> DemoResul
     names, images = all_names(), column(drawings, "image")
     found = retrieve(clip, images, column(drawings, "id"), names)
     neighbours = nearest_twemoji(drawings, train + unseen)
+    any_style = nearest_name(drawings, train + unseen)
     categories, known = column(unseen, "category"), column(train, "category")
     by_pixels = nearest_labels(
         pixel_features(column(unseen, "image")), pixel_features(column(train, "image")), known
@@ -106,6 +107,8 @@ def emoji(clip: PretrainedClip, config: TrainConfig, workdir: Path) -> DemoResul
         "pixel nearest neighbour: first": neighbours.recall(1),
         "ruCLIP: right name among ten": found.recall(10),
         "pixel nearest neighbour: among ten": neighbours.recall(10),
+        "pixel nearest neighbour of all styles: first": any_style.recall(1),
+        "pixel nearest neighbour of all styles: among ten": any_style.recall(10),
     }
     category = {
         "ruCLIP zero-shot category": share(
@@ -120,13 +123,14 @@ def emoji(clip: PretrainedClip, config: TrainConfig, workdir: Path) -> DemoResul
     sections = [
         Section(
             f"Names of {len(drawings)} new drawings among {len(names):,}",
-            "OpenMoji images that were never trained on; the model knows the same emoji as "
-            "Twemoji drew them. The baseline compares pixels with all Twemoji images.",
+            "Drawings that were never trained on, of emoji that the model knows as other hands "
+            "drew them. The baselines compare pixels with all Twemoji images, or with those of all "
+            "styles that are trained on.",
             score_table("method", recall),
         ),
         Section(
             f"Categories of {len(unseen)} images of new emoji",
-            "Emoji that were trained on in neither style, by prompts such as "
+            "Emoji that were trained on in no style, by prompts such as "
             + ", ".join(f"«{words[0]}»" for words in list(CATEGORY_WORDS.values())[:4])
             + ". The baseline takes the category of the most similar training image.",
             score_table("method", category),
@@ -167,6 +171,17 @@ def nearest_twemoji(drawings: Rows, others: Rows) -> RetrievalResult:
         pixel_features(column(drawings, "image")), pixel_features(column(twemoji, "image"))
     )
     return rank(similarities, column(drawings, "id"))
+
+
+def nearest_name(drawings: Rows, others: Rows) -> RetrievalResult:
+    """The names by the pixels of every emoji's most similar image, in whichever style."""
+    similarities = pixel_similarities(
+        pixel_features(column(drawings, "image")), pixel_features(column(others, "image"))
+    )
+    ids = np.array(column(others, "id"))
+    nearest = np.full((len(drawings), ids.max() + 1), -np.inf, np.float32)
+    np.maximum.at(nearest, (slice(None), ids), similarities)
+    return rank(nearest, column(drawings, "id"))
 
 
 def column(rows: Rows, name: str) -> list[Any]:

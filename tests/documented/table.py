@@ -272,6 +272,8 @@ HOW: dict[str, Run | Parse | Help | NotOurs] = {
         Parse("FILE is any experiment file; tests/experiments/test_extending.py runs them", FILE),
     "python -m experiments.quickstart":
         Run(shorter="--steps=1", files="runs/quickstart/report.html", slow=True),
+    "python -m experiments.quickstart --data emoji --download":
+        Parse("fetches 10 MB; tests/experiments/test_data_emoji_styles.py has an archive"),
     "python -m experiments.quickstart --data emoji":
         Run(shorter="--steps=1", files="runs/quickstart-emoji/report.html", slow=True),
     # Ablations and plans
