@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 
 from clip_jax import ClipConfig, Compute, ImageConfig, TextConfig, VisionConfig
 from experiments.config.data import AugmentConfig, DataConfig
+from experiments.config.objective import ClipSettings
 from experiments.config.run import OptimConfig, TrainConfig
 
 
@@ -30,15 +31,17 @@ def train_config() -> TrainConfig:
             # The training images' own statistics.
             image=ImageConfig(mean=(0.8, 0.77, 0.72), std=(0.3, 0.3, 0.34)),
         ),
+        # A word for a group stands under many images of a batch.
+        settings=ClipSettings(duplicates="positives"),
         compute=Compute(unroll=3),
         data=DataConfig(
             name="emoji_styles_ru",
             batch_size=256,
-            # A name without an OpenMoji image would only ever be a wrong answer to OpenMoji
+            # A name without a FxEmoji image would only ever be a wrong answer to FxEmoji
             # images, and the model would learn to avoid it: one style a batch.
             group_by="style",
             augment=AugmentConfig(
-                variants=12,
+                variants=4,
                 scale=(0.9, 1.05),
                 aspect=0.06,
                 rotation=4.0,
@@ -58,7 +61,7 @@ def train_config() -> TrainConfig:
             clip_norm=1.0,
             end_lr_factor=0.01,
         ),
-        steps=4500,
+        steps=3000,
         checkpoint_every=500,
         evaluate_every=500,
         evaluators=("retrieval:validation_drawing",),

@@ -21,26 +21,34 @@ def train_config() -> TrainConfig:
     return TrainConfig(
         objective="rudolph",
         model=RudolphConfig(
-            left_text_length=24,
+            left_text_length=14,
             image_tokens_per_side=8,
-            right_text_length=24,
+            right_text_length=14,
             text_vocab_size=1000,
             image_vocab_size=256,
-            width=192,
+            width=160,
             layers=4,
-            heads=6,
+            heads=5,
             text_special_tokens=6,
             kernel_size=5,
             last_kernel_size=5,
             attention_dropout=0.0,
             output_dropout=0.1,
         ),
-        settings=RudolphSettings(image_weight=3.0),
+        # Names are read more than written here: a prompt need not be foretold, a caption must be.
+        settings=RudolphSettings(
+            left_weight=0.3,
+            image_weight=3.0,
+            right_weight=3.0,
+            text_to_image=0.5,
+            image_to_text=0.5,
+            text_to_text=0.0,
+        ),
         compute=Compute(unroll=4),
         data=DataConfig(
             name="emoji_styles_ru",
             batch_size=32,
-            augment=AugmentConfig(variants=6, scale=(0.95, 1.05), recolour=0.3),
+            augment=AugmentConfig(variants=2, scale=(0.95, 1.05), recolour=0.3),
         ),
         optim=OptimConfig(
             learning_rate=1.5e-3,
@@ -49,6 +57,6 @@ def train_config() -> TrainConfig:
             clip_norm=1.0,
             end_lr_factor=0.02,
         ),
-        steps=1000,
+        steps=1500,
         checkpoint_every=500,
     )

@@ -37,7 +37,7 @@ def train_config() -> TrainConfig:
         data=DataConfig(
             name="emoji_styles_ru",
             batch_size=32,
-            augment=AugmentConfig(variants=2, scale=(0.95, 1.05), shift=1, recolour=0.5),
+            augment=AugmentConfig(variants=1, scale=(0.95, 1.05), shift=1, recolour=0.5),
         ),
         optim=OptimConfig(
             learning_rate=3e-3, warmup_steps=50, weight_decay=0.0, clip_norm=1.0, end_lr_factor=0.02

@@ -39,6 +39,7 @@ from rudolph_jax import tasks
 from rudolph_jax.pretrained import PretrainedRudolph
 
 SHOWN = 14  # images in a row
+MOST_KNOWN = 3000  # training images, evenly spaced, that the classifier and baselines learn from
 # Titles of the sections that a page begins with.
 CHOSEN_DRAWINGS, FIRST_DRAWINGS = "Drawings, chosen by ruCLIP", "Drawings, the first that came"
 FIRST = (CHOSEN_DRAWINGS,)
@@ -147,6 +148,7 @@ def evaluate(
     phase("encoding and decoding images")
     train, rows = (list(open_split(config.data, split)) for split in ("train", demo.split))
     rows = [rows[i] for i in evenly_spaced(len(rows), demo.most)]
+    train = [train[i] for i in evenly_spaced(len(train), MOST_KNOWN)]
     images, labels = column(rows, "image"), column(rows, demo.label)
     known = reconstruct(rudolph.vqgan, column(train, "image"), rudolph.image_size)
     held_out = reconstruct(rudolph.vqgan, images, rudolph.image_size)
