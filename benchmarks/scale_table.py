@@ -38,7 +38,7 @@ RUNS = {
 HEAD = (
     "config", "processes", "host memory, GB", "open files", "reads/s of a process", "of all",
     "MB to storage a step", "checkpoint, GB", "checkpoint, s", "watchdog, values/s", "before",
-    "beats, values/s", "SIGTERM, look-ups/s",
+    "beats, values/s",
 )  # fmt: skip
 
 
@@ -70,7 +70,7 @@ def table_row(config: str, processes: int) -> tuple[str, ...]:
         f"{checkpoint / CHECKPOINT_STEPS / 1e6:.1f}", f"{checkpoint / 1e9:.1f}",
         f"{share / UPLOAD_BYTES:.2f}", f"{values_a_tick(processes) / TICK_SECONDS:,.0f}",
         f"{processes + processes**2:,}",  # a write and all reads, each second
-        f"{values_a_beat(processes, 1) / BEAT_SECONDS:,.0f}", f"{processes / step:,.0f}",
+        f"{values_a_beat(processes, 1) / BEAT_SECONDS:,.0f}",
     )  # fmt: skip
 
 

@@ -33,6 +33,7 @@ from experiments.data.sample_ids import SampleIds
 from experiments.data.source import open_split
 from experiments.data.stream import batches
 from experiments.data.vocabulary import run_tokenizer
+from experiments.distributed.connections import connect
 from experiments.distributed.lost_peers import Peers
 from experiments.distributed.preemption import PreemptionHandler
 from experiments.distributed.processes import Processes, fetch_to_host, initialize, run_and_shutdown
@@ -137,6 +138,7 @@ def train(
                 config, objective, workdir, processes, preemption, watchdog, checkpoints, tokenizer,
                 evaluators, first_step, mesh, folder,
             )  # fmt: skip
+            connect(mesh, processes)
             with partitioning.mesh_context(mesh, config.parallel):
                 phase("initial parameters")
                 state, shardings = initial_state(config, objective, optimizer, mesh)

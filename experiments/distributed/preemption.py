@@ -18,24 +18,21 @@ from experiments.cli.exit_status import Stopped
 from experiments.distributed.exit_now import leave
 from experiments.distributed.processes import Processes
 
-# A process has at most one step running besides the one that it hands to the devices, and no
-# process is further than one step from another. What one writes before handing over step n + 1 all
-# others have read before they hand over n + 3.
-STEPS_TO_AGREE = 2
-
 
 class PreemptionHandler:
     """Use as a context manager around a run; outside the main thread it hears nothing.
 
     SIGINT stays Python's own with one process. With several it is taken like SIGTERM: an
-    exception in one of them would leave the others waiting.
+    exception in one of them would leave the others waiting. A signal to one of several comes to the
+    others with the rows of its next step: each step takes the largest of `signal_to_share`, all
+    processes look at it after the same step, and none asks the coordination service.
     """
 
     def __init__(self, processes: Processes) -> None:
         self._processes = processes
         self._signals = {signal.SIGTERM} | ({signal.SIGINT} if processes.count > 1 else set())
         self._asked: int | None = None
-        self._told = False
+        self._agreed = False
         self._may_break = False
         self.nothing_to_save = True
 
@@ -60,18 +57,14 @@ class PreemptionHandler:
             signal.signal(number, handler)
         os.close(self._writing)  # which ends the thread
 
-    def should_stop(self, done: int) -> bool:
-        """Returns whether the run ends after `done` steps, the same on all processes."""
-        if self._processes.count == 1:
-            return self._asked is not None
-        if self._asked is not None and not self._told:
-            self._told = True
-            self._processes.put("stop", f"{done + STEPS_TO_AGREE} {self._asked}")
-        agreed = self._processes.get("stop")
-        if agreed is None:
-            return False
-        last, self._asked = map(int, agreed.split())
-        return done >= last
+    def should_stop(self) -> bool:
+        """Returns whether the run ends before the next step, the same on all processes."""
+        return self._agreed if self._processes.count > 1 else self._asked is not None
+
+    def agree(self, number: int) -> None:
+        """Takes what the processes shared in a step: the signal to one of them, 0 for none."""
+        if number:
+            self._asked, self._agreed = number, True
 
     def signal_to_share(self) -> int:
         """Returns the signal that this process was sent, 0 for none."""

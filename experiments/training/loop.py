@@ -28,6 +28,7 @@ from experiments.training.optimizer import make_schedule
 from experiments.training.partitioning import make_mesh
 from experiments.training.runners import JitRunner, PmapRunner
 from experiments.training.state import State, all_finite, model_params
+from experiments.training.step import SIGNAL
 from experiments.training.step_times import StepTimes
 from experiments.workdir.folder import RunFolder
 
@@ -104,12 +105,12 @@ class Loop:
                 self.processes.first_then_others(self._add_metrics)
             last = config.steps if self.steps_left else self.first_step
             for number in range(self.first_step + 1, last + 1):
-                if self.preemption.should_stop(self.current.number):
+                if self.preemption.should_stop():
                     raise self.preemption.stopped()
                 with self.preemption.interruptible():
                     batch = next(stream)
                 self.watchdog.heartbeat(number)
-                self._take(runner, runner.shard_batch(batch))
+                self._take(runner, runner.shard_batch(batch, self._signal()))
                 if number == self.first_step + 1:
                     on_first_step()
                 self.preemption.nothing_to_save = False
@@ -147,13 +148,21 @@ class Loop:
         """Takes a step, which consumes the state before it: from then on only the new one counts.
 
         The first step, with its compilation, can be interrupted: before it there is nothing to
-        lose but what the last checkpoint has.
+        lose but what the last checkpoint has. No process begins it before all have compiled it:
+        what joins them may not wait for as long as some compile.
         """
         number, state, metrics = self.current
         first = number == self.first_step
+        if first:
+            runner.compile(state, batch)
+            self.processes.barrier("compiled")
         with contextlib.nullcontext() if first else HeldInterrupts():
             after, values = runner.step(state, batch)
             self.current = StepResult(number + 1, after, (*metrics[-1:], (number + 1, values)))
+
+    def _signal(self) -> int | None:
+        """Returns what a step shares of signals; None with one process, whose own it reads."""
+        return self.preemption.signal_to_share() if self.processes.count > 1 else None
 
     def _leave(self) -> None:
         """Saves the last step that was taken, under whose number its state stands."""
@@ -172,6 +181,8 @@ class Loop:
                 self._record_step(number, metrics)
 
     def _record_step(self, number: int, metrics: Mapping[str, jax.Array]) -> None:
+        metrics = dict(metrics)
+        self.preemption.agree(int(metrics.pop(SIGNAL, 0)))
         loss, grad_norm = float(metrics["loss"]), float(metrics["grad_norm"])
         good = math.isfinite(loss) and math.isfinite(grad_norm)
         skipped = 0 if good else self.skipped_in_a_row + 1

@@ -1,4 +1,7 @@
-"""Compiles and feeds a step: `jit` over the mesh, or `pmap` with a whole model a device."""
+"""Compiles and feeds a step: `jit` over the mesh, or `pmap` with a whole model a device.
+
+A signal, of a process among several, is shared as one more number of each of its rows (`step.py`).
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ from experiments.objectives import Objective
 from experiments.objectives.objective import Batch, Metrics
 from experiments.training import partitioning
 from experiments.training.state import State
-from experiments.training.step import make_train_step
+from experiments.training.step import SIGNAL, make_train_step
 
 
 class JitRunner:
@@ -38,16 +41,23 @@ class JitRunner:
             self._params = jax.device_put(
                 objective.batch_transform.params, partitioning.replicated(mesh)
             )
-        self.step = jax.jit(
+        self.step = self._program = jax.jit(
             make_train_step(config, objective, optimizer),
             donate_argnums=0,
             out_shardings=(shardings, None),
         )
 
-    def shard_batch(self, batch: Mapping[str, np.ndarray]) -> Batch:
-        """This process's rows, as part of the global arrays that the loss takes."""
-        placed = partitioning.put_batch(batch, self._mesh)
-        return placed if self._prepare is None else self._prepare(self._params, placed)
+    def compile(self, state: State, batch: Batch) -> None:
+        """Compiles what `step` runs with such arguments; runs nothing."""
+        self._program.lower(state, batch).compile()
+
+    def shard_batch(self, batch: Mapping[str, np.ndarray], signal: int | None = None) -> Batch:
+        """This process's rows, as part of the global arrays that the step takes."""
+        placed: Batch = partitioning.put_batch(batch, self._mesh)
+        prepared = placed if self._prepare is None else self._prepare(self._params, placed)
+        if signal is None:
+            return prepared
+        return {**prepared, **partitioning.put_batch(_signals(batch, signal), self._mesh)}
 
 
 class PmapRunner:
@@ -86,12 +96,26 @@ class PmapRunner:
     def step(self, state: State, batch: Batch) -> tuple[State, Metrics]:
         return self._step(state, batch)
 
-    def shard_batch(self, batch: Mapping[str, np.ndarray]) -> Batch:
+    def compile(self, state: State, batch: Batch) -> None:
+        """Does nothing: `pmap` would compile once more at its first call."""
+
+    def shard_batch(self, batch: Mapping[str, np.ndarray], signal: int | None = None) -> Batch:
         """[B, ...] -> [devices of this process, their rows, ...]"""
-        cut = {
-            key: value.reshape(self._local, -1, *value.shape[1:]) for key, value in batch.items()
+        cut = self._cut(batch)
+        prepared = cut if self._prepare is None else self._prepare(self._params, cut)
+        if signal is None:
+            return prepared
+        return {**prepared, **self._cut(_signals(batch, signal))}
+
+    def _cut(self, rows: Mapping[str, np.ndarray]) -> Batch:
+        return {
+            key: value.reshape(self._local, -1, *value.shape[1:]) for key, value in rows.items()
         }
-        return cut if self._prepare is None else self._prepare(self._params, cut)
+
+
+def _signals(batch: Mapping[str, np.ndarray], signal: int) -> dict[str, np.ndarray]:
+    """Makes the entry of a batch that shares a signal."""
+    return {SIGNAL: np.full(len(next(iter(batch.values()))), signal, np.int32)}
 
 
 RUNNERS = {"jit": JitRunner, "pmap": PmapRunner}

@@ -31,6 +31,9 @@ from experiments.training.partitioning import (
 from experiments.training.state import State
 from experiments.training.trainable import combine, partition, trainable_mask
 
+# In the rows of a batch and in a step's metrics, with several processes alone.
+SIGNAL = "signal"
+
 Step = Callable[[State, Batch], tuple[State, Metrics]]
 
 
@@ -43,7 +46,8 @@ def make_train_step(
     """(state, rows of a batch) -> (state, metrics), to be compiled.
 
     axis_name: of the devices that the batch is spread over, under `pmap`; None: the rows are the
-    whole batch. Metrics hold "loss", "grad_norm" and "skipped" besides the objective's own.
+    whole batch. Metrics hold "loss", "grad_norm" and "skipped" besides the objective's own, and the
+    largest SIGNAL of all rows where these have one, int32[B].
     """
     check_master_weights(config, objective)
     chosen = trainable_mask(objective.abstract_params, config.optim)
@@ -53,6 +57,8 @@ def make_train_step(
         return tree if axis_name is None else lax.pmean(tree, axis_name)
 
     def step(state: State, batch: Batch) -> tuple[State, Metrics]:
+        signals = batch.get(SIGNAL)
+        batch = {name: each for name, each in batch.items() if name != SIGNAL}
         rows = jax.tree.leaves(batch)[0].shape[0]
         first = 0 if axis_name is None else lax.axis_index(axis_name) * rows
         numbers = example_indices(first + jnp.arange(rows), process_rows, jax.process_count())
@@ -87,6 +93,9 @@ def make_train_step(
                 after[name] = jax.tree.map(partial(jnp.where, good), after[name], state[name])
             after["skipped"] = state["skipped"] + ~good
         metrics["skipped"] = after["skipped"].astype(jnp.float32)
+        if signals is not None:
+            largest = signals.max()
+            metrics[SIGNAL] = largest if axis_name is None else lax.pmax(largest, axis_name)
         return {**after, "step": state["step"] + 1}, metrics
 
     return step

@@ -239,11 +239,12 @@ with PreemptionHandler(both) as stopping:
     assert both.first_then_others(lambda: both.index) == both.index
     assert both.broadcast_from_first(lambda: {"value": 1.5}, Stopped) == {"value": 1.5}
     for step in range(1, 50):
-        if stopping.should_stop(step - 1):
+        if stopping.should_stop():
             break
         if step == 5 and not both.first:
             os.kill(os.getpid(), signal.SIGTERM)
-        both.barrier(f"step {step}")  # as a collective of each step would
+        shared = both.gather(str(stopping.signal_to_share()))  # as the rows of a step do
+        stopping.agree(max(map(int, shared)))
     print("last", step - 1)
     try:
         both.broadcast_from_first(lambda: (_ for _ in ()).throw(Stopped(15)), Stopped)
@@ -264,9 +265,35 @@ sys.exit(processes.run_and_shutdown(lambda: 0))
     for status, output, errors in ends(children):
         assert status == 0, errors
         lines = [line for line in output.splitlines() if not line.startswith("[Gloo]")]
-        assert lines[:2] == ["last 7", "stopped by 15"]
+        assert lines[:2] == ["last 5", "stopped by 15"]
         assert lines[2].startswith("a file of process 1 is another than that of process 0")
         assert "process 1 does not see the folder of process 0" in lines[3]
+
+
+def test_no_group_of_devices_is_connected_after_the_start(run_two):
+    """Gloo says where it connects one; a process that came 30 s later would be given up."""
+    children = run_two("""
+import jax, numpy as np
+from jax.experimental import multihost_utils
+from experiments.config.run import MeshConfig
+from experiments.distributed.connections import connect, groups
+from experiments.training.partitioning import make_mesh
+mesh = make_mesh(MeshConfig(data=2, fsdp=2))
+connect(mesh, both)
+print("connected", groups(mesh), flush=True)
+spec = jax.sharding.PartitionSpec("data", "fsdp")
+of_own = np.ones((1, 2), np.float32) * (both.index + 1)
+rows = jax.make_array_from_process_local_data(jax.NamedSharding(mesh, spec), of_own)
+for axes, total in (("data", 3), (("data", "fsdp"), 6)):
+    add = jax.shard_map(lambda x: jax.lax.psum(x, axes), mesh=mesh, in_specs=spec, out_specs=spec)
+    assert jax.jit(add)(rows).addressable_data(0) == total
+assert multihost_utils.process_allgather(np.int32(both.index)).tolist() == [0, 1]
+sys.exit(processes.run_and_shutdown(lambda: 0))
+""")
+    for status, output, errors in ends(children):
+        assert status == 0, errors
+        before, line, after = output.partition("connected [('data',), ('data', 'fsdp')]")
+        assert "[Gloo]" in before and line and "[Gloo]" not in after, output
 
 
 @pytest.mark.parametrize("how", ["host:1,2", "host,2,0", "host:1,2,2", "every", "host:1,x,0"])

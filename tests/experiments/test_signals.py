@@ -13,6 +13,7 @@ import pytest
 from experiments import train as train_module
 from experiments.cli import exit_status
 from experiments.cli.exit_status import SAVED, TERMINATED, Stopped
+from experiments.distributed.preemption import PreemptionHandler
 from experiments.evaluation.during_training import evaluators
 from experiments.train import train
 from experiments.training.checkpoint import Checkpoints
@@ -148,6 +149,30 @@ def test_at_once_while_there_is_nothing_to_save_and_the_second_time(state, signa
         child.wait()
     assert child.returncode == TERMINATED
     assert "nothing more is saved" in errors
+
+
+class Silent:
+    """Stands for `Processes` of one among many; shows where the handler asks them something."""
+
+    count, index = 512, 3
+
+    def __getattr__(self, name):
+        raise AssertionError(f"{name} of the coordination service")
+
+
+def test_several_processes_agree_without_the_coordination_service():
+    with PreemptionHandler(Silent()) as stopping, PreemptionHandler(Silent()) as other:
+        stopping.nothing_to_save = other.nothing_to_save = False
+        for _ in range(3):
+            assert stopping.signal_to_share() == 0
+            stopping.agree(0)
+            assert not stopping.should_stop()
+        stopping._ask(signal.SIGTERM, None)
+        # One's own signal ends nothing until a step has brought it to all.
+        assert not stopping.should_stop() and stopping.signal_to_share() == signal.SIGTERM
+        for each in (stopping, other):
+            each.agree(signal.SIGTERM)
+            assert each.should_stop() and each.stopped().args == (signal.SIGTERM,)
 
 
 @pytest.mark.parametrize(
