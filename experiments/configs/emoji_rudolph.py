@@ -57,6 +57,6 @@ def train_config() -> TrainConfig:
             clip_norm=1.0,
             end_lr_factor=0.02,
         ),
-        steps=1500,
+        steps=1200,
         checkpoint_every=500,
     )

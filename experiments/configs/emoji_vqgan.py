@@ -42,6 +42,6 @@ def train_config() -> TrainConfig:
         optim=OptimConfig(
             learning_rate=3e-3, warmup_steps=50, weight_decay=0.0, clip_norm=1.0, end_lr_factor=0.02
         ),
-        steps=1000,
+        steps=800,
         checkpoint_every=500,
     )

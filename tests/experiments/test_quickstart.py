@@ -126,6 +126,18 @@ def test_emoji_baseline_finds_the_twin(rng):
     assert found.ranks.tolist() == [0, 0] and found.best[:, 0].tolist() == [4, 1]
 
 
+def test_emoji_baseline_of_all_styles_takes_the_most_similar_image_of_a_name(rng):
+    from experiments.data.digits_ru import encode_png
+
+    pixels = rng.integers(0, 256, (4, 20, 20, 3), dtype=np.uint8)
+    files = [encode_png(image).read() for image in pixels]
+    others = [{"image": files[i], "id": name} for i, name in enumerate((0, 1, 0, 2))]
+    drawings = [{"image": files[2], "id": 0}, {"image": files[1], "id": 2}]
+    found = zero_shot.nearest_name(drawings, others)
+    assert found.best[:, 0].tolist() == [0, 1] and found.best.shape == (2, 3)
+    assert found.ranks[0] == 0 and found.ranks[1] > 0
+
+
 def test_wrong_arguments(capsys):
     assert quickstart.main(["--data=faces"]) == 2
     assert "invalid choice: 'faces'" in capsys.readouterr().err
