@@ -4,6 +4,7 @@ Scripts run with fakes of `gcloud`, `srun`, `scontrol` and Python; commands of t
 by their own parsers; YAML has only keys that its program knows.
 """
 
+import contextlib
 import fnmatch
 import json
 import os
@@ -208,8 +209,11 @@ def test_restart_passes_signals_on(sent, tmp_path):
     body = f"trap 'sleep 0.2; touch {tmp_path}/saved; exit 75' TERM\n"
     body += f"touch {tmp_path}/ready; while :; do sleep 0.05; done"
     fake(tmp_path, "command", body)
+    # Behind `nohup` or `&` the tests themselves ignore SIGINT, and a shell cannot trap what it was
+    # started to ignore.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     restart = subprocess.Popen(
-        [LAUNCH / "restart", tmp_path / "command"],
+        [LAUNCH / "restart", tmp_path / "command"], start_new_session=True,
         env={**os.environ, "PAUSE": "0"}, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     try:
@@ -218,7 +222,9 @@ def test_restart_passes_signals_on(sent, tmp_path):
         restart.send_signal(sent)
         _, errors = restart.communicate(timeout=30)
     finally:
-        restart.kill()
+        signal.signal(signal.SIGINT, before)
+        with contextlib.suppress(ProcessLookupError):  # none is left
+            os.killpg(restart.pid, signal.SIGKILL)
     assert restart.returncode == 75 and errors == ""
     assert (tmp_path / "saved").exists() and len(calls(tmp_path)) == 1
 

@@ -4,6 +4,7 @@ import ast
 import importlib
 import importlib.util
 import json
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -98,6 +99,9 @@ def test_runs_from_top_to_bottom(notebook, folder, monkeypatch):
     from nbclient import NotebookClient
 
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    # As where they are read: programs of eight fake devices take longer to compile.
+    flags = os.environ["XLA_FLAGS"] + " --xla_force_host_platform_device_count=1"
+    monkeypatch.setenv("XLA_FLAGS", flags)
     book = nbformat.read(notebook, as_version=4)
     for cell in book.cells:
         if "parameters" in cell.metadata.get("tags", ()):
