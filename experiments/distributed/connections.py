@@ -2,7 +2,7 @@
 
 XLA connects a group of devices at the first program that adds or gathers over it. Gloo, which
 joins CPUs, gives up where another process comes to that program 30 s later, as it does where it
-compiles for longer; between devices that are connected already it waits half an hour. So small
+compiles for longer; between devices that are connected already one was seen to wait 400 s. So small
 programs connect the groups that a run needs, all processes at once.
 """
 
