@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from clip_jax.cli import Parser, run_cli
 from clip_jax.digests import REMEDY
 from clip_jax.errors import InputError
+from clip_jax.progress import elapsed_lines
 from converters import KINDS, convert, export, presets, pretrained, push_to_hub
 from converters.api import activations, has_tensors, takes_vocabulary
 from converters.conversion import DTYPES
@@ -32,13 +33,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(argv: Sequence[str]) -> object:
     args = _parser().parse_args(argv)
     if args.kind == "export":
-        return export(args.src, args.dst)
+        with elapsed_lines(f"exporting {args.src}"):
+            return export(args.src, args.dst)
     if args.kind == "jax-export":
-        return jax_export(args.src, args.dst)
+        with elapsed_lines(f"exporting {args.src}"):
+            return jax_export(args.src, args.dst)
     if args.kind == "pretrained":
         return pretrained(args.model, args.dtype)
     if args.kind == "verify":
-        return _verify(args.folder, args.write)
+        with elapsed_lines(f"reading {args.folder}"):
+            return _verify(args.folder, args.write)
     if args.kind == "push-to-hub":
         return push_to_hub(
             args.folder,
@@ -49,7 +53,8 @@ def _run(argv: Sequence[str]) -> object:
             local_dir=args.local_dir,
         )
     options = {name: getattr(args, name, None) for name in OPTIONS}
-    return convert(args.kind, args.src, args.dst, args.dtype, **options)
+    with elapsed_lines(f"converting {args.src}"):
+        return convert(args.kind, args.src, args.dst, args.dtype, **options)
 
 
 def _verify(folder: str, write: bool) -> VerificationResult:

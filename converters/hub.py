@@ -23,6 +23,7 @@ from clip_jax import byte_bpe, model_folder
 from clip_jax.cache_dir import cache_dir
 from clip_jax.errors import InputError
 from clip_jax.paths import as_path
+from clip_jax.progress import elapsed_lines
 from converters import (
     byte_vocabulary,
     hf_clip,
@@ -136,7 +137,8 @@ def _make(
     source.mkdir()
     try:
         _link_files(fetched, source)
-        convert(plan.kind, source, folder, dtype, published.preset, origin)
+        with elapsed_lines(f"converting to {folder}"):
+            convert(plan.kind, source, folder, dtype, published.preset, origin)
     finally:
         shutil.rmtree(source, ignore_errors=True)
 

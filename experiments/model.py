@@ -24,6 +24,7 @@ from clip_jax.cli import Parser
 from clip_jax.compilation_cache import enable_compilation_cache
 from clip_jax.errors import InputError
 from clip_jax.paths import as_path
+from clip_jax.progress import elapsed_lines
 from clip_jax.tokenizer import FILE_NAME, Tokenizer, load_tokenizer
 from experiments.cli.command_line import load_extensions
 from experiments.cli.exit_status import exit_status
@@ -164,8 +165,11 @@ def run(argv: Sequence[str]) -> None:
     if as_path(args.out).exists():
         raise InputError(f"{args.out}: exists already; name a new folder")
     extensions = load_extensions(args.config) if args.config else NO_EXTENSIONS
-    model, step = _load(args.workdir, args.step, args.ema, args.wise_ft, extensions)
-    print(f"model: {model.save(args.out, source='experiments.model', step=step)}")
+    with elapsed_lines(f"reading {args.workdir}"):
+        model, step = _load(args.workdir, args.step, args.ema, args.wise_ft, extensions)
+    with elapsed_lines(f"writing {args.out}"):
+        folder = model.save(args.out, source="experiments.model", step=step)
+    print(f"model: {folder}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

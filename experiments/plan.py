@@ -18,6 +18,8 @@ import jax
 
 from clip_jax.cli import Parser
 from clip_jax.errors import InputError
+from clip_jax.progress import elapsed_lines
+from clip_jax.terminal_table import print_table
 from experiments.cli.command_line import parse_command_line
 from experiments.cli.exit_status import exit_status
 from experiments.config.run import TrainConfig
@@ -26,6 +28,8 @@ from experiments.planning.cycles import CLOCKS
 from experiments.planning.plan import Plan, make_plan
 from experiments.planning.search import search
 from experiments.planning.topology import FORM, slice_devices
+
+Row = tuple[str, str]
 
 
 def run(argv: Sequence[str]) -> None:
@@ -43,18 +47,21 @@ def run(argv: Sequence[str]) -> None:
     if args.search:
         if chip is None:
             raise InputError("--search compares times; choose a --chip for CPU devices")
-        config, plan = search(
-            config, devices, chip, mfu=args.mfu, limit=args.limit, tell=_tell_variant
-        )
+        with elapsed_lines(f"compiling variants for {len(devices)} devices"):
+            config, plan = search(
+                config, devices, chip, mfu=args.mfu, limit=args.limit, tell=_tell_variant
+            )
     else:
         generation = _generation(args.topology) if args.full else ""
-        plan = make_plan(
-            config, devices, chip, mfu=args.mfu, quick=args.quick, generation=generation
-        )
+        with elapsed_lines(f"compiling the step for {len(devices)} devices"):
+            plan = make_plan(
+                config, devices, chip, mfu=args.mfu, quick=args.quick, generation=generation
+            )
     if args.json:
         print(json.dumps(plan.to_dict()))
     else:
-        print(describe(config, plan, args.topology, chip))
+        title, rows = describe_run(config, plan, args.topology), plan_rows(plan, chip)
+        print_table(describe(title, rows), ("", ""), rows, title=title)
 
 
 def _generation(topology: str) -> str:
@@ -75,45 +82,58 @@ def find_chip(topology: str, name: str) -> Chip | None:
     return chip_named(name or generation)
 
 
-def describe(config: TrainConfig, plan: Plan, topology: str, chip: Chip | None) -> str:
+def describe(title: str, rows: Sequence[Row]) -> str:
     """Lines of text for a person."""
+    lines = (f"{name:<22}{value}" if value else name for name, value in rows)
+    return "\n".join((title, *lines))
+
+
+def describe_run(config: TrainConfig, plan: Plan, topology: str) -> str:
     mesh = ", ".join(f"{axis} {size}" for axis, size in plan.mesh.items())
-    lines = [
+    return (
         f"{topology}: mesh {mesh}; remat {plan.remat}, {plan.grad_accum_steps} micro-batches; "
-        "batch "
-        f"{config.data.batch_size:,}",
-        f"parameters            {plan.parameters:,}",
-        "bytes per device",
-        f"  parameters          {_bytes(plan.parameter_bytes)}",
-        f"  optimiser state     {_bytes(plan.optimizer_bytes)}",
-        f"  batch               {_bytes(plan.batch_bytes)}",
-        f"  temporaries         {_bytes(plan.temporary_bytes)}",
-        f"  peak                {_bytes(plan.peak_bytes)}{_fit(plan, chip)}",
-        "FLOPs per device and step",
-        f"  of the model        {plan.model_flops:.3e}",
-        f"  with remat          {plan.executed_flops:.3e}",
+        f"batch {config.data.batch_size:,}"
+    )
+
+
+def plan_rows(plan: Plan, chip: Chip | None) -> list[Row]:
+    """(name, value) of what was planned; a section's head has no value."""
+    rows = [
+        ("parameters", f"{plan.parameters:,}"),
+        ("bytes per device", ""),
+        ("  parameters", _bytes(plan.parameter_bytes)),
+        ("  optimiser state", _bytes(plan.optimizer_bytes)),
+        ("  batch", _bytes(plan.batch_bytes)),
+        ("  temporaries", _bytes(plan.temporary_bytes)),
+        ("  peak", f"{_bytes(plan.peak_bytes)}{_fit(plan, chip)}"),
+        ("FLOPs per device and step", ""),
+        ("  of the model", f"{plan.model_flops:.3e}"),
+        ("  with remat", f"{plan.executed_flops:.3e}"),
     ]
     if plan.counted_flops is not None:
-        lines.append(f"  XLA, loops once     {plan.counted_flops:.3e}")
+        rows.append(("  XLA, loops once", f"{plan.counted_flops:.3e}"))
     if plan.sent_bytes is not None:
-        lines.append("bytes that a device sends in a step")
-        lines += [f"  {kind:<20}{_bytes(size)}" for kind, size in sorted(plan.sent_bytes.items())]
+        rows.append(("bytes that a device sends in a step", ""))
+        rows += [(f"  {kind}", _bytes(size)) for kind, size in sorted(plan.sent_bytes.items())]
     if plan.work is not None:
-        lines.append("estimated by the compiler's cycles, for each device and step")
-        for kind, cost in plan.work.items():
-            lines.append(
-                f"  {kind:<20}{1000 * cost['seconds']:9.2f} ms {cost['size'] / 1e9:8.2f} GB "
-                f"{cost['launches']:6.0f} launches"
+        rows.append(("estimated by the compiler's cycles, for each device and step", ""))
+        rows += [
+            (
+                f"  {kind}",
+                f"{1000 * cost['seconds']:9.2f} ms {cost['size'] / 1e9:8.2f} GB "
+                f"{cost['launches']:6.0f} launches",
             )
-        lines.append(f"step time             {plan.step_seconds:.3f} s, MFU {plan.mfu:.0%}")
-    elif plan.step_seconds is not None:
-        lines += [
-            f"step time at best     {plan.step_seconds:.3f} s, MFU {plan.mfu:.0%}",
-            f"  to compute          {plan.compute_seconds:.3f} s",
-            f"  to update           {plan.update_seconds:.3f} s",
-            f"  to send             {plan.message_seconds:.3f} s",
+            for kind, cost in plan.work.items()
         ]
-    return "\n".join(lines)
+        rows.append(("step time", f"{plan.step_seconds:.3f} s, MFU {plan.mfu:.0%}"))
+    elif plan.step_seconds is not None:
+        rows += [
+            ("step time at best", f"{plan.step_seconds:.3f} s, MFU {plan.mfu:.0%}"),
+            ("  to compute", f"{plan.compute_seconds:.3f} s"),
+            ("  to update", f"{plan.update_seconds:.3f} s"),
+            ("  to send", f"{plan.message_seconds:.3f} s"),
+        ]
+    return rows
 
 
 def _fit(plan: Plan, chip: Chip | None) -> str:

@@ -23,6 +23,7 @@ from clip_jax.compilation_cache import enable_compilation_cache
 from clip_jax.errors import InputError
 from clip_jax.model_folder import read_config
 from clip_jax.paths import as_path, is_remote
+from clip_jax.terminal_table import print_table
 from experiments.cli.command_line import parse_command_line, take_distributed
 from experiments.cli.exit_status import exit_status
 from experiments.config.run import TrainConfig
@@ -34,7 +35,14 @@ from experiments.start_checks import data
 from experiments.start_checks.hours import describe_hours
 from experiments.start_checks.processes import check_clocks, check_versions
 from experiments.start_checks.storage import check_space, check_writable
-from experiments.start_checks.table import ERROR, OK, WARNING, Findings, format_table
+from experiments.start_checks.table import (
+    ERROR,
+    OK,
+    VERDICT_STYLES,
+    WARNING,
+    Findings,
+    format_table,
+)
 from experiments.train import check_mesh
 from experiments.training import partitioning
 from experiments.training.run_objective import make_run_objective
@@ -161,7 +169,9 @@ def run(argv: Sequence[str]) -> None:
     rows = preflight(config, workdir if given else None, args.step_seconds)
     first = jax.process_index() == 0
     if first:
-        print(format_table(rows), flush=True)
+        print_table(
+            format_table(rows), ("check", "verdict", "found"), rows, styles=VERDICT_STYLES
+        )
     errors = [f"{name}: {text}" for name, verdict, text in rows if verdict == ERROR]
     for line in errors[:-1] if first else ():
         print(f"error: {line}", file=sys.stderr)

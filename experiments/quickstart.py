@@ -17,6 +17,7 @@ from pathlib import Path
 from clip_jax import PretrainedClip
 from clip_jax.cli import Parser, local_only
 from clip_jax.errors import InputError
+from clip_jax.terminal_table import print_table
 from experiments.cli.exit_status import exit_status
 from experiments.config.run import TrainConfig
 from experiments.configs import (
@@ -112,8 +113,11 @@ def run(
         page = _write(workdir, demo.title, configs, results, left, seed, start)
         if left and results:
             print(f"report so far: {page}", flush=True)
-    for result in results:
-        print(result.summary())
+    print_table(
+        "\n".join(result.summary() for result in results),
+        ("on held-out images", "measured"),
+        [row for result in results for row in result.rows()],
+    )
     print(f"models: {' '.join(str(run.model_folder) for run in runs.values())}\nreport: {page}")
     return results
 

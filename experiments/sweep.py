@@ -31,6 +31,7 @@ import jax
 from clip_jax.atomic_file import replace_file
 from clip_jax.cli import Parser, local_only
 from clip_jax.errors import InputError
+from clip_jax.terminal_table import print_markdown
 from experiments.cli.command_line import experiment_file, load_experiment, parse_command_line
 from experiments.cli.exit_status import DivergedError, exit_status
 from experiments.config.run import MeshConfig, TrainConfig
@@ -320,8 +321,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     def work() -> None:
         sweep = parse(argv)
         run_sweep(sweep)
-        print(f"{(sweep.workdir / 'table.md').read_text(encoding='utf-8')}\n"
-              f"{sweep.workdir}: table.md table.json table.csv plot.png")  # fmt: skip
+        print_markdown((sweep.workdir / "table.md").read_text(encoding="utf-8"))
+        print(f"{sweep.workdir}: table.md table.json table.csv plot.png")
 
     return exit_status(work, argv)
 

@@ -24,6 +24,7 @@ from clip_jax.compilation_cache import enable_compilation_cache
 from clip_jax.errors import InputError
 from clip_jax.model_folder import CONFIG
 from clip_jax.paths import as_path, is_remote, remove_tree
+from clip_jax.progress import elapsed_lines
 from clip_jax.tokenizer import FILE_NAME
 from experiments.cli.command_line import describe_keys, parse_command_line, take_distributed
 from experiments.cli.exit_status import exit_status
@@ -169,10 +170,11 @@ def train(
                 if config.final_model == "best" and (best := checkpoints.best_step()) is not None:
                     state = checkpoints.restore(best, abstract_state(state))
         preemption.nothing_to_save = True
-        model = as_pretrained(objective, fetch_to_host(model_params(state)), tokenizer)
-        folder.check()
-        if processes.first:
-            _write_model(model, workdir, config)
+        with elapsed_lines(f"writing {workdir / MODEL}", quiet=not processes.first):
+            model = as_pretrained(objective, fetch_to_host(model_params(state)), tokenizer)
+            folder.check()
+            if processes.first:
+                _write_model(model, workdir, config)
         processes.barrier("model")
         return Run(model, workdir / MODEL, last_metrics(workdir))
 

@@ -38,7 +38,14 @@ import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 from tokenizers.pre_tokenizers import ByteLevel  # noqa: E402
 
-from clip_jax import ClipConfig, ImageConfig, InputError, TextConfig, VisionConfig  # noqa: E402
+from clip_jax import (  # noqa: E402
+    ClipConfig,
+    ImageConfig,
+    InputError,
+    TextConfig,
+    VisionConfig,
+    progress,
+)
 from clip_jax.byte_bpe import VocabularySpec  # noqa: E402
 
 GOLDENS = Path(__file__).parent / "goldens"
@@ -55,6 +62,12 @@ def pytest_collection_finish():
     gc.collect()
     gc.freeze()
     gc.set_threshold(20_000, 20, 20)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def no_elapsed_lines():
+    """On a slow machine a phase may take 10 s; tests compare what commands print."""
+    progress.FIRST_LINE_SECONDS = 3600.0
 
 
 @pytest.fixture(scope="session")

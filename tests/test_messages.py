@@ -162,6 +162,7 @@ WALK = [
     ("rudolph_jax", APP + " --ruclip={T}/absent", "absent: not a model folder"),
     ("rudolph_jax", APP + " --ruclip={H}/ruclip --images={H}/full", "full: holds no images"),
     ("docs.tools.app_images", "{T}/out --models={T}/absent", "absent"),
+    ("docs.tools.upscaling_images", "{T}/out --model={H}/vqgan", "'upscaler'"),
     ("experiments.train", "", "--config=FILE and --workdir=DIR are both needed"),
     ("experiments.train", "--config={T}/absent.py --workdir={T}/run", "cannot be read"),
     ("experiments.train", "--config={H}/broken.py --workdir={T}/run", "broken.py"),

@@ -25,7 +25,7 @@ from clip_jax.index.sources import Entry, Source, open_source
 from clip_jax.paths import is_remote, local_path
 from clip_jax.predictor import Predictor
 from clip_jax.pretrained import PretrainedClip
-from clip_jax.progress import progress_bar
+from clip_jax.progress import elapsed_lines, progress_bar
 from clip_jax.text import escape
 
 FORMAT = "1"
@@ -130,7 +130,8 @@ class _Builder:
         self, compare_content: bool, quiet: bool, on_progress: Callable[[int], object] | None
     ) -> BuildReport:
         keys: list[str] = []
-        entries = list(self._source.entries())
+        with elapsed_lines("listing images", quiet=quiet):
+            entries = list(self._source.entries())
         size = self._predictor.batch_size * BATCHES_PER_COMMIT
         with progress_bar(len(entries), "images", quiet=quiet) as bar:
             for number, batch in enumerate(_batched(entries, size)):

@@ -1,7 +1,8 @@
 """Pictures of the page for its documentation: python -m docs.tools.app_images docs/pictures
 
 Starts the page on the quickstart's models, uses its four tabs in headless Chromium, and writes
-app_draw.png, app_caption.png, app_classify.png and app_search.png. Needs the extra `browser`.
+app_draw.png, app_caption.png, app_classify.png and app_search.png. With --upscaler=FOLDER, that
+`docs.tools.upscaling_images` trained say, the drawings are enlarged. Needs the extra `browser`.
 """
 
 from __future__ import annotations
@@ -30,9 +31,14 @@ SIDE = 128  # pixels, magnified from 8
 COLOURS = 256  # of an image of the page, for a small file
 
 
-def take_pictures(models: Path, out: Path) -> list[Path]:
-    """One of each tab, something done there. models: what the quickstart left."""
+def take_pictures(models: Path, out: Path, upscaler: Path | None = None) -> list[Path]:
+    """One of each tab, something done there. models: what the quickstart left.
+
+    upscaler: the folder of a network that enlarges the drawings.
+    """
     folders = {option: models / name / MODEL for option, name in RUNS.items()}
+    if upscaler is not None:
+        folders["upscaler"] = upscaler
     for folder in folders.values():
         read_config(folder)
     with tempfile.TemporaryDirectory() as name:
@@ -45,6 +51,8 @@ def take_pictures(models: Path, out: Path) -> list[Path]:
         ):
             page = Page(driver, server.url)
             page.write("prompt", PROMPT)
+            if upscaler is not None:
+                page.find("upscale", "input")[0].click()
             page.press("draw")
             page.wait_for("drawn", "best first")
             files = [save(page, out / "app_draw.png")]
@@ -63,7 +71,7 @@ def take_pictures(models: Path, out: Path) -> list[Path]:
             page.turn_to("Search")
             page.write("sought", PROMPT)
             page.press("search")
-            page.wait_for("searched", "pictures in")
+            page.wait_for("searched", "images in the folder")
             page.wait(lambda: page.find("found", "img"))
             return [*files, save(page, out / "app_search.png")]
 
@@ -103,8 +111,9 @@ def _run(argv: Sequence[str]) -> None:
     parser.add_argument(
         "--models", type=Path, default=Path("runs/quickstart"), help="what the quickstart left"
     )
+    parser.add_argument("--upscaler", type=Path, help="folder of a network that enlarges")
     args = parser.parse_args(argv)
-    for file in take_pictures(args.models, args.out):
+    for file in take_pictures(args.models, args.out, args.upscaler):
         print(file)
 
 

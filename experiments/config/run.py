@@ -71,6 +71,9 @@ class TrainConfig:
     final_model: which parameters become the model folder, of the "last" step or of the "best" by
         `best_metric`.
     report_to: where metrics are shown besides metrics.jsonl: "tensorboard", "wandb", "mlflow".
+    evaluation_images: how many held-out captions RUDOLPH draws at each evaluation, by a "losses"
+        evaluator's split; ruCLIP's "zero-shot" evaluators have a confusion matrix then. 0: none.
+        See `experiments/evaluation/during_training/images.py` for what they cost.
     watchdog_seconds: how long processes wait for one that does not begin a step; 0: for ever.
     extensions: own functions that the config names; they are not saved with it.
     """
@@ -98,6 +101,7 @@ class TrainConfig:
     early_stop: Annotated[int, Meta(ge=0)] = 0
     final_model: str = "last"
     report_to: tuple[str, ...] = ("tensorboard",)
+    evaluation_images: Annotated[int, Meta(ge=0, le=256)] = 8
     watchdog_seconds: float = 0.0
     extensions: Extensions = dataclasses.field(
         default=Extensions(), compare=False, metadata=FUNCTIONS

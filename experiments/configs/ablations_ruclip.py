@@ -39,6 +39,7 @@ def get_config() -> ConfigDict:
         log_every=5,
         checkpoint_every=0,
         evaluators=("zero-shot:validation",),
+        evaluation_images=0,
     ).to_config_dict()
 
 

@@ -30,6 +30,7 @@ def get_config() -> ConfigDict:
         log_every=5,
         checkpoint_every=0,
         evaluators=("losses:validation",),
+        evaluation_images=0,
     ).to_config_dict()
 
 

@@ -26,4 +26,5 @@ def train_config() -> TrainConfig:
         # Unpublished, as all of rudolph_350m.py; the rate for this size is that of Brown et al.
         # 2020, table 2.1. 2,048 sequences are 2.2 million tokens.
         optim=dataclasses.replace(small.optim, learning_rate=1.6e-4),
+        evaluation_images=0,  # drawings need all parameters on one device
     )

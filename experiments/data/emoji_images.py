@@ -115,7 +115,7 @@ def all_emoji() -> tuple[Emoji, ...]:
 
 def draw(characters: str, style: str) -> np.ndarray:
     """Draws an emoji in a style, on white: uint8[72, 72, 3]."""
-    image = {"twemoji": _draw_twemoji, "openmoji": _draw_openmoji}[style](characters)
+    image = {"twemoji": _draw_twemoji, "openmoji": draw_openmoji}[style](characters)
     background = Image.new("RGBA", image.size, "white")
     background.alpha_composite(image)
     return np.asarray(background.convert("RGB"))
@@ -173,9 +173,11 @@ def _openmoji_glyphs() -> tuple[ImageFont.FreeTypeFont, dict[str, str]]:
     return ImageFont.truetype(file, IMAGE_SIZE, layout_engine=basic), private
 
 
-def _draw_openmoji(characters: str) -> Image.Image:
+def draw_openmoji(characters: str, side: int = IMAGE_SIZE) -> Image.Image:
+    """Draws an emoji by the OpenMoji font as a transparent RGBA square. side: its pixels."""
     font, private = _openmoji_glyphs()
-    side = IMAGE_SIZE
+    if side != IMAGE_SIZE:
+        font = font.font_variant(size=side)
     sheet = Image.new("RGBA", (2 * side, 2 * side))
     ImageDraw.Draw(sheet).text(
         (side // 2, side // 4), private[characters], font=font, embedded_color=True

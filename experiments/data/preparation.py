@@ -25,6 +25,7 @@ from tqdm import tqdm
 from clip_jax.atomic_file import replace_file, replacing
 from clip_jax.errors import InputError
 from clip_jax.paths import as_path, remove_tree
+from clip_jax.progress import elapsed_lines
 from clip_jax.text import check_encodable, escape, parse_json, read_json
 from experiments.config.data import BACKGROUNDS
 from experiments.data.inspection import ACROSS, EXACT, NEAR, count_findings, find
@@ -148,7 +149,8 @@ def prepare(
                 job.check_whole()
             else:
                 job.write_chunks(range(len(job.chunks)))
-            _finish(job, lock)
+            with elapsed_lines(f"finishing {job.out}"):
+                _finish(job, lock)
         remove_tree(job.unfinished)
         return _summarize(job)
 
@@ -215,7 +217,8 @@ class _Job:
         check_encodable(str(out), "OUT")  # what writes records takes names as UTF-8
         config = dataclasses.replace(config, chunk_records=write_config.shard_records)
         cluster = None if address is None else RayEngine(address, workers)
-        plan = make_plan(config)
+        with elapsed_lines(f"listing {escape(config.source)}"):
+            plan = make_plan(config)
         coder = None
         if vqgan:
             from experiments.data.code_writer import CodeWriter  # JAX is for these alone

@@ -14,6 +14,7 @@ from absl import logging as absl_logging
 
 from clip_jax.errors import InputError
 from clip_jax.paths import as_path
+from clip_jax.progress import elapsed_lines
 from experiments.config.data import DataConfig
 from experiments.data.mixture import Mixture
 from experiments.data.shard_readers import ShardReaders
@@ -41,7 +42,10 @@ def build_builtin_set(name: str, directory: str | Path) -> Path:
     # The default format would need TensorFlow.
     builder = BUILDERS[name](data_dir=str(directory), file_format="array_record")
     tfds.disable_progress_bar()
-    with contextlib.redirect_stdout(io.StringIO()):  # TFDS speaks of a download that there is not
+    with (
+        contextlib.redirect_stdout(io.StringIO()),  # TFDS speaks of a download that there is not
+        elapsed_lines(f"building {name}"),
+    ):
         builder.download_and_prepare()
     return Path(builder.data_path)
 

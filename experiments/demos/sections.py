@@ -26,12 +26,16 @@ class DemoResult:
     sections: Sequence[Section]
     losses: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
+    def rows(self) -> list[tuple[str, str]]:
+        """The names and values of the figures."""
+        scores = [(name, percent(value)) for name, value in self.scores.items()]
+        return scores + [(name, nats(value)) for name, value in self.losses.items()]
+
     def summary(self) -> str:
-        """The figures as lines for a console."""
-        lines = {name: percent(value) for name, value in self.scores.items()}
-        lines |= {name: nats(value) for name, value in self.losses.items()}
-        width = max(map(len, lines))
-        return "\n".join(f"{name:{width}}  {value}" for name, value in lines.items())
+        """The figures as lines."""
+        rows = self.rows()
+        width = max(len(name) for name, _ in rows)
+        return "\n".join(f"{name:{width}}  {value}" for name, value in rows)
 
 
 def percent(share: float) -> str:

@@ -13,9 +13,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
 
+import jax
+
 from clip_jax.config import ImageConfig
 from clip_jax.errors import InputError
 from clip_jax.image import preprocess
+from clip_jax.progress import elapsed_lines
 from clip_jax.text import escape
 
 CHECK_SIZE = 8  # pixels; to find out whether an image can be read, any size does
@@ -98,7 +101,8 @@ class ReadableExamples:
 def readable_examples(examples: Any, count: int) -> ReadableExamples:
     """Return the readable ones of the first `count` examples. InputError if there are none."""
     has_images = getattr(examples, "has_images", True)
-    reasons = find_unreadable(examples, range(count)) if has_images else {}
+    with elapsed_lines(f"opening {count:,} images", quiet=jax.process_index() > 0):
+        reasons = find_unreadable(examples, range(count)) if has_images else {}
     check_any_readable(examples, count, reasons)
     places = [place for place in range(count) if place not in reasons]
     return ReadableExamples(examples.at(places), count, listed(examples, reasons))

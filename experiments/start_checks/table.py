@@ -6,11 +6,15 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+import jax
+
 from clip_jax.errors import InputError, one_line
+from clip_jax.progress import elapsed_lines
 from experiments.cli.exit_status import StorageError
 from experiments.distributed.processes import Processes
 
 OK, WARNING, ERROR = "ok", "warning", "error"
+VERDICT_STYLES = {OK: "green", WARNING: "yellow", ERROR: "bold red"}  # on a terminal
 
 
 class Findings:
@@ -29,7 +33,8 @@ class Findings:
         to the next one.
         """
         try:
-            found = check()
+            with elapsed_lines(f"checking {name}", quiet=jax.process_index() > 0):
+                found = check()
         except (InputError, StorageError) as error:
             self.add(name, ERROR, str(error))
             return None

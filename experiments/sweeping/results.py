@@ -46,7 +46,9 @@ def read_result(folder: Path, config: TrainConfig) -> Result | None:
     result = Result(**json.loads(file.read_text(encoding="utf-8")))
     # Through JSON, as the saved one went: tuples become lists.
     wanted, saved = flatten(json.loads(json.dumps(config.to_dict()))), flatten(result.config)
-    saved.setdefault("data.log_ids", False)  # which earlier versions did not write
+    # Which earlier versions did not write, and which change no result.
+    saved.setdefault("data.log_ids", False)
+    saved["evaluation_images"] = wanted["evaluation_images"]
     for key in sorted(wanted.keys() | saved.keys()):
         if wanted.get(key) != saved.get(key):
             raise InputError(

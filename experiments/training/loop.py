@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -20,6 +21,13 @@ from experiments.distributed.preemption import PreemptionHandler
 from experiments.distributed.processes import Processes, fetch_to_host
 from experiments.distributed.watchdog import Watchdog
 from experiments.evaluation.during_training.evaluators import Evaluator, ShardedEvaluator
+from experiments.evaluation.during_training.images import (
+    DRAWINGS,
+    Figure,
+    figures_of,
+    make_drawings,
+    missing_package,
+)
 from experiments.evaluation.during_training.sharded_model import ShardedModel
 from experiments.objectives.objective import Objective, Pretrained
 from experiments.training.interrupts import HeldInterrupts
@@ -78,6 +86,11 @@ class Loop:
         self.unscored = processes.broadcast_from_first(self._is_unscored, Stopped)
         scores = processes.broadcast_from_first(self._read_scores, Stopped)
         self.scores = [(step, value) for step, value in scores]
+        missing = processes.broadcast_from_first(partial(missing_package, config), Stopped)
+        if missing and processes.first:
+            print(missing, file=sys.stderr, flush=True)
+        self.draws_figures = bool(config.evaluation_images) and not missing
+        self.drawings = make_drawings(config) if self.draws_figures else None
         self.steps_left = first_step < config.steps and not self._is_out_of_patience()
         self.has_work = self.steps_left or bool(self.not_evaluated) or self.unscored
 
@@ -267,6 +280,8 @@ class Loop:
             values |= self._evaluate_sharded(number, params, sharded)
         if alone := [name for name in names if name not in sharded]:
             values |= self._evaluate_alone(number, params, alone)
+        if self.drawings is not None:
+            self._draw_samples(number, params)
         best = self.config.best_metric
         if best and best.partition("/")[0] in names and best not in values:
             raise InputError(f"config.best_metric is {best!r}; expected one of {', '.join(values)}")
@@ -289,6 +304,7 @@ class Loop:
                 # The first's count: another kind of processor may differ in the last bit.
                 agreed = self.processes.broadcast_from_first(partial(dict, measured), Stopped)
                 found |= self._write(number, name, agreed)
+                self._write_figures(number, name, figures_of(measured))
         return found
 
     def _evaluate_alone(self, number: int, params: Any, names: list[str]) -> dict[str, float]:
@@ -300,10 +316,43 @@ class Loop:
             with self.preemption.interruptible(alone=False), self._alone():
                 model = as_pretrained(self.objective, whole, self.tokenizer)
                 for name in names:
-                    found |= self._write(number, name, self.evaluators[name](model))
+                    measured = self.evaluators[name](model)
+                    found |= self._write(number, name, measured)
+                    self._write_figures(number, name, figures_of(measured))
             return found
 
         return self.processes.broadcast_from_first(evaluate, Stopped)
+
+    def _draw_samples(self, number: int, params: Any) -> None:
+        """The first process draws held-out captions on a device of its own; the others wait."""
+        drawings, whole = self.drawings, fetch_to_host(params)
+        assert drawings is not None
+
+        def draw() -> bool:
+            with self.preemption.interruptible(alone=False), self._alone():
+                try:
+                    model = as_pretrained(self.objective, whole, self.tokenizer)
+                    self._write_figures(number, "", {DRAWINGS: partial(drawings, model)})
+                except jax.errors.JaxRuntimeError as error:
+                    if "RESOURCE_EXHAUSTED" not in str(error):
+                        raise
+                    self.progress.log(
+                        f"step {number}: the device has no memory left to draw samples; this run "
+                        "draws no more (config.evaluation_images=0 does not try)"
+                    )
+                    return False
+            return True
+
+        if not self.processes.broadcast_from_first(draw, Stopped):
+            self.drawings = None
+
+    def _write_figures(self, number: int, name: str, figures: Mapping[str, Figure]) -> None:
+        """Draws, writes and shows figures of an evaluation; the first process does."""
+        if not self.draws_figures or not self.processes.first:
+            return
+        for key, draw in figures.items():
+            file = self.writer.write_image(number, f"{name}/{key}" if name else key, draw())
+            self.progress.log(f"step {number}: {file}")
 
     def _write(self, number: int, name: str, values: Mapping[str, float]) -> dict[str, float]:
         """Writes and shows an evaluator's values, under its name."""

@@ -11,12 +11,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
+import numpy as np
+from PIL import Image
 from tqdm import tqdm
 
 from clip_jax.atomic_file import replace_file
 from clip_jax.paths import as_path, is_remote, upload
 from experiments.training.interrupts import HeldInterrupts
-from experiments.training.trackers import BOARD, start_trackers
+from experiments.training.trackers import BOARD, image_file, start_trackers
 
 FILE_NAME = "metrics.jsonl"
 UPLOAD_SECONDS = 30.0  # between two writings to a bucket
@@ -44,6 +46,7 @@ class MetricsWriter:
         # Imports PyTorch where there is one, which takes seconds.
         from tensorboardX import SummaryWriter
 
+        self._folder = folder
         folder.mkdir(parents=True, exist_ok=True)
         rows = [row for row in read_metrics(folder) if row["step"] <= first_step]
         self._upload = _Upload(folder, rows) if is_remote(folder) else None
@@ -80,6 +83,17 @@ class MetricsWriter:
                 tracker.write(step, values)
             if self._upload is not None and self._upload.is_due:
                 self.flush()
+
+    def write_image(self, step: int, name: str, png: bytes) -> Path:
+        """Writes an image file in the run's folder, and shows it; returns its path."""
+        file = self._folder / image_file(step, name)
+        replace_file(file, png)
+        image = Image.open(io.BytesIO(png)).convert("RGB")
+        now = self._offset + time.monotonic()
+        self._board.add_image(name, np.asarray(image), step, walltime=now, dataformats="HWC")
+        for tracker in self._trackers:
+            tracker.write_image(step, name, image)
+        return file
 
     def flush(self) -> None:
         """Writes to a bucket what is not there yet."""
@@ -148,6 +162,9 @@ class NullMetricsWriter:
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         pass
+
+    def write_image(self, step: int, name: str, png: bytes) -> Path:
+        raise AssertionError("images are the first process's")
 
     def flush(self) -> None:
         pass

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 RESUMABLE = (
     "log_every", "checkpoint_every", "keep_checkpoints", "evaluate_every", "evaluators",
     "evaluation_sets", "best_metric", "best_mode", "early_stop", "final_model",
-    "watchdog_seconds", "report_to", "mesh", "parallel",
+    "watchdog_seconds", "report_to", "evaluation_images", "mesh", "parallel",
     "compute.remat", "compute.unroll", "compute.fused_attention",
     "data.directory", "data.threads", "data.log_ids", "data.vocabulary_sample",
 )  # fmt: skip

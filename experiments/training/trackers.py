@@ -14,12 +14,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
+from PIL import Image
+
 from clip_jax.atomic_file import replace_file
 from clip_jax.errors import InputError
 from clip_jax.paths import is_remote
 
 BOARD = "tensorboard"  # written by `MetricsWriter` itself
 IDS = "trackers.json"  # by tracker, what it calls this run
+IMAGES = "images"  # of evaluations, a folder of the run's
 PROJECT = "rudolph-jax"  # unless WANDB_PROJECT or MLFLOW_EXPERIMENT_NAME says otherwise
 
 
@@ -27,8 +30,16 @@ class Tracker(Protocol):
     def write(self, step: int, values: Mapping[str, float]) -> None:
         """values: names such as "train/loss" or "validation/accuracy" to numbers."""
 
+    def write_image(self, step: int, name: str, image: Image.Image) -> None:
+        """name: with slashes, "zero-shot:validation/confusion" say."""
+
     def close(self) -> None:
         """Waits for what is not written yet."""
+
+
+def image_file(step: int, name: str) -> str:
+    """Returns the path of an image in a run's folder; ":" is in no file's name."""
+    return f"{IMAGES}/{name.replace(':', '-')}/{step:08d}.png"
 
 
 def check_installed(names: tuple[str, ...]) -> None:
@@ -80,6 +91,9 @@ class Wandb:
     def write(self, step: int, values: Mapping[str, float]) -> None:
         self._run.log({"step": step, **values})
 
+    def write_image(self, step: int, name: str, image: Image.Image) -> None:
+        self._run.log({"step": step, name: _load("wandb").Image(image)})
+
     def close(self) -> None:
         self._run.finish()
 
@@ -114,6 +128,9 @@ class Mlflow:
     def write(self, step: int, values: Mapping[str, float]) -> None:
         for name, value in values.items():
             self._client.log_metric(self.id, name, value, step=step)
+
+    def write_image(self, step: int, name: str, image: Image.Image) -> None:
+        self._client.log_image(self.id, image, image_file(step, name))
 
     def close(self) -> None:
         self._client.set_terminated(self.id)

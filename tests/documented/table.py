@@ -342,6 +342,8 @@ HOW: dict[str, Run | Parse | Help | NotOurs] = {
     "python -m benchmarks train --steady": Parse(HOURS),
     "python -m benchmarks scaling --plot=docs/pictures/scaling.png": Parse(HOURS),
     "python -m docs.tools.app_images docs/pictures": Parse("needs Chromium"),
+    "python -m docs.tools.upscaling_images docs/pictures --model=runs/upscaler":
+        Parse("minutes of training"),
     "python -m docs.tools.structure_images docs/pictures": Run(files="docs/pictures/masks.png"),
     # Others' programs, and settings
     "python3 -m venv env": NotOurs("Python's own"),

@@ -153,4 +153,5 @@ def rudolph_train_config(train_config, small_rudolph_config, small_vqgan_folder)
         steps=4,
         checkpoint_every=2,
         evaluators=("losses:validation",),
+        evaluation_images=3,
     )

@@ -30,6 +30,9 @@ def test_a_run_asks_for_them_by_name(train_config, tmp_path):
     assert set(found) == expected
     evaluate = make_evaluators(config)["zero-shot:digits_ru"]
     assert evaluate(model)["accuracy"] == found["zero-shot:digits_ru/accuracy"]
+    assert list((tmp_path / "images").rglob("*.png")) == [
+        tmp_path / "images" / "zero-shot-digits_ru" / "confusion" / f"{config.steps:08}.png"
+    ]
 
 
 @pytest.mark.slow

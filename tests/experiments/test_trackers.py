@@ -11,6 +11,7 @@ from experiments.config.run import TrainConfig, check
 from experiments.training.metrics import MetricsWriter, read_metrics
 from experiments.training.trackers import IDS, check_installed
 from tests.experiments.small_run import CONFIG
+from tests.experiments.test_evaluation_images import PNG
 
 FIELDS = {"steps": 5, "optim.learning_rate": 0.1}
 
@@ -26,6 +27,7 @@ def write(folder, first_step, steps, trackers):
     writer = MetricsWriter(folder, first_step, FIELDS, trackers)
     for step in steps:
         writer.write(step, {"train/loss": step / 10})
+    writer.write_image(steps[-1], "zero-shot:test/confusion", PNG)
     writer.close()
 
 
@@ -42,6 +44,9 @@ def test_mlflow_continues_a_run_in_its_own_files(tmp_path, offline):
     assert run.data.params == {"steps": "5", "optim.learning_rate": "0.1"}
     history = client.get_metric_history(run.info.run_id, "train/loss")
     assert {(one.step, one.value) for one in history} == {(1, 0.1), (2, 0.2), (3, 0.3), (4, 0.4)}
+    folder = "images/zero-shot-test/confusion"
+    images = [one.path for one in client.list_artifacts(run.info.run_id, folder)]
+    assert images == [f"{folder}/00000003.png", f"{folder}/00000004.png"]
     assert [row["step"] for row in read_metrics(tmp_path)] == [1, 2, 3, 4]
     assert not list((tmp_path / "tensorboard").glob("events.*"))  # it was not asked for
 
@@ -54,6 +59,7 @@ def test_wandb_keeps_its_id_offline(tmp_path, offline):
     runs = sorted((tmp_path / "wandb").glob("offline-run-*"))
     assert len(runs) == 2 and all(run.name.endswith(id) for run in runs)
     assert all(list(run.glob("*.wandb")) for run in runs)
+    assert all(len(list(run.rglob("confusion*.png"))) == 1 for run in runs)
     assert list((tmp_path / "tensorboard").glob("events.*"))
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from clip_jax.layers import unstack_layers
 from experiments import train as train_module
+from experiments.evaluation.during_training.images import make_drawings
 from experiments.train import train
 from experiments.training.checkpoint import Checkpoints
 from experiments.training.metrics import read_metrics
@@ -63,6 +64,9 @@ def test_a_rudolph_run_leaves_a_loadable_model(finished, rudolph_train_config, r
         assert row["train/loss"] == pytest.approx(sum(weighted) / 9, rel=1e-5)
     assert run.metrics["losses:validation/image_loss"] > 0
     assert (folder / "tokenizer.model").exists()
+    (sheet,) = (folder / "images" / "drawings").iterdir()
+    assert sheet.name == "00000004.png"
+    assert sheet.read_bytes() == make_drawings(rudolph_train_config)(run.model)
     loaded = pretrained.load(run.model_folder, vqgan=rudolph_train_config.settings.vqgan)
     assert loaded.config == rudolph_train_config.model
     ids = rng.integers(0, 24, (2, 26))

@@ -23,6 +23,7 @@ from experiments.config.extensions import EvaluatorType, join_names
 from experiments.config.run import TrainConfig
 from experiments.data.source import Split, open_split
 from experiments.data.sources.labels import MissingSplit
+from experiments.evaluation.during_training.images import with_confusion
 from experiments.evaluation.during_training.set_evaluators import (
     is_set_evaluator,
     probe_scores,
@@ -208,8 +209,9 @@ def zero_shot_accuracy(
     """The split's "label" by the names of its classes, with the bare name as prompt."""
     clip = ShardedClip(model)
     images, labels = _labelled(clip, split)
-    classes = clip.text_latents(split.features["label"].names)
-    return {"accuracy": compare(images, classes, labels).accuracy}
+    names = split.features["label"].names
+    found = compare(images, clip.text_latents(names), labels)
+    return with_confusion({"accuracy": found.accuracy}, labels, found.predicted, names)
 
 
 def caption_recall(

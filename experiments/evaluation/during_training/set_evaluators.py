@@ -15,6 +15,7 @@ import numpy as np
 from clip_jax import PretrainedClip
 from clip_jax.errors import InputError
 from experiments.config.run import MeshConfig, TrainConfig
+from experiments.evaluation.during_training.images import with_confusion
 from experiments.evaluation.during_training.sharded_clip import ShardedClip
 from experiments.evaluation.during_training.sharded_model import ShardedModel, as_sharded
 from experiments.evaluation.methods.logistic_regression import LogisticRegressionFit
@@ -81,7 +82,8 @@ def _zero_shot(
         clip = ShardedClip(model)
         values, labels = _readable(clip, images, log)
         found = compare(values, clip.class_latents(prompts), labels)
-        return {metric: classification.METRICS[metric](found.labels, found.similarities)}
+        value = classification.METRICS[metric](found.labels, found.similarities)
+        return with_confusion({metric: value}, labels, found.predicted, images.class_names)
 
     return measure
 

@@ -13,6 +13,7 @@ matplotlib.use("agg")
 
 from matplotlib.figure import Figure  # noqa: E402
 
+LABELLED_CLASSES, NUMBERED_CLASSES = 30, 12
 RIGHT, WRONG, LINE, FAINT = "#1b7837", "#b2182b", "#2166ac", "#92c5de"
 
 
@@ -64,10 +65,10 @@ def similarity_matrix(
 def image_grid(
     images: Sequence[np.ndarray],
     captions: Sequence[str],
-    right: Sequence[bool],
+    right: Sequence[bool] | None = None,
     columns: int = 8,
 ) -> bytes:
-    """Images uint8[H, W, 3] with what the model calls them, green where it is right."""
+    """Images uint8[H, W, 3] with captions: what a model calls them, green where it is right."""
     rows = -(-len(images) // columns)
     figure = Figure(figsize=(1.35 * columns, 1.75 * rows), layout="constrained")
     for i, image in enumerate(images):
@@ -75,7 +76,40 @@ def image_grid(
         axes.imshow(image, interpolation="nearest")
         axes.set_axis_off()
         title = "\n".join(textwrap.wrap(captions[i], 18, max_lines=2, placeholder="…"))
-        axes.set_title(title, fontsize=7, color=RIGHT if right[i] else WRONG)
+        colour = "black" if right is None else RIGHT if right[i] else WRONG
+        axes.set_title(title, fontsize=7, color=colour)
+    return as_png(figure)
+
+
+def confusion_matrix(counts: np.ndarray, class_names: Sequence[str]) -> bytes:
+    """Images int[true class, predicted class] as shares of each true class, its images' number.
+
+    Up to LABELLED_CLASSES have their names, and up to NUMBERED_CLASSES the shares in per cent.
+    """
+    classes = len(class_names)
+    totals = counts.sum(axis=1, keepdims=True)
+    shares = counts / np.maximum(totals, 1)
+    side = 2.2 + 0.34 * classes if classes <= LABELLED_CLASSES else 7.0
+    figure = Figure(figsize=(side + 1.0, side), layout="constrained")
+    axes = figure.add_subplot()
+    shown = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, interpolation="nearest")
+    figure.colorbar(shown, ax=axes, shrink=0.8, label="share of the true class")
+    right = np.trace(counts) / max(totals.sum(), 1)
+    axes.set(
+        xlabel="predicted", ylabel="true", title=f"{100 * right:.1f} % of {totals.sum():,} right"
+    )
+    if classes <= LABELLED_CLASSES:
+        names = [textwrap.shorten(name, 24, placeholder="…") for name in class_names]
+        axes.set_xticks(
+            range(classes), names, rotation=60, ha="right", rotation_mode="anchor", fontsize=8
+        )
+        axes.set_yticks(range(classes), names, fontsize=8)
+    if classes <= NUMBERED_CLASSES:
+        for i, j in np.argwhere(counts):
+            axes.text(
+                j, i, f"{100 * shares[i, j]:.0f}", ha="center", va="center", fontsize=7,
+                color="white" if shares[i, j] > 0.5 else "black",
+            )  # fmt: skip
     return as_png(figure)
 
 

@@ -14,6 +14,8 @@ import jax
 from clip_jax import Compute
 from clip_jax.cli import any_path
 from clip_jax.errors import InputError
+from clip_jax.progress import elapsed_lines
+from clip_jax.terminal_table import on_terminal, print_table
 from experiments.data.sources.labels import MissingSplit
 from experiments.evaluation.array_cache import ArrayCache
 from experiments.evaluation.clip_model import ClipModel, open_clip
@@ -139,17 +141,30 @@ def measure_sets(
     folder: of the task's results, in the model's.
     """
     remarks = Remarks()
+    rows: list[tuple[str, ...]] = []
     for run in runs:
 
         def of_set(name: str, run: EvalRun[Any] = run) -> None:
-            result = measure(run, name)
+            # On a terminal there are bars.
+            quiet = sys.stderr.isatty() or jax.process_index() > 0
+            with elapsed_lines(f"{run.name}  {name}", quiet=quiet):
+                result = measure(run, name)
             for line in lines(name, result):
                 print_line(f"{run.name}  {line}{left_out(result)}")
+                what, _, found = line.partition(": ")
+                rows.append((run.name, what, f"{found}{left_out(result)}"))
             remarks.print(run.name, result)
 
         for_each_set(set_names(args), of_set, args.test_split)
         print_line(f"{written}: {run.folder / folder}")
+    print_all(rows)
     remarks.finish()
+
+
+def print_all(rows: Sequence[tuple[str, ...]]) -> None:
+    """Prints what was measured as one table, on a terminal, where the lines were several."""
+    if len(rows) > 1 and jax.process_index() == 0 and on_terminal(sys.stdout):
+        print_table("", ("model", "set", "found"), rows)
 
 
 def for_each_set(

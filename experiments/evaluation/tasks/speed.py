@@ -13,6 +13,7 @@ from clip_jax.cli import any_path
 from clip_jax.config import ClipConfig
 from clip_jax.errors import InputError
 from clip_jax.model import Clip
+from clip_jax.terminal_table import print_markdown
 from experiments.evaluation.clip_model import open_clip
 from experiments.evaluation.console import print_line
 from experiments.evaluation.methods.speed import (
@@ -58,7 +59,7 @@ def run(args: argparse.Namespace) -> None:
     result = measure(
         clip, preset, _sizes(args.batch_sizes), args.pictures, args.rounds, not args.without_torch
     )
-    print_line(table(name, result))
+    print_markdown(table(name, result))
     device = jax.devices()[0].device_kind.replace("/", "-")
     file = args.out / NAME / f"{name} on {device}, {args.dtype}.json"
     write_result(file, {"task": NAME, "model": name, **result})
