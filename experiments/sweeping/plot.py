@@ -9,15 +9,12 @@ from pathlib import Path
 
 import matplotlib
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
-matplotlib.use("agg")
-
-from matplotlib.axes import Axes  # noqa: E402
-from matplotlib.figure import Figure  # noqa: E402
-
-from experiments.config.run import TrainConfig  # noqa: E402
-from experiments.sweeping.results import Row  # noqa: E402
-from experiments.training.metrics import read_metrics  # noqa: E402
+from experiments.config.run import TrainConfig
+from experiments.sweeping.results import Row
+from experiments.training.metrics import read_metrics
 
 LOSS = "train/loss"
 

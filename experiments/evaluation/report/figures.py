@@ -8,10 +8,7 @@ from collections.abc import Mapping, Sequence
 
 import matplotlib
 import numpy as np
-
-matplotlib.use("agg")
-
-from matplotlib.figure import Figure  # noqa: E402
+from matplotlib.figure import Figure
 
 LABELLED_CLASSES, NUMBERED_CLASSES = 30, 12
 RIGHT, WRONG, LINE, FAINT = "#1b7837", "#b2182b", "#2166ac", "#92c5de"
