@@ -38,7 +38,7 @@ def step_to_resume(checkpoints: Checkpoints, config: TrainConfig) -> int:
     # what its saved config meant, which `TrainConfig.from_saved` knows.
     usual = flatten(json.loads(json.dumps(default_config(config.objective).to_dict())))
     saved = {key: value for key, value in usual.items() if not key.startswith("model.")} | saved
-    _check_steps(checkpoints, step, config, saved.pop("steps"), wanted.pop("steps"))
+    saved_steps, wanted_steps = saved.pop("steps"), wanted.pop("steps")
     for key in sorted(saved.keys() | wanted.keys()):
         if key.startswith(RESUMABLE) or saved.get(key) == wanted.get(key):
             continue
@@ -46,6 +46,8 @@ def step_to_resume(checkpoints: Checkpoints, config: TrainConfig) -> int:
             f"{checkpoints.folder.parent}: holds a run with config.{key} = {saved.get(key)!r}, "
             f"not {wanted.get(key)!r}; name another --workdir, or the same config to resume"
         )
+    # After the others: a recipe that differs in more than its length needs another folder.
+    _check_steps(checkpoints, step, config, saved_steps, wanted_steps)
     return step
 
 

@@ -169,6 +169,9 @@ def test_another_config_is_refused_and_harmless_changes_are_not(finished, train_
     other = dataclasses.replace(train_config, seed=1)
     with pytest.raises(InputError, match="holds a run with config.seed = 0, not 1"):
         train(other, folder, ONE)
+    # Another recipe, shorter too: the folder is named, not the steps.
+    with pytest.raises(InputError, match="config.seed = 0, not 1; name another --workdir"):
+        train(dataclasses.replace(other, steps=1), folder, ONE)
     harmless = dataclasses.replace(train_config, log_every=2)
     resumed = train(harmless, folder, ONE)
     assert_bit_equal(resumed.model.params, finished(train_config)[0].model.params)
