@@ -110,6 +110,22 @@ def test_certain_and_right_is_calibrated():
     assert wrong.expected_error == 1
 
 
+def test_metrics_of_sets_by_name(case):
+    labels, scores, _ = case
+    right = scores.argmax(axis=1) == labels
+    assert classification.METRICS["accuracy"](labels, scores) == right.mean()
+    classes = [right[labels == each].mean() for each in np.unique(labels)]
+    found = classification.METRICS["mean_per_class"](labels, scores)
+    assert found == pytest.approx(np.mean(classes), abs=1e-12)
+
+
+def test_bins_are_fifteen_as_in_the_literature(case):
+    """Guo et al. 2017, section 5: M = 15 bins."""
+    labels, _, probabilities = case
+    found = classification.reliability(labels, probabilities)
+    assert len(found.counts) == len(found.confidence) == len(found.accuracy) == 15
+
+
 def test_spread():
     assert classification.spread([0.25]) == (0.25, 0.0)
     mean, deviation = classification.spread([1.0, 2.0, 3.0])
