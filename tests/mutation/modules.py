@@ -36,5 +36,5 @@ MODULES = {
     # Evaluation
     "experiments/evaluation/metrics/classification.py": [f"{E}/test_classification_metrics.py"],
     "experiments/evaluation/methods/logistic_regression.py": [f"{E}/test_logistic_regression.py"],
-    "experiments/evaluation/methods/retrieval.py": [f"{E}/test_metrics.py"],
+    "experiments/evaluation/methods/retrieval.py": [f"{E}/test_evaluation.py"],
 }

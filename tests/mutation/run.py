@@ -137,8 +137,12 @@ def _draw(session: Path, sample: int) -> None:
     `is` in place of == is no fault between constants, which Python has once.
     """
     with sqlite3.connect(session) as database:
-        found = database.execute("SELECT job_id, operator_name FROM mutation_specs").fetchall()
-        jobs = sorted(job for job, name in found if not name.endswith(("_Is", "_IsNot")))
+        # By place: the identifiers of jobs are new in each session.
+        found = database.execute(
+            "SELECT job_id, operator_name FROM mutation_specs "
+            "ORDER BY start_pos_row, start_pos_col, operator_name, occurrence"
+        ).fetchall()
+        jobs = [job for job, name in found if not name.endswith(("_Is", "_IsNot"))]
         kept = set(random.Random(SEED).sample(jobs, min(sample or len(jobs), len(jobs))))
         dropped = [(job,) for job, _ in found if job not in kept]
         for table in ("mutation_specs", "work_items"):

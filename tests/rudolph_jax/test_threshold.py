@@ -25,6 +25,14 @@ def test_digits_find_the_kth_largest(bits):
     assert not nothing.any()
 
 
+@pytest.mark.parametrize("bits", [1, 2, 4, 8])
+def test_digits_of_rows_in_several_axes(bits):
+    """As of rows in one; the threshold of a row is its largest value here."""
+    order = jax.random.bits(jax.random.key(1), (2, 3, 4, 5), jnp.uint32)
+    found = search_by_digits(order, lambda kept: kept.any(axis=-1), bits)
+    np.testing.assert_array_equal(found, order.max(axis=-1))
+
+
 @pytest.mark.parametrize("form", [True, False])
 def test_a_search_that_is_off_finds_nothing(form):
     order = jnp.arange(12, dtype=jnp.uint32).reshape(2, 6) + 1
