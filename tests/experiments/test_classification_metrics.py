@@ -88,6 +88,18 @@ def test_confused_pairs(case):
     assert classification.confused_pairs(matrix, most=2) == pairs[:2]
 
 
+def test_the_twenty_most_frequent_mistakes():
+    matrix = np.arange(36).reshape(6, 6)
+    pairs = classification.confused_pairs(matrix)
+    assert len(pairs) == 20 and pairs[0] == (5, 4, 34)
+
+
+@pytest.mark.filterwarnings("error")
+def test_as_many_as_there_are_classes_hold_the_right_one(case):
+    labels, scores, _ = case
+    assert classification.top_k_accuracy(labels, scores, scores.shape[1]) == 1
+
+
 def test_calibration(case):
     labels, _, probabilities = case
     found = classification.reliability(labels, probabilities, bins=10)
