@@ -35,7 +35,7 @@ def train_config() -> TrainConfig:
             attention_dropout=0.0,
             output_dropout=0.1,
         ),
-        # Names are read more than written here: a prompt need not be foretold, a caption must be.
+        # A prompt is given, so that predicting it matters little; a caption must be predicted.
         settings=RudolphSettings(
             left_weight=0.3,
             image_weight=3.0,

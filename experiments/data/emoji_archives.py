@@ -13,6 +13,7 @@ import json
 import tarfile
 import urllib.request
 from collections.abc import Mapping, Sequence
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
@@ -105,7 +106,7 @@ def download(folder: Path, archives: Sequence[Archive] = ARCHIVES) -> None:
         try:
             with urllib.request.urlopen(archive.url, timeout=60) as answer:
                 content = answer.read()
-        except OSError as error:
+        except (OSError, HTTPException) as error:  # the second where an answer is cut short
             raise InputError(
                 f"{archive.url}: {error}; fetch it some other way and put it into {folder}"
             ) from error

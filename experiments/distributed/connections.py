@@ -45,7 +45,7 @@ def groups(mesh: Mesh) -> list[Axes]:
 
 
 def _subsets(mesh: Mesh) -> Iterator[Axes]:
-    """Of the axes longer than 1: the others change no group."""
+    """Yields all sets of axes longer than 1; an axis of 1 changes no group."""
     long = [axis for axis in mesh.axis_names if mesh.shape[axis] > 1]
     for size in range(1, len(long) + 1):
         yield from itertools.combinations(long, size)

@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import tarfile
+from http.client import IncompleteRead
 
 import numpy as np
 import pytest
@@ -87,13 +88,15 @@ def test_other_bytes_are_refused(tmp_path, monkeypatch):
     assert [path.name for path in tmp_path.iterdir()] == ["noto-1.0.0.tgz"]
 
 
-def test_a_server_out_of_reach_names_the_folder(tmp_path, monkeypatch):
+@pytest.mark.parametrize("error", [OSError("no route"), IncompleteRead(b"", 7)])
+def test_a_server_that_fails_names_the_folder(tmp_path, monkeypatch, error):
     def refuse(url, timeout):
-        raise OSError("no route")
+        raise error
 
     monkeypatch.setattr(emoji_archives.urllib.request, "urlopen", refuse)
-    with pytest.raises(InputError, match="no route; fetch it some other way and put it into"):
+    with pytest.raises(InputError, match="; fetch it some other way and put it into"):
         download(tmp_path, ARCHIVES[:1])
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_icons_are_found_by_code_points_names_and_synonyms():
@@ -111,7 +114,6 @@ def test_icons_are_found_by_code_points_names_and_synonyms():
 
 
 def test_drawings_stand_in_a_square_and_are_mirrored():
-    pytest.importorskip("resvg_py")
     drawn = icons(["left"], {"right": {"parent": "left", "hFlip": True}})
     red, white = (255, 0, 0), (255, 255, 255)
     left, right = draw(drawn, "left"), draw(drawn, "right")
@@ -167,6 +169,9 @@ def test_the_quickstart_takes_two_styles_where_the_archives_are_not(tmp_path, ca
     }
     chosen = quickstart._choose_styles(recipes, download=False)
     assert {config.data.name for config in chosen.values()} == {"emoji_ru"}
+    measured = chosen["ruclip"]  # docs/emoji.md, "The run with two styles"
+    assert (measured.steps, measured.data.augment.variants) == (4500, 12)
+    assert chosen["vqgan"].steps == recipes["vqgan"].steps
     assert "--download fetches six more (10 MB from npm)" in capsys.readouterr().out
     (tmp_path / "emoji_styles_ru").mkdir()
     chosen = quickstart._choose_styles(recipes, download=False)
