@@ -40,6 +40,14 @@ MAX_MICROBATCH = {
     "rudolph_1_3b": 2,
     "rudolph_2_7b": 2,
 }
+# What is quickest on large slices by the compiler's cycles (docs/scaling.md): rows of a micro-batch,
+# which each gather the parameters, and `mesh.fsdp`.
+LARGE_SLICE = 256  # devices
+LARGE_SLICE_SETTINGS = {
+    "rudolph_350m": (16, 32),
+    "rudolph_1_3b": (4, 32),
+    "rudolph_2_7b": (4, 32),
+}
 # v5e and v6e end at 256 chips.
 TOPOLOGIES = (
     "v4:8x8x8", "v5e:16x16", "v5p:8x8x8", "v6e:16x16",
@@ -58,8 +66,14 @@ def planned_config(name: str, devices: int) -> TrainConfig:
     """Return an experiment's config with the micro-batches that it needs on these devices."""
     module = importlib.import_module(f"experiments.configs.{name}")
     config: TrainConfig = module.train_config()
-    rows = config.data.batch_size // devices
-    return dataclasses.replace(config, grad_accum_steps=max(rows // MAX_MICROBATCH[name], 1))
+    most, fsdp = MAX_MICROBATCH[name], config.mesh.fsdp
+    if devices >= LARGE_SLICE:
+        most, fsdp = LARGE_SLICE_SETTINGS.get(name, (most, fsdp))
+    return dataclasses.replace(
+        config,
+        grad_accum_steps=max(config.data.batch_size // devices // most, 1),
+        mesh=dataclasses.replace(config.mesh, fsdp=fsdp),
+    )
 
 
 def add_missing_plans(path: Path, configs: Sequence[str], topologies: Sequence[str]) -> None:

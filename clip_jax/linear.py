@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
-from clip_jax import cpu
+from clip_jax import cpu, tpu
 from clip_jax.cpu import transposed
 from clip_jax.cpu.einsum import einsum as cpu_einsum
 from clip_jax.cpu.einsum import letters
@@ -46,7 +46,7 @@ def linear(
     flat = not cpu.in_use() and not is_transposed(kernel) and not heads_are_sharded()
     if flat and left.endswith(right[:contracted]):
         return _matrix_product(x, kernel, bias, contracted)
-    return add_bias(einsum(equation, x, kernel), bias)
+    return checkpoint_name(add_bias(_product(equation, x, kernel, x.dtype), bias), MATMUL)
 
 
 def _matrix_product(
@@ -59,9 +59,12 @@ def _matrix_product(
     """
     rows, inputs = x.shape[: x.ndim - contracted], x.shape[x.ndim - contracted :]
     flat = x.reshape(*rows, math.prod(inputs))
-    y = _accelerator_einsum("...D,DF->...F", flat, kernel.reshape(flat.shape[-1], -1), x.dtype)
-    y = add_bias(checkpoint_name(y, MATMUL), bias.reshape(-1))
-    return y.reshape(*rows, *bias.shape)
+    matrix, row = kernel.reshape(flat.shape[-1], -1), bias.reshape(-1)
+    for_kernel = tpu.in_use(x.dtype) and tpu.are_narrow_heads(bias.shape)
+    matrix = tpu.row_major_gradient(matrix) if for_kernel else matrix
+    y = _accelerator_einsum("...D,DF->...F", flat, matrix, x.dtype)
+    y = tpu.add_bias(y, row) if for_kernel else add_bias(y, row)
+    return checkpoint_name(y, MATMUL).reshape(*rows, *bias.shape)
 
 
 def get_kernel(module: nn.Module, name: str, init: Initializer, shape: tuple[int, ...]) -> Any:
@@ -81,13 +84,17 @@ def einsum(
     equation: as in `linear`; of the kernel as the model describes it where it is transposed.
     """
     dtype = jnp.dtype(x.dtype if dtype is None else dtype)
+    return checkpoint_name(_product(equation, x, kernel, dtype), MATMUL)
+
+
+def _product(
+    equation: str, x: jax.Array, kernel: jax.Array | TransposedKernel, dtype: Any
+) -> jax.Array:
     if isinstance(kernel, TransposedKernel):
-        y = transposed.einsum(equation, dtype, x, kernel)
-    elif cpu.in_use():
-        y = cpu_einsum(equation, dtype, x, kernel)
-    else:
-        y = _accelerator_einsum(equation, x, kernel, dtype)
-    return checkpoint_name(y, MATMUL)
+        return transposed.einsum(equation, dtype, x, kernel)
+    if cpu.in_use():
+        return cpu_einsum(equation, dtype, x, kernel)
+    return _accelerator_einsum(equation, x, kernel, dtype)
 
 
 def _accelerator_einsum(equation: str, x: jax.Array, kernel: jax.Array, dtype: Any) -> jax.Array:

@@ -16,6 +16,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.ad_checkpoint import checkpoint_name
 from jax.sharding import PartitionSpec
 
 from clip_jax.errors import InputError
@@ -84,6 +85,8 @@ def fused_attention(
         return splash_attention(q, k, v, mask, interpret)
 
     spec = PartitionSpec(batch_axes, head_axis)
+    # As the kernel reads them: saved as one array they would be taken apart again.
+    q, k, v = checkpoint_name((q, k, v), ATTENTION_RESIDUALS)
     return _on_each_device(attend, (spec,) * 3, spec)(q, k, v)
 
 

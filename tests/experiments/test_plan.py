@@ -244,6 +244,8 @@ def test_the_table_of_plans_as_markdown_and_csv(tmp_path):
 def test_the_tables_configs_divide_their_batches(name, devices):
     config = planned_config(name, devices)
     assert config.data.batch_size % (devices * config.grad_accum_steps) == 0
+    wide = name.startswith("rudolph") and devices == 2048
+    assert devices % config.mesh.fsdp == 0 and (config.mesh.fsdp == 32) == wide
 
 
 CYCLES = """HloModule step, is_scheduled=true

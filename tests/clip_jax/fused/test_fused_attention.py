@@ -6,13 +6,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.ad_checkpoint import print_saved_residuals
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from clip_jax import InputError, cpu
+from clip_jax import Compute, InputError, cpu
 from clip_jax.attention import self_attention
 from clip_jax.fused import force_kernel, fused_attention, fused_self_attention, shard_over
 from clip_jax.fused.tpu import choose_block, kept_blocks, padded_mask
 from clip_jax.fused.tpu_single_block import fits_single_block
+from clip_jax.model import remat_policy
 from rudolph_jax.config import PRESETS
 from rudolph_jax.masks import MASK_TYPES, mask
 
@@ -226,3 +228,19 @@ def test_blocks_follow_the_mask():
         allowed = mask(PRESETS["2.7B"], name)
         block = choose_block(allowed)
         assert kept_blocks(allowed, block) * block**2 < 0.75 * 1152**2
+
+
+def test_splash_attention_saves_what_it_reads(capsys):
+    """Queries, keys, values, result and logsumexp: taking them from [B, T, 3, H, K] is a copy."""
+    B, T, H, K = 2, 256, 3, 128
+    qkv = jnp.zeros((B, T, 3, H, K))
+
+    def run(x):
+        return fused_self_attention(2 * x, None).sum()
+
+    with force_kernel("splash_interpreted"):
+        policy = remat_policy(Compute(remat="dots"))
+        print_saved_residuals(jax.checkpoint(run, policy=policy), qkv)
+    saved = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
+    floats = [shape for shape in saved if shape.startswith("f32")]
+    assert floats == [f"f32[{B},{H},{T},{K}]"] * 4 + [f"f32[{B},{H},{T}]"]
