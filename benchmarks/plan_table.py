@@ -40,8 +40,8 @@ MAX_MICROBATCH = {
     "rudolph_1_3b": 2,
     "rudolph_2_7b": 2,
 }
-# What is quickest on large slices by the compiler's cycles (docs/scaling.md): rows of a micro-batch,
-# which each gather the parameters, and `mesh.fsdp`.
+# What is quickest on large slices by the compiler's cycles (docs/scaling.md): rows of a micro-batch
+# (each of which gathers the parameters) and `mesh.fsdp`.
 LARGE_SLICE = 256  # devices
 LARGE_SLICE_SETTINGS = {
     "rudolph_350m": (16, 32),
