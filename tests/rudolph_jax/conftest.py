@@ -65,11 +65,22 @@ def tokenizer(goldens, tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def api(golden, tokenizer):
+def whole_api(golden, tokenizer):
     """Loads what the API's outputs were recorded with: rudolph_v2, a vocabulary, a stand-in."""
     model, _ = golden("rudolph_v2")
     return rudolph_jax.PretrainedRudolph(
         model.config, model.params, tokenizer, BlockMeans(4, model.config.image_vocab_size)
+    )
+
+
+@pytest.fixture(scope="session")
+def api(whole_api):
+    """Keeps two of its eight layers: the sampler unrolls them, and programs compile faster."""
+    params = dict(whole_api.params)
+    params["layers"] = {name: params["layers"][name] for name in ("0", "1")}
+    config = dataclasses.replace(whole_api.config, layers=2)
+    return rudolph_jax.PretrainedRudolph(
+        config, params, whole_api.tokenizer, whole_api.vqgan
     )
 
 

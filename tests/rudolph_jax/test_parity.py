@@ -73,8 +73,17 @@ def test_losses(golden, name):
     assert set(parts) == {"left_text_loss", "image_loss"}
 
 
-@every_model
-@pytest.mark.parametrize("stacked", [True, False])
+@pytest.mark.parametrize(
+    ("name", "stacked"),
+    [
+        ("rudolph_v2", True),
+        ("rudolph_v2", False),
+        ("rudolph_v1", True),
+        ("rudolph_plain", True),
+        pytest.param("rudolph_v1", False, marks=pytest.mark.slow),
+        pytest.param("rudolph_plain", False, marks=pytest.mark.slow),
+    ],
+)
 def test_gradients(golden, name, stacked):
     """Compares the gradients of all parameters, for stacked and unstacked layers."""
     model, outputs = golden(name)
@@ -114,8 +123,15 @@ def test_gradients(golden, name, stacked):
     assert checked == len([key for key in outputs if key.startswith("grad/")])
 
 
-@every_model
-def test_cached_steps(golden, name):
+@pytest.mark.parametrize(
+    ("name", "tokens"),
+    [
+        ("rudolph_v2", 1),
+        ("rudolph_v1", 1),
+        *(pytest.param(name, 4, marks=pytest.mark.slow) for name in NAMES),
+    ],
+)
+def test_cached_steps(golden, name, tokens):
     """Runs one token at a time after the left text, with a key-value cache."""
     model, outputs = golden(name)
     config, compute = model.config, Compute()
@@ -133,11 +149,12 @@ def test_cached_steps(golden, name):
         logits, past = step(model.params, ids[:, : layout.left.stop], 0, None)
         found = [logits]
         # Each start compiles anew: the image's first tokens and the last two are enough.
-        for place in range(layout.left.stop, layout.left.stop + 4):
+        for place in range(layout.left.stop, layout.left.stop + tokens):
             logits, past = step(model.params, ids[:, place : place + 1], place, past)
             found.append(logits)
         for place in (layout.image.stop - 1, layout.sequence_length - 2):
             _, past = step(model.params, ids[:, :place], 0, None)
             found.append(step(model.params, ids[:, place : place + 1], place, past)[0])
-    offsets = [0, 1, 2, 3, 4, layout.image_length, layout.sequence_length - 1 - layout.left.stop]
+    last = layout.sequence_length - 1 - layout.left.stop
+    offsets = [*range(tokens + 1), layout.image_length, last]
     assert_close(np.stack(found, axis=1), outputs["cached_step_logits"][:, offsets])
