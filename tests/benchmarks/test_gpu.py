@@ -62,7 +62,14 @@ def test_the_table_is_filled(tmp_path, monkeypatch, capsys):
     assert capsys.readouterr().out == out.with_suffix(".md").read_text()
 
 
-@pytest.mark.parametrize("piece", [p for p in gpu.TINY if p.task in ("draw", "train")][:2])
+@pytest.mark.parametrize(
+    "piece",
+    # The session is the same for both, and test_train.py times steps of training.
+    [
+        pytest.param(piece, marks=[pytest.mark.slow] if piece.task == "train" else [])
+        for piece in [p for p in gpu.TINY if p.task in ("draw", "train")][:2]
+    ],
+)
 def test_pieces_run_here(piece):
     session = gpu.Session(time.monotonic() + 300, {})
     try:

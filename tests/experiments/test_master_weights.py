@@ -23,7 +23,9 @@ def _config(config, master_weights=True, **changes):
     )
 
 
-@pytest.mark.parametrize("name", ["train_config", "rudolph_train_config"])
+@pytest.mark.parametrize(
+    "name", ["train_config", pytest.param("rudolph_train_config", marks=pytest.mark.slow)]
+)
 def test_parameters_stay_float32_and_move_as_without_copies(name, request, rng):
     """Products are of bfloat16 both times; what differs is how gradients are rounded and summed."""
     config = request.getfixturevalue(name)

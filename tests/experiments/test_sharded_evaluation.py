@@ -29,6 +29,7 @@ from experiments.training import partitioning
 from experiments.training.metrics import read_metrics
 
 MESHES = [MeshConfig(data=8), MeshConfig(data=2, fsdp=4), MeshConfig(data=2, fsdp=2, tensor=2)]
+SLOW = pytest.mark.slow
 
 
 def sharded(config, mesh, tokenizer=None):
@@ -110,7 +111,7 @@ def clip_config(config):
     )
 
 
-@pytest.mark.parametrize("mesh", MESHES)
+@pytest.mark.parametrize("mesh", [*(pytest.param(m, marks=SLOW) for m in MESHES[:2]), MESHES[2]])
 def test_retrieval_equals_a_whole_model_on_one_device(train_config, mesh):
     config = clip_config(train_config)
     given = rows_of(config, 43)
@@ -144,7 +145,7 @@ def test_features_have_the_same_bits_on_one_device_and_on_eight(train_config):
     np.testing.assert_array_equal(*found)
 
 
-@pytest.mark.parametrize("mesh", MESHES[1:])
+@pytest.mark.parametrize("mesh", [pytest.param(MESHES[1], marks=SLOW), MESHES[2]])
 def test_losses_of_rudolph(rudolph_train_config, mesh):
     given = rows_of(rudolph_train_config, 21)
     tokenizer = train_tokenizer([c for row in given.rows for c in row["captions"]], 94)

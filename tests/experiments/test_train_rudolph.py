@@ -76,7 +76,8 @@ def test_a_rudolph_run_leaves_a_loadable_model(finished, rudolph_train_config, r
     assert loaded.tokenizer.encode("цифра семь") == run.model.tokenizer.encode("цифра семь")
 
 
-@pytest.mark.parametrize("name", [pytest.param("vqgan", marks=pytest.mark.slow), "rudolph"])
+@pytest.mark.slow  # the loop is the same for all objectives, and test_train.py interrupts it
+@pytest.mark.parametrize("name", ["vqgan", "rudolph"])
 def test_interrupted_run_resumes_bit_equal(
     name, finished, vqgan_train_config, rudolph_train_config, tmp_path, monkeypatch
 ):

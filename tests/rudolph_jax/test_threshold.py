@@ -52,7 +52,8 @@ def test_the_more_rows_of_codes_the_fewer_bits_a_pass(platform, bits, monkeypatc
     assert [digit_bits(rows * 8192) for rows in (1, 2, 3, 32, 33, 256)] == bits
 
 
-@pytest.mark.parametrize("rows", [1, 20, 40])  # of eight, four and two bits a pass
+# Of eight, four and two bits a pass.
+@pytest.mark.parametrize("rows", [1, pytest.param(20, marks=pytest.mark.slow), 40])
 @pytest.mark.parametrize(
     "options",
     [{}, {"top_k": 768, "top_p": 0.99}, {"top_k": 64, "top_p": 0.8}, {"top_k": 5}, {"top_p": 0.3},

@@ -16,6 +16,15 @@ from rudolph_jax.upscaler.tiles import TileGrid, reflected, run_tiles, tile_side
 SCALES = (1, 2, 4, 8)
 
 
+def sizes_and_scales(sizes, size, scale):
+    """All pairs, of which those with neither this size nor this scale are slow."""
+    return [
+        pytest.param(s, x, marks=[] if s == size or x == scale else [pytest.mark.slow])
+        for s in sizes
+        for x in SCALES
+    ]
+
+
 @pytest.fixture(scope="module")
 def upscaler(golden_folder):
     """Recorded networks of 6 features, 2 blocks and a growth of 4, by scale."""
@@ -77,8 +86,9 @@ def plane(upscaler, image, margin):
     return out[top : top + height * s, top : top + width * s]
 
 
-@pytest.mark.parametrize("scale", SCALES)
-@pytest.mark.parametrize("size", [(37, 50), (16, 16), (5, 33)])
+@pytest.mark.parametrize(
+    ("size", "scale"), sizes_and_scales([(37, 50), (16, 16), (5, 33)], (37, 50), 2)
+)
 def test_tiles_equal_the_whole(upscaler, rng, scale, size):
     """With an overlap of the receptive radius: to 1e-4, with outputs of several units."""
     model = upscaler(scale)
@@ -94,7 +104,9 @@ def test_tiles_equal_the_whole(upscaler, rng, scale, size):
         assert np.abs(bare - expected).max() > 1e-2
 
 
-@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize(
+    "scale", [1, 4, *(pytest.param(scale, marks=pytest.mark.slow) for scale in (2, 8))]
+)
 def test_the_receptive_radius_by_gradients(tame, scale):
     """Pixels further away than the radius have no part in one of the output; near it some do."""
     model = tame(scale)
@@ -112,8 +124,9 @@ def test_the_receptive_radius_by_gradients(tame, scale):
     assert centre + radius - 4 * side <= reached.max() <= centre + radius + side
 
 
-@pytest.mark.parametrize("size", [(1, 1), (3, 2), (40, 23), (64, 20)])
-@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize(
+    ("size", "scale"), sizes_and_scales([(1, 1), (3, 2), (40, 23), (64, 20)], (40, 23), 4)
+)
 def test_images_of_any_size(tame, rng, scale, size):
     model = tame(scale)
     radius = model.config.receptive_radius
