@@ -11,7 +11,7 @@ class Run:
         otherwise.
     shorter: options behind the printed ones that make it short, and nothing else.
     files: that it must have written. status: its exit status. variables: of the shell.
-    slow: whether `make test` leaves it out.
+    slow: whether `make test` only parses it.
     """
 
     needs: str = ""
@@ -172,7 +172,7 @@ HOW: dict[str, Run | Parse | Help | NotOurs] = {
     # Data
     "python -m experiments.prepare SOURCE OUT": Run("SOURCE", files="OUT/dataset_info.json"),
     "python -m experiments.prepare scored/shards data/filtered":
-        Run("scored/shards=tars", files="data/filtered/dataset_info.json"),
+        Run("scored/shards=tars", files="data/filtered/dataset_info.json", slow=True),
     "python -m experiments.prepare photos data/mine":
         Run("photos", files="data/mine/dataset_info.json"),
     "python -m experiments.prepare pictures/ data/mine --validation=0.05":
@@ -207,13 +207,13 @@ HOW: dict[str, Run | Parse | Help | NotOurs] = {
     "python -m experiments.train --config=experiments/configs/digits.py --workdir=runs/mine "
     "--config.data.name=data/mine --config.evaluators=\"('retrieval:validation',)\" "
     "--config.optim.learning_rate=5e-4 --config.steps=1000":
-        Run("data/mine", f"{SHORT_TRAIN} {SMALL}", "runs/mine/model/config.json"),
+        Run("data/mine", f"{SHORT_TRAIN} {SMALL}", "runs/mine/model/config.json", slow=True),
     "python -m experiments.train --config=experiments/configs/digits.py --workdir=runs/mine "
     "--config.init.folder=runs/quickstart/ruclip/model --config.data.name=data/mine "
     "--config.data.batch_size=16 --config.steps=50 --config.optim.learning_rate=1e-4 "
     '--config.optim.warmup_steps=5 --config.evaluators="()"':
         Run("data/mine runs/quickstart/ruclip/model", f"{SHORT_TRAIN} {SMALL}",
-            "runs/mine/model/config.json"),
+            "runs/mine/model/config.json", slow=True),
     "python -m experiments.preflight --config=experiments/configs/digits.py --workdir=runs/digits":
         Run(),
     "python -m experiments.train --config=FILE --workdir=DIR":
@@ -249,11 +249,11 @@ HOW: dict[str, Run | Parse | Help | NotOurs] = {
     "--config=FILE --workdir=/shared/run --distributed=auto": Parse(LAUNCHER, FILE),
     "gcloud auth application-default login": NotOurs("Google's credentials"),
     "python -m experiments.model runs/cats models/cats":
-        Run("runs/cats", files="models/cats/config.json"),
+        Run("runs/cats", files="models/cats/config.json", slow=True),
     "python -m experiments.model runs/cats models/cats --step=best":
-        Run("runs/cats", files="models/cats/config.json"),
+        Run("runs/cats", files="models/cats/config.json", slow=True),
     "python -m experiments.model runs/cats models/cats --step=400 --no-ema":
-        Run("runs/cats", files="models/cats/config.json"),
+        Run("runs/cats", files="models/cats/config.json", slow=True),
     "python -m experiments.model WORKDIR OUT --config=FILE":
         Parse("FILE brings own functions; tests/experiments/test_extending.py has one", FILE),
     "python -m experiments.model WORKDIR OUT --wise-ft=0.5":
@@ -264,7 +264,7 @@ HOW: dict[str, Run | Parse | Help | NotOurs] = {
     "--workdir=runs/mine --config.data.name=data/mine":
         Run("data/mine MODEL=models/ruclip",
             "--config.steps=1 --config.optim.warmup_steps=0 --config.data.batch_size=8",
-            "runs/mine/model/config.json"),
+            "runs/mine/model/config.json", slow=True),
     "python -m benchmarks.fine_tuning": Parse(HOURS),
     "python -m experiments.model WORKDIR OUT --wise-ft=0.3":
         Parse("a run that began from a model; tests/experiments/test_fine_tuning.py has one"),
@@ -303,7 +303,7 @@ HOW: dict[str, Run | Parse | Help | NotOurs] = {
     "--retrieval=digits_ru:test,emoji_ru:new_drawing --data-dir=runs/data":
         Run("runs/quickstart/ruclip/model runs/quickstart-emoji/ruclip/model runs/data",
             "--sets=digits_ru --retrieval=digits_ru:test --parts=zero-shot",
-            "runs/evaluation/report.html"),
+            "runs/evaluation/report.html", slow=True),
     "python -m experiments.evaluate zero-shot --model=models/ruclip-small --model=models/clip-b16 "
     "--translated=models/clip-b16=translations.json":
         Run("models/ruclip-small models/clip-b16 translations.json own=own_set",
@@ -326,8 +326,8 @@ HOW: dict[str, Run | Parse | Help | NotOurs] = {
     "python -m experiments.translate --model=opus-mt-ru-en --sets=all --cache=translations.json":
         Parse("needs PyTorch; tests/experiments/test_translation.py translates"),
     # Benchmarks and pictures
-    "python -m benchmarks.input_pipeline --images=512": Run(shorter="--images=2"),
-    "python -m benchmarks.search": Run(shorter="--rows=2000 --queries=20 --width=16"),
+    "python -m benchmarks.input_pipeline --images=512": Run(shorter="--images=2", slow=True),
+    "python -m benchmarks.search": Run(shorter="--rows=2000 --queries=20 --width=16", slow=True),
     "python -m benchmarks.stream": Run(shorter="--records 1000 --shard-records=100"),
     "python -m benchmarks.table_planning --rows=50000000": Run(shorter="--rows=5000"),
     "python -m benchmarks.lost_process":

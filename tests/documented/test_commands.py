@@ -203,6 +203,16 @@ def test_what_is_too_large_to_run_is_parsed(text, parse_only, monkeypatch):
         assert not module_main(module)(arguments), text
 
 
+@pytest.mark.parametrize("text", [text for text, how in HOW.items() if getattr(how, "slow", False)])
+def test_what_takes_long_is_parsed_at_least(text, space, parse_only, monkeypatch, tmp_path):
+    # The recipe of a fine-tuning reads its model's config.
+    space.lay_out(" ".join(re.findall(r"MODEL=\S+", HOW[text].needs)), tmp_path)
+    monkeypatch.chdir(tmp_path)
+    module, *arguments = arguments_of(text)
+    with pytest.raises(Parsed):
+        assert not module_main(module)(arguments), text
+
+
 @pytest.mark.parametrize("text", params(Help))
 def test_what_is_explained_has_help(text, capsys):
     module, *arguments = arguments_of(text)
