@@ -5,6 +5,7 @@ where two are as near as the programs' rounding (1e-6), which none of these seed
 """
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -60,12 +61,17 @@ def make_inputs(sampler, ids, start, seed=0, forced_tokens=None, allowed=None, s
 
 sampled = jax.jit(sample)
 guided = jax.jit(guided_sample, static_argnames="on_logits")
+token_key = jax.jit(jax.vmap(jax.random.fold_in, (0, None)))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def model(config, params, ids):
+    return Rudolph(config, stacked=False).apply({"params": params}, ids)
 
 
 def without_cache(sampler, params, inputs):
     """The whole sequence through the model for each token, with the same random bits."""
     config, layout = sampler.config, Layout(sampler.config)
-    model = jax.jit(Rudolph(config, stacked=False).apply)
     rows = len(inputs.keys)
     prompts = np.repeat(np.asarray(inputs.prompts), sampler.samples, axis=1)
     forced_tokens = np.repeat(np.asarray(inputs.forced_tokens), sampler.samples, axis=0)
@@ -75,16 +81,14 @@ def without_cache(sampler, params, inputs):
     for place in range(int(inputs.start) - sampler.target_slice.start, int(inputs.stop)):
         position = sampler.target_slice.start + place
         logits = [
-            jnp.where(
+            np.where(
                 inputs.allowed_tokens,
-                model({"params": params}, stream)[
-                    :, position - 1 + layout.num_prefix_tokens, sampler.logit_slice
-                ],
-                -jnp.inf,
+                whole[:, position - 1 + layout.num_prefix_tokens, sampler.logit_slice],
+                np.float32(-np.inf),
             )
-            for stream in ids
+            for whole in (np.asarray(model(config, params, stream)) for stream in ids)
         ]
-        keys = jax.vmap(jax.random.fold_in, (0, None))(inputs.keys, place)
+        keys = token_key(inputs.keys, place)
         if sampler.guidance == "none":
             token = sampled(keys, logits[0], inputs.sampling)
         else:
@@ -170,7 +174,7 @@ def test_the_loop_copies_no_cache(tiny_config, params, tiny_ids, dtype):
     assert of_caches and all(f" = {kept}[" in line for line in of_caches)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("dtype", ["float32", pytest.param("bfloat16", marks=pytest.mark.slow)])
 def test_transposed_kernels_sample_the_same_tokens(tiny_config, params, tiny_ids, dtype):
     sampler = SamplerConfig(tiny_config, Compute(dtype=dtype), "image", 3, guidance="logits")
     inputs = make_inputs(sampler, tiny_ids, 5)
@@ -260,7 +264,7 @@ def test_a_prompts_keys_and_values_are_stored_once(tiny_config, params, tiny_ids
 
 
 @pytest.fixture(scope="module")
-def model(tiny_config, params):
+def pretrained(tiny_config, params):
     return PretrainedRudolph(tiny_config, params)
 
 
@@ -273,7 +277,8 @@ def drawn(model, ids, batch_size, count=12, mesh=None, prompts=1, quiet=True):
     return np.concatenate(list(parts), axis=1)
 
 
-def test_samples_do_not_depend_on_the_batch(model, tiny_ids):
+def test_samples_do_not_depend_on_the_batch(pretrained, tiny_ids):
+    model = pretrained
     whole = drawn(model, tiny_ids, 16)
     assert whole.shape == (1, 12, 9)
     np.testing.assert_array_equal(whole, drawn(model, tiny_ids, 4))
@@ -283,8 +288,17 @@ def test_samples_do_not_depend_on_the_batch(model, tiny_ids):
     np.testing.assert_array_equal(two[:1], whole)
 
 
-@pytest.mark.parametrize(("devices", "turned"), [(2, False), (4, False), (8, False), (8, True)])
-def test_samples_do_not_depend_on_the_devices(model, tiny_ids, devices, turned):
+@pytest.mark.parametrize(
+    ("devices", "turned"),
+    [
+        (2, False),
+        pytest.param(4, False, marks=pytest.mark.slow),
+        pytest.param(8, False, marks=pytest.mark.slow),
+        (8, True),
+    ],
+)
+def test_samples_do_not_depend_on_the_devices(pretrained, tiny_ids, devices, turned):
+    model = pretrained
     if turned:
         model = PretrainedRudolph(model.config, transpose_kernels(model.params))
     mesh = jax.make_mesh((devices,), ("data",), devices=jax.devices()[:devices])
