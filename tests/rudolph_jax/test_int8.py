@@ -14,8 +14,8 @@ from rudolph_jax.sampling import SamplingParams
 
 
 @pytest.fixture(scope="module")
-def folder(golden_folder):
-    return golden_folder("rudolph_v2")
+def folder(api, tmp_path_factory):
+    return api.save(tmp_path_factory.mktemp("short") / "model")
 
 
 @pytest.fixture(scope="module")

@@ -17,6 +17,11 @@ def logits(tiny_config, tiny_ids):
     return jax.random.normal(jax.random.key(0), shape)
 
 
+def loss_of(logits, ids, config, **settings):
+    """Returns the loss and its parts, from one program."""
+    return jax.jit(lambda logits, ids: rudolph_loss(logits, ids, config, **settings))(logits, ids)
+
+
 def by_hand(logits, config, row, place, label, kind):
     """-log p(label) at a place, by the softmax over the logits of its kind."""
     layout = Layout(config)
@@ -38,8 +43,8 @@ def test_every_position_by_hand(logits, tiny_config, tiny_ids):
              for t in range(image.start, image.stop)]  # fmt: skip
     right = [by_hand(logits, tiny_config, r, t - 1, tiny_ids[r, t], "text") for r in rows
              for t in range(image.stop + 1, T) if tiny_ids[r, t]]  # fmt: skip
-    loss, parts = rudolph_loss(
-        logits, jnp.asarray(tiny_ids), tiny_config, left_weight=2, image_weight=3, right_weight=5
+    loss, parts = loss_of(
+        logits, tiny_ids, tiny_config, left_weight=2, image_weight=3, right_weight=5
     )
     np.testing.assert_allclose(parts["left_text_loss"], np.mean(left), rtol=1e-5)
     np.testing.assert_allclose(parts["image_loss"], np.mean(codes), rtol=1e-5)
@@ -81,8 +86,7 @@ def test_the_first_code_is_learned_from_image_logits_unless_legacy(tiny_config, 
     ],
 )
 def test_segments_that_are_present(tiny_config, tiny_ids, logits, length, parts):
-    ids = jnp.asarray(tiny_ids[:, :length])
-    loss, found = rudolph_loss(logits[:, :length], ids, tiny_config)
+    loss, found = loss_of(np.asarray(logits)[:, :length], tiny_ids[:, :length], tiny_config)
     assert set(found) == parts
     assert np.isfinite(loss)
 
@@ -90,24 +94,24 @@ def test_segments_that_are_present(tiny_config, tiny_ids, logits, length, parts)
 def test_right_text_of_padding_alone_does_not_count(tiny_config, tiny_ids, logits):
     ids = tiny_ids.copy()
     ids[:, Layout(tiny_config).right] = 0
-    loss, parts = rudolph_loss(logits, jnp.asarray(ids), tiny_config, image_weight=1)
+    loss, parts = loss_of(logits, ids, tiny_config, image_weight=1)
     assert parts["right_text_loss"] == 0
     np.testing.assert_allclose(loss, (parts["left_text_loss"] + parts["image_loss"]) / 2, rtol=1e-6)
 
 
 def test_weights_of_nothing_give_nothing(tiny_config, tiny_ids, logits):
-    loss, _ = rudolph_loss(
-        logits, jnp.asarray(tiny_ids), tiny_config, left_weight=0, image_weight=0, right_weight=0
+    loss, _ = loss_of(
+        logits, tiny_ids, tiny_config, left_weight=0, image_weight=0, right_weight=0
     )
     assert loss == 0
 
 
 def test_with_a_prefix_every_input_token_is_predicted(tiny_config, tiny_params):
-    config = dataclasses.replace(tiny_config, right_text_length=0, bos_prefix=True)
+    config = dataclasses.replace(tiny_config, right_text_length=0, bos_prefix=True, layers=1)
     layout, params = Layout(config), tiny_params(config)
     ids = np.random.default_rng(1).integers(1, 10, (2, layout.sequence_length), dtype=np.int32)
     found = jax.jit(Rudolph(config).apply)({"params": params}, ids)
-    _, parts = rudolph_loss(found, jnp.asarray(ids), config, legacy_boundary_label=True)
+    _, parts = loss_of(found, ids, config, legacy_boundary_label=True)
     left = [by_hand(found, config, r, t, ids[r, t], "text") for r in range(2) for t in range(5)]
     codes = [by_hand(found, config, r, t, ids[r, t], "image") for r in range(2)
              for t in range(5, 14)]  # fmt: skip
@@ -129,7 +133,7 @@ def test_too_long_an_input_is_refused(tiny_config, tiny_ids, logits):
 def test_logits_by_segment_give_the_loss_and_gradients_of_all(
     tiny_config, tiny_params, changes, length, legacy
 ):
-    config = dataclasses.replace(tiny_config, **changes)
+    config = dataclasses.replace(tiny_config, layers=1, **changes)
     model, params = Rudolph(config), tiny_params(config)
     ids = np.random.default_rng(2).integers(0, 10, (3, length), dtype=np.int32)
     weights = {"left_weight": 2.0, "image_weight": 3.0, "right_weight": 5.0}
