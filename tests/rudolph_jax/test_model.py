@@ -1,4 +1,5 @@
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -21,9 +22,20 @@ def params(tiny_config, tiny_params):
     return tiny_params(tiny_config)
 
 
+@functools.partial(jax.jit, static_argnums=(0, 3, 4))
+def apply_model(config, params, ids, compute, stacked):
+    return Rudolph(config, compute, stacked).apply({"params": params}, ids)
+
+
 def logits_of(config, params, ids, compute=Compute(), stacked=True):
-    model = Rudolph(config, compute, stacked)
-    return np.asarray(jax.jit(model.apply)({"params": params}, ids))
+    return np.asarray(apply_model(config, params, ids, compute, stacked))
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def gradient_of(config, compute, params, ids):
+    return jax.grad(
+        lambda p: Rudolph(config, compute).apply({"params": p}, ids).std()
+    )(params)
 
 
 def test_layers_stacked_or_one_by_one_give_the_same(tiny_config, params, tiny_ids):
@@ -34,13 +46,9 @@ def test_layers_stacked_or_one_by_one_give_the_same(tiny_config, params, tiny_id
 
 @pytest.mark.parametrize("compute", [Compute(remat="block"), Compute(remat="dots", unroll=4)])
 def test_rematerialising_and_unrolling_change_nothing(tiny_config, params, tiny_ids, compute):
-    def gradient(compute):
-        model = Rudolph(tiny_config, compute)
-        return jax.jit(jax.grad(lambda p: model.apply({"params": p}, tiny_ids).std()))(params)
-
-    for a, b in zip(
-        jax.tree.leaves(gradient(compute)), jax.tree.leaves(gradient(Compute())), strict=True
-    ):
+    found = gradient_of(tiny_config, compute, params, tiny_ids)
+    expected = gradient_of(tiny_config, Compute(), params, tiny_ids)
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
         np.testing.assert_allclose(a, b, atol=5e-6)
 
 
@@ -79,8 +87,7 @@ def test_left_padding_has_an_id_of_its_own_at_each_position(tiny_config, params,
 def test_embeddings_learn_at_a_tenth_of_the_rate(tiny_config, params, tiny_ids):
     def gradient(scale):
         config = dataclasses.replace(tiny_config, embedding_gradient_scale=scale)
-        model = Rudolph(config)
-        return jax.jit(jax.grad(lambda p: model.apply({"params": p}, tiny_ids).std()))(params)
+        return gradient_of(config, Compute(), params, tiny_ids)
 
     slow, full = gradient(0.1), gradient(1.0)
     for name in ("text_embedding", "image_embedding", "image_row_embedding"):
@@ -122,7 +129,7 @@ def test_dropout_needs_a_key_and_spares_the_embeddings(tiny_config, params, tiny
     off = Rudolph(dataclasses.replace(tiny_config, attention_dropout=0.0, output_dropout=0.0))
     np.testing.assert_allclose(  # two programs: one takes keys
         jax.jit(off.apply)({"params": params}, tiny_ids, keys),
-        jax.jit(off.apply)({"params": params}, tiny_ids),
+        logits_of(off.config, params, tiny_ids),
         atol=5e-5,
     )
 
@@ -130,11 +137,11 @@ def test_dropout_needs_a_key_and_spares_the_embeddings(tiny_config, params, tiny
 def test_each_layer_drops_on_its_own(tiny_config, params, tiny_ids):
     """Checks layers with equal parameters, which one key for all would drop alike."""
     config = dataclasses.replace(tiny_config, attention_dropout=0.0, output_dropout=0.5)
-    states = Rudolph(config).apply(
+    run = jax.jit(functools.partial(Rudolph(config).apply, method="hidden_states"))
+    states = run(
         {"params": params},
         tiny_ids,
         per_example_keys(jax.random.key(0), jnp.arange(len(tiny_ids))),
-        method="hidden_states",
     )
     assert len({np.asarray(state).tobytes() for state in states}) == config.layers
 
@@ -155,7 +162,7 @@ def test_bos_prefix_comes_before_the_text_and_costs_the_last_place(tiny_config, 
     ids = np.full((1, layout.sequence_length), 5, np.int32)
     assert logits_of(config, params, ids[:, :3]).shape[1] == 4
     assert logits_of(config, params, ids).shape[1] == layout.sequence_length
-    x = Rudolph(config).apply({"params": params}, ids, method="embed")
+    x = jax.jit(functools.partial(Rudolph(config).apply, method="embed"))({"params": params}, ids)
     bos = params["text_embedding"][BOS] + params["left_position_embedding"][0]
     np.testing.assert_allclose(x[0, 0], bos, atol=1e-6)
     first = params["text_embedding"][5] + params["left_position_embedding"][1]
@@ -181,46 +188,89 @@ def test_groups_repeat_and_leave_few_layers_over(tiny_config, layers, order, exp
     assert types[: size * groups] == types[:size] * groups
 
 
-@pytest.mark.parametrize("remat", ["none", "block", "dots"])
-def test_groups_of_layers_compute_what_single_layers_do(tiny_config, tiny_params, tiny_ids, remat):
-    """Compares outputs and gradients with dropout, whose draws follow from a layer's number."""
-    config = dataclasses.replace(tiny_config, layers=10, attention_dropout=0.2, output_dropout=0.2)
-    params = tiny_params(config)
-    keys = jax.random.split(jax.random.key(5), len(tiny_ids))
-
-    def gradient(stacked, params):
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+def loss_and_gradient(config, remat, stacked, params, ids, keys):
+    def loss(params):
         model = Rudolph(config, Compute(remat=remat), stacked)
+        return jnp.sin(model.apply({"params": params}, ids, keys)).sum()
 
-        def loss(params):
-            return jnp.sin(model.apply({"params": params}, tiny_ids, keys)).sum()
+    return jax.value_and_grad(loss)(params)
 
-        return jax.jit(jax.value_and_grad(loss))(params)
 
-    loss, grads = gradient(True, params)
-    expected, single = gradient(False, unstack_layers(params))
+@pytest.fixture(scope="module")
+def single_layers(tiny_config, tiny_params, tiny_ids):
+    """Makes a config, parameters, and the loss and gradients of layers one by one."""
+
+    @functools.cache
+    def make(layers, order):
+        config = dataclasses.replace(
+            tiny_config, layers=layers, mask_order=order, attention_dropout=0.2, output_dropout=0.2
+        )
+        params, keys = tiny_params(config), jax.random.split(jax.random.key(5), len(tiny_ids))
+        given = unstack_layers(params)
+        loss, grads = loss_and_gradient(config, "none", False, given, tiny_ids, keys)
+        return config, params, keys, loss, stack_layers(grads)
+
+    return make
+
+
+# Two groups of four layers and one layer more; three groups of one.
+NINE, THREE = (9, "rudolph"), (3, "causal")
+
+
+@pytest.mark.parametrize(
+    ("layers", "remat", "stacked"),
+    [
+        (NINE, "none", True),
+        (THREE, "block", True),
+        (THREE, "dots", True),
+        *(
+            pytest.param(NINE, remat, stacked, marks=pytest.mark.slow)
+            for remat in ("block", "dots")
+            for stacked in (True, False)
+        ),
+    ],
+)
+def test_groups_of_layers_compute_what_single_layers_do(
+    tiny_ids, single_layers, layers, remat, stacked
+):
+    """Compares outputs and gradients with dropout, whose draws follow from a layer's number."""
+    config, params, keys, expected, wanted = single_layers(*layers)
+    assert group_layers(layer_mask_types(config))[1] > 1
+    given = params if stacked else unstack_layers(params)
+    loss, grads = loss_and_gradient(config, remat, stacked, given, tiny_ids, keys)
     np.testing.assert_allclose(loss, expected, rtol=1e-5)
-    for a, b in zip(jax.tree.leaves(grads), jax.tree.leaves(stack_layers(single)), strict=True):
+    grads = grads if stacked else stack_layers(grads)
+    for a, b in zip(jax.tree.leaves(grads), jax.tree.leaves(wanted), strict=True):
         np.testing.assert_allclose(a, b, atol=2e-5)
-    states = Rudolph(config).apply({"params": params}, tiny_ids, method="hidden_states")
-    alone = Rudolph(config, stacked=False).apply(
-        {"params": unstack_layers(params)}, tiny_ids, method="hidden_states"
+
+
+def test_hidden_states_of_groups_are_those_of_single_layers(tiny_ids, single_layers):
+    config, params, *_ = single_layers(*NINE)
+
+    def states(stacked, params):
+        run = jax.jit(functools.partial(Rudolph(config, stacked=stacked).apply,
+                                        method="hidden_states"))  # fmt: skip
+        return run({"params": params}, tiny_ids)
+
+    np.testing.assert_allclose(
+        states(True, params), states(False, unstack_layers(params)), atol=1e-5
     )
-    np.testing.assert_allclose(states, alone, atol=1e-5)
 
 
-@pytest.mark.parametrize("kernel", ["splash", "single_block"])
-@pytest.mark.parametrize("compute", [Compute(), Compute(fused_attention=False)])
-def test_attention_is_fused_where_no_weight_is_dropped(tiny_config, tiny_params, compute, kernel):
-    """Dropout of outputs alone leaves the kernel in; dropout of weights does not."""
+@pytest.fixture(scope="module")
+def wide(tiny_config, tiny_params):
+    """A config that fused kernels fit, with its loss: (config, params, gradient)."""
     config = dataclasses.replace(
-        tiny_config, image_tokens_per_side=11, layers=5, attention_dropout=0.0, output_dropout=0.1,
+        tiny_config, image_tokens_per_side=11, attention_dropout=0.0, output_dropout=0.1,
         width=128, heads=2,
     )  # fmt: skip
-    layout, params = Layout(config), tiny_params(config)
-    ids = np.random.default_rng(0).integers(1, 10, (2, layout.sequence_length), dtype=np.int32)
+    ids = np.random.default_rng(0).integers(
+        1, 10, (2, Layout(config).sequence_length), dtype=np.int32
+    )
     keys = jax.random.split(jax.random.key(1), 2)
 
-    def gradient(config):
+    def gradient(config, compute=Compute()):
         def loss(params):
             # Linear in the logits: a curved loss would magnify the rounding of many layers.
             logits = Rudolph(config, compute).apply({"params": params}, ids, keys)
@@ -228,16 +278,40 @@ def test_attention_is_fused_where_no_weight_is_dropped(tiny_config, tiny_params,
 
         return jax.jit(jax.value_and_grad(loss))
 
-    loss, grads = gradient(config)(params)
+    return config, tiny_params(config), gradient
+
+
+@pytest.fixture(scope="module")
+def unfused(wide):
+    config, params, gradient = wide
+    return gradient(config)(params)
+
+
+def all_scores(config):
+    T = Layout(config).sequence_length
+    return f"tensor<2x{config.heads}x{T}x{T}xf32>"
+
+
+@pytest.mark.parametrize("kernel", ["splash", "single_block"])
+def test_attention_is_fused_where_no_weight_is_dropped(wide, unfused, kernel):
+    """Dropout of outputs alone leaves the kernel in."""
+    config, params, gradient = wide
     with force_kernel(f"{kernel}_interpreted"):
-        fused = gradient(config).lower(params).as_text()
-        dropping = dataclasses.replace(config, attention_dropout=0.1)
-        plain = gradient(dropping).lower(params).as_text()
-        found, found_grads = gradient(config)(params)
-    T = layout.sequence_length
-    scores = f"tensor<2x{config.heads}x{T}x{T}xf32>"
-    assert (scores in fused) == (not compute.fused_attention) and scores in plain
+        lowered = gradient(config).lower(params)
+    assert all_scores(config) not in lowered.as_text()
+    found, found_grads = lowered.compile()(params)
+    loss, grads = unfused
     np.testing.assert_allclose(found, loss, rtol=1e-4)
     for a, b in zip(jax.tree.leaves(found_grads), jax.tree.leaves(grads), strict=True):
-        # Rounding grows through five layers of sharp weights: of the whole gradient it is small.
+        # Rounding grows through the layers of sharp weights: of the whole gradient it is small.
         assert np.linalg.norm(a - b) <= 3e-4 * np.linalg.norm(b)
+
+
+def test_attention_is_not_fused_where_weights_are_dropped_or_nobody_wants_it(wide):
+    config, params, gradient = wide
+    plain = gradient(config).lower(params).as_text()
+    assert all_scores(config) in plain
+    with force_kernel("splash_interpreted"):
+        dropping = dataclasses.replace(config, attention_dropout=0.1)
+        assert all_scores(config) in gradient(dropping).lower(params).as_text()
+        assert gradient(config, Compute(fused_attention=False)).lower(params).as_text() == plain
