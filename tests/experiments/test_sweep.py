@@ -299,9 +299,12 @@ def test_losses_share_axes_only_where_they_are_comparable():
     assert loss_groups([v.config for v in duplicates]) == [[0], [1]]
 
 
-def test_runs_at_once_give_what_runs_in_turn_give(base, tmp_path, capsys):
+def test_runs_at_once_give_what_runs_in_turn_give(base, tmp_path, monkeypatch):
     """Two processes of one device each; a failing one ends the sweep with its own words."""
     variants = make_variants(base, {"plain": {}, "shifted": {"data.augment.shift": 2}})
+    real = sweep_module.train
+    one_device = lambda config, folder: real(config, folder, jax.devices()[:1])  # noqa: E731
+    monkeypatch.setattr(sweep_module, "train", one_device)  # as the processes have
     at_once = Sweep(tmp_path / "jobs", variants, (0,), jobs=2)
     in_turn = Sweep(tmp_path / "turn", variants, (0,))
     for one, other in zip(run_sweep(at_once), run_sweep(in_turn), strict=True):
