@@ -14,6 +14,7 @@ import tomllib
 from pathlib import Path
 
 import data_pieces  # noqa: F401 - registers what commands read
+import jax
 import model_pieces  # noqa: F401
 import pytest
 from huggingface_hub import constants
@@ -281,6 +282,8 @@ def test_commands_run_as_printed(text, space, tmp_path, monkeypatch, capsys, req
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    one = jax.local_devices()[:1]  # of the eight, for each of which bulk work is compiled
+    monkeypatch.setattr(jax, "local_devices", lambda: one)
     if "rudolph_jax app" in text:  # all but the page itself, which needs gradio and serves on
         monkeypatch.setattr("rudolph_jax.app.cli.check_gradio", lambda: None)
         monkeypatch.setattr("rudolph_jax.app.cli.serve", lambda *_: None)
