@@ -86,10 +86,10 @@ def api(whole_api):
 
 @pytest.fixture(scope="session")
 def tiny_config():
-    """Returns a config with all mask types, whose sizes all differ."""
+    """Returns a config with row, column and convolution masks, whose sizes all differ."""
     return rudolph_jax.RudolphConfig(
         left_text_length=5, image_tokens_per_side=3, right_text_length=4, text_vocab_size=11,
-        image_vocab_size=17, width=12, layers=4, heads=2, text_special_tokens=7,
+        image_vocab_size=17, width=12, layers=3, heads=2, text_special_tokens=7,
         image_special_tokens=2, kernel_size=3, last_kernel_size=5,
     )  # fmt: skip
 
