@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import statistics
 
 import jax
@@ -304,7 +305,10 @@ def test_runs_at_once_give_what_runs_in_turn_give(base, tmp_path, monkeypatch):
     variants = make_variants(base, {"plain": {}, "shifted": {"data.augment.shift": 2}})
     real = sweep_module.train
     one_device = lambda config, folder: real(config, folder, jax.devices()[:1])  # noqa: E731
-    monkeypatch.setattr(sweep_module, "train", one_device)  # as the processes have
+    monkeypatch.setattr(sweep_module, "train", one_device)
+    # The last of two flags counts.
+    flags = os.environ["XLA_FLAGS"] + " --xla_force_host_platform_device_count=1"
+    monkeypatch.setenv("XLA_FLAGS", flags)
     at_once = Sweep(tmp_path / "jobs", variants, (0,), jobs=2)
     in_turn = Sweep(tmp_path / "turn", variants, (0,))
     for one, other in zip(run_sweep(at_once), run_sweep(in_turn), strict=True):
