@@ -143,7 +143,7 @@ def folders(tmp_path_factory, tiny_config, tiny_params, tiny_vqgan, tokenizer):
     """Model folders of a decoder with a real vocabulary and of its image tokenizer."""
     config = dataclasses.replace(
         tiny_config, text_vocab_size=tokenizer.vocab_size, text_special_tokens=8,
-        left_text_length=8, right_text_length=6,
+        left_text_length=8, right_text_length=6, layers=2,
     )  # fmt: skip
     params = unstack_layers(jax.tree.map(np.asarray, tiny_params(config)))
     home = tmp_path_factory.mktemp("folders")

@@ -218,6 +218,20 @@ def test_two_processes_one_killed_and_back(models, goldens, photos, tmp_path):
 
     scores = tmp_path / "scores"
     line = [photos, f"--model={tmp_path / 'ruclip'}", f"--captions={out}", f"--out={scores}"]
+    for number in range(2):
+        given = [*line, "--min=-1", "--piece-items=7", f"--part={number}/2"]
+        assert clip_main(["score", *map(str, given)]) in (0, 7)
+    _check_scores(scores, rows, tmp_path / "ruclip")
+
+
+@pytest.mark.slow
+def test_two_parts_of_scores_one_killed_and_back(models, goldens, photos, tmp_path):
+    converters.convert("ruclip", goldens / "ruclip", tmp_path / "ruclip")
+    out = tmp_path / "captions"
+    options = ["--candidates=2", "--count=1", "--batch-size=4", "--piece-items=3"]
+    assert main(["caption", str(photos), f"--out={out}", *options, *models]) == 7
+    scores = tmp_path / "scores"
+    line = [photos, f"--model={tmp_path / 'ruclip'}", f"--captions={out}", f"--out={scores}"]
     line += ["--min=-1", "--piece-items=7"]
     first, second = (
         _start(["clip_jax", "score"], *line, f"--part={number}/2") for number in range(2)
@@ -229,11 +243,16 @@ def test_two_processes_one_killed_and_back(models, goldens, photos, tmp_path):
     third = _start(["clip_jax", "score"], *line, "--part=0/2")
     ends = [process.communicate() for process in (second, third)]
     assert {process.returncode for process in (second, third)} <= {0, 7}, ends
+    _check_scores(scores, _rows(out), tmp_path / "ruclip")
+
+
+def _check_scores(scores, rows, model):
+    """Compares the scores of captions, and the filtered set, with a predictor's cosines."""
     found = _rows(scores)
     assert [(row["key"], row["text"]) for row in found] == [
         (row["key"], row["caption"]) for row in rows
     ]
-    predictor = clip_jax.Predictor(clip_jax.load(tmp_path / "ruclip"), quiet=True)
+    predictor = clip_jax.Predictor(clip_jax.load(model), quiet=True)
     images, _ = digits()
     latents = predictor.get_image_latents(list(images[:DIGITS]))
     texts = predictor.encode_texts([row["caption"] for row in rows])
