@@ -7,6 +7,7 @@ import dataclasses
 import re
 from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -55,6 +56,11 @@ ROWS = jnp.eye(8, dtype=jnp.float32)
 
 def config_field(config, field):
     return lambda name: dataclasses.replace(config, **{field: name})
+
+
+def traced(function, *arrays, name):
+    """A name is refused while the function is traced; nothing is compiled."""
+    return lambda value: jax.eval_shape(lambda: function(*arrays, **{name: value}))
 
 
 def run_field(field, **others):
@@ -119,11 +125,11 @@ NAMES = {
     "activate": (ACTIVATIONS, lambda name: activate(name, ROWS)),
     "dtype": (("float32", "bfloat16", "float16"), lambda name: Compute(dtype=name)),
     "remat": (("none", "block", "dots"), lambda name: Compute(remat=name)),
-    "contrastive form": (FORMS, lambda name: contrastive_loss(ROWS, ROWS, 1.0, form=name)),
+    "contrastive form": (FORMS, traced(contrastive_loss, ROWS, ROWS, 1.0, name="form")),
     "contrastive duplicates": (
-        DUPLICATES, lambda name: contrastive_loss(ROWS, ROWS, 1.0, duplicates=name),
+        DUPLICATES, traced(contrastive_loss, ROWS, ROWS, 1.0, name="duplicates"),
     ),
-    "sigmoid form": (FORMS, lambda name: sigmoid_loss(ROWS, ROWS, 1.0, 0.0, form=name)),
+    "sigmoid form": (FORMS, traced(sigmoid_loss, ROWS, ROWS, 1.0, 0.0, name="form")),
     "average": (("ruclip", "clip"), lambda name: mean_latents(np.ones((2, 3)), name)),
     # rudolph_jax
     "mask_order": (MASK_ORDERS, config_field(SMALL, "mask_order")),

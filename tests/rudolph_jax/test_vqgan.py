@@ -30,9 +30,13 @@ SMALL = VqganConfig(
 WAVELET = dataclasses.replace(SMALL, wavelet=True)
 
 
+@partial(jax.jit, static_argnums=(0, 1, 2))
+def run_method(config, method, compute, params, x):
+    return Vqgan(config, compute).apply({"params": params}, x, method=method)
+
+
 def apply(config, method, compute=Compute()):
-    run = jax.jit(partial(Vqgan(config, compute).apply, method=method))
-    return lambda params, x: run({"params": params}, x)
+    return partial(run_method, config, method, compute)
 
 
 def random_params(config):
@@ -113,19 +117,19 @@ def test_bfloat16_stays_near(rng):
     assert 0 < np.abs(near - exact).max() < 0.1 * np.abs(exact).max()
 
 
+@partial(jax.jit, static_argnums=0)
+def logit_gradient(compute, params, images):
+    def loss(params):
+        return Vqgan(SMALL, compute).apply({"params": params}, images, method="code_logits").std()
+
+    return jax.grad(loss)(params)
+
+
 @pytest.mark.parametrize("remat", ["block", "dots"])
 def test_remat_changes_no_gradient(rng, remat):
     params, images = random_params(SMALL), rng.random((1, 4, 4, 3), dtype=np.float32)
 
-    def gradient(compute):
-        vqgan = Vqgan(SMALL, compute)
-
-        def loss(params):
-            return vqgan.apply({"params": params}, images, method="code_logits").std()
-
-        return jax.jit(jax.grad(loss))(params)
-
-    plain, saved = gradient(Compute()), gradient(Compute(remat=remat))
+    plain, saved = (logit_gradient(c, params, images) for c in (Compute(), Compute(remat=remat)))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5), plain, saved)
 
 

@@ -53,6 +53,19 @@ def loss_of(config, **settings):
     return loss
 
 
+def loss_of_config(params, images, rng, temperature, kl_weight):
+    return loss_of(CONFIG, temperature=temperature, kl_weight=kl_weight)(params, images, rng)
+
+
+gradients = jax.jit(jax.grad(loss_of_config, has_aux=True))
+compiled_loss = jax.jit(loss_of_config)
+
+
+def run(params, images, seed, temperature=1.0, kl_weight=0.0):
+    """One program for all temperatures and weights, as in training."""
+    return compiled_loss(params, images, jax.random.key(seed), temperature, kl_weight)
+
+
 def confident(params):
     """The same codes by argmax, so sure of them that noise changes none."""
     head = jax.tree.map(lambda leaf: 1e4 * leaf, params["code_head"])
@@ -61,7 +74,7 @@ def confident(params):
 
 def test_sure_codes_are_reconstructed_as_by_encode_and_decode(params, pictures):
     params = confident(params)
-    loss, metrics = jax.jit(loss_of(CONFIG, kl_weight=0.1))(params, pictures, jax.random.key(5))
+    loss, metrics = run(params, pictures, 5, kl_weight=0.1)
     vqgan = Vqgan(CONFIG)
 
     @jax.jit
@@ -86,24 +99,18 @@ def test_sure_codes_are_reconstructed_as_by_encode_and_decode(params, pictures):
 
 def test_undecided_codes_are_uniform(params, pictures):
     head = jax.tree.map(jnp.zeros_like, params["code_head"])
-    _, metrics = jax.jit(loss_of(CONFIG))(
-        {**params, "code_head": head}, pictures, jax.random.key(5)
-    )
+    _, metrics = run({**params, "code_head": head}, pictures, 5)
     np.testing.assert_allclose(metrics["kl_loss"], 0, atol=1e-6)
 
 
 def test_the_rng_draws_the_codes(params, pictures):
-    run = jax.jit(loss_of(CONFIG))
-    losses = [run(params, pictures, jax.random.key(seed))[0] for seed in (1, 1, 2)]
+    losses = [run(params, pictures, seed)[0] for seed in (1, 1, 2)]
     assert losses[0] == losses[1] != losses[2]
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.1])
 def test_gradients_reach_every_part(params, pictures, temperature):
-    settings = {"temperature": temperature, "kl_weight": 1e-3}
-    grads, _ = jax.jit(jax.grad(loss_of(CONFIG, **settings), has_aux=True))(
-        params, pictures, jax.random.key(5)
-    )
+    grads, _ = gradients(params, pictures, jax.random.key(5), temperature, 1e-3)
     for part in ("encoder", "quant_conv", "code_head", "codebook", "post_quant_conv", "decoder"):
         for path, leaf in jax.tree_util.tree_leaves_with_path(grads[part]):
             name = "/".join(str(key.key) for key in path)
@@ -114,10 +121,7 @@ def test_gradients_reach_every_part(params, pictures, temperature):
 
 def test_a_colder_draw_gives_sharper_gradients(params, pictures):
     """The forward pass draws the same codes at any temperature."""
-    values = [
-        jax.jit(loss_of(CONFIG, temperature=t))(params, pictures, jax.random.key(5))[0]
-        for t in (2.0, 0.5)
-    ]
+    values = [run(params, pictures, 5, temperature=t)[0] for t in (2.0, 0.5)]
     np.testing.assert_allclose(*values, rtol=1e-5)
 
 

@@ -20,14 +20,14 @@ def channels_last(array):
     return array.transpose(0, 2, 3, 1)
 
 
-@pytest.mark.parametrize("size", [64, 32])
+@pytest.mark.parametrize("size", [64, pytest.param(32, marks=pytest.mark.slow)])
 def test_latents_logits_and_ids(recorded, size):
     vqgan, outputs = recorded
     images = channels_last(outputs[f"image{size}"])
-    for method, name in (("latents", "latent"), ("code_logits", "logits")):
-        run = jax.jit(partial(Vqgan(vqgan.config).apply, method=method))
+    apply = partial(Vqgan(vqgan.config).apply, {"params": vqgan.params})
+    both = jax.jit(lambda x: (apply(x, method="latents"), apply(x, method="code_logits")))
+    for name, found in zip(("latent", "logits"), both(images), strict=True):
         expected = channels_last(outputs[f"{name}{size}"])
-        found = run({"params": vqgan.params}, images)
         assert found.shape == expected.shape
         assert np.abs(found - expected).max() <= 1e-5 * np.abs(expected).max()
     np.testing.assert_array_equal(vqgan.encode(images), outputs[f"ids{size}"])
