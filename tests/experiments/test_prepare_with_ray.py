@@ -1,5 +1,6 @@
 """Preparation by a Ray cluster of this machine: killed workers and drivers, the same bytes."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -15,6 +16,7 @@ from prepared_sources import picture
 
 from clip_jax import InputError
 from experiments.cli.exit_status import PeerLostError
+from experiments.data import preparation
 from experiments.data.preparation import prepare
 from experiments.data.ray_engine import RayEngine, parse_engine
 from experiments.data.sources.read_plan import SourceConfig
@@ -105,26 +107,39 @@ def test_a_worker_is_killed_then_the_driver(source, tmp_path, expected):
     assert contents(out) == expected
 
 
-def test_codes(source, tmp_path, small_vqgan_folder):
-    """Also those that a stopped call left out."""
+def test_an_address_where_nothing_is(source, tmp_path, capsys):
+    assert main([str(source), str(tmp_path / "out"), "--engine=ray:127.0.0.1:9"]) == 2
+    error = capsys.readouterr().err
+    assert "no Ray cluster at 127.0.0.1:9 (" in error and error.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.fixture(scope="module")
+def engine():
+    """A cluster of this machine's own for several tests: it takes seconds to start."""
+    with RayEngine("", 2) as engine:
+        yield engine
+
+
+def test_codes(source, tmp_path, small_vqgan_folder, engine, monkeypatch):
+    monkeypatch.setattr(preparation, "RayEngine", lambda *_: contextlib.nullcontext(engine))
     config, codes = SourceConfig(str(source)), {"vqgan": small_vqgan_folder, "image_size": 8}
     prepare(config, tmp_path / "expected", TWO, **codes)
     prepare(config, tmp_path / "out", TWO, workers=2, engine="ray", **codes)
     assert contents(tmp_path / "out") == contents(tmp_path / "expected")
 
 
-def test_errors_of_tasks_are_those_of_processes():
+def test_errors_of_tasks_are_those_of_processes(engine):
     def fail(error):  # inside, so that Ray takes it along
         raise error
 
-    with RayEngine("", 1) as engine:
-        for error, kind, said in (
-            (InputError("found nothing"), InputError, "found nothing"),
-            (FileNotFoundError("gone"), FileNotFoundError, "gone"),
-            (KeyError("a"), PeerLostError, "KeyError: 'a'; each of its machines needs"),
-        ):
-            with pytest.raises(kind, match=said):
-                list(engine._run(fail, {"num_cpus": 1}, iter([(error,)])))
+    for error, kind, said in (
+        (InputError("found nothing"), InputError, "found nothing"),
+        (FileNotFoundError("gone"), FileNotFoundError, "gone"),
+        (KeyError("a"), PeerLostError, "KeyError: 'a'; each of its machines needs"),
+    ):
+        with pytest.raises(kind, match=said):
+            list(engine._run(fail, {"num_cpus": 1}, iter([(error,)])))
 
 
 @pytest.mark.parametrize("text", ["spark", "ray:", "rayx", "Ray", ":a"])
@@ -139,11 +154,4 @@ def test_without_the_package(source, tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "ray", None)
     assert main([str(source), str(tmp_path / "out"), "--engine=ray"]) == 2
     assert "pip install 'rudolph-jax[ray]'" in capsys.readouterr().err
-    assert not (tmp_path / "out").exists()
-
-
-def test_an_address_where_nothing_is(source, tmp_path, capsys):
-    assert main([str(source), str(tmp_path / "out"), "--engine=ray:127.0.0.1:9"]) == 2
-    error = capsys.readouterr().err
-    assert "no Ray cluster at 127.0.0.1:9 (" in error and error.count("\n") == 1
     assert not (tmp_path / "out").exists()

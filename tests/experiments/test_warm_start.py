@@ -1,6 +1,7 @@
 """Beginning from a model folder: what is taken, resized, left, and refused."""
 
 import dataclasses
+import functools
 
 import jax
 import numpy as np
@@ -19,13 +20,17 @@ from experiments.training.warm_start import initial_vocabulary, load_initial_par
 
 @pytest.fixture
 def source(train_config, tmp_path):
-    model = train_config.model
+    params = random_params(train_config.model)
+    return PretrainedClip(train_config.model, params).save(tmp_path / "model"), params
+
+
+@functools.cache
+def random_params(model):
     ids = np.zeros((1, model.text.context_length), np.int32)
     side = model.vision.image_size
     init = jax.jit(Clip(model).init)
     params = init(jax.random.key(9), ids, np.zeros((1, side, side, 3), np.float32))["params"]
-    folder = PretrainedClip(model, jax.device_get(params)).save(tmp_path / "model")
-    return folder, jax.device_get(params)
+    return jax.device_get(params)
 
 
 def begun(config, **optim):
