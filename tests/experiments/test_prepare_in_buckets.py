@@ -166,13 +166,15 @@ def fbc2_folder(folder):
 
 
 @pytest.mark.parametrize(
-    "make, file, form",
-    [(csv_folder, "", "captions"), (csv_folder, "list.csv", "captions"),
-     (tsv_folder, "", "captions"), (jsonl_folder, "list.jsonl", "captions"),
-     (arrow_folder, "", "captions"), (parquet_beside_images, "", "captions"),
-     (fbc2_folder, "q.json", "picture-questions")],
+    "make, file, form, workers",
+    [(csv_folder, "", "captions", 2),
+     pytest.param(csv_folder, "list.csv", "captions", 1, marks=pytest.mark.slow),
+     pytest.param(tsv_folder, "", "captions", 1, marks=pytest.mark.slow),
+     (jsonl_folder, "list.jsonl", "captions", 1),
+     (arrow_folder, "", "captions", 1), (parquet_beside_images, "", "captions", 1),
+     (fbc2_folder, "q.json", "picture-questions", 1)],
 )  # fmt: skip
-def test_other_sources(make, file, form, store, tmp_path):
+def test_other_sources(make, file, form, workers, store, tmp_path):
     """Folders of images with a table, Arrow and FBC2: set and rejects are the local ones."""
     folder, name = tmp_path / "source", f"{make.__name__}{len(file)}"
     make(folder)
@@ -182,7 +184,7 @@ def test_other_sources(make, file, form, store, tmp_path):
     config = SourceConfig(f"{folder}{place}", form=form, chunk_records=3)
     local = prepare(config, tmp_path / "out", rules, workers=1)
     there = SourceConfig(f"gs://bucket/{name}{place}", form=form, chunk_records=3)
-    summary = prepare(there, f"gs://bucket/{name}-out", rules, workers=2)
+    summary = prepare(there, f"gs://bucket/{name}-out", rules, workers=workers)
     assert summary.splits == local.splits and sum(local.splits.values()) >= 5
     assert summary.reasons == local.reasons
     same_sets(store, tmp_path / "out", f"{name}-out")
