@@ -44,8 +44,21 @@ def value_and_gradients(attend, arrays, allowed):
     return out, *jax.grad(loss, tuple(range(len(arrays))))(*arrays)
 
 
-@pytest.mark.parametrize("K", [64, 128])
-@pytest.mark.parametrize("name", [*MASK_TYPES, "full"])
+# Each mask with one size of heads, each size with one mask; the other pairs are slow.
+KINDS = [*MASK_TYPES, "full"]
+
+
+def pairs(sizes):
+    return [
+        pytest.param(
+            name, size, marks=[] if name == "row" or size == sizes[0] else pytest.mark.slow
+        )
+        for name in KINDS
+        for size in sizes
+    ]
+
+
+@pytest.mark.parametrize(("name", "K"), pairs([64, 128]))
 def test_every_mask_in_float32(name, K):
     allowed = MASKS.get(name)
     arrays = inputs(len(MASKS["row"]), K)
@@ -73,9 +86,9 @@ def plain_self(qkv, allowed):
     return jnp.einsum("BHTK->BTHK", plain(q * q.shape[-1] ** -0.5, k, v, allowed))
 
 
-@pytest.mark.parametrize(("H", "K"), [(4, 64), (2, 128), (8, 80)])
-@pytest.mark.parametrize("name", [*MASK_TYPES, "full"])
-def test_a_single_block_in_float32(name, H, K):
+@pytest.mark.parametrize(("name", "heads"), pairs([(4, 64), (2, 128), (8, 80)]))
+def test_a_single_block_in_float32(name, heads):
+    H, K = heads
     allowed = MASKS.get(name)
     T = len(MASKS["row"])
     qkv = jax.random.normal(jax.random.key(K), (2, T, 3, H, K))
