@@ -1,6 +1,5 @@
 """Preparation by a Ray cluster of this machine: killed workers and drivers, the same bytes."""
 
-import contextlib
 import os
 import signal
 import subprocess
@@ -16,7 +15,6 @@ from prepared_sources import picture
 
 from clip_jax import InputError
 from experiments.cli.exit_status import PeerLostError
-from experiments.data import preparation
 from experiments.data.preparation import prepare
 from experiments.data.ray_engine import RayEngine, parse_engine
 from experiments.data.sources.read_plan import SourceConfig
@@ -122,7 +120,8 @@ def engine():
 
 
 def test_codes(source, tmp_path, small_vqgan_folder, engine, monkeypatch):
-    monkeypatch.setattr(preparation, "RayEngine", lambda *_: contextlib.nullcontext(engine))
+    monkeypatch.setattr(RayEngine, "__enter__", lambda own: own)  # the cluster is there
+    monkeypatch.setattr(RayEngine, "__exit__", lambda *_: None)
     config, codes = SourceConfig(str(source)), {"vqgan": small_vqgan_folder, "image_size": 8}
     prepare(config, tmp_path / "expected", TWO, **codes)
     prepare(config, tmp_path / "out", TWO, workers=2, engine="ray", **codes)
