@@ -99,7 +99,8 @@ def params_of(folder):
 @pytest.mark.parametrize(
     ("when", "lost", "resumes"),
     [
-        ("save", 1, False),
+        # test_processes.py kills one between steps, and resumes.
+        pytest.param("save", 1, False, marks=pytest.mark.slow),
         pytest.param("save", 1, True, marks=pytest.mark.slow),
         pytest.param("step", 1, True, marks=pytest.mark.slow),
         pytest.param("evaluation", 0, True, marks=pytest.mark.slow),

@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import re
 import shutil
 import signal
 import socket
@@ -116,7 +117,8 @@ def test_killed_restarted_and_finished_as_one(launch, config, tmp_path):
     wait_for_step(workdir, 3, children)
     children[1].send_signal(signal.SIGKILL)
     (status, _, errors), _ = ends(children)
-    assert status != 0, errors
+    assert status == LEFT_BEHIND, errors
+    assert re.search(r"error: process 1 \(process \d+ on [^)]+\) is lost", errors), errors
     first, second = ends(launch(config, workdir))
     assert (first[0], second[0]) == (0, 0), first[2] + second[2]
     # Only the first process speaks.

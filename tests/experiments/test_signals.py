@@ -88,7 +88,8 @@ def in_save(patch):
 
 
 @pytest.mark.parametrize(
-    "come", [in_step, in_evaluation, pytest.param(in_save, marks=pytest.mark.slow)]
+    "come",
+    [in_step, *(pytest.param(come, marks=pytest.mark.slow) for come in (in_evaluation, in_save))],
 )
 def test_the_last_finished_step_is_saved_and_the_run_goes_on_bit_equal(
     undisturbed, config, tmp_path, monkeypatch, come
