@@ -168,8 +168,8 @@ def fbc2_folder(folder):
 @pytest.mark.parametrize(
     "make, file, form, workers",
     [(csv_folder, "", "captions", 2),
-     pytest.param(csv_folder, "list.csv", "captions", 1, marks=pytest.mark.slow),
-     pytest.param(tsv_folder, "", "captions", 1, marks=pytest.mark.slow),
+     (csv_folder, "list.csv", "captions", 1),
+     (tsv_folder, "", "captions", 1),
      (jsonl_folder, "list.jsonl", "captions", 1),
      (arrow_folder, "", "captions", 1), (parquet_beside_images, "", "captions", 1),
      (fbc2_folder, "q.json", "picture-questions", 1)],
