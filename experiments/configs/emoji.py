@@ -41,7 +41,7 @@ def train_config() -> TrainConfig:
             # images, and the model would learn to avoid it: one style a batch.
             group_by="style",
             augment=AugmentConfig(
-                variants=3,
+                variants=6,
                 scale=(0.9, 1.05),
                 aspect=0.06,
                 rotation=4.0,
@@ -61,7 +61,7 @@ def train_config() -> TrainConfig:
             clip_norm=1.0,
             end_lr_factor=0.01,
         ),
-        steps=1500,
+        steps=3000,
         checkpoint_every=500,
         evaluate_every=500,
         evaluators=("retrieval:validation_drawing",),

@@ -38,7 +38,7 @@ def train_config() -> TrainConfig:
             unknown_token_share=0.3,  # original: README of ru-dolph
         ),
         # "dots" runs no product twice: 1.3B on 256 v5e chips takes 856 ms in place of 937 by the
-        # compiler's cycles. "block" needs the least memory.
+        # compiler's cycles (docs/scaling.md). "block" needs the least memory.
         compute=Compute(dtype="bfloat16", remat="dots"),
         # Unpublished: 0.8 million tokens a step, between GPT-3's 0.5 for this size and 1 for 1.3B
         # (Brown et al. 2020, table 2.1).
