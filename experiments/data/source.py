@@ -11,6 +11,7 @@ from types import MappingProxyType
 from typing import Any
 
 from absl import logging as absl_logging
+from filelock import FileLock
 
 from clip_jax.errors import InputError
 from clip_jax.paths import as_path
@@ -29,7 +30,7 @@ def build_builtin_set(name: str, directory: str | Path) -> Path:
     """Builds a built-in set into `directory` unless it is there; returns its version's folder.
 
     Takes seconds, needs no network. TFDS writes beside and renames, so an interrupted build leaves
-    nothing that looks finished.
+    nothing that looks finished. Of several processes one builds, the others wait.
     """
     if name not in BUILTIN_SETS:
         raise InputError(f"data set {name!r} is unknown; expected one of {', '.join(BUILTIN_SETS)}")
@@ -41,13 +42,19 @@ def build_builtin_set(name: str, directory: str | Path) -> Path:
 
     # The default format would need TensorFlow.
     builder = BUILDERS[name](data_dir=str(directory), file_format="array_record")
+    folder = Path(builder.data_path)
+    if folder.is_dir():
+        return folder
     tfds.disable_progress_bar()
+    Path(directory).mkdir(parents=True, exist_ok=True)
     with (
+        # Both would write into a folder of the same name, and the second could not rename it.
+        FileLock(Path(directory) / f".{name}.lock"),
         contextlib.redirect_stdout(io.StringIO()),  # TFDS speaks of a download that there is not
         elapsed_lines(f"building {name}"),
     ):
         builder.download_and_prepare()
-    return Path(builder.data_path)
+    return folder
 
 
 class Split:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -172,3 +173,12 @@ def test_a_prepared_folder_is_a_source(train_config):
     by_folder, by_name = open_split(data, "test"), open_split(train_config.data, "test")
     assert len(by_folder) == len(by_name)
     assert by_folder[5] == by_name[5]
+
+
+def test_a_built_in_set_is_built_once_by_several_at_a_time(tmp_path):
+    places = 3 * [tmp_path / "data"]
+    with ThreadPoolExecutor(3) as pool:
+        found = list(pool.map(lambda place: build_builtin_set("digits_ru", place), places))
+    assert len(set(found)) == 1 and len(Split(found[0], "train")) == 1431
+    made = {path.name for path in (tmp_path / "data" / "digits_ru").iterdir()}
+    assert made == {found[0].name}  # nothing half-written
