@@ -32,8 +32,8 @@ UPLOAD_BYTES = 200e6  # of a host, a second
 # Config -> bytes of a prepared example, rows of a device in a step, seconds of a step (v5e, by the
 # compiler's cycles: docs/scaling.md).
 RUNS = {
-    "ruclip_vit_base_patch16_224": (224 * 224 * 3 + 4 * 77, 128, 0.223),
-    "rudolph_350m": (128 * 128 * 3 + 4 * 384, 8, 0.085),
+    "ruclip_vit_base_patch16_224": (224 * 224 * 3 + 4 * 77, 128, 0.202),
+    "rudolph_350m": (128 * 128 * 3 + 4 * 384, 8, 0.070),
 }
 HEAD = (
     "config", "processes", "host memory, GB", "open files", "reads/s of a process", "of all",
