@@ -48,7 +48,7 @@ docs: $(VENV)/.installed-docs
 mutants: $(VENV)/.installed-mutants
 	$(BIN)/python tests/mutation/run.py $(MUTANTS)
 
-# Some forty faults of meaning, each of which must make a test fail: minutes.
+# Some sixty faults of meaning, each of which must make a test fail: minutes.
 faults: $(VENV)/.installed-test
 	$(BIN)/python tests/mutation/faults.py
 

@@ -20,7 +20,8 @@ from typing import NamedTuple
 from run import MARKS, ROOT, clone
 
 PAGE = ROOT / "docs" / "faults.md"
-R, C, V = "tests/rudolph_jax", "tests/clip_jax", "tests/converters"
+R, C = "tests/rudolph_jax", "tests/clip_jax"
+V, X = "tests/converters", "tests/experiments"
 
 
 class Fault(NamedTuple):
@@ -159,6 +160,43 @@ FAULTS = [
     Fault("decoded words have no spaces between them", "clip_jax/tokenizer.py",
           '.replace(WORD_START, " ")\n        return text', '.replace(WORD_START, "")\n'
           "        return text", f"{C}/test_tokenizer.py"),
+    Fault("a bias has eight times its gradient on TPUs", "clip_jax/tpu.py",
+          "sums[0].astype", "sums.sum(0).astype", f"{C}/test_linear.py"),
+    # Converters
+    Fault("RUDOLPH's heads come before queries, keys and values", "converters/rudolph_tables.py",
+          "(c h k) d -> d c h k", "(h c k) d -> d c h k", f"{V}/test_rudolph.py"),
+    Fault("ruCLIP's heads come before queries, keys and values", "converters/clip_tables.py",
+          "(c h k) d -> d c h k", "(h c k) d -> d c h k", f"{V}/test_conversion.py"),
+    Fault("rows and columns of patches are exchanged", "converters/clip_tables.py",
+          "d rgb y x -> y x rgb d", "d rgb x y -> y x rgb d", f"{V}/test_conversion.py"),
+    Fault("rows and columns of convolutions are exchanged", "converters/vqgan.py",
+          "o i y x -> y x i o", "o i x y -> y x i o", f"{V}/test_vqgan.py"),
+    Fault("even kernels of masks reach less far", "converters/rudolph.py",
+          "2 * (values[name] // 2) + 1", "2 * ((values[name] - 1) // 2) + 1",
+          f"{V}/test_rudolph.py {V}/test_rudolph_sizes.py"),
+    # Training
+    Fault("gradients of micro-batches are summed", "experiments/training/step.py",
+          "lambda x: x / parts, total", "lambda x: x, total", f"{X}/test_step.py"),
+    Fault("biases decay", "experiments/training/optimizer.py",
+          '("bias", "scale", "class_embedding")', '("scale", "class_embedding")',
+          f"{X}/test_optimizer.py"),
+    Fault("the last rate is a factor, not a share", "experiments/training/schedules.py",
+          "config.end_lr_factor * config.learning_rate", "config.end_lr_factor",
+          f"{X}/test_schedules.py"),
+    Fault("one cycle begins where it should end", "experiments/training/schedules.py",
+          "between(first, peak, step / top)", "between(last, peak, step / top)",
+          f"{X}/test_schedules.py"),
+    Fault("biases have copies in bfloat16", "experiments/training/master_weights.py",
+          "if is_matrix else master", "if master.ndim else master",
+          f"{X}/test_master_weights.py"),
+    # Evaluation
+    Fault("ties count for the right caption", "experiments/evaluation/methods/retrieval.py",
+          "(similarities >= own)", "(similarities > own)", f"{X}/test_evaluation.py"),
+    Fault("recall of k is that of k + 1", "experiments/evaluation/methods/retrieval.py",
+          "(self.ranks < k)", "(self.ranks <= k)", f"{X}/test_evaluation.py"),
+    Fault("few shots are chosen by more images than they learn",
+          "experiments/evaluation/methods/linear_probe.py",
+          "min(shots, VALIDATION_SHOTS)", "VALIDATION_SHOTS", f"{X}/test_few_shot.py"),
 ]  # fmt: skip
 
 
