@@ -29,6 +29,7 @@ from clip_jax.cli import Parser, run_cli
 from clip_jax.config import check_choice
 from clip_jax.errors import InputError
 from clip_jax.text import read_json
+from experiments.config.run import TrainConfig
 from experiments.planning.chips import CHIPS
 from experiments.planning.plan import Plan, make_plan
 from experiments.planning.topology import slice_devices
@@ -66,7 +67,7 @@ PACKAGES = ("jax", "jaxlib", "libtpu")
 def measure(program: str, topology: str) -> dict[str, Any]:
     """Return the estimate of a step, a code or a batch: {"ms", "mfu", "gb", "work"}.
 
-    gb: the peak of a device.
+    gb: the peak of a device. A step has "settings" too, those of `settings_of`.
     """
     if program in DRAWING:
         return measure_program(drawing_program(*DRAWING[program]), topology.partition(":")[0])
@@ -76,7 +77,12 @@ def measure(program: str, topology: str) -> dict[str, Any]:
     config = planned_config(PROGRAMS[program], len(devices))
     plan = make_plan(config, devices, CHIPS[generation], generation=generation)
     jax.clear_caches()
-    return row_of(plan)
+    return {**row_of(plan), "settings": settings_of(config)}
+
+
+def settings_of(config: TrainConfig) -> dict[str, int]:
+    """Return what a step is cut by, as keys of the config: its time is of these alone."""
+    return {"mesh.fsdp": config.mesh.fsdp, "grad_accum_steps": config.grad_accum_steps}
 
 
 def row_of(plan: Plan) -> dict[str, Any]:

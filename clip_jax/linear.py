@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -59,12 +60,12 @@ def _matrix_product(
     """
     rows, inputs = x.shape[: x.ndim - contracted], x.shape[x.ndim - contracted :]
     flat = x.reshape(*rows, math.prod(inputs))
-    matrix, row = kernel.reshape(flat.shape[-1], -1), bias.reshape(-1)
-    for_kernel = tpu.in_use(x.dtype) and tpu.are_narrow_heads(bias.shape)
-    matrix = tpu.row_major_gradient(matrix) if for_kernel else matrix
+    matrix, sum_rows = kernel.reshape(flat.shape[-1], -1), _sum_rows
+    if tpu.in_use(x.dtype) and tpu.are_narrow_heads(bias.shape):
+        matrix, sum_rows = tpu.row_major_gradient(matrix), tpu.sum_rows
     y = _accelerator_einsum("...D,DF->...F", flat, matrix, x.dtype)
-    y = tpu.add_bias(y, row) if for_kernel else add_bias(y, row)
-    return checkpoint_name(y, MATMUL).reshape(*rows, *bias.shape)
+    y = checkpoint_name(add_bias(y, bias.reshape(-1), sum_rows), MATMUL)
+    return y.reshape(*rows, *bias.shape)
 
 
 def get_kernel(module: nn.Module, name: str, init: Initializer, shape: tuple[int, ...]) -> Any:
@@ -117,19 +118,33 @@ def slice_columns(kernel: Any, columns: slice) -> Any:
     return kernel.slice_columns(columns) if is_transposed(kernel) else kernel[:, columns]
 
 
-@jax.custom_vjp
-def add_bias(y: jax.Array, bias: jax.Array) -> jax.Array:
-    """Adds a bias to the last axes, in y's dtype; the bias's gradient is summed in float32."""
+def _sum_rows(x: jax.Array) -> jax.Array:
+    # Along one axis: a sum over several is compiled as a window that moves, which is slower.
+    return x.reshape(-1, x.shape[-1]).sum(axis=0, dtype=jnp.float32)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def add_bias(
+    y: jax.Array, bias: jax.Array, sum_rows: Callable[[jax.Array], jax.Array] = _sum_rows
+) -> jax.Array:
+    """Adds a bias to the last axes, in y's dtype; the bias's gradient is summed in float32.
+
+    sum_rows: float[..., F] -> float32[F].
+    """
     return y + bias.astype(y.dtype)
 
 
-def _add_bias_forward(y: jax.Array, bias: jax.Array) -> tuple[jax.Array, jax.Array]:
-    return add_bias(y, bias), bias
+def _add_bias_forward(
+    y: jax.Array, bias: jax.Array, sum_rows: Callable[[jax.Array], jax.Array]
+) -> tuple[jax.Array, jax.Array]:
+    return add_bias(y, bias, sum_rows), bias
 
 
-def _add_bias_backward(bias: jax.Array, gradient: jax.Array) -> tuple[jax.Array, jax.Array]:
-    # In one axis: a sum over several is compiled as a window that moves, which is slower.
-    total = gradient.reshape(-1, bias.size).sum(axis=0, dtype=jnp.float32)
+def _add_bias_backward(
+    sum_rows: Callable[[jax.Array], jax.Array], bias: jax.Array, gradient: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    rows = gradient.shape[: gradient.ndim - bias.ndim]
+    total = sum_rows(gradient.reshape(*rows, bias.size))
     return gradient, total.reshape(bias.shape).astype(bias.dtype)
 
 

@@ -40,40 +40,28 @@ def forms(use: bool | None) -> contextlib.AbstractContextManager[None]:
 def are_narrow_heads(shape: tuple[int, ...]) -> bool:
     """Returns whether the last axis of a result is that of heads narrower than a TPU's lanes.
 
-    Their attention is a kernel of one block, into which the compiler fuses nothing.
+    Their gradient comes from a kernel of attention, into which the compiler fuses nothing.
     """
     return len(shape) > 1 and shape[-1] % LANES != 0
 
 
-@jax.custom_vjp
-def add_bias(y: jax.Array, bias: jax.Array) -> jax.Array:
-    """Adds float[F] to bfloat16[..., F]; the matrix unit sums its gradient, in float32.
+def sum_rows(x: jax.Array) -> jax.Array:
+    """Sums bfloat16[..., F] over its rows by the matrix unit -> float32[F].
 
-    Vector operations take four times as long for that sum as reading the gradient does.
+    Vector operations take four times as long for it as reading x does.
     """
-    return y + bias.astype(y.dtype)
-
-
-def _add_bias_forward(y: jax.Array, bias: jax.Array) -> tuple[jax.Array, jax.Array]:
-    return add_bias(y, bias), bias
-
-
-def _add_bias_backward(bias: jax.Array, gradient: jax.Array) -> tuple[jax.Array, jax.Array]:
     # A product with fewer rows of ones is compiled as the sum that it is to replace.
-    ones = jnp.ones((_TILE_ROWS, *gradient.shape[:-1]), gradient.dtype)
-    axes = string.ascii_lowercase[: gradient.ndim - 1]
-    sums = jnp.einsum(
-        f"R{axes},{axes}F->RF", ones, gradient, preferred_element_type=jnp.float32
+    ones = jnp.ones((_TILE_ROWS, *x.shape[:-1]), x.dtype)
+    axes = string.ascii_lowercase[: x.ndim - 1]
+    sums: jax.Array = jnp.einsum(
+        f"R{axes},{axes}F->RF", ones, x, preferred_element_type=jnp.float32
     )
-    return gradient, sums[0].astype(bias.dtype)
-
-
-add_bias.defvjp(_add_bias_forward, _add_bias_backward)
+    return sums[0]
 
 
 @jax.custom_vjp
 def row_major_gradient(matrix: jax.Array) -> jax.Array:
-    """Returns a matrix whose gradient is laid out row by row.
+    """Returns a matrix, float[D, F], whose gradient is laid out row by row.
 
     Heads narrower than the lanes are not the last axis of a parameter in memory. Its gradient would
     follow it, for which the compiler transposes the activations' gradient, many times its size.

@@ -19,8 +19,8 @@ from jax.experimental.pallas.ops.tpu.splash_attention import (
 )
 
 from clip_jax.fused import ATTENTION_RESIDUALS
+from clip_jax.tpu import LANES
 
-LANES = 128  # blocks are multiples of it
 LARGEST_BLOCK = 640  # with head size 128 its float32 scores take 1.6 MB of VMEM
 # Each block has a fixed cost beside its size's: an estimate, of blocks of LANES tokens.
 BLOCK_OVERHEAD = 1.0

@@ -23,8 +23,8 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
 from clip_jax.fused import ATTENTION_RESIDUALS
+from clip_jax.tpu import LANES
 
-LANES = 128
 WIDEST_GROUP = 640  # lanes of heads whose products are unrolled: 8 heads of size 80
 LONGEST = 640  # its float32 scores take 1.6 MB of VMEM, of which the backward pass holds five
 VMEM_BYTES = 64 * 2**20  # of a v5p's core; 577 tokens of width 1,024 take 22

@@ -14,7 +14,7 @@ from absl import logging as absl_logging
 from filelock import FileLock
 
 from clip_jax.errors import InputError
-from clip_jax.paths import as_path
+from clip_jax.paths import as_path, local_path
 from clip_jax.progress import elapsed_lines
 from experiments.config.data import DataConfig
 from experiments.data.mixture import Mixture
@@ -29,11 +29,13 @@ BUILTIN_SETS = ("digits_ru", "emoji_ru", "emoji_styles_ru")
 def build_builtin_set(name: str, directory: str | Path) -> Path:
     """Builds a built-in set into `directory` unless it is there; returns its version's folder.
 
-    Takes seconds, needs no network. TFDS writes beside and renames, so an interrupted build leaves
-    nothing that looks finished. Of several processes one builds, the others wait.
+    directory: local, else InputError. It takes seconds and needs no network. TFDS writes beside and
+    renames, so an interrupted build leaves nothing that looks finished. Of several processes one
+    builds, the others wait.
     """
     if name not in BUILTIN_SETS:
         raise InputError(f"data set {name!r} is unknown; expected one of {', '.join(BUILTIN_SETS)}")
+    place = local_path(directory, "a built-in set")
     absl_logging.set_verbosity(absl_logging.ERROR)
     logging.getLogger("etils").setLevel(logging.ERROR)
     import tensorflow_datasets as tfds  # slow, and not needed to refuse a name
@@ -41,15 +43,15 @@ def build_builtin_set(name: str, directory: str | Path) -> Path:
     from experiments.data.builders import BUILDERS  # classes of TFDS, which is imported only now
 
     # The default format would need TensorFlow.
-    builder = BUILDERS[name](data_dir=str(directory), file_format="array_record")
+    builder = BUILDERS[name](data_dir=str(place), file_format="array_record")
     folder = Path(builder.data_path)
     if folder.is_dir():
         return folder
     tfds.disable_progress_bar()
-    Path(directory).mkdir(parents=True, exist_ok=True)
+    place.mkdir(parents=True, exist_ok=True)
     with (
         # Both would write into a folder of the same name, and the second could not rename it.
-        FileLock(Path(directory) / f".{name}.lock"),
+        FileLock(place / f".{name}.lock"),
         contextlib.redirect_stdout(io.StringIO()),  # TFDS speaks of a download that there is not
         elapsed_lines(f"building {name}"),
     ):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import importlib
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from clip_jax.text import read_json
 from experiments.config.run import TrainConfig
@@ -32,14 +32,18 @@ def describe_hours(config: TrainConfig, step_seconds: float | None, devices: Seq
     if step_seconds is not None:
         return _hours(config, step_seconds, "by --step-seconds")
     found = estimates(config)
-    for topology, seconds in found.items():
+    for topology, estimate in found.items():
         if is_slice(topology, devices):
-            return _hours(config, seconds, f"by docs/{ESTIMATES.name} for {topology}, this slice")
+            source = f"by docs/{ESTIMATES.name} for {topology}, this slice{estimate.differs}"
+            return _hours(config, estimate.seconds, source)
     if found:
         others = [
-            _hours(config, seconds, f"by docs/{ESTIMATES.name} for {topology}, not these devices")
-            for topology, seconds in found.items()
-        ]
+            _hours(
+                config, estimate.seconds,
+                f"by docs/{ESTIMATES.name} for {topology}, not these devices{estimate.differs}",
+            )
+            for topology, estimate in found.items()
+        ]  # fmt: skip
         return "; ".join(others)
     return (
         f"unknown: {config.steps:,} steps, and docs/{ESTIMATES.name} has none of this config; "
@@ -47,13 +51,20 @@ def describe_hours(config: TrainConfig, step_seconds: float | None, devices: Seq
     )
 
 
-def estimates(config: TrainConfig) -> dict[str, float]:
-    """Returns the seconds of a step by slice; {} for a config that was not compiled.
+class Estimate(NamedTuple):
+    """seconds: of a step. differs: ", with ..." of settings that this config has otherwise."""
+
+    seconds: float
+    differs: str
+
+
+def estimates(config: TrainConfig) -> dict[str, Estimate]:
+    """Returns a step's estimates by slice; {} for a config that was not compiled.
 
     A row is of an experiment file; this config's step is the same where model, batch and computing
-    are.
+    are, and where it is cut alike: what differs there is named.
     """
-    found: dict[str, float] = {}
+    found: dict[str, Estimate] = {}
     if not ESTIMATES.is_file():
         return found
     for row in read_json(ESTIMATES)["rows"]:
@@ -61,8 +72,19 @@ def estimates(config: TrainConfig) -> dict[str, float]:
         if ms is None or not row["program"].startswith(TRAINING):
             continue
         if _step_of(program_config(row["program"])) == _step_of(config):
-            found[row["slice"]] = ms / 1000
+            found[row["slice"]] = Estimate(ms / 1000, _difference(row["after"], config))
     return found
+
+
+def _difference(after: Mapping[str, Any], config: TrainConfig) -> str:
+    own = {"mesh.fsdp": config.mesh.fsdp, "grad_accum_steps": config.grad_accum_steps}
+    compiled = after.get("settings", {})
+    others = [
+        f"config.{key}={compiled[key]}"
+        for key, value in own.items()
+        if compiled.get(key, value) != value
+    ]
+    return f", with {' and '.join(others)}" if others else ""
 
 
 def program_config(program: str) -> TrainConfig:

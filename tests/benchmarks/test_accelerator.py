@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import pytest
 
 from benchmarks import accelerator
-from benchmarks.accelerator import PROGRAMS, main, row_of, to_markdown
+from benchmarks.accelerator import PROGRAMS, main, row_of, settings_of, to_markdown
 from benchmarks.one_chip import ENCODER_BATCH, drawing_program, encoder_program
-from benchmarks.plan_table import MAX_MICROBATCH
+from benchmarks.plan_table import MAX_MICROBATCH, planned_config
 from rudolph_jax.config import PRESETS
 
 PLAN = SimpleNamespace(
@@ -31,6 +31,12 @@ def test_a_row_has_the_times_of_its_parts():
     }  # fmt: skip
     too_large = SimpleNamespace(step_seconds=None, mfu=None, peak_bytes=2e10, work=None)
     assert row_of(too_large)["ms"] is None and row_of(too_large)["gb"] == 20.0
+
+
+def test_a_step_has_the_settings_that_cut_it():
+    found = settings_of(planned_config("rudolph_1_3b", 256))
+    assert found == {"mesh.fsdp": 32, "grad_accum_steps": 2}
+    assert settings_of(planned_config("rudolph_1_3b", 64))["mesh.fsdp"] == 8
 
 
 @pytest.fixture

@@ -182,3 +182,10 @@ def test_a_built_in_set_is_built_once_by_several_at_a_time(tmp_path):
     assert len(set(found)) == 1 and len(Split(found[0], "train")) == 1431
     made = {path.name for path in (tmp_path / "data" / "digits_ru").iterdir()}
     assert made == {found[0].name}  # nothing half-written
+
+
+def test_a_built_in_set_is_not_built_in_a_bucket(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match="gs://bucket/data: a built-in set cannot be in a bucket"):
+        build_builtin_set("digits_ru", "gs://bucket/data")
+    assert not list(tmp_path.iterdir())  # no folder "gs:"

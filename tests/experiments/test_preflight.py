@@ -159,6 +159,11 @@ def test_hours_of_the_planner(tmp_path, monkeypatch):
     wider = dataclasses.replace(config, compute=dataclasses.replace(config.compute, remat="none"))
     for each in (other, wider, rudolph_350m.train_config()):
         assert hours.describe_hours(each, None, LITE).startswith("unknown: ")
+    rows[0]["after"]["settings"] = {"mesh.fsdp": 32, "grad_accum_steps": 1}
+    hours.ESTIMATES.write_text(json.dumps({"rows": rows}), encoding="utf-8")
+    assert ", this slice, with config.mesh.fsdp=32, " in hours.describe_hours(config, None, LITE)
+    same = dataclasses.replace(config, mesh=dataclasses.replace(config.mesh, fsdp=32))
+    assert "this slice, evaluations" in hours.describe_hours(same, None, LITE)
 
 
 def test_estimates_are_of_experiment_files():
@@ -168,7 +173,8 @@ def test_estimates_are_of_experiment_files():
     assert steps
     for row in steps:
         config = hours.program_config(row["program"])
-        assert hours.estimates(config)[row["slice"]] == row["after"]["ms"] / 1000
+        assert hours.estimates(config)[row["slice"]].seconds == row["after"]["ms"] / 1000
+        assert set(row["after"]["settings"]) == {"mesh.fsdp", "grad_accum_steps"}
 
 
 def test_sizes_of_checkpoints():

@@ -11,7 +11,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from clip_jax.errors import InputError
-from clip_jax.paths import local_path
+from clip_jax.paths import as_path
 from clip_jax.text import escape, normalize_name
 from experiments.data.source import BUILTIN_SETS, Split, build_builtin_set
 from experiments.evaluation.sets.labelled_set import LazyImages, hash_images, images_at
@@ -68,7 +68,7 @@ def open_captioned(
     """
     name, place = str(folder), find_path(folder)
     if name in BUILTIN_SETS:
-        place = build_builtin_set(name, local_path(data_dir, "a built-in set").expanduser())
+        place = build_builtin_set(name, as_path(data_dir).expanduser())
     opened = Split(place, split)
     opened.require_captions()
     captions, keys = [], []
