@@ -67,7 +67,6 @@ def config(train_config):
     )
 
 
-@pytest.mark.slow  # test_processes.py has two processes, the tests below have runs in a bucket
 def test_two_processes(store, digits, config, tmp_path):
     """They share a workdir, data and compiled programs in the bucket."""
     running = start_training(

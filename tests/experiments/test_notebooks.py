@@ -93,15 +93,7 @@ def folder(tmp_path_factory):
     return tmp_path_factory.mktemp("notebooks")
 
 
-# A sweep takes longest, and test_sweep.py has small ones.
-@pytest.mark.parametrize(
-    "notebook",
-    [
-        pytest.param(file, marks=[pytest.mark.slow] if file.stem == "ablation" else [])
-        for file in NOTEBOOKS
-    ],
-    ids=lambda file: file.stem,
-)
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda file: file.stem)
 def test_runs_from_top_to_bottom(notebook, folder, monkeypatch):
     import nbformat
     from nbclient import NotebookClient
