@@ -25,6 +25,7 @@ from rudolph_jax.masks import layer_mask_types, mask
 
 USED = re.compile(r"Used ([\d.]+)([KMGT]?) of [\d.]+[KMGT]? hbm")
 UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+EFFORT = "jax_exec_time_optimization_effort"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,7 +89,7 @@ def make_plan(
     step = trace_step(config, devices)
     executed = matmul_flops(step.traced.jaxpr) / len(devices)
     start = time.perf_counter()
-    with _effort(-1.0 if quick else 0.0):
+    with _compilation(quick):
         found = _compile(step.traced)
     compile_seconds = time.perf_counter() - start
     state = {key: leaf for key, leaf in step.state.items() if key != "rng"}
@@ -193,12 +194,21 @@ def _bounds(
     return bounds
 
 
+def _compilation(quick: bool) -> contextlib.AbstractContextManager[None]:
+    """Returns the context of a compilation; quick: less time is taken over fast code."""
+    if not quick:
+        return contextlib.nullcontext()
+    # JAX 0.12 has levels in place of the effort from -1 to 1.
+    if hasattr(jax.config, EFFORT):
+        return _setting(EFFORT, -1.0)
+    return _setting("jax_optimization_level", "O1")
+
+
 @contextlib.contextmanager
-def _effort(effort: float) -> Iterator[None]:
-    """Sets how hard the compiler tries for fast code, -1 to 1."""
-    before = jax.config.jax_exec_time_optimization_effort
-    jax.config.update("jax_exec_time_optimization_effort", effort)
+def _setting(name: str, value: float | str) -> Iterator[None]:
+    before = getattr(jax.config, name)
+    jax.config.update(name, value)
     try:
         yield
     finally:
-        jax.config.update("jax_exec_time_optimization_effort", before)
+        jax.config.update(name, before)

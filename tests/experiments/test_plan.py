@@ -19,7 +19,7 @@ from experiments.planning.chips import CHIPS, Chip
 from experiments.planning.collectives import sent_bytes
 from experiments.planning.cycles import Cost, estimate, float_squares, hashed_products
 from experiments.planning.flops import matmul_flops
-from experiments.planning.plan import kept_share, make_plan
+from experiments.planning.plan import EFFORT, _compilation, kept_share, make_plan
 from experiments.planning.search import search, variants
 from experiments.planning.step import trace_step
 from experiments.planning.topology import slice_devices
@@ -386,3 +386,16 @@ def test_a_step_compiled_for_tpus_hashes_once_and_holds_no_scores(monkeypatch):
         T = Layout(model).sequence_length
         assert bool(float_squares(hlo, T)) == (rate > 0)
         assert hashed_products(hlo) == 0
+
+
+def test_a_quick_plan_leaves_the_compilers_settings_as_they_were():
+    def settings():
+        names = (EFFORT, "jax_optimization_level")
+        return {name: getattr(jax.config, name) for name in names if hasattr(jax.config, name)}
+
+    before = settings()
+    with _compilation(quick=True):
+        assert settings() != before
+    assert settings() == before
+    with _compilation(quick=False):
+        assert settings() == before
