@@ -17,16 +17,19 @@ from experiments.config.run import MeshConfig
 from experiments.data.source import open_split
 from experiments.data.vocabulary import train_tokenizer
 from experiments.evaluation.during_training import evaluators, sharded_model
+from experiments.evaluation.during_training.sharded_answers import sharded_answers
 from experiments.evaluation.during_training.sharded_model import ShardedModel
 from experiments.evaluation.methods.reconstruction import reconstruct
 from experiments.evaluation.methods.retrieval import number, retrieve_both
 from experiments.evaluation.methods.sequence_losses import sequence_losses
+from experiments.evaluation.metrics.squad import score_answers
 from experiments.evaluation.remarks import LogOnce
 from experiments.objectives import make_objective
 from experiments.train import train
 from experiments.training import loop as loop_module
 from experiments.training import partitioning
 from experiments.training.metrics import read_metrics
+from rudolph_jax.image_to_text import answer_questions
 
 MESHES = [MeshConfig(data=8), MeshConfig(data=2, fsdp=4), MeshConfig(data=2, fsdp=2, tensor=2)]
 SLOW = pytest.mark.slow
@@ -155,6 +158,50 @@ def test_losses_of_rudolph(rudolph_train_config, mesh):
     wanted = sequence_losses(rudolph, images, first)
     for name in ("image_loss", "right_text_loss"):
         assert found[name] == pytest.approx(wanted[name], rel=1e-6)
+
+
+def question_rows(config, count, with_images):
+    """Rows with a question each, every third without an image."""
+    given = rows_of(config, count)
+    rows = []
+    for number_, row in enumerate(given.rows):
+        question, *_ = row["captions"]
+        made = {"question": question, "answers": [question, f"цифра {number_}"]}
+        if with_images:
+            made["image"] = row["image"] if number_ % 3 else None
+        else:
+            made["context"] = " ".join(row["captions"])
+        rows.append(made)
+    found = Rows(rows, {"image": None} if with_images else {})
+    found.has_images = False  # None of them is unreadable, though some have none.
+    return found
+
+
+@pytest.mark.parametrize(
+    "about, mesh", [("image", MESHES[2]), pytest.param("text", MESHES[1], marks=SLOW)]
+)
+def test_answers_equal_those_of_a_whole_model_on_one_device(about, mesh, rudolph_train_config):
+    changes = {"text_special_tokens": 12, "left_text_length": 24, "right_text_length": 8}
+    config = dataclasses.replace(
+        rudolph_train_config,
+        model=dataclasses.replace(rudolph_train_config.model, **changes),
+        settings=dataclasses.replace(rudolph_train_config.settings, question_about=about),
+    )
+    rows = question_rows(config, 21, about == "image")
+    tokenizer = train_tokenizer([row["question"] for row in rows], 94)
+    model, rudolph = sharded(config, mesh, tokenizer)
+    answers, right = sharded_answers(model, rows, about, about == "image")
+    images, contexts = ([row.get(key, empty) for row in rows] for key, empty in
+                        (("image", None), ("context", "")))  # fmt: skip
+    wanted = answer_questions(
+        rudolph, [row["question"] for row in rows], images, contexts, about=about, quiet=True
+    )
+    assert answers == wanted
+    assert len(set(wanted)) > 3
+    assert right == [row["answers"] for row in rows]
+    split = evaluators.ReadableSplit(rows, config, LogOnce("x"))
+    scores = evaluators.answer_scores(config, split, model)
+    assert scores == score_answers(wanted, right)
 
 
 def test_reconstruction(vqgan_train_config):

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property, partial
 from typing import Any
@@ -30,6 +29,7 @@ from experiments.evaluation.during_training.set_evaluators import (
     set_evaluator,
     set_metrics,
 )
+from experiments.evaluation.during_training.sharded_answers import sharded_answers
 from experiments.evaluation.during_training.sharded_clip import ShardedClip
 from experiments.evaluation.during_training.sharded_model import ShardedModel, as_sharded
 from experiments.evaluation.during_training.sharded_rudolph import sharded_losses
@@ -41,9 +41,6 @@ from experiments.evaluation.metrics.squad import score_answers
 from experiments.evaluation.multihost import gather_notes
 from experiments.evaluation.remarks import LogOnce
 from experiments.evaluation.unreadable import find_unreadable, listed
-from rudolph_jax.pretrained import PretrainedRudolph
-from rudolph_jax.tasks import answer_questions
-from rudolph_jax.text_encoding import TruncationWarning
 
 Evaluator = Callable[[Any], dict[str, float]]
 
@@ -286,25 +283,11 @@ def losses(config: TrainConfig, split: ReadableSplit, model: ShardedModel) -> di
 
 
 def answer_scores(
-    config: TrainConfig, split: ReadableSplit, rudolph: PretrainedRudolph
+    config: TrainConfig, split: ReadableSplit, model: ShardedModel
 ) -> dict[str, float]:
-    """The likeliest answers to the split's questions, held against the right ones.
-
-    On one device, with all parameters: each of an answer's tokens needs all layers, so shards would
-    be gathered by every device for every token.
-    """
-    rows = list(split)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", TruncationWarning)  # sets hold many long contexts
-        answers = answer_questions(
-            rudolph,
-            [row["question"] for row in rows],
-            [row.get("image") for row in rows],
-            [row.get("context", "") for row in rows],
-            about=config.settings.question_about,
-            quiet=True,
-        )
-    return score_answers(answers, [row["answers"] for row in rows])
+    """The likeliest answers to the split's questions, held against the right ones."""
+    about, has_images = config.settings.question_about, "image" in split.features
+    return score_answers(*sharded_answers(model, split, about, has_images))
 
 
 CAPTIONS = "captions", "caption"
@@ -327,6 +310,8 @@ TASKS: dict[str, dict[str, EvaluatorType]] = {
         "losses": EvaluatorType(
             losses, CAPTIONS, ("image_loss", "right_text_loss", "mean_loss"), sharded=True
         ),
-        "questions": EvaluatorType(answer_scores, ("question",), ("exact_match", "f1")),
+        "questions": EvaluatorType(
+            answer_scores, ("question",), ("exact_match", "f1"), sharded=True
+        ),
     },
 }
