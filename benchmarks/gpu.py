@@ -63,7 +63,8 @@ class Piece:
         if self.task == "encode":
             return Row(preset, encode.TOWERS[given["tower"]], note)
         if self.task == "train":
-            return Row(f"training {preset}", "examples", note)
+            eight = ", 8-bit products" * given["fp8"]
+            return Row(f"training {preset}{eight}", "examples", note)
         return Row("loss of all pairs, tiled; plain: gathered", "pairs", note)
 
     def roof(self, machine: Machine, reply: Mapping[str, Any]) -> float | None:
@@ -94,8 +95,8 @@ def _encode(preset: str, batch: int, torch: bool = False) -> list[Piece]:
     ]
 
 
-def _train(config: str, batch: int, preset: str = "") -> Piece:
-    return Piece("train", {"config": config, "preset": preset, "batch": batch})
+def _train(config: str, batch: int, preset: str = "", fp8: bool = False) -> Piece:
+    return Piece("train", {"config": config, "preset": preset, "batch": batch, "fp8": fp8})
 
 
 # In the order of importance. Batches of training are halved where they do not fit.
@@ -105,11 +106,12 @@ FULL = (
     _draw("350M", 32, torch=True), _draw("1.3B", 1), _draw("2.7B", 1),
     _train("ruclip_vit_large_patch14_336", 128), *_encode(B16, 256, torch=True),
     *_encode(L14, 64), _draw("1.3B", 256), _draw("2.7B", 256), _draw("1.3B", 32),
-    _draw("2.7B", 32), Piece("loss", {"batch": 32768}),
+    _draw("2.7B", 32), Piece("loss", {"batch": 32768}), _train("rudolph_350m", 64, fp8=True),
+    _train("ruclip_vit_large_patch14_336", 128, fp8=True),
 )  # fmt: skip
 TINY = (
     _draw("tiny", 2, torch=True), *_encode("tiny", 4, torch=True),
-    _train("rudolph_350m", 2, preset="tiny"),
+    _train("rudolph_350m", 2, preset="tiny"), _train("rudolph_350m", 2, preset="tiny", fp8=True),
     _train("ruclip_vit_base_patch16_224", 4, preset="tiny"), Piece("loss", {"batch": 64}),
 )  # fmt: skip
 

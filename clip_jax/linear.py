@@ -17,6 +17,7 @@ from clip_jax.cpu import transposed
 from clip_jax.cpu.einsum import einsum as cpu_einsum
 from clip_jax.cpu.einsum import letters
 from clip_jax.cpu.transposed import TransposedKernel, is_transposed
+from clip_jax.fp8 import round_gradient, round_operands
 from clip_jax.fused import heads_are_sharded
 
 FEWEST_ROWS = 8  # of a tile of float32 on a TPU
@@ -44,10 +45,13 @@ def linear(
     contracted = sum(letter in left for letter in right)
     kernel = get_kernel(module, f"{name}_kernel", init, shape).astype(x.dtype)
     bias = module.param(f"{name}_bias", nn.initializers.zeros, shape[contracted:])
-    flat = not cpu.in_use() and not is_transposed(kernel) and not heads_are_sharded()
-    if flat and left.endswith(right[:contracted]):
+    if is_transposed(kernel):
+        return checkpoint_name(add_bias(_product(equation, x, kernel, x.dtype), bias), MATMUL)
+    x, kernel = round_operands(x, kernel)
+    if left.endswith(right[:contracted]) and not cpu.in_use() and not heads_are_sharded():
         return _matrix_product(x, kernel, bias, contracted)
-    return checkpoint_name(add_bias(_product(equation, x, kernel, x.dtype), bias), MATMUL)
+    y = round_gradient(_product(equation, x, kernel, x.dtype))
+    return checkpoint_name(add_bias(y, bias), MATMUL)
 
 
 def _matrix_product(
@@ -63,7 +67,7 @@ def _matrix_product(
     matrix, sum_rows = kernel.reshape(flat.shape[-1], -1), _sum_rows
     if tpu.in_use(x.dtype) and tpu.are_narrow_heads(bias.shape):
         matrix, sum_rows = tpu.row_major_gradient(matrix), tpu.sum_rows
-    y = _accelerator_einsum("...D,DF->...F", flat, matrix, x.dtype)
+    y = round_gradient(_accelerator_einsum("...D,DF->...F", flat, matrix, x.dtype))
     y = checkpoint_name(add_bias(y, bias.reshape(-1), sum_rows), MATMUL)
     return y.reshape(*rows, *bias.shape)
 

@@ -105,16 +105,16 @@ def encode(preset: str, tower: str, batch: int, plain: bool, seconds: float) -> 
 
 
 def train(
-    config: str, preset: str, batch: int, plain: bool, seconds: float, smallest: int = 1
+    config: str, preset: str, batch: int, fp8: bool, plain: bool, seconds: float, smallest: int = 1
 ) -> dict[str, Any]:
     """Time the step of an experiment's config on one device; "flops" are the model's, of a second.
 
     preset: in place of the config's model; "": the config's.
-    batch: halved, down to `smallest`, where it does not fit.
+    batch: halved, down to `smallest`, where it does not fit. fp8: `config.fp8_products`.
     """
     while True:
         try:
-            return _train(config, preset, batch, plain, seconds)
+            return _train(config, preset, batch, fp8, plain, seconds)
         except jax.errors.JaxRuntimeError as error:
             if "RESOURCE_EXHAUSTED" not in str(error) or batch // 2 < smallest:
                 raise
@@ -122,7 +122,9 @@ def train(
         batch //= 2
 
 
-def _train(name: str, preset: str, batch: int, plain: bool, seconds: float) -> dict[str, Any]:
+def _train(
+    name: str, preset: str, batch: int, fp8: bool, plain: bool, seconds: float
+) -> dict[str, Any]:
     config: TrainConfig = importlib.import_module(f"experiments.configs.{name}").train_config()
     presets: Any = clip_jax.config if config.objective == "clip" else rudolph_jax.config
     config = dataclasses.replace(
@@ -131,6 +133,7 @@ def _train(name: str, preset: str, batch: int, plain: bool, seconds: float) -> d
         mesh=MeshConfig(),
         data=dataclasses.replace(config.data, batch_size=batch),
         grad_accum_steps=1,
+        fp8_products=fp8,
     )
     devices = jax.devices()[:1]
     compute = dataclasses.replace(config.compute, remat="none", fused_attention=False)

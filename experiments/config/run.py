@@ -62,6 +62,8 @@ class TrainConfig:
     objective: what is trained; `model` and `settings` are of its types (`DEFAULTS`).
     parallel: "jit" over the mesh, or "pmap": the same step, each device with the whole model.
     grad_accum_steps: micro-batches that a batch is taken in; the gradient is the whole batch's.
+    fp8_products: rounds what linear maps of ruCLIP and RUDOLPH multiply in a step to 8-bit floats,
+        which GPUs from compute capability 8.9 on multiply twice as fast (`clip_jax/fp8.py`).
     evaluators: "TASK:SPLIT" or "TASK:SET", see
         `experiments/evaluation/during_training/evaluators.py`.
     evaluation_sets: where such sets lie; "": where `python -m experiments.evaluate` looks.
@@ -88,6 +90,7 @@ class TrainConfig:
     mesh: MeshConfig = MeshConfig()
     parallel: str = "jit"
     grad_accum_steps: Size = 1
+    fp8_products: bool = False
     steps: int = 1000
     seed: int = 0
     log_every: int = 10
@@ -173,6 +176,8 @@ def check(config: TrainConfig) -> TrainConfig:
     expect(config.parallel in PARALLEL, "parallel", config.parallel, " or ".join(PARALLEL))
     parts = config.grad_accum_steps
     expect(parts > 0, "grad_accum_steps", parts, "a positive number")
+    able = config.objective != "vqgan" or not config.fp8_products
+    expect(able, "fp8_products", True, "False: the image tokenizer has convolutions alone")
     check_optim(config.optim, config.extensions)
     begins = bool(config.init.folder) or not config.init.wise_ft
     expect(begins, "init.folder", "", "a model folder, which config.init.wise_ft averages with")

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
+from clip_jax.fp8 import fp8_products
 from clip_jax.fused import shard_over
 from clip_jax.per_example_rng import per_example_keys
 from clip_jax.sharding import batch_sharding_axes
@@ -68,7 +69,11 @@ def make_train_step(
 
         def loss(trainable: Params, batch: Batch, now: StepContext) -> tuple[jax.Array, Metrics]:
             axes = BATCH_AXES if axis_name is None else ()
-            with batch_sharding_axes(axes), shard_over(axes, MESH_AXIS["heads"] if axes else None):
+            with (
+                batch_sharding_axes(axes),
+                shard_over(axes, MESH_AXIS["heads"] if axes else None),
+                fp8_products(config.fp8_products, axis_name),
+            ):
                 return objective.loss(combine(trainable, frozen), batch, now)
 
         gradient = jax.value_and_grad(loss, has_aux=True)

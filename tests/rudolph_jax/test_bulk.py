@@ -107,7 +107,9 @@ def test_a_drawing_is_that_of_its_text_with_its_seed(rudolph, models, tmp_path):
         (expected,) = rudolph.decode_images(codes[[row["candidate"]]])
         with Image.open(io.BytesIO(row["image"])) as found:
             assert found.text["prompt"] == row["text"] and found.text["seed"] == str(row["seed"])
-            np.testing.assert_array_equal(np.asarray(found), np.asarray(expected))
+            # Decoded alone, a value between two levels may round to the other one.
+            difference = np.asarray(found, int) - np.asarray(expected, int)
+            assert np.abs(difference).max() <= 1
 
 
 def test_drawings_as_shards_with_guidance_and_ruclip(models, goldens, tmp_path):
