@@ -58,7 +58,7 @@ def _run(argv: Sequence[str]) -> None:
     )  # fmt: skip
     write_config = WriteConfig(
         args.split, args.validation, args.max_side, args.shard_records, args.normalize_text,
-        args.background, args.inspect, args.shard_bytes,
+        args.background, args.inspect, args.shard_bytes, args.index_only,
     )  # fmt: skip
     machine = {"workers": args.workers, "vqgan": args.vqgan, "image_size": args.image_size}
     if args.part:
@@ -118,6 +118,9 @@ def _parser() -> Parser:
     add("--shard-records", type=int, default=4096, metavar="N", help="at most (4096)")
     add("--shard-bytes", type=int, default=WriteConfig.shard_bytes, metavar="N",
         help=f"with which a shard is full too ({WriteConfig.shard_bytes})")
+    add("--index-only", action="store_true",
+        help="leave the images in the tars of SOURCE, which training then reads, and store where "
+        "they are and a checksum (copy them)")
     add("--normalize-text", action="store_true",
         help="store texts in Unicode's form NFC (by default as the source has them)")
     add("--max-rejected", type=float, default=0.0, metavar="SHARE",

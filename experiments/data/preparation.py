@@ -28,6 +28,7 @@ from clip_jax.paths import as_path, remove_tree
 from clip_jax.progress import elapsed_lines
 from clip_jax.text import check_encodable, escape, parse_json, read_json
 from experiments.config.data import BACKGROUNDS
+from experiments.data.image_index import INDEX
 from experiments.data.inspection import ACROSS, EXACT, NEAR, count_findings, find
 from experiments.data.parts import Part, check_whole
 from experiments.data.preparation_request import REQUEST, claim
@@ -219,6 +220,11 @@ class _Job:
         cluster = None if address is None else RayEngine(address, workers)
         with elapsed_lines(f"listing {escape(config.source)}"):
             plan = make_plan(config)
+        if write_config.index_only and plan.config.kind != "tar":
+            raise InputError(
+                f"{escape(config.source)}: --index-only is of tars, and these are records of kind "
+                f"{plan.config.kind!r}; leave it out"
+            )
         coder = None
         if vqgan:
             from experiments.data.code_writer import CodeWriter  # JAX is for these alone
@@ -313,6 +319,9 @@ def _finish(job: _Job, lock: RunLock) -> None:
     metadata = {CODES: job.codes} if job.codes else {}
     if write_config.background:
         metadata[BACKGROUND] = write_config.background
+    if write_config.index_only:
+        source = plan.config.path.resolve()
+        metadata[INDEX] = {"folder": str(source if source.is_dir() else source.parent)}
     write_tfds_metadata(out, plan.config.schema, totals.shards, metadata)
 
 
@@ -379,6 +388,15 @@ def _check(write_config: WriteConfig, config: SourceConfig, workers: int, vqgan:
             )
     if vqgan and not config.schema.has_image:
         raise InputError(f"--vqgan is given, and --form={config.form} has no images to encode")
+    if write_config.index_only:
+        for option, given in (("--vqgan", vqgan), ("--max-side", write_config.max_side)):
+            if given:
+                raise InputError(
+                    f"--index-only and {option} exclude each other: images stay as they are in the "
+                    "tars; leave one out"
+                )
+        if not config.schema.has_image:
+            raise InputError(f"--index-only is given, and --form={config.form} has no images")
     split, side = write_config.split, write_config.max_side
     for name, good, wish in (
         # TFDS takes "all" for all splits together.

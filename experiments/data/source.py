@@ -17,6 +17,7 @@ from clip_jax.errors import InputError
 from clip_jax.paths import as_path, local_path
 from clip_jax.progress import elapsed_lines
 from experiments.config.data import DataConfig
+from experiments.data.image_index import INDEX, PLACE, TAR, IndexedRows
 from experiments.data.mixture import Mixture
 from experiments.data.shard_readers import ShardReaders
 from experiments.data.sources.labels import MissingSplit
@@ -87,6 +88,10 @@ class Split:
         self.name = split
         self.shards: ShardReaders | None = None
         self._folder = folder
+        if INDEX in self.metadata:
+            image = tfds.features.Image(shape=(None, None, 3))
+            others = {key: self.features[key] for key in self.features if key not in (TAR, PLACE)}
+            self.features = {**others, "image": image}
         self._need("'image' or 'question'", {"image", "question"})
         self.has_images = "image" in self.features
         self._rows = self._open_rows(builder)
@@ -95,7 +100,7 @@ class Split:
 
     def _open_rows(self, builder: Any) -> Sequence[Mapping[str, Any]]:
         decoders: Any = {}
-        if self.has_images:
+        if self.has_images and INDEX not in self.metadata:
             import tensorflow_datasets as tfds
 
             decoders = {"image": tfds.decode.SkipDecoding()}
@@ -109,7 +114,9 @@ class Split:
             lengths,
             lambda i: str(template.sharded_filepath(shard_index=i, num_shards=len(lengths))),
         )
-        return _DecodedRows(self.shards, builder.info.features, decoders or None)
+        rows = _DecodedRows(self.shards, builder.info.features, decoders or None)
+        index = self.metadata.get(INDEX)
+        return IndexedRows(rows, index["folder"]) if index else rows
 
     def __str__(self) -> str:
         return str(self._folder)

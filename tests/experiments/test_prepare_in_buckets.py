@@ -59,6 +59,18 @@ def same_sets(store, local, name):
         assert store.content(f"{name}/{file}") == (local / file).read_bytes(), file
 
 
+def test_images_that_stay_in_the_tars_of_a_bucket(store, tars, tmp_path):
+    put_folder(store, tars, "tars")
+    how = WriteConfig(shard_records=2, index_only=True)
+    prepare(SourceConfig("gs://bucket/tars"), "gs://bucket/index", how)
+    prepare(SourceConfig(str(tars)), tmp_path / "copy")
+    found = Split(as_path("gs://bucket/index"), "train")
+    assert list(found) == list(Split(tmp_path / "copy", "train"))
+    store.put("tars/1.tar", store.content("tars/0.tar"))
+    with pytest.raises(InputError, match="gs://bucket/tars/1.tar: .* the tar has changed"):
+        list(found)
+
+
 def test_tars(store, tars, tmp_path):
     put_folder(store, tars, "tars")
     local = prepare(SourceConfig(str(tars)), tmp_path / "out", SHARDS_OF_TWO)

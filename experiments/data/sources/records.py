@@ -29,6 +29,15 @@ class BadRecord(Exception):
 
 
 @dataclasses.dataclass(frozen=True)
+class ImagePlace:
+    """Where an image's bytes are in a tar of the source's folder: from byte `start` on."""
+
+    tar: str
+    start: int
+    length: int
+
+
+@dataclasses.dataclass(frozen=True)
 class Candidate:
     """A record before anything was checked.
 
@@ -36,7 +45,8 @@ class Candidate:
     image: an encoded image, None in a form without. texts: by feature, str, or bytes of UTF-8,
     if all is well; a list of those that the form has several of. several_where: of each, if that
     differs: the row that it is from. items: rows, members or entries of the source in it. group:
-    the value of the column that `SourceConfig.group_by` names.
+    the value of the column that `SourceConfig.group_by` names. place: where the image's bytes are,
+    of a member of a tar.
     """
 
     key: str
@@ -46,6 +56,7 @@ class Candidate:
     several_where: Sequence[dict[str, Any]] = ()
     items: int = 1
     group: Any = None
+    place: ImagePlace | None = None
 
 
 @dataclasses.dataclass(frozen=True)

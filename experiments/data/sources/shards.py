@@ -24,6 +24,7 @@ from clip_jax.paths import is_remote, upload_folder
 from clip_jax.text import escape, read_json
 from experiments.config.data import BACKGROUNDS
 from experiments.data import sources
+from experiments.data.image_index import PLACE, TAR, indexed
 from experiments.data.inspection import Inspector
 from experiments.data.sources.read_plan import SourceConfig
 from experiments.data.sources.records import Ignored, Rejected, check_record
@@ -43,6 +44,7 @@ class WriteConfig:
     so many of either. normalize_text: whether texts are stored in NFC.
     background: under transparent pixels, which the set states and whoever reads it uses; "": left
     to the model. inspect: whether images and captions are inspected (`inspection.py`).
+    index_only: whether images stay in the source's tars (`image_index.py`).
     """
 
     split: str = "train"
@@ -53,6 +55,7 @@ class WriteConfig:
     background: str = ""
     inspect: bool = True
     shard_bytes: int = 512 * 2**20
+    index_only: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,12 +74,17 @@ class ChunkResult:
     ignored_items: dict[str, int]
 
 
-def features(schema: RecordSchema, codes: int = 0) -> tfds.features.FeaturesDict:
+def features(
+    schema: RecordSchema, codes: int = 0, index_only: bool = False
+) -> tfds.features.FeaturesDict:
     """Returns those of a prepared set. codes: how many an image has, 0 for none."""
     texts = (*schema.scalar_features, "key")
     described: dict[str, Any] = {name: tfds.features.Text() for name in texts}
     described[schema.repeated_feature] = tfds.features.Sequence(tfds.features.Text())
-    if schema.has_image:
+    if index_only:
+        described[TAR] = tfds.features.Text()
+        described[PLACE] = tfds.features.Tensor(shape=(3,), dtype=np.int64)
+    elif schema.has_image:
         described["image"] = tfds.features.Image(shape=(None, None, 3))
     if codes:
         described["codes"] = tfds.features.Tensor(shape=(codes,), dtype=np.int32)
@@ -120,7 +128,7 @@ def write_chunk(
 def _write_chunk(
     config: SourceConfig, chunk: Any, write_config: WriteConfig, folder: Path, number: int
 ) -> ChunkResult:
-    serialize = serializer(features(config.schema))
+    serialize = serializer(features(config.schema, index_only=write_config.index_only))
     inspector = Inspector(BACKGROUNDS[write_config.background or "none"], VALIDATION)
     writers: dict[str, ShardWriter] = {}
     records = kept = lost = 0
@@ -151,7 +159,10 @@ def _write_chunk(
                 writers[split] = ShardWriter(
                     folder, stem, write_config.shard_records, write_config.shard_bytes
                 )
-            writers[split].write(serialize(record.example))
+            example = record.example
+            if write_config.index_only:
+                example = indexed(example, found)
+            writers[split].write(serialize(example))
             if write_config.inspect:
                 inspector.add(record, split)
     finally:

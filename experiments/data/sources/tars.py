@@ -25,7 +25,13 @@ from experiments.data.sources.labels import (
     resolve_labels,
 )
 from experiments.data.sources.read_plan import ReadPlan, SourceConfig, file_fingerprints
-from experiments.data.sources.records import BadRecord, Candidate, Ignored, Rejected
+from experiments.data.sources.records import (
+    BadRecord,
+    Candidate,
+    Ignored,
+    ImagePlace,
+    Rejected,
+)
 from experiments.data.sources.tar_samples import Sample, Unusable, Wanted, samples
 
 UNIT = "members"
@@ -99,10 +105,13 @@ def _records(
             if not isinstance(found, Sample):
                 raise BadRecord(found.why)
             members = {kind: read_range(file, place) for kind, place in found.members.items()}
-            image = next((members[kind] for kind in IMAGES if kind in members), None)
+            kind = next((kind for kind in IMAGES if kind in members), "")
+            place = ImagePlace(chunk, *found.members[kind]) if kind else None
             texts, group = _texts(members, config)
             key = f"{chunk}/{found.key}"
-            yield Candidate(key, where, image, texts, items=found.items, group=group)
+            yield Candidate(
+                key, where, members.get(kind), texts, items=found.items, group=group, place=place
+            )
         except BadRecord as error:
             yield Rejected(where, str(error), found.items)
 

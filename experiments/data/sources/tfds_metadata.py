@@ -10,6 +10,7 @@ from typing import Any
 import tensorflow_datasets as tfds
 
 from clip_jax.paths import as_path, copy_objects, is_remote, upload_folder
+from experiments.data.image_index import INDEX
 from experiments.data.sources.schema import CODES, RecordSchema
 from experiments.data.sources.shards import features
 
@@ -54,7 +55,7 @@ def write_tfds_metadata(
         builder=tfds.core.dataset_info.DatasetIdentity(
             name=NAME, version=tfds.core.Version(VERSION), data_dir=str(out), module_name=""
         ),
-        features=features(schema, codes["count"] if codes else 0),
+        features=features(schema, codes["count"] if codes else 0, INDEX in metadata),
         metadata=tfds.core.MetadataDict(metadata) if metadata else None,
     )
     info.set_file_format("array_record")
