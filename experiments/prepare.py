@@ -20,15 +20,8 @@ from experiments.cli.exit_status import exit_status
 from experiments.config.data import BACKGROUNDS
 from experiments.data.inspection import MOST_COMPARED, TRANSPARENT
 from experiments.data.parts import Part
-from experiments.data.preparation import (
-    INSPECTION,
-    PREVIEW,
-    REJECTED,
-    PartSummary,
-    Summary,
-    prepare,
-    prepare_part,
-)
+from experiments.data.preparation import PREVIEW, prepare, prepare_part
+from experiments.data.preparation_summary import INSPECTION, REJECTED, PartSummary, Summary
 from experiments.data.sources import KINDS
 from experiments.data.sources.read_plan import SourceConfig
 from experiments.data.sources.schema import COLUMNS, SCHEMAS
