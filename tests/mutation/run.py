@@ -10,6 +10,7 @@ that computes the same is named, with the reason, in equivalent.json beside this
 from __future__ import annotations
 
 import argparse
+import ast
 import hashlib
 import json
 import os
@@ -112,7 +113,7 @@ def _mutate(tree: Path, module: str, sample: int, deadline: float) -> None:
         subprocess.run(
             [_tool(), "init", str(config), str(partial)], cwd=tree, check=True, env=environment
         )
-        _draw(partial, sample)
+        _draw(partial, sample, (tree / module).read_text(encoding="utf-8"))
         partial.replace(session)
     left = sum(mutant.noticed is None for mutant in read_session(session))
     print(f"{module}: {left} mutants to run", flush=True)
@@ -131,22 +132,46 @@ def _mutate(tree: Path, module: str, sample: int, deadline: float) -> None:
         subprocess.run(["git", "checkout", "-q", "."], cwd=tree, check=True)
 
 
-def _draw(session: Path, sample: int) -> None:
-    """Removes from a new session what is not to run: comparisons by identity, all but a sample.
+def _draw(session: Path, sample: int, source: str) -> None:
+    """Removes from a new session what is not to run: what changes nothing, all but a sample.
 
-    `is` in place of == is no fault between constants, which Python has once.
+    `is` in place of == is no fault between constants, which Python has once. Annotations are never
+    evaluated. source: the text of the module.
     """
+    spans = annotation_spans(source)
     with sqlite3.connect(session) as database:
         # By place: the identifiers of jobs are new in each session.
         found = database.execute(
-            "SELECT job_id, operator_name FROM mutation_specs "
+            "SELECT job_id, operator_name, start_pos_row, start_pos_col FROM mutation_specs "
             "ORDER BY start_pos_row, start_pos_col, operator_name, occurrence"
         ).fetchall()
-        jobs = [job for job, name in found if not name.endswith(("_Is", "_IsNot"))]
+        jobs = [
+            job
+            for job, name, *place in found
+            if not name.endswith(("_Is", "_IsNot"))
+            and not any(start <= tuple(place) < stop for start, stop in spans)
+        ]
         kept = set(random.Random(SEED).sample(jobs, min(sample or len(jobs), len(jobs))))
-        dropped = [(job,) for job, _ in found if job not in kept]
+        dropped = [(job,) for job, *_ in found if job not in kept]
         for table in ("mutation_specs", "work_items"):
             database.executemany(f"DELETE FROM {table} WHERE job_id = ?", dropped)
+
+
+def annotation_spans(source: str) -> list[tuple[tuple[int, int], tuple[int, int]]]:
+    """Returns (line, column) of the start and of the end of each annotation.
+
+    None where the module evaluates them: without `from __future__ import annotations`.
+    """
+    tree = ast.parse(source)
+    if not any(isinstance(x, ast.ImportFrom) and x.module == "__future__" for x in tree.body):
+        return []
+    found = []
+    for node in ast.walk(tree):
+        for name in ("annotation", "returns"):
+            if isinstance(each := getattr(node, name, None), ast.expr):
+                start, stop = (each.lineno, each.col_offset), (each.end_lineno, each.end_col_offset)
+                found.append((start, stop))
+    return found
 
 
 if __name__ == "__main__":

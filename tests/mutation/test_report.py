@@ -101,3 +101,15 @@ def test_the_page_has_every_fault_and_what_noticed_it(monkeypatch):
     faults = _load("faults").FAULTS
     assert [row.split(" | ")[0].removeprefix("| ") for row in rows] == [f.what for f in faults]
     assert all("`tests/" in row for row in rows)
+
+
+def test_annotations_are_found_where_nothing_evaluates_them(monkeypatch):
+    monkeypatch.syspath_prepend(str(HERE))
+    spans = _load("run").annotation_spans
+    text = "def f(x: A | B) -> int | None:\n    y: A | None = x | 1\n    return y\n"
+    assert spans(text) == []
+    lines = ["from __future__ import annotations", *text.splitlines()]
+    found = [
+        lines[line - 1][start:stop] for (line, start), (_, stop) in sorted(spans("\n".join(lines)))
+    ]
+    assert found == ["A | B", "int | None", "A | None"]
