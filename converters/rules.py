@@ -14,6 +14,7 @@ from functools import partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from clip_jax.contiguous import copy_contiguous
@@ -112,7 +113,7 @@ def convert(
     dtype: of the parameters.
     config_source: where the shapes come from, for error messages.
     A missing or surplus tensor, a shape that contradicts the config or a derived tensor with
-    another value raises InputError; a number beyond float16 does so when its parameter is computed.
+    another value raises InputError; a number beyond `dtype` does so when its parameter is computed.
     """
     expected = {name: mapping.source_shape for mapping in mappings for name in mapping.sources}
     skipped = _check(expected, derived, config, weights, config_source)
@@ -221,7 +222,7 @@ def _check(
         if isinstance(rule, Ignored):
             continue
         found, value = weights.tensors[name], rule.value(config)
-        if found.shape != value.shape or not np.array_equal(found, value.astype(found.dtype)):
+        if not np.array_equal(found, value.astype(found.dtype)):
             raise InputError(f"{file}: tensor {name!r} {_contrast(found, value, config_source)}")
         weights.release(name)
     return skipped
@@ -247,11 +248,14 @@ def _read(mapping: TensorMapping, weights: Weights, dtype: np.dtype) -> np.ndarr
     array = mapping.to_jax([weights.tensors[name] for name in mapping.sources])
     with np.errstate(over="ignore"):
         made = copy_contiguous(array, dtype)
-    if dtype == np.float16 and not np.array_equal(np.isfinite(made), np.isfinite(array)):
+    greatest = jnp.finfo(dtype).max
+    narrower = greatest < jnp.finfo(array.dtype).max
+    if narrower and not np.array_equal(np.isfinite(made), np.isfinite(array)):
         name = mapping.sources[0]
+        advice = "; choose --dtype bfloat16 or float32" if dtype == np.float16 else ""
         raise InputError(
             f"{weights.file_of(name)}: tensor {name!r} holds {np.abs(array).max()}, beyond "
-            "float16's 65504; choose --dtype bfloat16 or float32"
+            f"{dtype}'s {float(greatest):.6g}{advice}"
         )
     for name in mapping.sources:
         weights.release(name)

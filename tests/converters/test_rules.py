@@ -8,7 +8,7 @@ import pytest
 from clip_jax.errors import InputError
 from converters import hf_clip, rules
 from converters.clip_tables import OPENAI_RULES, parameter_shapes
-from converters.rules import Derived, Rule
+from converters.rules import Derived, Ignored, Rule
 from converters.weights import Weights
 
 TABLES = {"openai": OPENAI_RULES, "hf": hf_clip.RULES}
@@ -100,6 +100,25 @@ def test_both_sides_are_used_up(tensors, expected):
     assert expected in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("number", "source", "dtype", "message"),
+    [
+        (1e39, np.float64, "float32", "holds 1e[+]39, beyond float32's 3.40282e[+]38$"),
+        (1e39, np.float64, "bfloat16", "holds 1e[+]39, beyond bfloat16's 3.38953e[+]38$"),
+        (3.4e38, np.float32, "bfloat16", "beyond bfloat16's"),
+        (-7e4, np.float32, "float16", "beyond float16's 65504; choose --dtype bfloat16 or float32"),
+    ],
+)
+def test_no_number_becomes_infinite(number, source, dtype, message):
+    """A number beyond float32 became infinite without a word: only float16 was checked."""
+    values = np.full((2, 3), number, source)
+    with pytest.raises(InputError, match=message):
+        np.asarray(convert(weights_of(w=values), dtype)[0]["a"]["b"])
+    infinite = np.full((2, 3), np.sign(number) * np.inf, source)  # as the file has it
+    found = np.asarray(convert(weights_of(w=infinite), dtype)[0]["a"]["b"])
+    np.testing.assert_array_equal(found.astype(np.float64), infinite.T)
+
+
 def test_a_number_beyond_float16_is_refused():
     weights = weights_of(w=np.full((2, 3), 1e5, np.float32))
     parameter = convert(weights, "float16")[0]["a"]["b"]
@@ -135,6 +154,19 @@ def test_a_derived_tensor_with_other_values_says_how_many():
     weights = weights_of(w=np.zeros((2, 3)), **{"ids.1": np.array([0, 1, 5, 3])})
     with pytest.raises(InputError, match="'ids.1' is int64.*they differ in 1 of 4 places"):
         convert(weights)
+
+
+def test_tensors_behind_an_ignored_one_are_checked_too():
+    mappings = rules.resolve_rules([Rule("w", "b")], {"b": (2, 3)})
+    table = (*DERIVED, Ignored("buffer.*", "is unused"))
+    tensors = {"buffer.mean": np.zeros(3), "w": np.zeros((2, 3)), "ids.1": np.arange(4)}
+    _, report = rules.convert(mappings, table, 4, weights_of(**tensors), "float32", "config.json")
+    assert [entry.get("skipped") for entry in report] == ["is unused", None, "counts"]
+    assert [entry.get("lost") for entry in report] == [True, None, None]
+    for wrong in ({"ids.1": np.arange(4)[::-1]}, {"ids.1": np.arange(4), "other": np.zeros(1)}):
+        weights = weights_of(**(tensors | wrong))
+        with pytest.raises(InputError, match=list(wrong)[-1]):
+            rules.convert(mappings, table, 4, weights, "float32", "config.json")
 
 
 def test_parameters_are_read_one_at_a_time_and_their_files_given_back(monkeypatch):

@@ -5,16 +5,22 @@ on, what an evaluation reports.
 """
 
 R, C, E, V = "tests/rudolph_jax", "tests/clip_jax", "tests/experiments", "tests/converters"
+FROZEN = "tests/test_frozen_dataclasses.py"
 
 MODULES = {
     # RUDOLPH
-    "rudolph_jax/layout.py": [f"{R}/test_masks.py", f"{R}/test_config.py", f"{R}/test_model.py"],
+    "rudolph_jax/layout.py": [
+        f"{R}/test_masks.py",
+        f"{R}/test_config.py",
+        f"{R}/test_model.py",
+        FROZEN,
+    ],
     "rudolph_jax/masks.py": [f"{R}/test_masks.py", f"{R}/test_cache_window.py"],
     "rudolph_jax/model.py": [f"{R}/test_model.py", f"{R}/test_parity.py"],
     "rudolph_jax/loss.py": [f"{R}/test_loss.py", f"{R}/test_parity.py"],
-    "rudolph_jax/sampling.py": [f"{R}/test_sampling.py", f"{R}/test_threshold.py"],
+    "rudolph_jax/sampling.py": [f"{R}/test_sampling.py", f"{R}/test_threshold.py", FROZEN],
     "rudolph_jax/threshold.py": [f"{R}/test_threshold.py", f"{R}/test_sampling.py"],
-    "rudolph_jax/decode.py": [f"{R}/test_decode.py"],
+    "rudolph_jax/decode.py": [f"{R}/test_decode.py", FROZEN],
     "rudolph_jax/image_to_text.py": [f"{R}/test_tasks.py", f"{R}/test_questions.py"],
     # ruCLIP
     "clip_jax/model.py": [f"{C}/test_model.py", f"{C}/test_parity.py"],
@@ -24,9 +30,9 @@ MODULES = {
     "clip_jax/linear.py": [f"{C}/test_linear.py", f"{C}/test_matrix_products.py"],
     "clip_jax/per_example_rng.py": [f"{C}/test_per_example_rng.py", f"{R}/test_model.py"],
     # Converters
-    "converters/rules.py": [f"{V}/test_rules.py", f"{V}/test_conversion.py"],
-    "converters/tensor_mapping.py": [f"{V}/test_conversion.py", f"{V}/test_rudolph.py"],
-    "converters/rudolph_tables.py": [f"{V}/test_rudolph.py", f"{V}/test_rudolph_sizes.py"],
+    "converters/rules.py": [f"{V}/test_rules.py", f"{V}/test_conversion.py", FROZEN],
+    "converters/tensor_mapping.py": [f"{V}/test_conversion.py", f"{V}/test_rudolph.py", FROZEN],
+    "converters/rudolph_tables.py": [f"{V}/test_rudolph.py", f"{V}/test_rudolph_sizes.py", FROZEN],
     "converters/clip_tables.py": [f"{V}/test_conversion.py", f"{V}/test_foreign_sizes.py"],
     # Training
     "experiments/training/step.py": [f"{E}/test_step.py", f"{E}/test_master_weights.py"],
@@ -35,6 +41,9 @@ MODULES = {
     "experiments/data/stream.py": [f"{E}/test_stream_order.py", f"{E}/test_data_stream.py"],
     # Evaluation
     "experiments/evaluation/metrics/classification.py": [f"{E}/test_classification_metrics.py"],
-    "experiments/evaluation/methods/logistic_regression.py": [f"{E}/test_logistic_regression.py"],
-    "experiments/evaluation/methods/retrieval.py": [f"{E}/test_evaluation.py"],
+    "experiments/evaluation/methods/logistic_regression.py": [
+        f"{E}/test_logistic_regression.py",
+        FROZEN,
+    ],
+    "experiments/evaluation/methods/retrieval.py": [f"{E}/test_evaluation.py", FROZEN],
 }
