@@ -4,11 +4,14 @@ import json
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from clip_jax import PRESETS, RUCLIP_SMALL, ClipConfig, ImageConfig, InputError
 from clip_jax.config import WHITE
 from clip_jax.image import (
+    center_crop_square,
     normalize_pixels,
     open_image,
     preprocess,
@@ -90,6 +93,32 @@ def test_resizing_a_thin_image_makes_no_large_one(monkeypatch):
     resize_square(Image.new("RGB", (20000, 1)), 32, OPENAI)
     resize_square(Image.new("RGB", (1, 20000)), 32, OPENAI)
     assert made == [(32, 32), (32, 32)]
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(1, 90), st.integers(1, 90))
+def test_the_square_is_the_largest_and_in_the_middle(width, height):
+    places = np.zeros((height, width, 3), np.uint8)
+    places[..., 0], places[..., 1] = np.arange(width), np.arange(height)[:, None]
+    square = np.asarray(center_crop_square(Image.fromarray(places), None)).astype(int)
+    short = min(width, height)
+    assert square.shape == (short, short, 3)
+    for axis, length in ((0, width), (1, height)):
+        before, after = square[0, 0, axis], length - 1 - square[-1, -1, axis]
+        assert after - before in (0, 1)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(1, 80), st.integers(1, 80), st.integers(1, 60), st.integers(0, 2**32 - 1))
+def test_images_of_common_shapes_are_resized_whole(width, height, size, seed):
+    """Then cropped: pixels are Pillow's of the whole image, to the bit."""
+    noise = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    image, short = Image.fromarray(noise), min(width, height)
+    whole = tuple(size * side // short for side in image.size)
+    resized = np.asarray(image.resize(whole, Image.Resampling.BICUBIC))
+    left, top = (round((side - size) / 2) for side in whole)
+    expected = resized[top : top + size, left : left + size]
+    np.testing.assert_array_equal(resize_square(image, size, OPENAI), expected)
 
 
 @pytest.mark.filterwarnings("error")

@@ -158,6 +158,10 @@ def test_temperature_zero_leaves_logits_alone():
     np.testing.assert_array_equal(apply_temperature(logits, greedy), logits)
 
 
+def test_the_greatest_top_k_is_still_itself_as_an_array():
+    assert SamplingParams(top_k=2**31 - 1).to_arrays().top_k == 2**31 - 1
+
+
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
@@ -165,6 +169,7 @@ def test_temperature_zero_leaves_logits_alone():
         ({"temperature": float("nan")}, "temperature is nan"),
         ({"top_k": -1}, "top_k is -1; expected 0"),
         ({"top_k": 2.5}, "top_k is 2.5"),
+        ({"top_k": 2**31}, "top_k is 2147483648"),
         ({"top_p": 1.5}, "top_p is 1.5; expected 0 to 1"),
     ],
 )
