@@ -145,11 +145,27 @@ def test_guidance_away_from_a_prediction(on_logits):
 
 @pytest.mark.parametrize("on_logits", [False, True])
 def test_guidance_where_the_predictions_share_no_token(on_logits):
-    """Filters to one token each, a different one; the original's logits are then -inf, and NaN."""
+    """Filters to one token each, a different one; the original's logits are then -inf, and NaN.
+
+    Ours are those of a mixture without a filter.
+    """
+    expected = np.exp(0.8 * np.log(P) + 0.2 * np.log(Q)) if on_logits else np.array([0.8, 0, 0.2])
     found = frequencies(0.2, on_logits, top_k=1)
-    assert found.sum() == pytest.approx(1) and np.isfinite(found).all()
-    if not on_logits:
-        assert np.abs(found - np.array([0.8, 0, 0.2])).max() < 0.03
+    assert np.abs(found - expected / expected.sum()).max() < 0.03
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    arrays(np.float32, (2, 9), elements=st.floats(-8, 8, width=16), unique=True),
+    st.integers(1, 9),
+    st.floats(0.125, 1.0, width=16),
+)
+def test_guided_by_logits_only_tokens_that_both_filters_keep_are_drawn(logits, top_k, weight):
+    options = SamplingParams(top_k=top_k).to_arrays()
+    kept = np.isfinite(filtered(logits, options)).all(axis=0)
+    rows = jnp.tile(logits[:, None], (1, 64, 1))
+    found = np.asarray(guided(keys(64), rows[0], rows[1], weight, options, on_logits=True))
+    assert kept[found].all() or not kept.any()
 
 
 def test_temperature_zero_leaves_logits_alone():
