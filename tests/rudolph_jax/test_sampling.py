@@ -1,3 +1,5 @@
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,6 +10,8 @@ from hypothesis.extra.numpy import arrays
 
 from clip_jax import InputError
 from rudolph_jax.sampling import (
+    IMAGE_SAMPLING,
+    TEXT_SAMPLING,
     SamplingParams,
     apply_temperature,
     filter_logits,
@@ -158,11 +162,13 @@ def test_guidance_where_the_predictions_share_no_token(on_logits):
 @given(
     arrays(np.float32, (2, 9), elements=st.floats(-8, 8, width=16), unique=True),
     st.integers(1, 9),
-    st.floats(0.125, 1.0, width=16),
+    st.floats(-1.0, 1.0, width=16),
 )
 def test_guided_by_logits_only_tokens_that_both_filters_keep_are_drawn(logits, top_k, weight):
+    """Away from a prediction the other's filter alone counts."""
     options = SamplingParams(top_k=top_k).to_arrays()
-    kept = np.isfinite(filtered(logits, options)).all(axis=0)
+    conditional, unconditional = np.isfinite(filtered(logits, options))
+    kept = conditional & (unconditional | (weight <= 0))
     rows = jnp.tile(logits[:, None], (1, 64, 1))
     found = np.asarray(guided(keys(64), rows[0], rows[1], weight, options, on_logits=True))
     assert kept[found].all() or not kept.any()
@@ -172,6 +178,12 @@ def test_temperature_zero_leaves_logits_alone():
     logits = jnp.float32([[1.0, 2.0]])
     greedy = SamplingParams(temperature=0.0).to_arrays()
     np.testing.assert_array_equal(apply_temperature(logits, greedy), logits)
+
+
+def test_defaults_are_those_of_the_originals_api():
+    """Of `rudolph.api.ruDolphApi`: temperature, top_k, top_p."""
+    text, image = (dataclasses.astuple(x) for x in (TEXT_SAMPLING, IMAGE_SAMPLING))
+    assert text == (0.9, 64, 0.8) and image == (1.0, 768, 0.99)
 
 
 def test_the_greatest_top_k_is_still_itself_as_an_array():
