@@ -165,6 +165,13 @@ def test_equals_the_dense_definition(inputs, runner, form, cases):
         assert_equal(found[case], dense(*case, *extreme), rtol=1e-4)
 
 
+@pytest.mark.parametrize("tile", [1, 2 * ROWS])
+@pytest.mark.parametrize("name", LOSSES)
+def test_tiles_from_one_row_to_more_than_all_give_the_loss(inputs, name, tile):
+    found = jax.jit(local_loss(name, "masked", "tiled", tile=tile))(*inputs, GROUPS)
+    assert_equal(found, dense(name, "masked", *inputs)[0])
+
+
 def test_gradients_taken_inside_shard_map_are_counted_once(inputs):
     image, text, scale, bias = inputs
     rows, everywhere = PartitionSpec("data"), PartitionSpec()
