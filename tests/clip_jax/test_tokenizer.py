@@ -1,7 +1,11 @@
+import json
+
 import numpy as np
 import pytest
 
 from clip_jax import InputError, load_tokenizer
+from clip_jax.byte_bpe import CLIP, ByteBpe
+from clip_jax.tokenizer import Tokenizer, has_tokenizer
 from experiments.data.vocabulary import train_tokenizer
 
 WORDS = ["кошка и собака", "собака на траве", "красный круг", "кошка на траве"] * 3
@@ -64,3 +68,42 @@ def test_file_or_folder(tokenizer, tmp_path):
     (tmp_path / "tokenizer.model").write_bytes(tokenizer.model)
     for path in (tmp_path, tmp_path / "tokenizer.model"):
         assert load_tokenizer(path).encode("кошка") == tokenizer.encode("кошка")
+
+
+def test_pieces_are_the_text(tokenizer):
+    ids = tokenizer.encode("кошка на траве")
+    assert "".join(map(tokenizer.piece, ids)) == " кошка на траве"
+    assert tokenizer.decode(ids[:1]) == tokenizer.piece(ids[0]).removeprefix(" ")
+    for wrong in (-1, tokenizer.vocab_size):
+        with pytest.raises(InputError, match=f"id {wrong} is outside"):
+            tokenizer.piece(wrong)
+    assert f"{tokenizer.vocab_size} pieces, bos_id=2, eos_id=3" in repr(tokenizer)
+
+
+def test_a_tokenizer_s_files_make_it_again(tokenizer, tmp_path):
+    assert not has_tokenizer(tmp_path)
+    for name, content in tokenizer.files.items():
+        (tmp_path / name).write_bytes(content)
+    assert has_tokenizer(tmp_path)
+    assert load_tokenizer(tmp_path).model == tokenizer.model
+    with pytest.raises(InputError, match="model is of type str; expected the bytes"):
+        Tokenizer("tokenizer.model")
+
+
+def test_a_byte_level_vocabulary_is_read_where_no_sentencepiece_model_is(
+    tokenizer, byte_vocabulary, tmp_path
+):
+    vocab, merges = byte_vocabulary(CLIP)
+    (tmp_path / "vocab.json").write_text(json.dumps(vocab))
+    lines = "".join(f"{left} {right}\n" for left, right in merges)
+    (tmp_path / "merges.txt").write_text(f"#version: 0.2\n{lines}", encoding="utf-8")
+    assert has_tokenizer(tmp_path) and isinstance(load_tokenizer(tmp_path), ByteBpe)
+    (tmp_path / "tokenizer.model").write_bytes(tokenizer.model)
+    assert isinstance(load_tokenizer(tmp_path), Tokenizer)
+    assert isinstance(load_tokenizer(tmp_path / "tokenizer.model"), Tokenizer)
+
+
+def test_a_context_of_two_is_the_shortest(tokenizer):
+    assert tokenizer.encode_batch(["кошка"], 2).tolist() == [[2, 3]]
+    with pytest.raises(InputError, match="context_length is 1"):
+        tokenizer.encode_batch(["кошка"], 1)

@@ -2,6 +2,8 @@ import re
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 from sklearn.metrics import top_k_accuracy_score
 from sklearn.neighbors import KNeighborsClassifier
@@ -40,6 +42,22 @@ def test_recall_equals_scikit_learns(rng):
     for k in (1, 5, 10):
         expected = top_k_accuracy_score(answers, similarities, k=k, labels=range(20))
         assert result.recall(k) == pytest.approx(expected)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(1, 7), st.integers(1, 9), st.integers(1, 4), st.integers(0, 2**32 - 1))
+def test_the_five_most_alike_come_in_order_of_any_number_of_candidates(queries, count, rows, seed):
+    rng = np.random.default_rng(seed)
+    similarities = rng.integers(0, 4, (queries, count)).astype(float)  # with ties
+    answers = rng.integers(0, count, queries)
+    whole = rank(similarities, answers)
+    assert whole.best.shape == (queries, min(count, 5))
+    for row, best in zip(similarities, whole.best, strict=True):
+        expected = sorted(range(count), key=lambda candidate: (-row[candidate], candidate))[:5]
+        assert best.tolist() == expected
+    parts = rank_latents(similarities, np.eye(count), answers, rows=rows)
+    np.testing.assert_array_equal(parts.best, whole.best)
+    np.testing.assert_array_equal(parts.ranks, whole.ranks)
 
 
 def test_captions_are_found_both_ways():

@@ -107,6 +107,21 @@ def test_layer_decay_and_frozen_layers():
 
 
 @pytest.mark.parametrize(
+    ("changes", "parts"),
+    [
+        ({"clip_norm": 0.0}, 3),
+        ({"clip_norm": 1.0}, 4),
+        ({"clip_norm": 0.0, "layer_decay": 0.9}, 4),
+        ({"clip_norm": 1.0, "freeze": ("visual/.*",)}, 5),
+    ],
+)
+def test_the_state_has_a_part_for_each_thing_asked_for(changes, parts):
+    """Checkpoints hold the parts by number: one more would make the earlier ones unreadable."""
+    state = make_optimizer(OptimConfig(**changes), 10).init({"kernel": jnp.zeros((2, 2))})
+    assert len(state) == parts
+
+
+@pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"optimizer": "sgd"}, "config.optim.optimizer is 'sgd'; expected one of adamw"),
