@@ -107,6 +107,25 @@ def test_layer_decay_and_frozen_layers():
 
 
 @pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, [-1, -1, -1]),
+        ({"layer_decay": 0.5}, [-0.125, -0.25, -0.5]),
+        ({"freeze": ("visual/layers/1/.*",)}, [-1, 0, -1]),
+    ],
+)
+def test_layer_decay_and_frozen_layers_each_alone(changes, expected):
+    config = OptimConfig(
+        schedule="constant", learning_rate=1.0, warmup_steps=0, weight_decay=0.0, **changes
+    )
+    params = {"visual": {"layers": {"mlp": {"in_kernel": jnp.ones((3, 2, 2))}}}}
+    optimizer = make_optimizer(config, 10)
+    updates, _ = optimizer.update(params, optimizer.init(params), params)
+    kernel = updates["visual"]["layers"]["mlp"]["in_kernel"]
+    np.testing.assert_allclose(kernel[:, 0, 0], expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
     ("changes", "parts"),
     [
         ({"clip_norm": 0.0}, 3),
