@@ -62,6 +62,30 @@ def test_a_start_elsewhere_and_more_devices_change_nothing(mixed, monkeypatch):
         np.testing.assert_allclose(other.bias, cold.bias, atol=2e-4)
 
 
+def test_only_many_numbers_are_spread_over_devices(mixed, monkeypatch):
+    features, labels = mixed
+    for least, devices in ((features.size, 8), (features.size + 1, 1)):
+        monkeypatch.setattr(logistic_regression, "SPREAD", least)
+        found = LogisticRegressionFit(features, labels, 7, jax.devices())._examples
+        assert {len(array.sharding.device_set) for array in found} == {devices}
+        rows = len(found[0])
+        assert rows % devices == 0 and 0 <= rows - len(features) < devices
+        assert float(found[2].sum()) == len(features)  # rows that fill up weigh nothing
+    alone = LogisticRegressionFit(features, labels, 7)
+    assert alone._examples[0].sharding.device_set == {jax.devices()[0]}
+
+
+def test_a_start_at_the_optimum_is_the_end(mixed):
+    """A fit always takes a step, and stops soon where none leads lower."""
+    features, labels = mixed
+    problem = LogisticRegressionFit(features, labels, 7)
+    cold = problem.fit(1e-2)
+    again = problem.fit(1e-2, cold)
+    assert 1 <= again.steps <= logistic_regression.PATIENCE + 1
+    assert again.steps < cold.steps < logistic_regression.ITERATIONS
+    np.testing.assert_allclose(again.scores(features), cold.scores(features), atol=1e-3)
+
+
 def test_a_class_without_examples_is_never_chosen(mixed):
     features, labels = mixed
     found = LogisticRegressionFit(features, labels % 5, 7).fit(1.0)
