@@ -81,6 +81,21 @@ def test_moments_in_bfloat16_and_factored_ones_are_small():
     assert sizes["adafactor"] < 0.02 * kernel
 
 
+def test_adafactor_s_updates_are_at_most_one_in_the_root_mean_square():
+    """Shazeer and Stern 2018, section 6: a gradient far above those before it is cut to 1."""
+    config = OptimConfig(
+        optimizer="adafactor", schedule="constant", learning_rate=0.1, warmup_steps=0,
+        weight_decay=0.0,
+    )  # fmt: skip
+    made, params = make_optimizer(config, 100), {"kernel": jnp.zeros((130, 130))}
+    state, noise = made.init(params), jax.random.normal(jax.random.key(0), (130, 130))
+    for size, expected in [(1e-3, None)] * 9 + [(1.0, 0.1)]:
+        updates, state = jax.jit(made.update)({"kernel": size * noise}, state, params)
+        root = float(jnp.sqrt(jnp.square(updates["kernel"]).mean()))
+        assert root <= 0.1 * 1.001
+    assert root == pytest.approx(expected, rel=1e-3)
+
+
 def test_layer_decay_and_frozen_layers():
     params = {
         "visual": {
