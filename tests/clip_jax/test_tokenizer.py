@@ -5,6 +5,7 @@ import pytest
 
 from clip_jax import InputError, load_tokenizer
 from clip_jax.byte_bpe import CLIP, ByteBpe
+from clip_jax.digests import write_digests
 from clip_jax.tokenizer import Tokenizer, has_tokenizer
 from experiments.data.vocabulary import train_tokenizer
 
@@ -46,7 +47,7 @@ def test_batches_have_bos_eos_and_padding(tokenizer):
     assert batch[0].tolist() == [2, *ids, 3] + [0] * (6 - len(ids))
     assert batch[1].tolist() == [2, 3, 0, 0, 0, 0, 0, 0]
     assert batch[2].tolist() == [2, *(ids * 6)[:6], 3]
-    upper = tokenizer.encode_batch(["КОШКА"], 8, lowercase=False)
+    upper = tokenizer.encode_batch(texts=["КОШКА"], context_length=8, lowercase=False)
     assert 1 in upper[0] and upper[0].tolist() != batch[0].tolist()
 
 
@@ -101,6 +102,18 @@ def test_a_byte_level_vocabulary_is_read_where_no_sentencepiece_model_is(
     (tmp_path / "tokenizer.model").write_bytes(tokenizer.model)
     assert isinstance(load_tokenizer(tmp_path), Tokenizer)
     assert isinstance(load_tokenizer(tmp_path / "tokenizer.model"), Tokenizer)
+
+
+def test_a_folder_s_vocabulary_is_compared_with_its_digest(tokenizer, tmp_path):
+    file, other = tmp_path / "tokenizer.model", train_tokenizer(WORDS[:2], 40)
+    file.write_bytes(tokenizer.model)
+    write_digests(tmp_path, {})
+    assert load_tokenizer(tmp_path, verify=True).model == tokenizer.model
+    file.write_bytes(other.model)
+    with pytest.raises(InputError, match="tokenizer.model: digest differs"):
+        load_tokenizer(tmp_path, verify=True)
+    assert load_tokenizer(tmp_path, verify=False).model == other.model
+    assert load_tokenizer(file, verify=True).model == other.model  # a file has no digest
 
 
 def test_a_context_of_two_is_the_shortest(tokenizer):
