@@ -8,7 +8,13 @@ import pytest
 from clip_jax import InputError
 from rudolph_jax import Rudolph
 from rudolph_jax.layout import Layout
-from rudolph_jax.loss import rudolph_loss, segment_loss
+from rudolph_jax.loss import (
+    count_right_tokens,
+    image_loss_sums,
+    right_text_loss_sums,
+    rudolph_loss,
+    segment_loss,
+)
 
 
 @pytest.fixture(scope="module")
@@ -160,3 +166,45 @@ def test_logits_by_segment_give_the_loss_and_gradients_of_all(
         np.testing.assert_allclose(parts[name], found[name], rtol=1e-6)
     for x, y in zip(jax.tree.leaves(grads), jax.tree.leaves(own), strict=True):
         np.testing.assert_allclose(x, y, atol=1e-6)
+
+
+@pytest.mark.parametrize("length", [17, 18])
+def test_sums_of_sequences_give_the_losses_of_the_batch(tiny_config, tiny_ids, logits, length):
+    config, ids, values = tiny_config, tiny_ids[:, :length], logits[:, :length]
+
+    @jax.jit
+    def sums(values, ids):
+        def logits_fn(positions, columns):
+            return values[:, positions, columns]
+
+        image = image_loss_sums(logits_fn, ids, config)
+        return image, *right_text_loss_sums(logits_fn, ids, config), count_right_tokens(ids, config)
+
+    image, right, labelled, mean_count = sums(values, ids)
+    _, parts = loss_of(values, ids, config)
+    assert image.shape == right.shape == labelled.shape == (len(ids),)
+    np.testing.assert_allclose(image.mean() / Layout(config).image_length, parts["image_loss"])
+    np.testing.assert_allclose(right.sum() / labelled.sum(), parts["right_text_loss"], rtol=1e-6)
+    start = Layout(config).right.start + 1
+    np.testing.assert_array_equal(labelled, (ids[:, start:] != 0).sum(axis=1))
+    assert mean_count == np.mean(labelled) and len(set(labelled.tolist())) > 1
+
+
+def test_equal_parts_of_a_batch_have_its_loss_in_the_mean(tiny_config, tiny_ids, logits):
+    """With the batch's labels in `right_tokens`: parts have more or fewer of their own, or none."""
+    right = Layout(tiny_config).right
+    ids, values = np.concatenate([tiny_ids] * 2), jnp.concatenate([logits, -logits])
+    ids[: len(ids) // 2, right.start + 1 :] = 0
+    whole, _ = loss_of(values, ids, tiny_config)
+    tokens = count_right_tokens(jnp.asarray(ids), tiny_config)
+    halves = [
+        loss_of(value, part, tiny_config, right_tokens=tokens)[0]
+        for value, part in zip(jnp.split(values, 2), np.split(ids, 2), strict=True)
+    ]
+    np.testing.assert_allclose(np.mean(halves), whole, rtol=1e-6)
+
+
+def test_default_weights_are_the_originals(tiny_config, tiny_ids, logits):
+    loss, _ = loss_of(logits, tiny_ids, tiny_config)
+    weights = {"left_weight": 1, "image_weight": 7, "right_weight": 1}
+    np.testing.assert_allclose(loss, loss_of(logits, tiny_ids, tiny_config, **weights)[0])
