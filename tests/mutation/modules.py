@@ -26,8 +26,8 @@ MODULES = {
     "clip_jax/per_example_rng.py": [f"{C}/test_per_example_rng.py"],
     # Converters
     "converters/rules.py": [f"{V}/test_rules.py", f"{V}/test_conversion.py", FROZEN],
-    "converters/tensor_mapping.py": [f"{V}/test_conversion.py", f"{V}/test_rudolph.py", FROZEN],
-    "converters/rudolph_tables.py": [f"{V}/test_rudolph.py", f"{V}/test_rudolph_sizes.py", FROZEN],
+    "converters/tensor_mapping.py": [f"{V}/test_rules.py", FROZEN],
+    "converters/rudolph_tables.py": [f"{V}/test_rudolph_sizes.py", FROZEN, f"{V}/test_rudolph.py"],
     "converters/clip_tables.py": [f"{V}/test_conversion.py", f"{V}/test_foreign_sizes.py"],
     # Training
     "experiments/training/step.py": [f"{E}/test_step.py", f"{E}/test_master_weights.py"],
