@@ -4,6 +4,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from clip_jax.errors import InputError
 from converters import hf_clip, rules
@@ -45,6 +47,30 @@ def test_query_key_value_come_apart_alike(small_config, rng):
     np.testing.assert_array_equal(by_table["openai"][:, 1, 1, 5], stacked[24 + 12 + 5])
 
 
+@settings(max_examples=50, deadline=None)
+@given(st.integers(1, 3), st.integers(1, 4), st.integers(1, 4))
+def test_sources_of_any_number_and_size(count, height, width):
+    """The first axis counts the sources, unless it is one source that has the axis itself."""
+    names = tuple(f"source{i}" for i in range(count))
+    pattern, target = "s h w -> w s h", (width, count, height)
+    (mapping,) = rules.resolve_rules([Rule(names, "a", pattern)], {"a": target})
+    single = (count,) if count == 1 else ()
+    assert mapping.source_shape == (*single, height, width)
+    arrays = [np.full(mapping.source_shape, i) + np.arange(width) / 10 for i in range(count)]
+    parameter = mapping.to_jax(arrays)
+    assert parameter.shape == mapping.target_shape == target
+    for place, array in enumerate(arrays):
+        np.testing.assert_array_equal(parameter[:, place], array.reshape(height, width).T)
+    for found, array in zip(mapping.to_torch(parameter), arrays, strict=True):
+        np.testing.assert_array_equal(found, array)
+
+
+@pytest.mark.parametrize("pattern", ["x y -> y", "x y -> (y x)", "x y -> x (y z)", "x -> x"])
+def test_a_pattern_names_each_axis_of_its_target_once(pattern):
+    with pytest.raises(ValueError, match="does not name each axis of"):
+        rules.resolve_rules([Rule("w", "a", pattern)], {"a": (2, 3)})
+
+
 def test_one_source_stays_a_view(rng):
     (mapping,) = rules.resolve_rules([Rule("a", "b", "(c h k) d -> d c h k")], {"b": (5, 3, 2, 4)})
     source = rng.normal(size=(24, 5))
@@ -59,6 +85,7 @@ def test_one_source_stays_a_view(rng):
         ([Rule("a", "b/0"), Rule("c", "d")], "filled by the rules for \\['d'\\]"),
         ([Rule("a", "b/0", "x y z -> y x z")], "does not name each axis"),
         ([Rule(("a", "c"), "b/0", "x y -> x y")], "2 sources"),
+        ([Rule(("a", "c", "d", "e"), "b/0", "x y -> x y")], "4 sources"),
     ],
 )
 def test_mistakes_in_a_table(table, expected):

@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from clip_jax import InputError
@@ -18,6 +20,7 @@ from experiments.config.run import TrainConfig
 from experiments.data import stream
 from experiments.data.mixture import Mixture
 from experiments.data.preparation import prepare
+from experiments.data.sample_ids import ROW
 from experiments.data.source import Split, open_split
 from experiments.data.sources.read_plan import SourceConfig
 from experiments.data.stream import batches, part_weights, split_groups
@@ -261,3 +264,54 @@ def test_too_many_rows_for_groups_are_refused(monkeypatch):
     monkeypatch.setattr(stream, "MOST_GROUPED", 2)
     with pytest.raises(InputError, match="'style' and the set has 3 rows, all of which"):
         split_groups(range(3), "style")
+
+
+def test_as_many_rows_as_are_allowed_are_grouped(monkeypatch):
+    monkeypatch.setattr(stream, "MOST_GROUPED", 3)
+    groups = split_groups(rows(3, "ba"), "style")
+    assert [group.tolist() for group in groups] == [[1], [0, 2]]
+    assert split_groups(rows(4, "ba"), "") == [range(4)]
+
+
+def test_by_default_a_stream_is_one_process_s_from_the_first_step():
+    examples = Ids(rows(96))
+    plain = next(batches(examples, CONFIG, seed=3))
+    ids, random = log(examples, CONFIG, 1, 0, 1)
+    np.testing.assert_array_equal(plain["id"], ids[0])
+    np.testing.assert_array_equal(plain["random"], random[0])
+    assert set(plain) == {"id", "random"}
+    logged = next(batches(examples, dataclasses.replace(CONFIG, log_ids=True), seed=3))
+    np.testing.assert_array_equal(logged.pop(ROW), plain["id"])
+    assert set(logged) == set(plain)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(1, 9), st.sampled_from([0.5, 3.0])), min_size=1, max_size=4),
+    st.data(),
+)
+def test_parts_of_any_group_keep_their_rows_and_weights(parts, data):
+    """Parts of a mixture weigh as asked for; groups share a part's weight by their rows."""
+    sizes = [size for size, _ in parts]
+    ends = np.cumsum(sizes)
+
+    class Mixed(list):
+        parts = []
+
+    mixed = Mixed(range(ends[-1]))
+    mixed.parts = [
+        (range(end - size, end), weight) for end, (size, weight) in zip(ends, parts, strict=True)
+    ]
+    _, whole = part_weights(mixed, range(len(mixed)))
+    asked = np.array([weight for _, weight in parts])
+    np.testing.assert_allclose(np.array(whole) / sum(whole), asked / asked.sum())
+    chosen = np.array(data.draw(st.lists(st.booleans(), min_size=len(mixed), max_size=len(mixed))))
+    shares = np.zeros(len(parts))
+    for group in (np.flatnonzero(chosen), np.flatnonzero(~chosen)):
+        found, weights = part_weights(mixed, group)
+        expected, theirs = part_weights_of_arrays(mixed, group)
+        assert [part.tolist() for part in found] == [part.tolist() for part in expected]
+        assert weights == theirs
+        for part, weight in zip(found, weights, strict=True):
+            shares[np.searchsorted(ends, part[0], "right")] += weight
+    np.testing.assert_allclose(shares, whole)
