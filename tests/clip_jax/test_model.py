@@ -1,12 +1,17 @@
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from clip_jax import Clip, Compute, cpu
 from clip_jax.activation import quick_gelu
 from clip_jax.layers import unstack_layers
-from clip_jax.model import LayerNorm
+from clip_jax.model import MAX_LOGIT_SCALE, LayerNorm, _drop_patches, normalize
+from clip_jax.per_example_rng import per_example_keys
 
 
 @pytest.fixture(scope="module")
@@ -129,3 +134,65 @@ def test_layer_norm_has_float32_statistics(on_cpu):
 def test_quick_gelu():
     x = jnp.array([-1.0, 0.0, 2.0])
     np.testing.assert_allclose(quick_gelu(x), [-0.154204, 0.0, 1.935659], atol=1e-5)
+
+
+def test_parameters_begin_as_clip_s(small_config, inputs):
+    """`clip.model.CLIP.initialize_parameters`: deviations by width and, behind a block, depth."""
+    params = jax.jit(Clip(small_config).init)(jax.random.key(0), *inputs)["params"]
+
+    def deviates(array, expected):
+        count = array.size
+        assert np.asarray(array).std() == pytest.approx(expected, rel=5 / np.sqrt(2 * count))
+
+    for name, tower in (("visual", small_config.vision), ("text", small_config.text)):
+        width, own, layers = tower.width, params[name], params[name]["layers"]
+        residual = (2 * tower.layers) ** -0.5
+        deviates(layers["attention"]["qkv_kernel"], width**-0.5)
+        deviates(layers["attention"]["out_kernel"], width**-0.5 * residual)
+        deviates(layers["mlp"]["in_kernel"], (2 * width) ** -0.5)
+        deviates(layers["mlp"]["out_kernel"], width**-0.5 * residual)
+        deviates(own["projection"], width**-0.5)
+        # One layer's numbers are not another's.
+        assert not np.array_equal(*layers["mlp"]["in_kernel"][:2])
+    visual, text = params["visual"], params["text"]
+    deviates(visual["class_embedding"], small_config.vision.width**-0.5)
+    deviates(visual["position_embedding"], small_config.vision.width**-0.5)
+    patch = 3 * small_config.vision.patch_size ** 2
+    deviates(visual["patch_embedding"]["kernel"], patch**-0.5)
+    deviates(text["token_embedding"], 0.02)
+    deviates(text["position_embedding"], 0.01)
+    np.testing.assert_allclose(params["logit_scale"], np.log(1 / 0.07), rtol=1e-6)
+    np.testing.assert_allclose(MAX_LOGIT_SCALE, np.log(100))
+
+
+def test_a_sigmoid_model_begins_with_siglip_s_scale_and_bias(small_config, inputs):
+    config = dataclasses.replace(small_config, logit_bias=True)
+    params = jax.jit(Clip(config).init)(jax.random.key(0), *inputs)["params"]
+    np.testing.assert_allclose(params["logit_scale"], np.log(10), rtol=1e-6)
+    np.testing.assert_allclose(params["logit_bias"], -10)
+
+
+@settings(max_examples=12, deadline=None)
+@given(st.integers(1, 5), st.floats(0.0, 0.99), st.integers(0, 2**32 - 1))
+def test_dropped_patches_leave_the_class_token_and_some_in_order(patches, rate, seed):
+    keys = per_example_keys(jax.random.key(seed), jnp.arange(3))
+    x = jnp.tile(jnp.arange(patches + 1.0)[None, :, None], (3, 1, 2))
+    found = np.asarray(_drop_patches(x, keys, rate))
+    assert found.shape == (3, 1 + max(round(patches * (1 - rate)), 1), 2)
+    assert (found[:, 0] == 0).all() and (np.diff(found[..., 0], axis=1) > 0).all()
+    alone = _drop_patches(x[1:2], keys[1:2], rate)
+    np.testing.assert_array_equal(found[1:2], alone)
+
+
+def test_each_patch_is_kept_as_often_as_another():
+    keys = per_example_keys(jax.random.key(0), jnp.arange(2000))
+    x = jnp.tile(jnp.arange(9.0)[None, :, None], (2000, 1, 1))
+    kept = np.asarray(_drop_patches(x, keys, 0.5))[:, 1:, 0].astype(int)
+    assert np.bincount(kept.ravel(), minlength=9)[1:] == pytest.approx(1000, abs=5 * 500**0.5)
+
+
+def test_normalized_rows_have_unit_length(rng):
+    x = rng.normal(size=(3, 4, 5))
+    y = np.asarray(normalize(x))
+    np.testing.assert_allclose((y**2).sum(axis=-1), 1, rtol=1e-5)
+    np.testing.assert_allclose(y * np.linalg.norm(x, axis=-1, keepdims=True), x, rtol=1e-5)

@@ -11,14 +11,14 @@ MODULES = {
     # RUDOLPH
     "rudolph_jax/layout.py": [f"{R}/test_config.py", FROZEN, f"{R}/test_masks.py"],
     "rudolph_jax/masks.py": [f"{R}/test_masks.py", f"{R}/test_cache_window.py"],
-    "rudolph_jax/model.py": [f"{R}/test_model.py", f"{R}/test_parity.py"],
+    "rudolph_jax/model.py": [f"{R}/test_parity.py", f"{R}/test_model.py"],
     "rudolph_jax/loss.py": [f"{R}/test_loss.py"],
     "rudolph_jax/sampling.py": [f"{R}/test_sampling.py", f"{R}/test_threshold.py", FROZEN],
     "rudolph_jax/threshold.py": [f"{R}/test_threshold.py", f"{R}/test_sampling.py"],
     "rudolph_jax/decode.py": [f"{R}/test_decode.py", FROZEN],
     "rudolph_jax/image_to_text.py": [f"{R}/test_tasks.py", f"{R}/test_questions.py"],
     # ruCLIP
-    "clip_jax/model.py": [f"{C}/test_model.py", f"{C}/test_parity.py"],
+    "clip_jax/model.py": [f"{C}/test_parity.py", f"{C}/test_model.py"],
     "clip_jax/contrastive.py": [f"{C}/test_contrastive.py"],
     "clip_jax/tokenizer.py": [f"{C}/test_tokenizer.py"],
     "clip_jax/image.py": [f"{C}/test_image.py"],
