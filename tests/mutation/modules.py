@@ -28,7 +28,7 @@ MODULES = {
     "converters/rules.py": [f"{V}/test_rules.py", f"{V}/test_conversion.py", FROZEN],
     "converters/tensor_mapping.py": [f"{V}/test_rules.py", FROZEN],
     "converters/rudolph_tables.py": [f"{V}/test_rudolph_sizes.py", FROZEN, f"{V}/test_rudolph.py"],
-    "converters/clip_tables.py": [f"{V}/test_conversion.py", f"{V}/test_foreign_sizes.py"],
+    "converters/clip_tables.py": [f"{V}/test_clip_tables.py", f"{V}/test_conversion.py"],
     # Training
     "experiments/training/step.py": [f"{E}/test_step.py", f"{E}/test_master_weights.py"],
     "experiments/training/optimizer.py": [f"{E}/test_optimizer.py"],
