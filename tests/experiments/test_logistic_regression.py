@@ -86,6 +86,13 @@ def test_a_start_at_the_optimum_is_the_end(mixed):
     np.testing.assert_allclose(again.scores(features), cold.scores(features), atol=1e-3)
 
 
+def test_a_gradient_that_float32_cannot_bring_to_zero_ends_the_search(mixed):
+    """At such sizes rounding keeps it above TOLERANCE: all ITERATIONS would be taken."""
+    features, labels = mixed
+    found = LogisticRegressionFit(100 * features, labels, 7).fit(1.0)
+    assert logistic_regression.PATIENCE < found.steps < logistic_regression.ITERATIONS // 2
+
+
 def test_a_class_without_examples_is_never_chosen(mixed):
     features, labels = mixed
     found = LogisticRegressionFit(features, labels % 5, 7).fit(1.0)
