@@ -1,12 +1,14 @@
 """By which tensor a checkpoint's kind is known, and the mask that OpenAI's text tower has."""
 
+import dataclasses
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
 from clip_jax.errors import InputError
-from converters.clip_tables import causal_mask, require_kind
+from converters.clip_tables import causal_mask, parameter_shapes, require_kind
 from converters.signatures import SIGNATURES
 from converters.weights import Weights
 
@@ -50,3 +52,14 @@ def test_the_causal_mask_is_minus_infinity_above_the_diagonal(length):
     assert mask.dtype == np.float32
     later = np.arange(length)[None] > np.arange(length)[:, None]
     np.testing.assert_array_equal(mask, np.where(later, -np.inf, 0))
+
+
+def test_shapes_of_a_config_are_traced_once(small_config, monkeypatch):
+    shapes = parameter_shapes(small_config)
+    assert shapes["logit_scale"] == () and "text/layers/1/mlp/in_bias" in shapes
+
+    def traced(*_, **__):
+        raise AssertionError("a model was traced again")
+
+    monkeypatch.setattr(jax, "eval_shape", traced)
+    assert parameter_shapes(dataclasses.replace(small_config)) == shapes
