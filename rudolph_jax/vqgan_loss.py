@@ -24,6 +24,7 @@ def vqgan_loss(
     *,
     temperature: jax.Array | float,
     kl_weight: float,
+    entropy_weight: float = 0.0,
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """Computes the loss and metrics of images float[B, H, W, 3] from 0 to 1, the decoder's target.
 
@@ -34,6 +35,7 @@ def vqgan_loss(
 
     reconstruction_loss: mean absolute plus mean squared difference of pixels.
     kl_loss: of softmax(logits) from the uniform distribution, in nats a token.
+    entropy_loss: `entropy_loss` of softmax(logits), computed where entropy_weight is above 0.
     code_shares: float32[V], frequency of each code as the likeliest.
     """
     apply = partial(vqgan.apply, {"params": params})
@@ -51,7 +53,23 @@ def vqgan_loss(
     kl = (jnp.exp(log_shares) * (log_shares + jnp.log(V))).sum(axis=-1).mean()
     shares = jax.nn.one_hot(logits.argmax(axis=-1), V).mean((0, 1, 2))
     metrics = {"reconstruction_loss": reconstruction, "kl_loss": kl, "code_shares": shares}
-    return reconstruction + kl_weight * kl, metrics
+    value = reconstruction + kl_weight * kl
+    if entropy_weight:
+        metrics["entropy_loss"] = entropy_loss(log_shares)
+        value += entropy_weight * metrics["entropy_loss"]
+    return value, metrics
+
+
+def entropy_loss(log_probabilities: jax.Array) -> jax.Array:
+    """Computes a token's mean entropy minus the entropy of the mean distribution, in nats.
+
+    log_probabilities: float32[B, h, w, V], normalized. Minus the mutual information of token and
+    code: least, -ln V, where each token is sure of its code and all codes are equally frequent.
+    Source: Yu et al. 2023 (MAGVIT-v2), section 3.1.
+    """
+    probabilities = jnp.exp(log_probabilities)
+    a_token = -(probabilities * log_probabilities).sum(axis=-1).mean()
+    return a_token - jax.scipy.special.entr(probabilities.mean((0, 1, 2))).sum()
 
 
 def codebook_metrics(shares: jax.Array) -> dict[str, jax.Array]:

@@ -20,7 +20,7 @@ from clip_jax.predictor import mean_latents
 from converters.api import KINDS, convert
 from converters.conversion import DTYPES
 from experiments.config.data import BACKGROUNDS, DataConfig, check_data
-from experiments.config.objective import DEFAULTS, ClipSettings, RudolphSettings
+from experiments.config.objective import DEFAULTS, ClipSettings, RudolphSettings, VqganSettings
 from experiments.config.optimizer import MOMENT_DTYPES, OPTIMIZERS, SCHEDULES, OptimConfig
 from experiments.config.run import (
     BEST,
@@ -43,12 +43,13 @@ from experiments.training.optimizer import BASE_OPTIMIZERS, make_optimizer
 from experiments.training.schedules import SCHEDULES as MADE_SCHEDULES
 from experiments.training.schedules import make_schedule
 from rudolph_jax.cache_window import cache_window
-from rudolph_jax.config import MASK_ORDERS
+from rudolph_jax.config import MASK_ORDERS, VQGAN_PRESETS
 from rudolph_jax.config import PRESETS as RUDOLPH_PRESETS
 from rudolph_jax.decode import SamplerConfig
 from rudolph_jax.image_to_text import QUESTIONS
 from rudolph_jax.layout import SPECIAL_TOKENS, Layout
 from rudolph_jax.masks import MASK_TYPES, layer_mask_types, mask
+from rudolph_jax.vqgan_init import INITIALIZATIONS, initial_params
 
 TINY, SMALL = PRESETS["tiny"], RUDOLPH_PRESETS["tiny"]
 ROWS = jnp.eye(8, dtype=jnp.float32)
@@ -169,6 +170,15 @@ NAMES = {
     ),
     "settings.form": (FORMS, lambda name: ClipSettings(form=name).check()),
     "settings.duplicates": (DUPLICATES, lambda name: ClipSettings(duplicates=name).check()),
+    "settings.initialization": (
+        INITIALIZATIONS, lambda name: VqganSettings(initialization=name).check(),
+    ),
+    "initialization": (
+        INITIALIZATIONS,
+        lambda name: jax.eval_shape(
+            lambda key: initial_params(VQGAN_PRESETS["tiny"], name, key), jax.random.key(0)
+        ),
+    ),
     "settings.question_about": (
         QUESTIONS, lambda name: RudolphSettings(vqgan="x", question_about=name).check(),
     ),

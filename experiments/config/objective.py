@@ -13,6 +13,7 @@ from experiments.config.data import expect
 from rudolph_jax.config import PRESETS as RUDOLPH_PRESETS
 from rudolph_jax.config import VQGAN_PRESETS, RudolphConfig, VqganConfig
 from rudolph_jax.image_to_text import QUESTIONS
+from rudolph_jax.vqgan_init import INITIALIZATIONS
 
 VQGAN_EXPECTED = (
     "the folder of an image tokenizer: --config.settings.vqgan=FOLDER; an experiment file such as "
@@ -50,18 +51,30 @@ class VqganSettings:
     temperature_start, temperature_end: of the Gumbel softmax that gradients pass, along half a
         cosine (Ramesh et al. 2021, appendix A.2).
     kl_weight: of the divergence of the codes from the uniform distribution, in nats a token.
+    entropy_weight: of the entropy loss (Yu et al. 2023, MAGVIT-v2), in nats a token: above 0, each
+        token is to be sure of its code while the codes of a batch are equally frequent. The
+        default of 0 leaves it out.
+    initialization: of the parameters, "pytorch" (default), or "zero_residual", which learns sooner
+        (`rudolph_jax/vqgan_init.py`).
     """
 
     image_size: Pixels = 32
     temperature_start: float = 1.0
     temperature_end: float = 0.0625
     kl_weight: float = 5e-4
+    entropy_weight: float = 0.0
+    initialization: str = "pytorch"
 
     def check(self) -> None:
         for name in ("image_size", "temperature_start", "temperature_end"):
             value = getattr(self, name)
             expect(value > 0, f"settings.{name}", value, "a positive number")
-        expect(self.kl_weight >= 0, "settings.kl_weight", self.kl_weight, "0 or above")
+        for name in ("kl_weight", "entropy_weight"):
+            value = getattr(self, name)
+            expect(value >= 0, f"settings.{name}", value, "0 or above")
+        known = ", ".join(INITIALIZATIONS)
+        found = self.initialization
+        expect(found in INITIALIZATIONS, "settings.initialization", found, f"one of {known}")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -179,6 +179,11 @@ def check(config: TrainConfig) -> TrainConfig:
     able = config.objective != "vqgan" or not config.fp8_products
     expect(able, "fp8_products", True, "False: the image tokenizer has convolutions alone")
     check_optim(config.optim, config.extensions)
+    if config.objective == "vqgan" and config.settings.entropy_weight:
+        # Entropy of a batch's mean distribution is not the mean of its parts' entropies.
+        whole = "{} with settings.entropy_weight, which needs the whole batch at once"
+        expect(config.parallel == "jit", "parallel", config.parallel, whole.format("jit"))
+        expect(parts == 1, "grad_accum_steps", parts, whole.format("1"))
     begins = bool(config.init.folder) or not config.init.wise_ft
     expect(begins, "init.folder", "", "a model folder, which config.init.wise_ft averages with")
     _check_best(config)

@@ -32,16 +32,22 @@ def train_config() -> TrainConfig:
             norm_groups=8,
         ),
         settings=VqganSettings(
-            image_size=32, temperature_start=1.0, temperature_end=0.0625, kl_weight=5e-4
+            image_size=32,
+            temperature_start=1.0,
+            temperature_end=0.0625,
+            kl_weight=0.0,
+            # Without these two the codebook collapses and no colour is learned: docs/emoji.md.
+            entropy_weight=0.01,
+            initialization="zero_residual",
         ),
         data=DataConfig(
             name="emoji_styles_ru",
             batch_size=32,
-            augment=AugmentConfig(variants=1, scale=(0.95, 1.05), shift=1, recolour=0.5),
+            augment=AugmentConfig(variants=1, scale=(0.95, 1.05), shift=1),
         ),
         optim=OptimConfig(
             learning_rate=3e-3, warmup_steps=50, weight_decay=0.0, clip_norm=1.0, end_lr_factor=0.02
         ),
-        steps=800,
+        steps=600,
         checkpoint_every=500,
     )

@@ -20,7 +20,8 @@ from experiments.data.source import Split
 from experiments.objectives.objective import Batch, Metrics, Objective, Params, StepContext
 from rudolph_jax import vqgan_sharding
 from rudolph_jax.image_tokenizer import PretrainedVqgan, image_config
-from rudolph_jax.vqgan import Vqgan, abstract_params, init_params
+from rudolph_jax.vqgan import Vqgan, abstract_params
+from rudolph_jax.vqgan_init import initial_params
 from rudolph_jax.vqgan_loss import codebook_metrics, vqgan_loss
 
 
@@ -40,7 +41,13 @@ def vqgan_objective(config: TrainConfig, mesh: Mesh) -> Objective:
         images = batch["image"].astype(jnp.float32) / 255
         tau = gumbel_temperature(settings, now.step, config.steps)
         value, metrics = vqgan_loss(
-            vqgan, params, images, now.keys, temperature=tau, kl_weight=settings.kl_weight
+            vqgan,
+            params,
+            images,
+            now.keys,
+            temperature=tau,
+            kl_weight=settings.kl_weight,
+            entropy_weight=settings.entropy_weight,
         )
         return value, {**metrics, "temperature": tau}
 
@@ -56,7 +63,7 @@ def vqgan_objective(config: TrainConfig, mesh: Mesh) -> Objective:
 
     return Objective(
         abstract_params=abstract_params(model),
-        init=partial(init_params, model),
+        init=partial(initial_params, model, settings.initialization),
         loss=loss,
         sharding_rules=vqgan_sharding.AXES,
         examples=examples,

@@ -127,6 +127,7 @@ def test_help_lists_the_keys_of_each_objective(capsys):
     printed = capsys.readouterr().out
     parts = printed.split("objective '")
     assert "--config.settings.duplicates='negatives'" in parts[1]
+    assert "--config.settings.entropy_weight=0.0" in parts[2]
     assert "--config.settings.kl_weight=" in parts[2] and "model.codebook_size=" in parts[2]
     assert "--config.settings.image_weight=7.0" in parts[3] and "model.width=" in parts[3]
 
@@ -135,6 +136,28 @@ def test_help_lists_the_keys_of_each_objective(capsys):
 def test_every_objective_survives_json(name, request):
     config = request.getfixturevalue(name)
     assert TrainConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+
+
+@pytest.mark.parametrize(
+    ("weight", "change", "message"),
+    [
+        (-0.1, {}, "config.settings.entropy_weight is -0.1; expected 0 or above"),
+        (0.1, {"parallel": "pmap"}, "config.parallel is 'pmap'; expected jit with"),
+        (0.1, {"grad_accum_steps": 2}, "config.grad_accum_steps is 2; expected 1 with"),
+    ],
+)
+def test_the_entropy_loss_needs_the_whole_batch(vqgan_train_config, weight, change, message):
+    check(dataclasses.replace(vqgan_train_config, **change))  # fine without it
+    settings = dataclasses.replace(vqgan_train_config.settings, entropy_weight=weight)
+    with pytest.raises(InputError, match=re.escape(message)):
+        check(dataclasses.replace(vqgan_train_config, settings=settings, **change))
+
+
+def test_initializations_are_known(vqgan_train_config):
+    settings = dataclasses.replace(vqgan_train_config.settings, initialization="xavier")
+    message = "config.settings.initialization is 'xavier'; expected one of pytorch, zero_residual"
+    with pytest.raises(InputError, match=re.escape(message)):
+        check(dataclasses.replace(vqgan_train_config, settings=settings))
 
 
 def test_keys_of_another_objective_are_unknown(rudolph_train_config):

@@ -11,7 +11,7 @@ import pytest
 from clip_jax.per_example_rng import per_example_keys
 from rudolph_jax import Vqgan, VqganConfig
 from rudolph_jax.vqgan import init_params
-from rudolph_jax.vqgan_loss import codebook_metrics, vqgan_loss
+from rudolph_jax.vqgan_loss import codebook_metrics, entropy_loss, vqgan_loss
 from rudolph_jax.wavelet import downsample
 
 CONFIG = VqganConfig(
@@ -101,6 +101,30 @@ def test_undecided_codes_are_uniform(params, pictures):
     head = jax.tree.map(jnp.zeros_like, params["code_head"])
     _, metrics = run({**params, "code_head": head}, pictures, 5)
     np.testing.assert_allclose(metrics["kl_loss"], 0, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("probabilities", "expected"),
+    [
+        ([[1, 0], [0, 1]], -np.log(2)),  # sure, and both codes as frequent
+        ([[1, 0], [1, 0]], 0.0),  # sure, but of one code
+        ([[0.5, 0.5], [0.5, 0.5]], 0.0),  # undecided
+        ([[0.75, 0.25], [0.25, 0.75]], 0.5623351 - np.log(2)),
+    ],
+)
+def test_entropy_loss_by_hand(probabilities, expected):
+    values = jnp.array(probabilities, jnp.float32).reshape(2, 1, 1, 2)
+    found = entropy_loss(jnp.log(jnp.maximum(values, 1e-30)))
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+def test_the_entropy_loss_is_added_by_its_weight(params, pictures):
+    key = jax.random.key(5)
+    plain, without = loss_of(CONFIG)(params, pictures, key)
+    value, metrics = loss_of(CONFIG, entropy_weight=0.5)(params, pictures, key)
+    assert "entropy_loss" not in without
+    assert metrics["entropy_loss"] < 0
+    np.testing.assert_allclose(value, plain + 0.5 * metrics["entropy_loss"], rtol=1e-5)
 
 
 def test_the_rng_draws_the_codes(params, pictures):
