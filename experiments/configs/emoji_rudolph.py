@@ -48,7 +48,7 @@ def train_config() -> TrainConfig:
         data=DataConfig(
             name="emoji_styles_ru",
             batch_size=32,
-            augment=AugmentConfig(variants=2, scale=(0.95, 1.05), recolour=0.3),
+            augment=AugmentConfig(variants=2, scale=(0.95, 1.05)),
         ),
         optim=OptimConfig(
             learning_rate=1.5e-3,
